@@ -1,0 +1,69 @@
+# Two commands: `make run` starts Label Studio and the backend with a sample project, `make test` passes every test.
+# Settings: PORT, LABEL_STUDIO_PORT, PYTHON, e.g. `make run PORT=9191`.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+PORT ?= 9090
+LABEL_STUDIO_PORT ?= 8080
+export PYTHON
+
+REQUIREMENTS := docker/requirements
+BIN := .venv/bin
+# While these stamps are newer than what they were made from, there is nothing to do.
+SETUP := .venv/.installed
+SETUP_LABEL_STUDIO := .venv-label-studio/.installed
+# Environments name their own folder in every script: in a copy or after a move they would run the other one's code.
+ifneq ($(shell [ ! -e $(SETUP) ] || [ "$$(cat $(SETUP))" = "$(CURDIR)" ] || echo moved),)
+$(info This folder was copied or moved: its environments are made again.)
+$(shell rm -rf .venv .venv-label-studio)
+endif
+COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--custom-compile-command "make lock"
+
+.PHONY: help setup setup-label-studio run serve worker test check format lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(SETUP) ## .venv: the backend, the models and the developers' tools
+
+setup-label-studio: $(SETUP_LABEL_STUDIO) ## .venv-label-studio: Label Studio in an environment of its own
+
+$(SETUP): $(REQUIREMENTS)/premask.txt $(REQUIREMENTS)/uv.txt $(REQUIREMENTS)/install.sh pyproject.toml
+	@echo "Installing premask into .venv (the first time this fetches about 3 GB) ..."
+	@$(REQUIREMENTS)/install.sh .venv $(REQUIREMENTS)/premask.txt 12
+	@VIRTUAL_ENV="$(CURDIR)/.venv" $(BIN)/uv pip install --quiet --offline --no-deps --no-build-isolation --editable .
+	@echo "$(CURDIR)" > $@
+
+$(SETUP_LABEL_STUDIO): $(REQUIREMENTS)/label-studio.txt $(REQUIREMENTS)/uv.txt $(REQUIREMENTS)/install.sh
+	@echo "Installing Label Studio into .venv-label-studio ..."
+	@$(REQUIREMENTS)/install.sh .venv-label-studio $(REQUIREMENTS)/label-studio.txt 2
+	@echo "$(CURDIR)" > $@
+
+run: $(SETUP) $(SETUP_LABEL_STUDIO) ## Label Studio and the backend with a sample project; Ctrl-C stops both
+	@$(BIN)/premask demo --port $(PORT) --label-studio-port $(LABEL_STUDIO_PORT)
+
+serve: $(SETUP) ## the backend and its job worker, for a Label Studio of your own
+	@$(BIN)/premask serve --port $(PORT)
+
+worker: $(SETUP) ## one more job worker
+	@$(BIN)/premask worker
+
+test: $(SETUP) $(SETUP_LABEL_STUDIO) ## every test, also those with a real Label Studio and a browser
+	@$(BIN)/python -m pytest
+
+check: $(SETUP) ## formatting, lint and types, as in pre-commit
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+format: $(SETUP) ## rewrite the files as `make check` wants them
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+lock: $(SETUP) ## newest versions that pyproject.toml allows, with their hashes
+	@$(COMPILE) $(REQUIREMENTS)/uv.in -o $(REQUIREMENTS)/uv.txt
+	@$(COMPILE) pyproject.toml --extra dev -o $(REQUIREMENTS)/premask.txt
+	@$(COMPILE) $(REQUIREMENTS)/label-studio.in -o $(REQUIREMENTS)/label-studio.txt
+
+clean: ## remove both environments and the caches; your data in premask-data stays
+	@rm -rf .venv .venv-label-studio .cache .mypy_cache .ruff_cache .pytest_cache *.egg-info
