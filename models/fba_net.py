@@ -1,0 +1,139 @@
+"""FBANet: a boundary-aware U-Net that turns a trimap into alpha inside the unknown band.
+
+The input follows F,B,Alpha Matting (Forte and Pitié 2020, arXiv 2003.07711, section 3): normalised RGB, two binary
+planes of the trimap and distance encodings of each at three widths; known pixels are written back over the output and
+alpha is clamped, not squashed. Added to it is the class's activation map, the semantic feature: the network predicts a
+correction of the map, so that untrained it returns the map and every step of training can only be judged against it.
+
+The body is a U-Net whose attention gates are driven by a boundary map that the network predicts itself.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.trimap import BACKGROUND, FOREGROUND
+
+# Of F,B,Alpha's reference code: widths of the distance encodings, as fractions of the crop.
+DISTANCE_WIDTHS = (0.02, 0.08, 0.16)
+CHANNELS = 3 + 2 + 2 * len(DISTANCE_WIDTHS) + 1
+
+
+@dataclass(frozen=True)
+class FBANetConfig:
+    """What an FBANet is made of; stored in its checkpoint.
+
+    Attributes:
+        widths: channels at full, half, quarter ... resolution.
+        crop_size: side in pixels of the square that the region around an object is scaled to; a multiple of 32.
+    """
+
+    widths: tuple[int, ...] = (16, 32, 64, 96)
+    crop_size: int = 256
+
+
+class FBANetOutput(NamedTuple):
+    """Result for B crops of S x S pixels.
+
+    Attributes:
+        raw: shape (B, S, S), alpha before it is clamped, for the loss.
+        alpha: shape (B, S, S), in [0, 1], with the trimap's known pixels written over it.
+        boundary: shape (B, S/4, S/4), logits of the object's boundary passing through the cell.
+    """
+
+    raw: Tensor
+    alpha: Tensor
+    boundary: Tensor
+
+
+class FBANet(nn.Module):
+    """The refiner's network; see the module's text."""
+
+    def __init__(self, config: FBANetConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths = config.widths
+        self.stem = _block(CHANNELS, widths[0])
+        self.down = nn.ModuleList(_block(a, b, stride=2) for a, b in pairwise(widths))
+        self.up = nn.ModuleList(_block(a + b, a) for a, b in pairwise(widths))
+        self.boundary = nn.Conv2d(widths[2], 1, 3, padding=1)
+        # One gate per skip: where the boundary is, let the fine features through.
+        self.gates = nn.ModuleList(nn.Conv2d(width + 1, width, 1) for width in widths[:-1])
+        self.out = nn.Conv2d(widths[0], 1, 3, padding=1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
+
+    def forward(self, inputs: Tensor) -> FBANetOutput:
+        """Refine crops of shape (B, 12, S, S) as `network_input` makes them."""
+        known_background, known_foreground, cam = inputs[:, 3], inputs[:, 4], inputs[:, -1]
+        skips = [self.stem(inputs)]  # (B, w0, S, S)
+        for down in self.down:
+            skips.append(down(skips[-1]))  # (B, wi, S/2^i, S/2^i)
+        x = skips.pop()
+        boundary = None
+        for level in reversed(range(len(skips))):
+            skip = skips[level]
+            x = F.interpolate(x, size=skip.shape[-2:], mode="bilinear", align_corners=False)
+            if boundary is None or level > 2:
+                gate_map = torch.zeros_like(skip[:, :1])
+            else:
+                gate_map = F.interpolate(boundary, size=skip.shape[-2:], mode="bilinear", align_corners=False).sigmoid()
+            gate = torch.sigmoid(self.gates[level](torch.cat([skip, gate_map], dim=1)))
+            x = self.up[level](torch.cat([skip * gate, x], dim=1))  # (B, wi, S/2^i, S/2^i)
+            if level == 2:
+                boundary = self.boundary(x)  # (B, 1, S/4, S/4)
+        assert boundary is not None
+        raw = cam + self.out(x)[:, 0]
+        alpha = raw.clamp(0, 1) * (1 - known_background)
+        alpha = torch.where(known_foreground > 0, torch.ones_like(alpha), alpha)
+        return FBANetOutput(raw, alpha, boundary[:, 0])
+
+
+def network_input(crop: NDArray[np.uint8], trimap: NDArray[np.uint8], cam: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Stack the planes that FBANet reads.
+
+    Args:
+        crop: shape (S, S, 3), uint8 RGB.
+        trimap: shape (S, S), uint8, BACKGROUND, UNKNOWN or FOREGROUND.
+        cam: the class's activation map, shape (S, S), floats in [0, 1], 0.5 at the coarse mask's edge.
+
+    Returns:
+        Shape (12, S, S): RGB in about [-2, 2], sure background, sure foreground, three distance encodings
+        exp(-d^2 / 2 sigma^2) of each, the map.
+    """
+    planes = [(crop.astype(np.float32) / 255 - 0.45) / 0.25]
+    planes[0] = planes[0].transpose(2, 0, 1)
+    known = [(trimap == BACKGROUND), (trimap == FOREGROUND)]
+    planes += [plane[None].astype(np.float32) for plane in known]
+    sigmas = np.array(DISTANCE_WIDTHS, dtype=np.float32)[:, None, None] * trimap.shape[0]
+    for plane in known:
+        if plane.any():
+            distance = cv2.distanceTransform((~plane).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+            planes.append(np.exp(-(distance[None] ** 2) / (2 * sigmas**2)))
+        else:
+            planes.append(np.zeros((len(DISTANCE_WIDTHS), *trimap.shape), dtype=np.float32))
+    planes.append(cam[None].astype(np.float32))
+    return np.concatenate(planes).astype(np.float32)
+
+
+def unknown_band(inputs: Tensor) -> Tensor:
+    """The pixels FBANet decides, of inputs of shape (B, 12, S, S): shape (B, S, S), bool."""
+    return (inputs[:, 3] == 0) & (inputs[:, 4] == 0)
+
+
+def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
+        nn.GroupNorm(8, outputs),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
+        nn.GroupNorm(8, outputs),
+        nn.ReLU(inplace=True),
+    )

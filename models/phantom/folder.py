@@ -1,0 +1,76 @@
+"""Phantoms as a data folder, as training and evaluation read it."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import DataError
+from models.phantom.frame import render_phantom
+from models.phantom.truth import CLASSES
+
+
+def write_phantoms(
+    out: Path,
+    count: int,
+    seed: int,
+    size: int = 512,
+    difficulty: float = 0.5,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Write `count` phantoms as a data folder: images, masks, classes.txt and split.json.
+
+    The last quarter of the names is the val split. Folders of different seeds share no frame. `out` appears when
+    it is complete, or not at all.
+
+    Args:
+        out: a folder that does not exist yet or is empty.
+        count: number of frames, at least 1.
+        seed: not negative.
+        size: width and height in pixels.
+        difficulty: see `render_phantom`.
+        progress: called with (frames done, count) after each frame.
+
+    Raises:
+        DataError: `out` holds something already, or `count` is below 1.
+        ValueError: see `render_phantom`.
+    """
+    if count < 1:
+        raise DataError(f"cannot write {count} phantoms; ask for at least 1")
+    out = out.resolve()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"{out} is not an empty folder; choose another one or remove it first")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        draft.chmod(0o755)  # mkdtemp's own mode would lock out other users
+        names = [f"phantom-{number:05d}" for number in range(1, count + 1)]
+        for folder in ("images", *(f"masks/{label}" for label in CLASSES)):
+            (draft / folder).mkdir(parents=True)
+        for done, name in enumerate(names, start=1):
+            # Hashed, not seed + done: neighbouring seeds would share all frames but one.
+            frame_seed = int(np.random.SeedSequence([seed, done]).generate_state(1, np.uint64)[0])
+            phantom = render_phantom(frame_seed, size, difficulty)
+            _write_image(draft / "images" / f"{name}.png", phantom.image[..., ::-1])
+            for label, mask in phantom.masks.items():
+                _write_image(draft / "masks" / label / f"{name}.png", mask.astype(np.uint8) * 255)
+            if progress is not None:
+                progress(done, count)
+        train = max(1, count - round(count / 4))
+        (draft / "classes.txt").write_text("".join(f"{label}\n" for label in CLASSES), encoding="utf-8")
+        split = json.dumps({"train": names[:train], "val": names[train:]}, indent=0)
+        (draft / "split.json").write_text(split, encoding="utf-8")
+        draft.replace(out)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+
+
+def _write_image(path: Path, pixels: NDArray[np.uint8]) -> None:
+    if not cv2.imwrite(str(path), pixels):
+        raise DataError(f"cannot write {path}; check the free space and the permissions of its folder")

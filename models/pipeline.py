@@ -1,0 +1,259 @@
+"""The main path: images -> classifier and activation maps -> trimaps -> refiner -> masks."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from models.activation_maps import DEFAULT_METHOD, METHODS, activation_maps
+from models.checkpoint import Card, load_weights, read_card, save_weights
+from models.classifier import Classifier, ClassifierConfig
+from models.errors import CheckpointError
+from models.fba_net import FBANet, FBANetConfig
+from models.refiner import Subject, centre_map, refine
+from models.segment import Prediction, Segment
+from models.trimap import SIZE, TrimapConfig, coarse_mask, trimap_from_mask
+
+Image = NDArray[np.uint8]  # (H, W, 3) RGB
+REFINERS = ("fba", "none")
+
+
+@dataclass(frozen=True)
+class PipelineConfig:
+    """What turns maps into masks; stored in the checkpoint.
+
+    Attributes:
+        cam: activation-map method.
+        refiner: "fba", or "none" for the thresholded map.
+        map_threshold: per class, the activation at a coarse mask's edge, in (0, 1); 0.5 where not named.
+        presence_threshold: per class, the least probability at which it is drawn; 0.5 where not named.
+        trimap: kernel widths.
+    """
+
+    cam: str = DEFAULT_METHOD
+    refiner: str = "fba"
+    map_threshold: dict[str, float] = field(default_factory=dict)
+    presence_threshold: dict[str, float] = field(default_factory=dict)
+    trimap: TrimapConfig = field(default_factory=TrimapConfig)
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a method or refiner that does not exist."""
+        if self.cam not in METHODS:
+            raise ValueError(f"no activation-map method {self.cam!r}; there are {', '.join(METHODS)}")
+        if self.refiner not in REFINERS:
+            raise ValueError(f"no refiner {self.refiner!r}; there are {', '.join(REFINERS)}")
+
+
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """One class on one frame, step by step, for people to look at.
+
+    Attributes:
+        label: the class.
+        presence: its probability in [0, 1].
+        cam: activation map, shape (h, w), floats in [0, 1], over the frame.
+        coarse: the map thresholded, opened and closed, shape (H, W), bool, in the image's size.
+        trimap: shape (1024, 1024), uint8.
+        alpha: the refiner's output, shape (H, W), floats in [0, 1].
+        mask: shape (H, W), bool: alpha at or above 0.5, without specks.
+    """
+
+    label: str
+    presence: float
+    cam: NDArray[np.float32]
+    coarse: NDArray[np.bool_]
+    trimap: NDArray[np.uint8]
+    alpha: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+
+
+class Pipeline:
+    """A classifier and a refiner that together draw masks. Not thread-safe: callers take turns."""
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        refiner: FBANet,
+        config: PipelineConfig | None = None,
+        *,
+        name: str = "untrained",
+        device: str = "cpu",
+    ) -> None:
+        self.device = torch.device(device)
+        self.classifier = classifier.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self.refiner = refiner.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self.config = config or PipelineConfig()
+        self.name = name
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class names, in the order of the network's class axis."""
+        classes: tuple[str, ...] = self.classifier.config.classes
+        return classes
+
+    def predict(self, images: Sequence[Image]) -> list[Prediction]:
+        """Find every class on every image.
+
+        Args:
+            images: arrays of shape (H, W, 3), uint8 RGB, of any and differing sizes.
+
+        Returns:
+            One prediction per image, in order.
+
+        Raises:
+            ValueError: an array is not such an image.
+        """
+        return [prediction(steps) for steps in self.steps(images)]
+
+    def steps(self, images: Sequence[Image]) -> list[list[Steps]]:
+        """Everything `predict` does, kept: for each image the steps of each class, absent ones with empty masks."""
+        for image in images:
+            check_image(image)
+        presence, cams = self.maps(images)
+        found: list[list[Steps]] = []
+        subjects, places = [], []
+        for image, probabilities, maps in zip(images, presence, cams, strict=True):
+            found.append([])
+            for label, probability, cam in zip(self.classes, probabilities.tolist(), maps, strict=True):
+                step = self._trimap_step(image, label, probability, cam)
+                if step.coarse.any() and self.config.refiner == "fba":
+                    threshold = self.config.map_threshold.get(label, 0.5)
+                    subjects.append(Subject(image, step.trimap, centre_map(cam, threshold)))
+                    places.append((found[-1], len(found[-1])))
+                found[-1].append(step)
+        with autocast(self.device):
+            alphas = refine(self.refiner, subjects, self.device)
+        for (steps, index), alpha in zip(places, alphas, strict=True):
+            mask = without_specks(alpha >= 0.5, self.config.trimap.speck)
+            steps[index] = replace(steps[index], alpha=alpha, mask=mask)
+        return found
+
+    def maps(self, images: Sequence[Image]) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
+        """Presence and activation maps of every class, from one forward pass.
+
+        Returns:
+            Presence probabilities of shape (B, C), and for each image its maps of shape (C, h, w), floats in [0, 1],
+            stretching over exactly the image (the square's padding is cut off).
+        """
+        size = self.classifier.config.input_size
+        squares = [fit_square(image, size) for image in images]
+        batch = torch.from_numpy(np.stack([square for square, _, _ in squares])).to(self.device)
+        batch = batch.permute(0, 3, 1, 2).float() / 255  # (B, 3, S, S), channels last in memory
+        with torch.inference_mode(), autocast(self.device):
+            output = self.classifier(batch)
+            cams = activation_maps(output, self.classifier.head.weight[:, :, 0, 0], self.config.cam)
+        cut = []
+        for maps, (_, height, width) in zip(cams.float().cpu().numpy(), squares, strict=True):
+            # To the square's pixels first: the image's edge seldom falls on the edge of a cell.
+            pixels = [cv2.resize(cam, (size, size), interpolation=cv2.INTER_LINEAR)[:height, :width] for cam in maps]
+            cut.append(np.stack(pixels).astype(np.float32))
+        return output.logits.float().sigmoid().cpu().numpy(), cut
+
+    def _trimap_step(self, image: Image, label: str, presence: float, cam: NDArray[np.float32]) -> Steps:
+        height, width = image.shape[:2]
+        config = self.config
+        if presence >= config.presence_threshold.get(label, 0.5):
+            mask = coarse_mask(cam, config.map_threshold.get(label, 0.5), config.trimap)
+        else:
+            mask = np.zeros((SIZE, SIZE), dtype=np.uint8)
+        trimap = trimap_from_mask(mask, config.trimap)
+        coarse = cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR).astype(bool)
+        return Steps(label, presence, cam, coarse, trimap, alpha=coarse.astype(np.float32), mask=coarse)
+
+
+def prediction(steps: Sequence[Steps]) -> Prediction:
+    """What the steps of one image's classes amount to."""
+    segments = []
+    for step in steps:
+        if not step.mask.any():
+            continue
+        # Surely present and sharply drawn: the mean of |2 alpha - 1| over the mask falls where alpha is undecided.
+        sharpness = float(np.abs(2 * step.alpha[step.mask] - 1).mean())
+        segments.append(Segment(step.label, min(max(step.presence * sharpness, 0.0), 1.0), step.mask))
+    return Prediction({step.label: step.presence for step in steps}, segments)
+
+
+def check_image(image: Image) -> None:
+    """Raises ValueError unless `image` has shape (H, W, 3), uint8, with H, W >= 1."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+        raise ValueError(f"image must have shape (H, W, 3) and dtype uint8, got {image.shape} {image.dtype}")
+
+
+def fit_square(image: Image, size: int) -> tuple[Image, int, int]:
+    """Scale an image so that its longer side is `size`, and pad it on the right and below with black.
+
+    Returns:
+        The square of shape (size, size, 3), uint8, and the height and width that the image covers in it.
+    """
+    height, width = image.shape[:2]
+    scale = size / max(height, width)
+    inner_h, inner_w = max(round(height * scale), 1), max(round(width * scale), 1)
+    shrink = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    square = np.zeros((size, size, 3), dtype=np.uint8)
+    square[:inner_h, :inner_w] = cv2.resize(image, (inner_w, inner_h), interpolation=shrink)
+    return square, inner_h, inner_w
+
+
+def without_specks(mask: NDArray[np.bool_], speck: float) -> NDArray[np.bool_]:
+    """Drop objects smaller than the fraction `speck` of the frame, and fill holes as small."""
+    least = speck * mask.size
+    cleaned = mask.astype(np.uint8)
+    for value in (1, 0):
+        count, labels, stats, _ = cv2.connectedComponentsWithStats((cleaned == value).astype(np.uint8), connectivity=4)
+        small = stats[:count, cv2.CC_STAT_AREA] < least
+        small[0] = False
+        cleaned[small[labels]] = 1 - value
+    return cleaned.astype(bool)
+
+
+def autocast(device: torch.device) -> AbstractContextManager[None]:
+    """Compute in bfloat16 where the processor does so natively: more than twice as fast, the masks are the same."""
+    native = device.type == "cuda" or (device.type == "cpu" and "AVX512" in torch.backends.cpu.get_cpu_capability())
+    native = native and (device.type == "cuda" or bool(torch.cpu._is_avx512_bf16_supported()))
+    return torch.autocast(device.type, torch.bfloat16, enabled=native)
+
+
+def save_pipeline(pipeline: Pipeline, directory: Path, card: Card) -> None:
+    """Write a checkpoint folder, complete or not at all. Raises CheckpointError if it exists."""
+    card.classes = list(pipeline.classes)
+    card.backbone = pipeline.classifier.config.backbone
+    card.config = {
+        "classifier": asdict(pipeline.classifier.config),
+        "refiner": asdict(pipeline.refiner.config),
+        "pipeline": asdict(pipeline.config),
+    }
+    save_weights(directory, card, {"classifier": pipeline.classifier, "refiner": pipeline.refiner})
+
+
+def load_pipeline(directory: Path, device: str = "cpu") -> Pipeline:
+    """Read a checkpoint folder.
+
+    Raises:
+        CheckpointError: the folder is incomplete, damaged, or its card describes something else.
+    """
+    card = read_card(directory)
+    try:
+        classifier_config = dict(card.config["classifier"])
+        refiner_config = dict(card.config["refiner"])
+        pipeline_config = dict(card.config["pipeline"])
+        classifier = Classifier(
+            ClassifierConfig(**classifier_config | {"classes": tuple(classifier_config["classes"])})
+        )
+        refiner = FBANet(FBANetConfig(**refiner_config | {"widths": tuple(refiner_config["widths"])}))
+        config = PipelineConfig(**pipeline_config | {"trimap": TrimapConfig(**pipeline_config["trimap"])})
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"the card of {directory} describes no pipeline of this version: {error!r}") from error
+    load_weights(directory, card, "classifier", classifier)
+    load_weights(directory, card, "refiner", refiner)
+    return Pipeline(classifier, refiner, config, name=card.name, device=device)
+
+
+def describe(pipeline: Pipeline) -> dict[str, Any]:
+    """A pipeline in a few words, for reports: its name, method and refiner."""
+    return {"model": pipeline.name, "refiner": pipeline.config.refiner, "cam": pipeline.config.cam}

@@ -1,0 +1,1 @@
+"""Training classifier and refiner from labelled images."""

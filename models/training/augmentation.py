@@ -1,0 +1,81 @@
+"""Random views of a frame: geometry and colour changes that keep what is on it."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """A labelled image at training resolution.
+
+    Attributes:
+        image: shape (h, w, 3), uint8 RGB.
+        masks: shape (C, h, w), uint8, 0 or 255.
+        presence: shape (C,), float32: 1 on the frame, 0 not, NaN unknown.
+        has_masks: the masks tell all of the frame.
+    """
+
+    image: NDArray[np.uint8]
+    masks: NDArray[np.uint8]
+    presence: NDArray[np.float32]
+    has_masks: bool
+
+
+def random_view(
+    frame: Frame, size: int, rng: np.random.Generator, focus: int | None = None
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """A rotated, mirrored, scaled square of a frame, its colours changed.
+
+    Args:
+        frame: what to look at.
+        size: side of the square in pixels.
+        rng: source of all randomness.
+        focus: index of a class whose object should be in view, half of the time.
+
+    Returns:
+        Image of shape (size, size, 3), uint8, and masks of shape (C, size, size), uint8, 0..255. A frame known by its
+        labels alone is shown whole, since its labels speak of the whole frame.
+    """
+    height, width = frame.image.shape[:2]
+    centre = np.array([width / 2, height / 2])
+    angle, flip = rng.uniform(0, 2 * np.pi), rng.choice([-1.0, 1.0])
+    if frame.has_masks:
+        zoom = np.exp(rng.uniform(np.log(0.75), np.log(1.35), 2) * np.array([1.0, 0.15]))
+        scale = np.array([zoom[0] * zoom[1], zoom[0] / zoom[1]])
+        slack = np.maximum(np.array([width, height]) - size / zoom[0], 0) / 2
+        centre = centre + rng.uniform(-1, 1, 2) * slack
+        if focus is not None and rng.random() < 0.5:
+            ys, xs = np.nonzero(frame.masks[focus])
+            if len(xs):
+                pick = rng.integers(len(xs))
+                centre = np.array([xs[pick], ys[pick]]) + rng.uniform(-0.25, 0.25, 2) * size
+    else:
+        scale = np.full(2, size / max(height, width))
+    # From view to frame: rotate, mirror, scale about the centre.
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    matrix = turn @ np.diag([flip / scale[0], 1 / scale[1]])
+    shift = centre - matrix @ np.array([size / 2, size / 2])
+    affine = np.column_stack([matrix, shift])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    image = cv2.warpAffine(frame.image, affine, (size, size), flags=flags)
+    masks = [cv2.warpAffine(mask, affine, (size, size), flags=flags) for mask in frame.masks]
+    return random_colours(np.asarray(image, dtype=np.uint8), rng), np.stack(masks).astype(np.uint8)
+
+
+def random_colours(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Change gain, gamma, colour balance, sharpness and noise of an image of shape (H, W, 3), uint8 RGB."""
+    pixels = image.astype(np.float32) / 255
+    if rng.random() < 0.25:  # another colour map, or none
+        grey = pixels @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
+        tint = np.exp(rng.normal(0, 0.4, 3)).astype(np.float32) if rng.random() < 0.5 else np.ones(3, np.float32)
+        pixels = grey[..., None] * tint
+    balance = np.exp(rng.normal(0, 0.1, 3)).astype(np.float32) * np.exp(rng.normal(0, 0.2))
+    pixels = np.clip(pixels * balance, 0, 1) ** np.float32(np.exp(rng.normal(0, 0.2)))
+    if rng.random() < 0.3:
+        pixels = cv2.GaussianBlur(pixels, (0, 0), rng.uniform(0.4, 1.2))
+    if rng.random() < 0.3:
+        pixels = pixels * (1 + rng.normal(0, rng.uniform(0.02, 0.12), pixels.shape[:2])[..., None])
+    return np.asarray(np.clip(pixels * 255, 0, 255), dtype=np.uint8)

@@ -1,0 +1,102 @@
+"""Labelled images at training resolution, from a data folder or rendered on the fly."""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from models.phantom import render_phantom
+from models.pipeline import fit_square
+from models.training.augmentation import Frame
+from models.training.data_folder import Sample
+
+CACHED = 1000  # frames kept in memory, about 2 MB each
+
+
+class Frames:
+    """A sequence of frames that are read when needed and the last ones kept.
+
+    Args:
+        count: how many there are.
+        read: index -> frame.
+        presence: shape (count, C), 1, 0 or NaN, known without reading a frame.
+    """
+
+    def __init__(self, count: int, read: Callable[[int], Frame], presence: NDArray[np.float32]) -> None:
+        self._count = count
+        self.read = lru_cache(maxsize=CACHED)(read)
+        self.presence = presence
+
+    def __len__(self) -> int:
+        return self._count
+
+    def draw(self, rng: np.random.Generator) -> tuple[Frame, int | None]:
+        """A random frame; classes are drawn evenly, so that the rare ones are seen as often as the common ones.
+
+        Returns:
+            The frame and the index of the class it was drawn for, None where it was drawn for none.
+        """
+        present = np.nonzero((self.presence == 1).any(axis=0))[0]
+        # One in (number of classes + 1) draws ignores the classes: frames with nothing on them count too.
+        pick = rng.integers(len(present) + 1)
+        if pick == len(present):
+            return self.read(int(rng.integers(self._count))), None
+        focus = int(present[pick])
+        return self.read(int(rng.choice(np.nonzero(self.presence[:, focus] == 1)[0]))), focus
+
+
+def folder_frames(samples: Sequence[Sample], classes: Sequence[str], size: int) -> Frames:
+    """The samples of a data folder, fitted to `size` pixels on the longer side."""
+    presence = np.array(
+        [[float(s.presence[c]) if c in s.presence else np.nan for c in classes] for s in samples], dtype=np.float32
+    ).reshape(len(samples), len(classes))
+
+    def read(index: int) -> Frame:
+        sample = samples[index]
+        image = sample.read_image()
+        shape = (image.shape[0], image.shape[1])
+        square, height, width = fit_square(image, size)
+        masks = np.zeros((len(classes), height, width), dtype=np.uint8)
+        for i, label in enumerate(classes):
+            if label in sample.masks:
+                mask = sample.read_mask(label, shape).astype(np.uint8) * 255
+                masks[i] = cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA)
+        return Frame(square[:height, :width], masks, presence[index], sample.has_masks)
+
+    return Frames(len(samples), read, presence)
+
+
+def phantom_frames(seeds: range, classes: Sequence[str], size: int) -> Frames:
+    """Phantoms of these seeds, from easy to harder than real frames."""
+
+    def read(index: int) -> Frame:
+        difficulty = np.random.default_rng(seeds[index]).uniform(0.3, 1.0)
+        phantom = render_phantom(seeds[index], size=size, difficulty=difficulty)
+        none = np.zeros((size, size), dtype=bool)
+        masks = np.stack([phantom.masks.get(label, none) for label in classes]).astype(np.uint8) * 255
+        presence = np.asarray(masks.any(axis=(1, 2)), dtype=np.float32)
+        return Frame(phantom.image, masks, presence, has_masks=True)
+
+    presence = np.stack([read(i).presence for i in range(len(seeds))])
+    return Frames(len(seeds), read, presence)
+
+
+class Mixture:
+    """Frames from several sources, drawn with given shares.
+
+    Args:
+        sources: (share, frames) pairs; shares add up to 1.
+    """
+
+    def __init__(self, sources: Sequence[tuple[float, Frames]]) -> None:
+        self.shares = np.array([share for share, _ in sources])
+        self.sources = [frames for _, frames in sources]
+
+    def draw(self, rng: np.random.Generator) -> tuple[Frame, int | None]:
+        """A random frame of a random source; see `Frames.draw`."""
+        return self.sources[int(rng.choice(len(self.sources), p=self.shares))].draw(rng)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.sources))

@@ -1,0 +1,83 @@
+"""What the classifier and the refiner are trained to do."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.classifier import ClassifierOutput
+
+WINDOWS = (4, 16)  # sides of the pooled windows, in cells of the evidence
+SHARPNESS = 4.0  # of log-sum-exp pooling, as in the classifier
+
+
+def classifier_loss(output: ClassifierOutput, coverage: Tensor, presence: Tensor, masked: Tensor) -> Tensor:
+    """Presence on the frame, and in regions of it wherever masks are known.
+
+    Region labels at three scales: single cells (cross-entropy against the covered fraction, and Dice, which keeps a
+    class that covers 0.2 % of the frame from drowning), and windows of 4 x 4 and 16 x 16 cells, whose logit is the
+    pooled evidence and whose label is whether the class is anywhere in them.
+
+    Args:
+        output: of the classifier, B images, C classes, evidence of h x w cells.
+        coverage: fraction of each cell that the class covers, shape (B, C, h, w), floats in [0, 1].
+        presence: whether the class is in the image, shape (B, C): 1, 0, or NaN for unknown.
+        masked: whether `coverage` is known, shape (B,), bool.
+
+    Returns:
+        Scalar.
+    """
+    known = ~presence.isnan()
+    loss = F.binary_cross_entropy_with_logits(output.logits[known], presence[known]) if known.any() else 0.0
+    if masked.any():
+        evidence, target = output.evidence[masked].float(), coverage[masked]
+        loss = loss + F.binary_cross_entropy_with_logits(evidence, target) * 2 + dice_loss(evidence.sigmoid(), target)
+        for window in WINDOWS:
+            inside = F.max_pool2d(target, window) > 0.5
+            loss = loss + 0.5 * F.binary_cross_entropy_with_logits(window_logits(evidence, window), inside.float())
+    return torch.as_tensor(loss)
+
+
+def window_logits(evidence: Tensor, window: int) -> Tensor:
+    """Log-sum-exp pooled evidence of each window x window block: (B, C, h, w) -> (B, C, h/window, w/window)."""
+    # Subtracting the maximum first keeps exp() finite.
+    peak = F.max_pool2d(evidence, window)
+    spread = F.interpolate(peak, scale_factor=window, mode="nearest")
+    inner = evidence[..., : spread.shape[-2], : spread.shape[-1]]
+    mean = F.avg_pool2d(torch.exp(SHARPNESS * (inner - spread)), window)
+    return peak + mean.clamp(min=1e-12).log() / SHARPNESS
+
+
+def dice_loss(probability: Tensor, target: Tensor) -> Tensor:
+    """1 - Dice per class over the batch, mean over the classes that are in it. Both of shape (B, C, h, w)."""
+    overlap = (probability * target).sum(dim=(0, 2, 3))
+    total = probability.sum(dim=(0, 2, 3)) + target.sum(dim=(0, 2, 3))
+    present = target.amax(dim=(0, 2, 3)) > 0.5
+    dice = (2 * overlap + 1) / (total + 1)
+    return (1 - dice)[present].mean() if present.any() else probability.sum() * 0
+
+
+def refiner_loss(raw: Tensor, boundary: Tensor, target: Tensor, band: Tensor) -> Tensor:
+    """Region and boundary loss of FBANet, both inside the unknown band.
+
+    The region loss is the absolute error of alpha, as in F,B,Alpha Matting; alpha is clamped, so overshooting on the
+    right side costs nothing while the wrong side keeps its slope. The boundary loss is the cross-entropy of the
+    predicted boundary map.
+
+    Args:
+        raw: alpha before clamping, shape (B, S, S).
+        boundary: logits, shape (B, S/4, S/4).
+        target: true alpha, shape (B, S, S), floats in [0, 1].
+        band: the unknown pixels, shape (B, S, S), bool.
+
+    Returns:
+        Scalar: mean over the crops, so that small objects count like large ones.
+    """
+    error = torch.where(target >= 0.5, (target - raw).clamp(min=0), (raw - target).clamp(min=0))
+    area = band.sum(dim=(1, 2)).clamp(min=1)
+    region = (error * band).sum(dim=(1, 2)) / area
+    share = F.avg_pool2d(target[:, None], 4)[:, 0]
+    edge = ((share > 0.02) & (share < 0.98)).float()
+    inside = F.max_pool2d(band[:, None].float(), 4)[:, 0]
+    cross_entropy = F.binary_cross_entropy_with_logits(boundary.float(), edge, reduction="none")
+    outline = (cross_entropy * inside).sum(dim=(1, 2)) / inside.sum(dim=(1, 2)).clamp(min=1)
+    return (region + 0.2 * outline).mean()

@@ -1,0 +1,63 @@
+"""ImageNet weights for the backbones: from a file, from an installed package, or from timm's hub."""
+
+from pathlib import Path
+
+import timm
+from safetensors.torch import load_file
+from torch import Tensor
+
+from models.checkpoint import packaged_backbone
+from models.classifier import Classifier
+from models.errors import CheckpointError
+
+LIGHT = "tf_efficientnet_lite0"
+
+
+def resolve_backbone(backbone: str, device: str, weights: Path | None, *, from_scratch: bool) -> str:
+    """Choose the backbone for "auto"; any other name is returned as it is.
+
+    Xception is the product's default, where its cost is bearable (a GPU) or its weights are given; the light backbone,
+    whose weights an installed package carries, is the choice on a CPU.
+    """
+    if backbone != "auto":
+        return backbone
+    return "legacy_xception" if weights or (device != "cpu" and not from_scratch) else LIGHT
+
+
+def load_pretrained(classifier: Classifier, weights: Path | None) -> None:
+    """Fill a classifier's backbone with ImageNet weights.
+
+    Args:
+        classifier: whose backbone to fill.
+        weights: safetensors file with timm's keys; None looks in the installed packages, then asks timm's hub.
+
+    Raises:
+        CheckpointError: none of these has the weights; the text says what can be done.
+    """
+    backbone = classifier.config.backbone
+    if weights is not None:
+        try:
+            state = load_file(weights)
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{weights} cannot be read as safetensors: {error}") from error
+    else:
+        state = packaged_backbone(backbone) or _from_hub(backbone)
+    wanted = classifier.backbone.state_dict()
+    missing = [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")]
+    if missing:
+        raise CheckpointError(
+            f"the weights do not fit {backbone}: {len(missing)} tensors are missing, e.g. {missing[0]}"
+        )
+    classifier.backbone.load_state_dict({key: state.get(key, wanted[key]) for key in wanted})
+
+
+def _from_hub(backbone: str) -> dict[str, Tensor]:
+    try:
+        # The same wrapping as the classifier's, so that the keys are the same.
+        return dict(timm.create_model(backbone, pretrained=True, features_only=True).state_dict())
+    except Exception as error:  # the hub's client raises anything from OSError to its own kinds
+        raise CheckpointError(
+            f"pretrained weights of {backbone} cannot be had ({type(error).__name__}: the model hub is out of reach or "
+            f"does not have them); give a file with --weights, use --backbone {LIGHT}, whose weights are installed, or "
+            f"train from scratch with --from-scratch"
+        ) from error

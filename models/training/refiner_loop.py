@@ -1,0 +1,204 @@
+"""Training FBANet: on trimaps that the real classifier makes, and on trimaps of random width around the truth."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from models.fba_net import FBANet, network_input, unknown_band
+from models.pipeline import Pipeline, autocast
+from models.refiner import Box, Subject, centre_map, cut, object_boxes
+from models.training.augmentation import Frame, random_colours
+from models.training.frames import Frames, Mixture
+from models.training.losses import refiner_loss
+from models.training.schedule import AveragedWeights, Clock, Progress, Report
+from models.trimap import UNKNOWN, TrimapConfig, coarse_mask, trimap_from_mask
+
+CELLS = 128  # side of the maps kept for training, about the classifier's own
+
+
+@dataclass(frozen=True)
+class RefinerRecipe:
+    """How FBANet is trained.
+
+    Attributes:
+        steps: batches.
+        batch: crops a batch.
+        rate: highest learning rate.
+        views: views of frames that the classifier is run on, before training begins.
+    """
+
+    steps: int
+    batch: int = 8
+    rate: float = 1e-3
+    views: int = 200
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One class on one view of a frame, with its truth.
+
+    Attributes:
+        image: shape (H, W, 3), uint8 RGB.
+        cam: the classifier's map of the class, shape (h, w), in [0, 1].
+        truth: shape (H, W), uint8, 0..255.
+    """
+
+    image: NDArray[np.uint8]
+    cam: NDArray[np.float32]
+    truth: NDArray[np.uint8]
+
+
+def train_refiner(
+    pipeline: Pipeline,
+    frames: Frames | Mixture,
+    recipe: RefinerRecipe,
+    *,
+    report: Report,
+    seed: int,
+    seconds: float | None,
+) -> FBANet:
+    """Train the refiner of a pipeline whose classifier is ready; the pipeline is left as it was.
+
+    Args:
+        pipeline: gives the classifier's maps, the thresholds and FBANet's first weights.
+        frames: what to learn from; frames without masks are passed over.
+        recipe: how.
+        report: told of every step.
+        seed: the same seed and steps give the same weights.
+        seconds: limit; the learning rate reaches 0 in time.
+
+    Returns:
+        A new FBANet, in evaluation mode; the pipeline's own where no frame has a mask.
+    """
+    device = pipeline.device
+    torch.manual_seed(seed)
+    clock = Clock(recipe.steps, seconds)
+    examples = collect_examples(pipeline, frames, recipe.views, report=report, seed=seed)
+    network: FBANet = deepcopy(pipeline.refiner).train()
+    if not examples:
+        return network.eval()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.rate, weight_decay=0.01)
+    average = AveragedWeights(network)
+    running = 0.0
+    with ThreadPoolExecutor(1) as pool:
+        pending = pool.submit(_draw_batch, pipeline, examples, recipe, seed, 0)
+        while clock.progress < 1:
+            drawn, truth = pending.result()
+            pending = pool.submit(_draw_batch, pipeline, examples, recipe, seed, clock.step + 1)
+            inputs, target = torch.from_numpy(drawn).to(device), torch.from_numpy(truth).to(device)
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.rate * clock.rate()
+            with autocast(device):
+                output = network(inputs.contiguous(memory_format=torch.channels_last))
+            loss = refiner_loss(output.raw.float(), output.boundary, target, unknown_band(inputs))
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimizer.step()
+            average.update(network)
+            clock.step += 1
+            value = loss.item()
+            running = value if clock.step == 1 else 0.95 * running + 0.05 * value
+            left = f"about {clock.remaining():.0f} s left"
+            report(Progress("refiner", round(clock.progress * 1000), 1000, left, {"step": clock.step, "loss": running}))
+    return average.network.eval()
+
+
+def collect_examples(
+    pipeline: Pipeline, frames: Frames | Mixture, views: int, *, report: Report, seed: int
+) -> list[Example]:
+    """Run the classifier on randomly turned and coloured views of frames; keep each class that is on them.
+
+    The colours change before the classifier sees the view, so its maps are about as wrong as on frames it never saw.
+    """
+    examples: list[Example] = []
+    rng = np.random.default_rng((seed, 1))
+    for index in range(views):
+        report(Progress("refiner", 0, 1000, f"activation maps of view {index + 1} of {views}"))
+        frame, _ = frames.draw(rng)
+        if not frame.has_masks or not frame.masks.any():
+            continue
+        image, masks = _turned(frame, rng)
+        image = random_colours(image, rng)
+        _, maps = pipeline.maps([image])
+        for cam, mask in zip(maps[0], masks, strict=True):
+            if mask.any():
+                cells = cv2.resize(cam, (CELLS, CELLS), interpolation=cv2.INTER_AREA)  # as fine as they were made
+                examples.append(Example(image, np.asarray(cells, dtype=np.float32), mask))
+    return examples
+
+
+def _turned(frame: Frame, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """A frame mirrored and turned by a multiple of 90 degrees: no pixel is interpolated."""
+    turns, flip = int(rng.integers(4)), int(rng.choice([-1, 1]))
+    image = np.ascontiguousarray(np.rot90(frame.image, turns)[:, ::flip])
+    return image, np.ascontiguousarray(np.rot90(frame.masks, turns, axes=(1, 2))[:, :, ::flip])
+
+
+def _draw_batch(
+    pipeline: Pipeline, examples: Sequence[Example], recipe: RefinerRecipe, seed: int, step: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Inputs of shape (B, 12, S, S) and true alpha of shape (B, S, S)."""
+    rng = np.random.default_rng((seed, 2, step))
+    size = pipeline.refiner.config.crop_size
+    inputs: list[NDArray[np.float32]] = []
+    targets: list[NDArray[np.float32]] = []
+    while len(inputs) < recipe.batch:
+        example = examples[int(rng.integers(len(examples)))]
+        if rng.random() < 0.5:
+            example = replace(example, cam=_imagined_map(example.truth, rng))
+        subject = _subject(example, pipeline.config.trimap, rng)
+        boxes = object_boxes(subject.trimap, *example.image.shape[:2])
+        if not boxes:
+            continue
+        box = _jittered(boxes[int(rng.integers(len(boxes)))], rng)
+        height, width = example.image.shape[:2]
+        trimap = cv2.resize(subject.trimap, (width, height), interpolation=cv2.INTER_NEAREST)
+        cam = cv2.resize(subject.cam, (width, height), interpolation=cv2.INTER_LINEAR)
+        crop_trimap = np.asarray(cut(trimap, box, size, cv2.INTER_NEAREST), dtype=np.uint8)
+        if not (crop_trimap == UNKNOWN).any():
+            continue
+        crop = random_colours(np.asarray(cut(example.image, box, size, cv2.INTER_AREA), dtype=np.uint8), rng)
+        crop_cam = np.asarray(cut(cam, box, size, cv2.INTER_LINEAR), dtype=np.float32)
+        inputs.append(network_input(crop, crop_trimap, crop_cam))
+        truth = np.asarray(cut(example.truth, box, size, cv2.INTER_LINEAR), dtype=np.float32)
+        targets.append(truth / np.float32(255))
+    return np.stack(inputs), np.stack(targets)
+
+
+def _subject(example: Example, config: TrimapConfig, rng: np.random.Generator) -> Subject:
+    """Threshold and band of random size around what serving would use, so that neither is learned by heart."""
+    factor = np.exp(rng.uniform(-0.5, 0.7))
+    config = replace(
+        config, band=config.band * factor, band_min=config.band_min * factor, band_max=config.band_max * factor
+    )
+    threshold = float(np.clip(0.5 + rng.normal(0, 0.1), 0.25, 0.75))
+    trimap = trimap_from_mask(coarse_mask(example.cam, threshold, config), config)
+    return Subject(example.image, trimap, centre_map(example.cam, threshold))
+
+
+def _imagined_map(truth: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.float32]:
+    """A map such as a classifier of stride 4 could make of an object: displaced, uneven, soft."""
+    mask = cv2.resize(truth, (CELLS, CELLS), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    grid = np.stack(np.meshgrid(np.arange(CELLS), np.arange(CELLS)), axis=-1).astype(np.float32)
+    sway = rng.normal(0, 1, (6, 6, 2)).astype(np.float32) * np.float32(rng.uniform(0, 2.5))
+    grid += np.asarray(cv2.resize(sway, (CELLS, CELLS), interpolation=cv2.INTER_CUBIC), dtype=np.float32)
+    moved = cv2.remap(mask, grid[..., 0], grid[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    soft = cv2.GaussianBlur(moved, (0, 0), rng.uniform(0.5, 1.5))
+    noise = cv2.GaussianBlur(rng.normal(0, 1, (CELLS, CELLS)).astype(np.float32), (0, 0), 2)
+    logits = (soft - 0.5) * np.float32(rng.uniform(6, 14)) + noise * np.float32(rng.uniform(0, 3))
+    return np.asarray(1 / (1 + np.exp(-logits)), dtype=np.float32)
+
+
+def _jittered(box: Box, rng: np.random.Generator) -> Box:
+    side = max(int(box.side * np.exp(rng.uniform(-0.15, 0.3))), 8)
+    shift = rng.uniform(-0.1, 0.1, 2) * box.side
+    centre_x, centre_y = box.x + box.side / 2 + shift[0], box.y + box.side / 2 + shift[1]
+    return Box(round(centre_x - side / 2), round(centre_y - side / 2), side)

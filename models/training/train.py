@@ -1,0 +1,235 @@
+"""From a data folder to a checkpoint: classifier, then refiner, then the figures on held-out frames."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from models.checkpoint import Card
+from models.classifier import Classifier, ClassifierConfig
+from models.errors import DataError
+from models.evaluation.evaluate import evaluate
+from models.fba_net import FBANet, FBANetConfig
+from models.pipeline import Pipeline, PipelineConfig, load_pipeline, save_pipeline
+from models.training.classifier_loop import ClassifierRecipe, train_classifier
+from models.training.data_folder import DataFolder, Sample, open_data_folder
+from models.training.frames import folder_frames
+from models.training.presets import PRESETS, Preset
+from models.training.pretrained import load_pretrained, resolve_backbone
+from models.training.refiner_loop import RefinerRecipe, train_refiner
+from models.training.schedule import Progress, Report
+
+CLASSIFIER_TIME = 0.6  # of the minutes; FBANet gets REFINER_TIME, the figures the rest
+REFINER_TIME = 0.25
+
+
+@dataclass(frozen=True)
+class TrainingSpec:
+    """What to train.
+
+    Attributes:
+        data: data folder.
+        out: checkpoint folder to write; must not exist.
+        name: model version for the card.
+        parent: checkpoint to begin from, or None.
+        preset: a name in `PRESETS`.
+        backbone: timm name, or "auto": the parent's, else the best whose pretrained weights are at hand.
+        weights: file of backbone weights (safetensors, timm's keys), or None.
+        from_scratch: go on without pretrained weights where there are none.
+        epochs: instead of the preset's.
+        minutes: limit on the whole run, or None.
+        seed: of all randomness.
+        device: "cpu" or "cuda".
+        tolerance: `promote` is true if mean IoU falls by no more than this against the parent's.
+        skip_bad: leave out inconsistent files instead of failing.
+    """
+
+    data: Path
+    out: Path
+    name: str
+    parent: Path | None = None
+    preset: str = "fast"
+    backbone: str = "auto"
+    weights: Path | None = None
+    from_scratch: bool = False
+    epochs: int | None = None
+    minutes: float | None = None
+    seed: int = 0
+    device: str = "cpu"
+    tolerance: float = 0.01
+    skip_bad: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for values that no training could use."""
+        if self.preset not in PRESETS:
+            raise ValueError(f"no preset {self.preset!r}; there are {', '.join(PRESETS)}")
+        if self.epochs is not None and self.epochs < 1:
+            raise ValueError(f"epochs must be at least 1, got {self.epochs}")
+        if self.minutes is not None and self.minutes <= 0:
+            raise ValueError(f"minutes must be above 0, got {self.minutes}")
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What came of a training run.
+
+    Attributes:
+        card: of the new checkpoint.
+        metrics: `evaluate`'s figures of the new model on the held-out frames.
+        parent_metrics: the parent's on the same frames, where its classes are the same.
+        promote: not worse than the parent, within the tolerance; true without a parent.
+        reason: why, for people.
+    """
+
+    card: Card
+    metrics: dict[str, Any]
+    parent_metrics: dict[str, Any] | None
+    promote: bool
+    reason: str
+
+
+def train(spec: TrainingSpec, report: Report) -> TrainingResult:
+    """Train classifier and refiner on a data folder and write the checkpoint.
+
+    Raises:
+        DataError: the data cannot be trained on.
+        CheckpointError: the parent or pretrained weights cannot be loaded, or `out` exists.
+    """
+    start = time.monotonic()
+    preset = PRESETS[spec.preset]
+    folder = open_data_folder(spec.data, skip_bad=spec.skip_bad)
+    train_samples, held_out = folder.train_and_held_out()
+    _check_trainable(folder, train_samples)
+    parent = load_pipeline(spec.parent, spec.device) if spec.parent else None
+    pipeline = begin(spec, preset, folder.classes, parent)
+    frames = folder_frames(train_samples, folder.classes, pipeline.classifier.config.input_size)
+    steps = max((spec.epochs or preset.epochs) * math.ceil(len(train_samples) / preset.batch), 1)
+    if spec.epochs is None:
+        steps = max(steps, preset.least_steps)
+    seconds = spec.minutes * 60 if spec.minutes else None
+    # Fine-tuning a model that knows the classes needs smaller steps than teaching new ones.
+    rate = preset.rate * (0.3 if parent and parent.classes == folder.classes else 1.0)
+
+    def score(classifier: Classifier) -> float:
+        coarse = Pipeline(classifier, pipeline.refiner, replace(pipeline.config, refiner="none"), device=spec.device)
+        figures = evaluate(coarse, held_out)
+        return float(figures["mean_iou"] if figures["mean_iou"] is not None else mean_accuracy(figures))
+
+    recipe = ClassifierRecipe(steps, preset.batch, preset.view, rate, preset.backbone_rate)
+    classifier = train_classifier(
+        pipeline.classifier, frames, recipe, score=score, report=report, seed=spec.seed,
+        device=torch.device(spec.device), seconds=seconds and seconds * CLASSIFIER_TIME,
+    )  # fmt: skip
+    pipeline = Pipeline(classifier, pipeline.refiner, pipeline.config, name=spec.name, device=spec.device)
+    refiner_steps = max(round(steps * preset.refiner_share), 1)
+    refiner_recipe = RefinerRecipe(refiner_steps, rate=rate, views=min(200, 2 * len(train_samples) + 20))
+    trained = train_refiner(
+        pipeline, frames, refiner_recipe, report=report, seed=spec.seed,
+        seconds=seconds and seconds * REFINER_TIME,
+    )  # fmt: skip
+    pipeline, metrics = _better_refiner(pipeline, trained, held_out, report)
+    parent_metrics = None
+    if parent and parent.classes == folder.classes:
+        parent_metrics = evaluate(parent, held_out, progress=_evaluating(report, "the model trained from"))
+    promote, reason = _verdict(metrics, parent_metrics, spec.tolerance)
+    report(Progress("saving", 0, 1, str(spec.out)))
+    card = Card(
+        name=spec.name,
+        classes=list(folder.classes),
+        backbone=pipeline.classifier.config.backbone,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        parent=parent.name if parent else None,
+        data={
+            "fingerprint": folder.fingerprint(),
+            "train": len(train_samples),
+            "held_out": len(held_out),
+            "present": {c: sum(s.presence.get(c, False) for s in train_samples) for c in folder.classes},
+            "skipped": dict(folder.skipped),
+        },
+        metrics=metrics,
+        training={
+            "preset": spec.preset, "steps": steps, "seed": spec.seed, "minutes": spec.minutes,
+            "seconds": round(time.monotonic() - start, 1), "device": spec.device,
+        },
+    )  # fmt: skip
+    save_pipeline(pipeline, spec.out, card)
+    report(Progress("saving", 1, 1, str(spec.out)))
+    return TrainingResult(card, metrics, parent_metrics, promote, reason)
+
+
+def begin(spec: TrainingSpec, preset: Preset, classes: tuple[str, ...], parent: Pipeline | None) -> Pipeline:
+    """The pipeline before its first step: the parent's weights where they fit, pretrained ones elsewhere."""
+    torch.manual_seed(spec.seed)
+    if parent and spec.backbone in ("auto", parent.classifier.config.backbone):
+        classifier = Classifier(replace(parent.classifier.config, classes=classes))
+        _inherit(classifier, parent.classifier)
+        return Pipeline(classifier, parent.refiner, parent.config, name=spec.name, device=spec.device)
+    backbone = resolve_backbone(spec.backbone, spec.device, spec.weights, from_scratch=spec.from_scratch)
+    classifier = Classifier(ClassifierConfig(classes, backbone, preset.input_size))
+    if not spec.from_scratch:
+        load_pretrained(classifier, spec.weights)
+    refiner = parent.refiner if parent else FBANet(FBANetConfig())
+    return Pipeline(classifier, refiner, PipelineConfig(), name=spec.name, device=spec.device)
+
+
+def mean_accuracy(figures: dict[str, Any]) -> float:
+    """Mean presence accuracy over the classes, where no masks are held out."""
+    known = [c["accuracy"] for c in figures["classes"].values() if c["accuracy"] is not None]
+    return float(np.mean(known)) if known else 0.0
+
+
+def _inherit(classifier: Classifier, parent: Classifier) -> None:
+    """Copy a parent's weights; a class it does not know keeps its fresh head."""
+    state = classifier.state_dict()
+    theirs = parent.state_dict()
+    for key, value in theirs.items():
+        if key not in ("head.weight", "gain", "bias"):
+            state[key] = value
+    for i, label in enumerate(classifier.config.classes):
+        if label in parent.config.classes:
+            j = parent.config.classes.index(label)
+            for key in ("head.weight", "gain", "bias"):
+                state[key][i] = theirs[key][j]
+    classifier.load_state_dict(state)
+
+
+def _better_refiner(
+    pipeline: Pipeline, trained: FBANet, held_out: Sequence[Sample], report: Report
+) -> tuple[Pipeline, dict[str, Any]]:
+    """Keep the new refiner unless the one it began from does better on the held-out frames."""
+    candidates = []
+    for refiner, which in ((trained, "the new refiner"), (pipeline.refiner, "the refiner it began from")):
+        candidate = Pipeline(
+            pipeline.classifier, refiner, pipeline.config, name=pipeline.name, device=str(pipeline.device)
+        )
+        candidates.append((candidate, evaluate(candidate, held_out, progress=_evaluating(report, which))))
+    return max(candidates, key=lambda pair: pair[1]["mean_iou"] or 0.0)
+
+
+def _evaluating(report: Report, which: str) -> Any:
+    return lambda done, total: report(Progress("evaluating", done, total, which))
+
+
+def _verdict(metrics: dict[str, Any], before: dict[str, Any] | None, tolerance: float) -> tuple[bool, str]:
+    if before is None:
+        return True, "there is no earlier model of these classes to compare with"
+    if metrics["mean_iou"] is None or before["mean_iou"] is None:
+        old, new, what = mean_accuracy(before), mean_accuracy(metrics), "presence accuracy"
+    else:
+        old, new, what = before["mean_iou"], metrics["mean_iou"], "mean IoU"
+    return new >= old - tolerance, f"{what} on {metrics['frames']} held-out images {new:.3f}, before {old:.3f}"
+
+
+def _check_trainable(folder: DataFolder, train_samples: Sequence[Sample]) -> None:
+    if not train_samples:
+        raise DataError(f"{folder.root} has no training images")
+    if not any(sample.presence.get(label) for sample in train_samples for label in folder.classes):
+        raise DataError(
+            f"no training image of {folder.root} shows any of {', '.join(folder.classes)}; nothing to learn"
+        )

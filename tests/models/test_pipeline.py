@@ -1,0 +1,162 @@
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from models.checkpoint import Card, read_card
+from models.errors import CheckpointError
+from models.pipeline import PipelineConfig, fit_square, load_pipeline, save_pipeline, without_specks
+
+
+def card(name="small"):
+    return Card(name, [], "", "2026-01-01T00:00:00+00:00")
+
+
+def bright_corner(height, width):
+    """An image that is bright in its lower right quarter."""
+    image = np.zeros((height, width, 3), np.uint8)
+    image[height // 2 :, width // 2 :] = 255
+    return image
+
+
+class Brightness(torch.nn.Module):
+    """Stands in for a trained classifier: evidence for class 'a' is brightness, 'b' is nowhere."""
+
+    def __init__(self, classifier):
+        super().__init__()
+        self.config, self.head = classifier.config, classifier.head
+
+    def forward(self, images):
+        from models.classifier import ClassifierOutput
+
+        bright = torch.nn.functional.avg_pool2d(images.mean(1, keepdim=True), 4)
+        features = torch.cat([bright, torch.ones_like(bright)] + [torch.zeros_like(bright)] * 14, dim=1)
+        weight = torch.zeros(2, 16)
+        weight[0, :2] = torch.tensor([20.0, -10.0])
+        weight[1, 1] = -10
+        self.head.weight.data = weight[:, :, None, None]
+        evidence = self.head(features)
+        return ClassifierOutput(evidence.amax(dim=(2, 3)), features, evidence)
+
+
+@pytest.mark.parametrize("shape", [(120, 120), (97, 301), (301, 97), (90, 700), (1500, 1000)])
+def test_masks_lie_where_the_object_is_on_images_of_any_shape(make_pipeline, shape):
+    """Not square, odd, smaller and larger than the network's input: the mask has the image's size and place."""
+    pipeline = make_pipeline()
+    pipeline.classifier = Brightness(pipeline.classifier)
+    found = pipeline.predict([bright_corner(*shape)])[0]
+    assert [segment.label for segment in found.segments] == ["a"]
+    mask, truth = found.segments[0].mask, bright_corner(*shape)[..., 0] > 0
+    assert mask.shape == shape
+    assert (mask & truth).sum() / (mask | truth).sum() > 0.8
+    assert found.presence["a"] > 0.9 > 0.1 > found.presence["b"]
+    assert 0 <= found.score <= 1
+
+
+def test_a_batch_gives_what_single_images_give(make_pipeline):
+    pipeline = make_pipeline()
+    pipeline.classifier = Brightness(pipeline.classifier)
+    images = [bright_corner(120, 120), bright_corner(80, 200), np.zeros((50, 60, 3), np.uint8)]
+    together = pipeline.predict(images)
+    for image, prediction in zip(images, together, strict=True):
+        alone = pipeline.predict([image])[0]
+        assert [s.label for s in alone.segments] == [s.label for s in prediction.segments]
+        for a, b in zip(alone.segments, prediction.segments, strict=True):
+            assert (a.mask == b.mask).mean() > 0.999
+    assert together[2].segments == []
+
+
+def test_one_pixel_is_an_image_too(make_pipeline):
+    make_pipeline().predict([np.zeros((1, 1, 3), np.uint8)])
+
+
+@pytest.mark.parametrize(
+    "image", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((0, 4, 3), np.uint8)]
+)
+def test_what_is_no_rgb_image_is_refused(make_pipeline, image):
+    with pytest.raises(ValueError, match=r"image must have shape \(H, W, 3\)"):
+        make_pipeline().predict([image])
+
+
+def test_without_the_refiner_the_mask_is_the_coarse_one(make_pipeline):
+    pipeline = make_pipeline(config=PipelineConfig(refiner="none"))
+    pipeline.classifier = Brightness(pipeline.classifier)
+    step = pipeline.steps([bright_corner(120, 120)])[0][0]
+    assert (step.mask == step.coarse).all()
+
+
+def test_a_saved_pipeline_predicts_the_same_after_loading(make_pipeline, tmp_path):
+    """Weights travel as float16, so the maps agree to its precision."""
+    pipeline = make_pipeline(config=PipelineConfig(map_threshold={"a": 0.4}))
+    save_pipeline(pipeline, tmp_path / "v1", card())
+    loaded = load_pipeline(tmp_path / "v1")
+    assert loaded.classes == ("a", "b")
+    assert loaded.name == "small"
+    assert loaded.config == pipeline.config
+    image = np.random.default_rng(0).integers(0, 256, (90, 120, 3)).astype(np.uint8)
+    before, after = pipeline.maps([image]), loaded.maps([image])
+    assert np.allclose(before[1][0], after[1][0], atol=0.02)
+
+
+def test_a_checkpoint_is_never_overwritten(make_pipeline, tmp_path):
+    save_pipeline(make_pipeline(), tmp_path / "v1", card())
+    with pytest.raises(CheckpointError, match="never overwritten"):
+        save_pipeline(make_pipeline(), tmp_path / "v1", card())
+
+
+def test_a_save_that_dies_leaves_no_checkpoint(make_pipeline, tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("models.checkpoint.save_file", fail)
+    with pytest.raises(OSError, match="disk full"):
+        save_pipeline(make_pipeline(), tmp_path / "v1", card())
+    assert not (tmp_path / "v1").exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (lambda d: (d / "card.json").unlink(), "it has no card.json"),
+        (lambda d: (d / "card.json").write_text("{"), "does not read as a model card"),
+        (lambda d: (d / "refiner.safetensors").unlink(), "refiner.safetensors is missing"),
+        (lambda d: (d / "classifier.safetensors").write_bytes(b"x" * 100), "is damaged"),
+    ],
+)
+def test_a_damaged_checkpoint_is_named(make_pipeline, tmp_path, damage, complaint):
+    save_pipeline(make_pipeline(), tmp_path / "v1", card())
+    damage(tmp_path / "v1")
+    with pytest.raises(CheckpointError, match=complaint):
+        load_pipeline(tmp_path / "v1")
+
+
+def test_a_card_of_another_network_is_refused(make_pipeline, tmp_path):
+    save_pipeline(make_pipeline(), tmp_path / "v1", card())
+    path = tmp_path / "v1" / "card.json"
+    values = json.loads(path.read_text())
+    values["config"]["classifier"]["width"] = 32
+    path.write_text(json.dumps(values))
+    assert read_card(tmp_path / "v1").classes == ["a", "b"]
+    with pytest.raises(CheckpointError, match="does not fit the network"):
+        load_pipeline(tmp_path / "v1")
+
+
+def test_specks_go_and_small_holes_close():
+    mask = np.zeros((100, 100), bool)
+    mask[20:60, 20:60] = True
+    mask[30, 30] = False
+    mask[90, 90] = True
+    cleaned = without_specks(mask, 2e-4)
+    assert cleaned[30, 30]
+    assert not cleaned[90, 90]
+    assert cleaned.sum() == 1600
+
+
+def test_fitting_keeps_the_aspect_and_pads_below_or_right():
+    square, height, width = fit_square(np.full((100, 50, 3), 255, np.uint8), 64)
+    assert (height, width) == (64, 32)
+    assert (square[:, :32] == 255).all()
+    assert (square[:, 32:] == 0).all()
+    assert cv2.countNonZero(square[..., 0]) == 64 * 32

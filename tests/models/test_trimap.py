@@ -1,0 +1,83 @@
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from models.trimap import BACKGROUND, FOREGROUND, SIZE, UNKNOWN, TrimapConfig, coarse_mask, trimap_from_mask
+
+CONFIG = TrimapConfig()
+
+
+def disc(radius, centre=(512, 512)):
+    mask = np.zeros((SIZE, SIZE), np.uint8)
+    cv2.circle(mask, centre, radius, 1, -1)
+    return mask
+
+
+def radii(trimap, row=512):
+    """Lengths of the foreground and of the foreground plus unknown along the middle row."""
+    return (trimap[row] == FOREGROUND).sum(), (trimap[row] != BACKGROUND).sum()
+
+
+def test_band_of_a_disc_has_the_configured_width():
+    """A disc of radius 100 has a band of 0.3 x 100 on both sides."""
+    inner, outer = radii(trimap_from_mask(disc(100), CONFIG))
+    assert abs(inner - 2 * 70) <= 4
+    assert abs(outer - 2 * 130) <= 4
+
+
+def test_each_object_has_a_band_of_its_own_size():
+    mask = disc(120, (300, 300)) | disc(20, (800, 800))
+    trimap = trimap_from_mask(mask, CONFIG)
+    large, small = trimap[:550, :550], trimap[650:, 650:]
+    assert (large == UNKNOWN).sum() > 10 * (small == UNKNOWN).sum()
+    assert (small == FOREGROUND).any()
+
+
+@pytest.mark.parametrize("radius", [1, 2, 5, 20, 400])
+def test_no_object_loses_its_foreground(radius):
+    assert (trimap_from_mask(disc(radius), CONFIG) == FOREGROUND).any()
+
+
+def test_nothing_in_nothing_out():
+    assert (trimap_from_mask(np.zeros((SIZE, SIZE), np.uint8), CONFIG) == BACKGROUND).all()
+
+
+def test_a_full_frame_is_all_foreground():
+    trimap = trimap_from_mask(np.ones((SIZE, SIZE), np.uint8), CONFIG)
+    assert (trimap == FOREGROUND).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(arrays(np.uint8, (24, 24), elements=st.integers(0, 1)), st.floats(0.05, 0.5), st.floats(1.0, 2.0))
+def test_widening_the_band_only_adds_unknown_pixels(small, band, factor):
+    mask = cv2.resize(small, (192, 192), interpolation=cv2.INTER_NEAREST)
+    narrow = trimap_from_mask(mask, TrimapConfig(band=band, band_min=2, band_max=100))
+    wide = trimap_from_mask(mask, TrimapConfig(band=band * factor, band_min=2, band_max=100))
+    assert ((wide == UNKNOWN) | (narrow != UNKNOWN)).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(arrays(np.float32, (16, 16), elements=st.floats(0, 1, width=32)))
+def test_a_coarse_mask_lies_near_its_map(cam):
+    """Opening and closing move the edge by no more than their kernels."""
+    mask = coarse_mask(cam, 0.5, CONFIG)
+    resized = cv2.resize(cam, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR) >= 0.5
+    assert mask.shape == (SIZE, SIZE)
+    assert not (mask.astype(bool) & ~cv2.dilate(resized.astype(np.uint8), np.ones((121, 121))).astype(bool)).any()
+
+
+def test_specks_are_dropped_and_objects_stay():
+    cam = np.zeros((128, 128), np.float32)
+    cam[40:80, 40:80] = 1
+    cam[5, 5] = 1
+    mask = coarse_mask(cam, 0.5, CONFIG)
+    assert cv2.connectedComponents(mask)[0] == 2
+
+
+@pytest.mark.parametrize(("cam", "threshold"), [(np.zeros(3, np.float32), 0.5), (np.zeros((4, 4), np.float32), 1.0)])
+def test_what_is_no_map_or_threshold_is_refused(cam, threshold):
+    with pytest.raises(ValueError, match="must"):
+        coarse_mask(cam, threshold, CONFIG)

@@ -1,0 +1,186 @@
+"""The loops on small networks and frames of bright squares: they learn, and the same seed gives the same weights."""
+
+import numpy as np
+import pytest
+import torch
+
+from models.checkpoint import packaged_backbone
+from models.classifier import Classifier, ClassifierConfig
+from models.evaluation.metrics import iou
+from models.fba_net import FBANet, FBANetConfig
+from models.pipeline import Pipeline, PipelineConfig
+from models.training.augmentation import Frame, random_view
+from models.training.classifier_loop import ClassifierRecipe, train_classifier
+from models.training.frames import Frames, phantom_frames
+from models.training.losses import classifier_loss, dice_loss, refiner_loss, window_logits
+from models.training.refiner_loop import RefinerRecipe, train_refiner
+
+CPU = torch.device("cpu")
+
+
+def silent(progress):
+    pass
+
+
+def square_frame(index, masked=True, side=128):
+    """Noise with a bright square on three frames of four; class 'square', and 'nothing', which is nowhere."""
+    rng = np.random.default_rng(index)
+    image = rng.integers(0, 60, (side, side, 3)).astype(np.uint8)
+    masks = np.zeros((2, side, side), np.uint8)
+    present = index % 4 != 0
+    if present:
+        x, y = rng.integers(10, side - 60, 2)
+        size = int(rng.integers(25, 50))
+        image[y : y + size, x : x + size] += 150
+        masks[0, y : y + size, x : x + size] = 255
+    return Frame(image, masks if masked else np.zeros_like(masks), np.array([present, 0], np.float32), masked)
+
+
+def square_frames(count=16, masked=True):
+    frames = [square_frame(i, masked) for i in range(count)]
+    return Frames(count, frames.__getitem__, np.stack([frame.presence for frame in frames]))
+
+
+def light_classifier():
+    torch.manual_seed(0)
+    classifier = Classifier(ClassifierConfig(("square", "nothing"), "tf_efficientnet_lite0", 128, 32))
+    weights = packaged_backbone("tf_efficientnet_lite0")
+    classifier.backbone.load_state_dict(weights, strict=False)
+    return classifier
+
+
+def learn(steps, frames, seed=0):
+    recipe = ClassifierRecipe(steps, batch=4, view=128)
+    return train_classifier(
+        light_classifier(), frames, recipe, score=None, report=silent, seed=seed, device=CPU, seconds=None
+    )
+
+
+def mean_iou(pipeline, indices):
+    frames = [square_frame(i) for i in indices]
+    values = []
+    for frame in frames:
+        step = pipeline.steps([frame.image])[0][0]
+        if frame.masks[0].any():
+            values.append(iou(step.mask, frame.masks[0] > 0))
+    return np.mean(values)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return learn(60, square_frames())
+
+
+def test_region_labels_teach_where_the_object_is(trained):
+    """On frames it never saw, and the class that is nowhere is nowhere."""
+    pipeline = Pipeline(trained, FBANet(FBANetConfig()), PipelineConfig(refiner="none"))
+    assert mean_iou(pipeline, range(101, 108)) > 0.7
+    found = pipeline.predict([square_frame(101).image])[0]
+    assert found.presence["square"] > 0.5 > found.presence["nothing"]
+
+
+def test_frame_labels_alone_teach_presence():
+    classifier = learn(60, square_frames(masked=False))
+    pipeline = Pipeline(classifier, FBANet(FBANetConfig()))
+    found = [pipeline.predict([square_frame(i).image])[0].presence["square"] for i in (100, 104, 101, 102)]
+    assert max(found[:2]) < min(found[2:])
+
+
+def test_the_same_seed_gives_the_same_weights():
+    a, b, c = (learn(2, square_frames(), seed).state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    assert any(not torch.equal(a[key], c[key]) for key in a)
+
+
+def test_the_best_classifier_is_kept_and_the_first_counts(trained):
+    """A score that only falls returns the weights that training began from."""
+    before = light_classifier()
+    falling = iter(range(100, 0, -1))
+    recipe = ClassifierRecipe(2, batch=2, view=64)
+    after = train_classifier(
+        before, square_frames(), recipe, score=lambda _: next(falling), report=silent, seed=0, device=CPU, seconds=None
+    )
+    assert all(torch.equal(value, after.state_dict()[key]) for key, value in before.state_dict().items())
+
+
+def test_the_refiner_improves_the_map_it_is_given(trained):
+    pipeline = Pipeline(trained, FBANet(FBANetConfig((8, 16, 16, 16), crop_size=64)))
+    before = mean_iou(pipeline, range(101, 112))
+    recipe = RefinerRecipe(80, batch=4, rate=3e-3, views=16)
+    refiner = train_refiner(pipeline, square_frames(), recipe, report=silent, seed=0, seconds=None)
+    after = mean_iou(Pipeline(trained, refiner, pipeline.config), range(101, 112))
+    assert after > before
+
+
+def test_without_masks_the_refiner_stays_as_it_is(trained):
+    pipeline = Pipeline(trained, FBANet(FBANetConfig((8, 8, 8, 8), crop_size=64)))
+    recipe = RefinerRecipe(2, views=4)
+    same = train_refiner(pipeline, square_frames(masked=False), recipe, report=silent, seed=0, seconds=None)
+    assert all(torch.equal(v, same.state_dict()[k]) for k, v in pipeline.refiner.state_dict().items())
+
+
+def test_a_limit_of_seconds_ends_training_early():
+    seen = []
+    recipe = ClassifierRecipe(100_000, batch=2, view=64)
+    train_classifier(
+        light_classifier(), square_frames(), recipe, score=None, report=seen.append, seed=0, device=CPU, seconds=2
+    )
+    assert 0 < seen[-1].metrics["step"] < 1000
+    assert seen[-1].done == seen[-1].total
+
+
+def test_views_carry_their_masks_along():
+    """What is bright in the view is what its mask covers, whatever the turn and scale."""
+    frame = square_frame(1)
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        image, masks = random_view(frame, 96, rng, focus=0)
+        if (masks[0] > 128).sum() > 200:
+            inside, outside = image[masks[0] > 250].mean(), image[masks[0] == 0].mean()
+            assert inside > 1.5 * outside
+
+
+def test_phantoms_are_frames():
+    frames = phantom_frames(range(3), ("Lumen", "Vasa vasorum"), 64)
+    assert frames.presence.shape == (3, 2)
+    assert frames.presence[:, 0].all()
+    assert frames.read(0).masks.shape == (2, 64, 64)
+
+
+def test_classes_are_drawn_evenly():
+    """One frame in fifty shows the rare class, but two in five draws do (one in three for it, the rest by chance)."""
+    presence = np.zeros((50, 2), np.float32)
+    presence[:, 0] = 1
+    presence[7, 1] = 1
+    frames = Frames(50, lambda i: Frame(None, None, presence[i], True), presence)
+    rng = np.random.default_rng(0)
+    rare = np.mean([frames.draw(rng)[0].presence[1] for _ in range(600)])
+    assert 0.25 < rare < 0.45
+
+
+def test_window_logits_pool_what_lies_in_the_window():
+    evidence = torch.full((1, 1, 8, 8), -5.0)
+    evidence[..., 0, 0] = 5
+    pooled = window_logits(evidence, 4)
+    assert pooled.shape == (1, 1, 2, 2)
+    assert pooled[0, 0, 0, 0] > 4
+    assert torch.allclose(pooled.flatten()[1:], torch.tensor(-5.0))
+
+
+def test_unknown_labels_and_masks_teach_nothing(trained):
+    with torch.no_grad():
+        output = trained(torch.rand(2, 3, 64, 64))
+        unknown = torch.full((2, 2), torch.nan)
+        loss = classifier_loss(output, torch.zeros(2, 2, 16, 16), unknown, torch.tensor([False, False]))
+    assert loss == 0
+
+
+def test_a_perfect_answer_costs_nothing():
+    target = torch.zeros(2, 16, 16)
+    target[:, 4:12, 4:12] = 1
+    boundary = torch.full((2, 4, 4), -30.0)
+    boundary[:, 1:3, 1:3] = 30  # no cell lies on the edge here, so the boundary term is what remains
+    band = torch.ones(2, 16, 16, dtype=torch.bool)
+    assert refiner_loss(target * 3 - 1, torch.full((2, 4, 4), -30.0), target, band) < 1e-6
+    assert refiner_loss(1 - target, boundary, target, band) > 0.9
+    assert dice_loss(target[None], target[None]) < 1e-3

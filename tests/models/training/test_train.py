@@ -1,0 +1,124 @@
+"""A training run in a process of its own, as the backend starts it."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from models.classifier import Classifier, ClassifierConfig
+from models.errors import CheckpointError
+from models.pipeline import load_pipeline
+from models.training.__main__ import main
+from models.training.pretrained import LIGHT, load_pretrained, resolve_backbone
+from models.training.train import TrainingSpec, _inherit
+
+
+def write_squares(root, count=6):
+    (root / "images").mkdir(parents=True)
+    (root / "masks" / "square").mkdir(parents=True)
+    (root / "classes.txt").write_text("square\n")
+    for i in range(count):
+        rng = np.random.default_rng(i)
+        image = rng.integers(0, 60, (80, 120, 3)).astype(np.uint8)
+        mask = np.zeros((80, 120), np.uint8)
+        x, y = rng.integers(5, 40, 2)
+        mask[y : y + 30, x : x + 30] = 255
+        image[mask > 0] += 150
+        cv2.imwrite(str(root / "images" / f"f{i}.png"), image)
+        if i:
+            cv2.imwrite(str(root / "masks" / "square" / f"f{i}.png"), mask)
+    return root
+
+
+def run(tmp_path, **spec):
+    path = tmp_path / "spec.json"
+    path.write_text(json.dumps({"out": str(tmp_path / "out"), "name": "r1", **spec}))
+    done = subprocess.run(
+        [sys.executable, "-m", "models.training", str(path)], capture_output=True, text=True, timeout=250
+    )
+    return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_a_run_tells_its_stages_and_leaves_a_checkpoint(tmp_path):
+    data = write_squares(tmp_path / "data")
+    code, lines = run(tmp_path, data=str(data), epochs=1)
+    assert code == 0, lines
+    stages = [line["stage"] for line in lines]
+    assert list(dict.fromkeys(stages)) == ["classifier", "refiner", "evaluating", "saving", "done"]
+    assert lines[-1]["promote"] is True
+    assert lines[-1]["metrics"]["classes"]["square"]["frames"] == 1
+    pipeline = load_pipeline(tmp_path / "out")
+    assert pipeline.name == "r1"
+    assert pipeline.classes == ("square",)
+    card = json.loads((tmp_path / "out" / "card.json").read_text())
+    assert card["data"]["train"] == 5
+    assert card["data"]["held_out"] == 1
+    assert card["metrics"]["mean_iou"] == lines[-1]["metrics"]["mean_iou"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "complaint"),
+    [
+        ({"data": "/nowhere"}, "classes.txt cannot be read"),
+        ({"data": ".", "preset": "slow"}, "no preset 'slow'"),
+        ({"data": ".", "speed": 1}, r"unknown keys ['speed']"),
+        ({"data": ".", "minutes": 0}, "minutes must be above 0"),
+    ],
+)
+def test_a_run_that_cannot_start_says_why(tmp_path, capsys, spec, complaint):
+    path = tmp_path / "spec.json"
+    path.write_text(json.dumps({"out": str(tmp_path / "out"), "name": "r1", **spec}))
+    assert main(path) == 1
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert last["stage"] == "failed"
+    assert complaint in last["reason"]
+
+
+def test_heads_are_inherited_by_class_name():
+    """A project that adds a class keeps what the model knew of the others, in whatever order."""
+    parent = Classifier(ClassifierConfig(("a", "b"), LIGHT, width=16))
+    torch.nn.init.normal_(parent.gain)
+    child = Classifier(replace(parent.config, classes=("new", "b")))
+    _inherit(child, parent)
+    assert torch.equal(child.head.weight[1], parent.head.weight[1])
+    assert child.gain[1] == parent.gain[1]
+    assert child.gain[0] == 1
+    assert torch.equal(child.smooth[0].weight, parent.smooth[0].weight)
+
+
+def test_the_light_backbone_is_the_choice_without_a_gpu():
+    assert resolve_backbone("auto", "cpu", None, from_scratch=False) == LIGHT
+    assert resolve_backbone("auto", "cuda", None, from_scratch=False) == "legacy_xception"
+    assert resolve_backbone("resnet50", "cpu", None, from_scratch=False) == "resnet50"
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"conv.weight": torch.zeros(1)}, tmp_path / "w.safetensors")
+    with pytest.raises(CheckpointError, match="do not fit"):
+        load_pretrained(Classifier(ClassifierConfig(("a",), LIGHT)), tmp_path / "w.safetensors")
+
+
+def test_unreachable_weights_say_what_can_be_done(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    def refuse(*arguments, **options):
+        raise OSError("offline")
+
+    monkeypatch.setattr("models.training.pretrained.timm.create_model", refuse)
+    network = Classifier.__new__(Classifier)
+    torch.nn.Module.__init__(network)
+    network.config = ClassifierConfig(("a",), "resnet50")
+    with pytest.raises(CheckpointError, match="--weights"):
+        load_pretrained(network, None)
+
+
+def test_a_spec_is_checked_before_anything_is_read(tmp_path):
+    with pytest.raises(ValueError, match="epochs must be at least 1"):
+        TrainingSpec(tmp_path, tmp_path / "out", "x", epochs=0)
