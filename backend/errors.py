@@ -1,0 +1,91 @@
+"""What can go wrong in `backend`, as a tree.
+
+BackendError
+├── BadRequest         a request does not have the shape Label Studio sends
+├── ConfigError        a labelling config cannot be used
+├── ImageError         a task's image cannot be fetched or read
+├── RegionError        a region of an annotation cannot be read
+├── LabelStudioError   Label Studio cannot be reached or refuses
+├── SettingsError      the environment does not describe a backend that can start
+├── RegistryError      model versions cannot be read or published
+│   └── UnknownVersion there is no such version or project
+├── ServeError         the server cannot start or has ended
+├── JobError           a job cannot be queued or went wrong
+│   ├── UnknownJob     there is no such job
+│   └── JobInterrupted its worker is being stopped
+└── DemoError          `premask demo` cannot go on
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+class BackendError(Exception):
+    """Base of every error that `backend` raises on purpose; its text says what to do next."""
+
+
+class BadRequest(BackendError):
+    """A request does not have the shape Label Studio sends; the text says what was expected and what came."""
+
+
+class ConfigError(BackendError):
+    """A labelling config cannot be used; the text says what it lacks."""
+
+
+class ImageError(BackendError):
+    """A task's image cannot be fetched or read; the text names the task, the address and the cause."""
+
+
+class RegionError(BackendError):
+    """A region of an annotation cannot be read; the text names the region and what is wrong with it."""
+
+    def __init__(self, region: Mapping[str, Any], cause: str) -> None:
+        super().__init__(f"region {region.get('id')!r} of type {region.get('type')!r} cannot be read: {cause}")
+
+
+class LabelStudioError(BackendError):
+    """Label Studio cannot be reached or refuses; the text says which call and what to change.
+
+    Attributes:
+        status: the HTTP status of the refusal, None if no answer came.
+        detail: Label Studio's own words, "" if it had none.
+    """
+
+    def __init__(self, text: str, status: int | None = None, detail: str = "") -> None:
+        super().__init__(text)
+        self.status, self.detail = status, detail
+
+
+class SettingsError(BackendError):
+    """The environment does not describe a backend that can start; the text lists every problem."""
+
+
+class RegistryError(BackendError):
+    """Model versions cannot be read or published; the text names the file or version."""
+
+
+class UnknownVersion(RegistryError):
+    """There is no such version or project."""
+
+
+class ServeError(BackendError):
+    """The server cannot start, or has ended by itself; the text says what to change."""
+
+
+class JobError(BackendError):
+    """A job cannot be queued or went wrong; the text carries the reason."""
+
+
+class UnknownJob(JobError):
+    """There is no such job."""
+
+
+class JobInterrupted(JobError):
+    """A job's worker is being stopped; the job goes back into the queue."""
+
+    def __init__(self) -> None:
+        super().__init__("the worker was stopped; the job begins again when it is back")
+
+
+class DemoError(BackendError):
+    """`premask demo` cannot go on; the text says what to change before it is run again."""

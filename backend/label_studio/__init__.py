@@ -1,0 +1,1 @@
+"""The only package that knows Label Studio's JSON, XML and HTTP API."""

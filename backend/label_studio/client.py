@@ -1,0 +1,177 @@
+"""The calls this backend makes to Label Studio's HTTP API."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, BinaryIO
+
+from backend.errors import LabelStudioError
+from backend.label_studio.transport import MEGABYTE, Transport, read_bounded
+
+__all__ = ["LabelStudio"]
+
+IMPORTED_AT_ONCE = 100
+
+
+class LabelStudio(Transport):
+    """One Label Studio server and the key to it. Safe to share between threads."""
+
+    # Who and what
+
+    def check(self) -> dict[str, Any]:
+        """The user whom the key belongs to.
+
+        Raises:
+            LabelStudioError: Label Studio cannot be reached, or refuses the key.
+        """
+        user: dict[str, Any] = self.call("GET", "/api/current-user/whoami")
+        return user
+
+    def projects(self) -> list[dict[str, Any]]:
+        """Every project the key's user can see."""
+        return self._listed(self.call("GET", "/api/projects/?page_size=1000"))
+
+    def project(self, project_id: str | int) -> dict[str, Any]:
+        """A project's settings, its `label_config` and `task_number` among them."""
+        project: dict[str, Any] = self.call("GET", f"/api/projects/{project_id}/")
+        return project
+
+    def create_project(self, title: str, label_config: str, **settings: Any) -> dict[str, Any]:
+        """Create a project; returns it with its id."""
+        fields = {"title": title, "label_config": label_config, **settings}
+        project: dict[str, Any] = self.call("POST", "/api/projects/", json=fields)
+        return project
+
+    def update_project(self, project_id: str | int, **settings: Any) -> dict[str, Any]:
+        """Change some of a project's settings."""
+        project: dict[str, Any] = self.call("PATCH", f"/api/projects/{project_id}/", json=settings)
+        return project
+
+    # Tasks and annotations
+
+    def import_files(self, project_id: str | int, files: Mapping[str, bytes | BinaryIO]) -> int:
+        """Upload images, one task each.
+
+        Args:
+            project_id: the project.
+            files: file name -> contents.
+
+        Returns:
+            How many tasks were created.
+        """
+        answer = self.call("POST", f"/api/projects/{project_id}/import", files=list(files.items()))
+        return int(answer["task_count"])
+
+    def import_tasks(self, project_id: str | int, tasks: Sequence[Mapping[str, Any]]) -> int:
+        """Create tasks from their JSON; returns how many."""
+        return int(self.call("POST", f"/api/projects/{project_id}/import", json=list(tasks))["task_count"])
+
+    def export(self, project_id: str | int, all_tasks: bool = False) -> list[dict[str, Any]]:
+        """Tasks with their annotations and results, RLE and all.
+
+        Args:
+            project_id: the project.
+            all_tasks: tasks without an annotation too.
+        """
+        query = f"exportType=JSON&download_all_tasks={str(all_tasks).lower()}"
+        # Label Studio writes the whole export before it sends the first byte.
+        slow = (self.timeout[0], 600.0)
+        return self._listed(self.call("GET", f"/api/projects/{project_id}/export?{query}", timeout=slow))
+
+    def task(self, task_id: int) -> dict[str, Any]:
+        """One task with its annotations and predictions; if it has no prediction, Label Studio may ask a backend."""
+        task: dict[str, Any] = self.call("GET", f"/api/tasks/{task_id}/")
+        return task
+
+    def create_annotation(self, task_id: int, annotation: Mapping[str, Any]) -> dict[str, Any]:
+        """Submit an annotation: `result`, and `parent_prediction` where it began as one."""
+        created: dict[str, Any] = self.call("POST", f"/api/tasks/{task_id}/annotations/", json=dict(annotation))
+        return created
+
+    # Predictions
+
+    def predictions(self, project_id: str | int) -> list[dict[str, Any]]:
+        """Every stored prediction of a project, each with `task`, `result`, `score` and `model_version`."""
+        return self._listed(self.call("GET", f"/api/predictions/?project={project_id}"))
+
+    def import_predictions(self, project_id: str | int, rows: Sequence[Mapping[str, Any]]) -> int:
+        """Store predictions.
+
+        Args:
+            project_id: the project.
+            rows: each with `task`, `result`, `score` and `model_version`.
+
+        Returns:
+            How many were stored.
+        """
+        path, created = f"/api/projects/{project_id}/import/predictions", 0
+        # Label Studio takes about 0.15 s to store each, and the request must end before the time-out.
+        for start in range(0, len(rows), IMPORTED_AT_ONCE):
+            created += int(self.call("POST", path, json=list(rows[start : start + IMPORTED_AT_ONCE]))["created"])
+        return created
+
+    def retrieve_predictions(self, project_id: str | int, task_ids: Sequence[int] | None = None) -> str:
+        """What the Data Manager's Retrieve Predictions does: Label Studio asks the project's first backend.
+
+        Label Studio answers "Retrieved n predictions" even when the backend failed; look at `predictions`.
+
+        Args:
+            project_id: the project.
+            task_ids: the selected tasks; None for all.
+        """
+        items = {"all": True, "excluded": []} if task_ids is None else {"all": False, "included": list(task_ids)}
+        # The backend may take its time for a large project, and Label Studio stores the answers one by one.
+        answer = self.call(
+            "POST",
+            f"/api/dm/actions?id=retrieve_tasks_predictions&project={project_id}",
+            json={"selectedItems": items, "ordering": [], "filters": {"conjunction": "and", "items": []}},
+            timeout=(self.timeout[0], 3600.0),
+        )
+        return str(answer.get("detail", ""))
+
+    # Backends and webhooks
+
+    def ml_backends(self, project_id: str | int) -> list[dict[str, Any]]:
+        """The backends of a project; Label Studio asks each for its health first."""
+        return self._listed(self.call("GET", f"/api/ml/?project={project_id}"))
+
+    def create_ml_backend(self, project_id: str | int, url: str, title: str, **settings: Any) -> dict[str, Any]:
+        """Register a backend; Label Studio asks it for /health and /setup before it answers."""
+        fields = {"project": int(project_id), "url": url, "title": title, **settings}
+        backend: dict[str, Any] = self.call("POST", "/api/ml/", json=fields)
+        return backend
+
+    def update_ml_backend(self, backend_id: int, **settings: Any) -> dict[str, Any]:
+        """Change a backend's settings; Label Studio asks it for /health and /setup."""
+        backend: dict[str, Any] = self.call("PATCH", f"/api/ml/{backend_id}", json=settings)
+        return backend
+
+    def start_training(self, backend_id: int) -> None:
+        """What the Start Training button does; Label Studio answers the same whatever the backend said."""
+        self.call("POST", f"/api/ml/{backend_id}/train", json={})
+
+    def webhooks(self, project_id: str | int) -> list[dict[str, Any]]:
+        """The webhooks of a project."""
+        return self._listed(self.call("GET", f"/api/webhooks/?project={project_id}"))
+
+    def update_webhook(self, webhook_id: int, **settings: Any) -> dict[str, Any]:
+        """Change a webhook, for instance its `headers`."""
+        webhook: dict[str, Any] = self.call("PATCH", f"/api/webhooks/{webhook_id}/", json=settings)
+        return webhook
+
+    def download(self, address: str, max_bytes: int = 256 * MEGABYTE) -> bytes:
+        """A file of this server.
+
+        Raises:
+            LabelStudioError: the address is another server's, the file is larger, or Label Studio refuses.
+        """
+        path = self.own_path(address)
+        if path is None:
+            raise LabelStudioError(f"{address} is not on {self.url}; only files of this Label Studio are fetched here")
+        with self.get_file(path) as response:
+            return read_bounded(response, max_bytes, time.monotonic() + self.timeout[1])
+
+    @staticmethod
+    def _listed(answer: Any) -> list[dict[str, Any]]:
+        """A list, whether or not the endpoint pages it."""
+        rows: list[dict[str, Any]] = answer["results"] if isinstance(answer, dict) else answer
+        return rows

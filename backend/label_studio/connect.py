@@ -1,0 +1,139 @@
+"""Registering this backend with a project, and saying what Label Studio must allow for it."""
+
+import ipaddress
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from backend.errors import LabelStudioError
+from backend.label_studio.client import LabelStudio
+from backend.label_studio.transport import LOOPBACK
+
+TITLE = "premask"
+# Label Studio's states of a backend whose /health or /setup failed: disconnected, error.
+BROKEN = ("DI", "ER")
+
+
+@dataclass(frozen=True)
+class Connected:
+    """A backend that a project uses.
+
+    Attributes:
+        backend_id: Label Studio's id of it.
+        project_id: the project.
+        created: it was not registered before.
+        model_version: what the backend answered to /setup, None if it serves no model yet.
+        warnings: what may still be in the way, one sentence each.
+    """
+
+    backend_id: int
+    project_id: str
+    created: bool
+    model_version: str | None
+    warnings: tuple[str, ...] = ()
+
+
+def connect(
+    client: LabelStudio,
+    project_id: str | int,
+    backend_url: str,
+    progress: Callable[[str], None] = lambda line: None,
+    title: str = TITLE,
+) -> Connected:
+    """Register the backend with a project and switch predictions on; done twice it changes nothing.
+
+    Args:
+        client: the Label Studio to register with.
+        project_id: the project.
+        backend_url: the backend's address as Label Studio's own machine or container reaches it.
+        progress: called with a line for people at each step.
+        title: the name that the project's settings show.
+
+    Raises:
+        LabelStudioError: says which call failed and what to change.
+    """
+    user = client.check()
+    progress(f"Label Studio at {client.url} knows the key of {user.get('email') or user.get('username')}")
+    project = client.project(project_id)
+    progress(f"Project {project_id}: {project.get('title')!r} with {project.get('task_number', 0)} tasks")
+    backends = client.ml_backends(project_id)
+    registered = next((backend for backend in backends if _same(backend["url"], backend_url)), None)
+    backend = registered or _create(client, project_id, backend_url, title)
+    progress(f"{'Already registered' if registered else 'Registered'} as {backend['title']!r} at {backend['url']}")
+    if backend.get("state") in BROKEN:
+        raise LabelStudioError(_unhealthy(backend_url, str(backend.get("error_message") or "")))
+    # The project's model_version is the title of the backend whose predictions annotators start from.
+    wanted = {"show_collab_predictions": True, "model_version": backend["title"]}
+    changes = {key: value for key, value in wanted.items() if project.get(key) != value}
+    if changes:
+        client.update_project(project_id, **changes)
+    progress("Annotators will start from its predictions")
+    warnings = _warnings(client, project_id, backend_url, backends, backend)
+    for warning in warnings:
+        progress(f"Note: {warning}")
+    version = backend.get("model_version")
+    return Connected(int(backend["id"]), str(project_id), registered is None, version or None, warnings)
+
+
+def _create(client: LabelStudio, project_id: str | int, backend_url: str, title: str) -> dict[str, Any]:
+    try:
+        return client.create_ml_backend(project_id, backend_url, title)
+    except LabelStudioError as error:
+        if error.status == 403 and "reserved" in error.detail:
+            raise LabelStudioError(
+                f"Label Studio refuses a backend on a private address such as {backend_url}; start Label Studio with "
+                "ML_BLOCK_LOCAL_IP=false, and with SSRF_PROTECTION_ENABLED=false so that its webhooks arrive as well",
+                error.status,
+                error.detail,
+            ) from error
+        if error.status == 400:
+            raise LabelStudioError(_unhealthy(backend_url, error.detail), error.status, error.detail) from error
+        raise
+
+
+def _unhealthy(backend_url: str, detail: str) -> str:
+    url = backend_url.rstrip("/")
+    text = (
+        f"Label Studio asked {url}/health and {url}/setup and did not get what it needs "
+        f"({detail or 'no reason given'}); the backend must run, "
+        "and Label Studio's own machine or container must reach it under that address"
+    )
+    if urlsplit(backend_url).hostname in LOOPBACK:
+        text += "; inside Docker localhost is the container itself: use the backend's service name there"
+    return text
+
+
+def _warnings(
+    client: LabelStudio, project_id: str | int, backend_url: str, before: list[dict[str, Any]], backend: dict[str, Any]
+) -> tuple[str, ...]:
+    found = []
+    if before and before[0]["id"] != backend["id"]:
+        found.append(
+            f"the project's first backend is {before[0]['title']!r} at {before[0]['url']}; Label Studio asks only the "
+            "first for batch predictions: remove it in Settings > Model if ours should answer"
+        )
+    if not any(_same(hook["url"], f"{backend_url.rstrip('/')}/webhook") for hook in client.webhooks(project_id)):
+        found.append(
+            f"no webhook leads to {backend_url.rstrip('/')}/webhook, so new annotations are not announced; "
+            "add it in Settings > Webhooks, or press Start Training when there are enough"
+        )
+    if _private(backend_url):
+        found.append(
+            "on a private address Label Studio sends webhooks only with SSRF_PROTECTION_ENABLED=false; "
+            "otherwise it drops them without a word"
+        )
+    return tuple(found)
+
+
+def _private(url: str) -> bool:
+    """Whether an address is surely not public: loopback, a private network, or a name without a dot, as in Docker."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return not ipaddress.ip_address(host).is_global
+    except ValueError:
+        return host in LOOPBACK or "." not in host
+
+
+def _same(one: str, other: str) -> bool:
+    return one.rstrip("/") == other.rstrip("/")

@@ -1,0 +1,28 @@
+"""Brush regions: run-length encoded masks."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from backend.errors import RegionError
+from backend.label_studio.controls.control import Control
+from backend.label_studio.controls.region import Mask, RegionAdapter, size_of, value_of
+from backend.label_studio.controls.rle import decode_rle, encode_rle
+from models.segment import Segment
+
+
+class BrushLabels(RegionAdapter):
+    """Segments to and from brush regions, pixel by pixel."""
+
+    tag = "BrushLabels"
+
+    def to_regions(self, segment: Segment, control: Control) -> list[dict[str, Any]]:
+        """One region with exactly the segment's pixels."""
+        return [self._region(segment, control, {"format": "rle", "rle": encode_rle(segment.mask)})]
+
+    def to_mask(self, region: Mapping[str, Any]) -> Mask:
+        """Exactly the region's painted pixels."""
+        height, width = size_of(region)
+        try:
+            return decode_rle(value_of(region)["rle"], (height, width))
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
+            raise RegionError(region, f"its RLE cannot be read: {error}") from error

@@ -1,0 +1,32 @@
+"""One control tag of a labelling config, as the rest of the backend sees it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Control:
+    """A tag such as `<BrushLabels name="tag" toName="image">` with the labels inside it.
+
+    Attributes:
+        tag: the tag's type, for instance "BrushLabels".
+        name: its name; goes into `from_name` of a region.
+        to_name: name of the `<Image>` it draws on or describes.
+        image_key: key of `task["data"]` that holds that image's address.
+        labels: class -> label as Label Studio stores it. A label with `predicted_values="a,b"` stands for the
+            classes a and b, any other for the class of its own stored name (`alias` if set, else `value`).
+        smart: the control sends prompts for interactive segmentation.
+        single: of several choices at most one may be taken (Choices only).
+    """
+
+    tag: str
+    name: str
+    to_name: str
+    image_key: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    smart: bool = False
+    single: bool = False
+
+    def class_of(self, label: str) -> str | None:
+        """The class that a stored label stands for (the first of its `predicted_values`), None if not offered."""
+        return next((name for name, stored in self.labels.items() if stored == label), None)

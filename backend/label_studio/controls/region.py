@@ -1,0 +1,110 @@
+"""What every region of an image has in common, whatever its shape."""
+
+import math
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.errors import RegionError
+from backend.label_studio.controls.control import Control
+from models.segment import Segment
+
+Mask = NDArray[np.bool_]
+Points = NDArray[np.float64]
+# Keeps a damaged region from asking for all the memory there is.
+MOST_PIXELS = 100_000_000
+
+
+class RegionAdapter(ABC):
+    """Segments to and from the regions of one control tag."""
+
+    tag: str
+
+    @property
+    def type(self) -> str:
+        """The `type` of its regions and the key of their labels: the tag in lower case."""
+        return self.tag.lower()
+
+    @abstractmethod
+    def to_regions(self, segment: Segment, control: Control) -> list[dict[str, Any]]:
+        """Describe a segment as regions, one or several.
+
+        Args:
+            segment: its label must be one of `control.labels`, its mask not empty.
+            control: the control of the project's config that the regions belong to.
+        """
+
+    @abstractmethod
+    def to_mask(self, region: Mapping[str, Any]) -> Mask:
+        """Draw a region.
+
+        Returns:
+            Mask of shape (original_height, original_width), bool.
+
+        Raises:
+            RegionError: the region lacks a field or holds one that cannot be.
+        """
+
+    def labels(self, region: Mapping[str, Any]) -> list[str]:
+        """The stored labels of a region; empty when its label has been taken away."""
+        labels = value_of(region).get(self.type)
+        return [str(label) for label in labels] if isinstance(labels, list) else []
+
+    def _region(self, segment: Segment, control: Control, value: dict[str, Any]) -> dict[str, Any]:
+        height, width = segment.mask.shape
+        return {
+            "id": new_id(),
+            "type": self.type,
+            "from_name": control.name,
+            "to_name": control.to_name,
+            "original_width": width,
+            "original_height": height,
+            "image_rotation": 0,
+            "score": segment.score,
+            "value": {**value, self.type: [control.labels[segment.label]]},
+        }
+
+
+def new_id() -> str:
+    """A region id of the editor's own length, unique within any prediction."""
+    return uuid.uuid4().hex[:10]
+
+
+def size_of(region: Mapping[str, Any]) -> tuple[int, int]:
+    """Height and width in pixels of the image that a region was drawn on.
+
+    Raises:
+        RegionError: they are missing, not whole positive numbers, or too large.
+    """
+    height, width = region.get("original_height"), region.get("original_width")
+    if not (isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0):
+        raise RegionError(region, f"original_height x original_width is {height} x {width}")
+    if height * width > MOST_PIXELS:
+        raise RegionError(region, f"it claims {height} x {width} pixels, at most {MOST_PIXELS} are taken")
+    return height, width
+
+
+def value_of(region: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A region's value, empty if it has none."""
+    value = region.get("value")
+    return value if isinstance(value, Mapping) else {}
+
+
+def numbers(region: Mapping[str, Any], *keys: str) -> list[float]:
+    """Finite numbers from a region's value.
+
+    Raises:
+        RegionError: one is missing or is not a finite number.
+    """
+    value = value_of(region)
+    found = []
+    for key in keys:
+        number = value.get(key)
+        if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+            raise RegionError(region, f"value.{key} is {number!r}, expected a number")
+        found.append(float(number))
+    return found

@@ -1,0 +1,185 @@
+"""A task's image as an array, wherever the task says it is."""
+
+import time
+from collections.abc import Collection, Mapping
+from typing import Any
+from urllib.parse import SplitResult, parse_qs, urljoin, urlsplit
+
+import requests
+
+from backend.errors import ImageError, LabelStudioError
+from backend.label_studio.client import LabelStudio
+from backend.label_studio.decoding import RgbImage, decode_image
+from backend.label_studio.label_config import UNDEFINED_KEY
+from backend.label_studio.transport import LOOPBACK, MEGABYTE, read_bounded
+
+# Schemes of cloud storages that Label Studio reads for us.
+CLOUD = ("s3", "s3s", "gs", "azure-blob", "azure-spi")
+MOST_REDIRECTS = 5
+
+
+class ImageLoader:
+    """Fetches and decodes the images of tasks. Safe to share between threads.
+
+    Uploads, local files and cloud storages are read through Label Studio, which holds the rights to them. Anything
+    else must be on a host that the operator has allowed: task data is written by whoever may import tasks, and a
+    backend usually stands in a network that they cannot reach themselves.
+
+    Args:
+        client: the Label Studio that sent the tasks; None if there is no key to it.
+        allowed_hosts: other hosts to fetch from, without a token: "images.example.com" or "10.0.0.5:8000".
+        max_bytes: largest file.
+        max_pixels: largest image.
+        timeout: seconds to connect, and to wait for each piece of a file.
+        total_seconds: seconds for a whole file.
+    """
+
+    def __init__(
+        self,
+        client: LabelStudio | None,
+        *,
+        allowed_hosts: Collection[str] = (),
+        max_bytes: int = 64 * MEGABYTE,
+        max_pixels: int = 64_000_000,
+        timeout: tuple[float, float] = (5.0, 20.0),
+        total_seconds: float = 60.0,
+    ) -> None:
+        self.client = client
+        self.allowed_hosts = frozenset(host.lower() for host in allowed_hosts)
+        self.max_bytes, self.max_pixels = max_bytes, max_pixels
+        self._timeout, self._total_seconds = timeout, total_seconds
+
+    def load(self, task: Mapping[str, Any], image_key: str) -> RgbImage:
+        """The image of a task.
+
+        Args:
+            task: as in a request or an export: "id" and "data".
+            image_key: key of `task["data"]` that holds the address.
+
+        Returns:
+            Array of shape (H, W, 3), uint8, RGB, turned as the editor shows it.
+
+        Raises:
+            ImageError: names the task, the address, the cause and what to do.
+        """
+        address = image_address(task, image_key)
+        try:
+            return decode_image(self._fetch(address, task.get("id")), self.max_pixels)
+        except (LabelStudioError, ValueError) as error:
+            raise ImageError(f"task {task.get('id')}: image {shown(address)}: {error}") from error
+
+    def _fetch(self, address: str, task_id: Any) -> bytes:
+        """The file at an address.
+
+        Raises:
+            LabelStudioError: it cannot be fetched.
+            ValueError: it may not be fetched.
+        """
+        deadline = time.monotonic() + self._total_seconds
+        if urlsplit(address).scheme.lower() in CLOUD:
+            address = self._server().presign(task_id, address)
+        sent_by_server = False
+        # Redirects are followed by hand, so that each hop is judged like the first address.
+        for _ in range(MOST_REDIRECTS + 1):
+            parts = urlsplit(address)
+            path = self._own_path(address, parts)
+            if path is not None:
+                response = self._server().get_file(path)
+            elif sent_by_server or self._allowed(parts):
+                response = self._open(address)
+            else:
+                raise ValueError(self._refusal(parts))
+            with response:
+                if not response.is_redirect:
+                    return read_bounded(response, self.max_bytes, deadline)
+                # Where Label Studio itself sends us, a presigned address usually, needs no allowance, nor a token.
+                sent_by_server = path is not None
+                address = urljoin(response.url, response.headers["Location"])
+        raise ValueError(f"it redirects more than {MOST_REDIRECTS} times; give the final address")
+
+    def _server(self) -> LabelStudio:
+        if self.client is None:
+            raise ValueError(
+                "it is on Label Studio, but there is no key to it; set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY"
+            )
+        return self.client
+
+    def _own_path(self, address: str, parts: SplitResult) -> str | None:
+        if self.client is not None:
+            return self.client.own_path(address)
+        return address if not parts.scheme and not parts.netloc else None
+
+    def _allowed(self, parts: SplitResult) -> bool:
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            return False
+        return bool(self.allowed_hosts & {parts.hostname, parts.netloc.rpartition("@")[2].lower()})
+
+    def _refusal(self, parts: SplitResult) -> str:
+        if parts.scheme == "data":
+            return "it is written into the task itself (data:), which is not read; import it as a file or an address"
+        if parts.scheme not in ("http", "https"):
+            return (
+                f"addresses that begin with {parts.scheme}: are not read; use an upload, local files, http(s) or "
+                f"one of {', '.join(f'{scheme}://' for scheme in CLOUD)}"
+            )
+        if parts.hostname in LOOPBACK and self.client is not None:
+            return (
+                f"it is on {parts.hostname} where this backend runs; if Label Studio means itself, start it with "
+                f"LABEL_STUDIO_HOST={self.client.url}"
+            )
+        return (
+            f"host {parts.hostname} is neither Label Studio's nor allowed; if it can be trusted, "
+            "add it to the allowed image hosts"
+        )
+
+    def _open(self, address: str) -> requests.Response:
+        """Open another server's file, without any of our keys."""
+        try:
+            response = requests.get(address, timeout=self._timeout, stream=True, allow_redirects=False)
+        except requests.RequestException as error:
+            raise LabelStudioError(f"the host does not answer ({type(error).__name__}); check the address") from error
+        if response.status_code >= 400:
+            with response:
+                raise LabelStudioError(f"the host answered HTTP {response.status_code}; open the address in a browser")
+        return response
+
+
+def image_address(task: Mapping[str, Any], image_key: str) -> str:
+    """The address of a task's image.
+
+    Args:
+        task: "id" and "data".
+        image_key: key of `task["data"]`; a dotted one leads into nested objects.
+
+    Raises:
+        ImageError: the task has no such key, or something else than an address under it.
+    """
+    data = task.get("data")
+    value: Any = data
+    for step in [image_key] if isinstance(data, Mapping) and image_key in data else image_key.split("."):
+        value = value.get(step) if isinstance(value, Mapping) else None
+    if value is None and isinstance(data, Mapping):
+        value = data.get(UNDEFINED_KEY)
+    if not isinstance(value, str) or not value.strip():
+        keys = ", ".join(map(repr, data)) if isinstance(data, Mapping) else "nothing"
+        raise ImageError(
+            f"task {task.get('id')}: its data has no image address under {image_key!r}, only {keys}; "
+            "the <Image> of the labelling config must name the right column"
+        )
+    return value.strip()
+
+
+def shown(address: str) -> str:
+    """An address for people: without passwords, signatures or a megabyte of data."""
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return "with a malformed address"
+    if parts.scheme == "data":
+        return "data:…"
+    host = parts.netloc.rpartition("@")[2]
+    # Local files are named in the query; anything else there may be a signature.
+    local = parse_qs(parts.query).get("d") if parts.path.endswith("/local-files/") else None
+    query = f"?d={local[0]}" if local else ("?…" if parts.query else "")
+    scheme = f"{parts.scheme}://" if parts.scheme else ("//" if host else "")
+    return f"{scheme}{host}{parts.path}{query}"[:200]

@@ -1,0 +1,149 @@
+"""A project's labelling config (XML) as controls, labels and the image they belong to."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from xml.etree.ElementTree import Element, ParseError
+
+from defusedxml import DefusedXmlException  # type: ignore[import-untyped]
+from defusedxml.ElementTree import fromstring  # type: ignore[import-untyped]
+
+from backend.errors import ConfigError
+from backend.label_studio.controls import CHOICES, CONTROLS, REGION_CONTROLS
+from backend.label_studio.controls.control import Control
+
+__all__ = ["Control", "LabelConfig", "parse_label_config"]
+
+LABEL_TAGS = ("Label", "Choice")
+# The key under which Label Studio keeps the address of a bare upload until the config names one.
+UNDEFINED_KEY = "$undefined$"
+
+
+@dataclass(frozen=True)
+class LabelConfig:
+    """What a project's labelling config offers.
+
+    Attributes:
+        controls: every supported control that is bound to an image, in the config's order; at least one.
+    """
+
+    controls: tuple[Control, ...]
+
+    @property
+    def image_key(self) -> str:
+        """Key of `task["data"]` with the image to segment: that of the first region control, else of the first."""
+        regions = [control for control in self.controls if control.tag in REGION_CONTROLS]
+        return (regions or list(self.controls))[0].image_key
+
+    @property
+    def region_controls(self) -> tuple[Control, ...]:
+        """Controls that draw on the image of `image_key`."""
+        return tuple(c for c in self.controls if c.tag in REGION_CONTROLS and c.image_key == self.image_key)
+
+    @property
+    def choices_controls(self) -> tuple[Control, ...]:
+        """Controls that describe the image of `image_key` as a whole."""
+        return tuple(c for c in self.controls if c.tag == CHOICES.tag and c.image_key == self.image_key)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Every class that a prediction may name, each once: those of regions first, then those of choices."""
+        return tuple(dict.fromkeys(name for control in self._in_order for name in control.labels))
+
+    @property
+    def training_classes(self) -> tuple[str, ...]:
+        """One class per stored label, each once, in the order of `classes`: what an annotation can teach.
+
+        A label with `predicted_values="a,b"` teaches a alone: which of the two was meant is not stored.
+        """
+        names = (control.class_of(label) for control in self._in_order for label in control.labels.values())
+        return tuple(dict.fromkeys(name for name in names if name is not None))
+
+    @property
+    def _in_order(self) -> tuple[Control, ...]:
+        return self.region_controls + self.choices_controls
+
+
+def parse_label_config(xml: str) -> LabelConfig:
+    """Read a labelling config.
+
+    The parser of label-studio-sdk is not used: it leaves out `choice`, `smart` and `perRegion`, turns
+    `$undefined$` into `undefined$`, and fails on a config with an encoding declaration.
+
+    Args:
+        xml: the config as Label Studio keeps it.
+
+    Raises:
+        ConfigError: the text is not XML, or offers no control that this backend can fill.
+    """
+    try:
+        root: Element = fromstring(xml)
+    except ParseError as error:
+        raise ConfigError(f"the labelling config is not well-formed XML: {error}; correct it there") from error
+    except (DefusedXmlException, ValueError) as error:
+        raise ConfigError(f"the labelling config is refused: {error}; take its <!DOCTYPE> and entities out") from error
+    images = {name: tag for tag in root.iter("Image") if (name := tag.get("name"))}
+    controls = tuple(_controls(root, images))
+    if not controls:
+        raise ConfigError(_nothing_to_fill(root, images))
+    return LabelConfig(controls)
+
+
+def _image_key(image: Element) -> str:
+    # Asked only for images with a control: a picture that merely illustrates the page may have any address.
+    value = image.get("value", "").strip()
+    if value == UNDEFINED_KEY:
+        return value
+    if not value.startswith("$") or len(value) < 2:
+        raise ConfigError(
+            f'<Image name="{image.get("name")}"> has value={value!r}; this backend needs one that names '
+            'a column of the task data, for instance value="$image"'
+        )
+    return value[1:]
+
+
+def _controls(root: Element, images: dict[str, Element]) -> Iterator[Control]:
+    supported = {control.tag for control in CONTROLS}
+    for tag in root.iter():
+        # A per-region choice describes one region, not the image; its meaning cannot be predicted here.
+        if tag.tag not in supported or tag.get("perRegion") == "true":
+            continue
+        name = tag.get("name")
+        to_name = next((to for to in _names(tag.get("toName", "")) if to in images), None)
+        if not name or to_name is None:
+            continue
+        yield Control(
+            tag=tag.tag,
+            name=name,
+            to_name=to_name,
+            image_key=_image_key(images[to_name]),
+            labels=_labels(tag),
+            smart=tag.get("smart") == "true",
+            single=tag.tag == CHOICES.tag and tag.get("choice", "single") != "multiple",
+        )
+
+
+def _labels(control: Element) -> dict[str, str]:
+    labels: dict[str, str] = {}
+    for label in control.iter():
+        stored = label.get("alias") or label.get("value")
+        # `value="$names"` stands for labels in the task data, which a prediction cannot know beforehand.
+        if label.tag not in LABEL_TAGS or not stored or stored.startswith("$"):
+            continue
+        for name in _names(label.get("predicted_values", "")) or [stored]:
+            # When two labels claim a class the first keeps it, as in label-studio-sdk's label map.
+            labels.setdefault(name, stored)
+    return labels
+
+
+def _names(comma_separated: str) -> list[str]:
+    return [name.strip() for name in comma_separated.split(",") if name.strip()]
+
+
+def _nothing_to_fill(root: Element, images: dict[str, Element]) -> str:
+    tags = ", ".join(f"<{control.tag}>" for control in CONTROLS)
+    found = ", ".join(sorted({f"<{tag.tag}>" for tag in root.iter() if tag.get("toName")})) or "no control at all"
+    names = ", ".join(map(repr, images)) or "no <Image> at all"
+    return (
+        f"the labelling config offers nothing that this backend can fill: it has {found} and images named {names}; "
+        f"add one of {tags} whose toName is the name of an <Image>"
+    )

@@ -1,0 +1,205 @@
+"""What Label Studio asks a backend and what it wants to hear: JSON to objects and back."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from backend.errors import BadRequest
+from backend.label_studio.controls import CHOICES, REGION_CONTROLS
+from backend.label_studio.controls.control import Control
+from backend.label_studio.label_config import LabelConfig, parse_label_config
+from models.segment import Prediction
+
+START_TRAINING = "START_TRAINING"
+
+
+@dataclass(frozen=True)
+class PredictRequest:
+    """POST /predict.
+
+    Attributes:
+        project_id: the project's id, without the creation time that Label Studio appends.
+        tasks: the tasks as sent, each with an "id" and a "data" object.
+        config: the project's labelling config at this moment.
+        context: prompts of a smart tool and the like; None for a plain request.
+    """
+
+    project_id: str
+    tasks: list[dict[str, Any]]
+    config: LabelConfig
+    context: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class SetupRequest:
+    """POST /setup.
+
+    Attributes:
+        project_id: the project's id.
+        label_config: the labelling config as XML, unparsed: setting up must not fail on one that cannot be used yet.
+        hostname: the address Label Studio believes to have; often useless from another machine.
+        access_token: legacy token of the project's creator, often switched off; "" if none came.
+    """
+
+    project_id: str
+    label_config: str
+    hostname: str
+    access_token: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class WebhookEvent:
+    """POST /webhook.
+
+    Attributes:
+        action: for instance "ANNOTATION_CREATED".
+        project_id: the project's id.
+        annotation_ids: annotations that the event is about.
+        task_ids: tasks that the event is about.
+        label_config: the project's labelling config as XML, "" if it did not come.
+    """
+
+    action: str
+    project_id: str
+    annotation_ids: tuple[int, ...] = ()
+    task_ids: tuple[int, ...] = ()
+    label_config: str = ""
+
+    @property
+    def starts_training(self) -> bool:
+        """Somebody pressed Start Training, or the project trains on every submission."""
+        return self.action == START_TRAINING
+
+
+def parse_predict(body: Any) -> PredictRequest:
+    """Read the body of /predict.
+
+    Raises:
+        BadRequest: it does not have the shape that Label Studio sends.
+        ConfigError: the labelling config in it cannot be used.
+    """
+    request = _object(body, "the body of /predict")
+    tasks = request.get("tasks")
+    if not isinstance(tasks, list):
+        raise BadRequest(f"/predict: 'tasks' should be a list of tasks, got {_seen(tasks)}")
+    for position, task in enumerate(tasks):
+        if not isinstance(task, dict) or "id" not in task or not isinstance(task.get("data"), dict):
+            raise BadRequest(f"/predict: tasks[{position}] should be an object with 'id' and 'data', got {_seen(task)}")
+    params = request.get("params") or {}
+    context = _object(params, "/predict: 'params'").get("context")
+    return PredictRequest(
+        project_id=_project_id(request.get("project"), "/predict"),
+        tasks=tasks,
+        config=parse_label_config(_text(request.get("label_config"), "/predict: 'label_config'")),
+        context=None if context is None else _object(context, "/predict: 'params.context'"),
+    )
+
+
+def parse_setup(body: Any) -> SetupRequest:
+    """Read the body of /setup.
+
+    Raises:
+        BadRequest: it does not have the shape that Label Studio sends.
+    """
+    request = _object(body, "the body of /setup")
+    return SetupRequest(
+        project_id=_project_id(request.get("project"), "/setup"),
+        label_config=_text(request.get("schema"), "/setup: 'schema'"),
+        hostname=_text(request.get("hostname") or "", "/setup: 'hostname'"),
+        access_token=_text(request.get("access_token") or "", "/setup: 'access_token'"),
+    )
+
+
+def parse_webhook(body: Any) -> WebhookEvent:
+    """Read the body of /webhook, whatever its action.
+
+    Raises:
+        BadRequest: it does not have the shape that Label Studio sends.
+    """
+    event = _object(body, "the body of /webhook")
+    project = _object(event.get("project"), "/webhook: 'project'")
+    return WebhookEvent(
+        action=_text(event.get("action"), "/webhook: 'action'"),
+        project_id=_project_id(project.get("id"), "/webhook"),
+        # ANNOTATIONS_CREATED has a list under the singular key, ANNOTATIONS_DELETED under the plural one.
+        annotation_ids=_ids(event.get("annotation")) + _ids(event.get("annotations")),
+        task_ids=_ids(event.get("task")) + _ids(event.get("tasks")),
+        label_config=project["label_config"] if isinstance(project.get("label_config"), str) else "",
+    )
+
+
+def prediction_entry(prediction: Prediction, config: LabelConfig, model_version: str) -> dict[str, Any]:
+    """What the pipeline says about one task, as Label Studio stores it.
+
+    Each segment whose label the config offers becomes regions of the most exact control that offers it (see
+    `controls.CONTROLS`); each Choices control gets the classes present.
+
+    Args:
+        prediction: the pipeline's answer.
+        config: the project's labelling config.
+        model_version: the version that made it, the same string as in the answer to /setup.
+
+    Returns:
+        Object with "result", "score" and "model_version".
+    """
+    result: list[dict[str, Any]] = []
+    for segment in prediction.segments:
+        control = _control_for(segment.label, config)
+        if control is not None and segment.mask.any():
+            result += REGION_CONTROLS[control.tag].to_regions(segment, control)
+    for control in config.choices_controls:
+        result += CHOICES.to_regions(prediction.presence, control)
+    for region in result:
+        region["score"] = _score(region["score"])
+    return {"result": result, "score": _score(prediction.score), "model_version": str(model_version)}
+
+
+def _control_for(label: str, config: LabelConfig) -> Control | None:
+    for tag in REGION_CONTROLS:
+        for control in config.region_controls:
+            if control.tag == tag and label in control.labels:
+                return control
+    return None
+
+
+def _score(score: float) -> float:
+    # Label Studio would accept NaN and then write JSON that no browser reads.
+    return min(max(float(score), 0.0), 1.0) if math.isfinite(score) else 0.0
+
+
+def _project_id(project: Any, where: str) -> str:
+    """The id from "45.1795393773" (id and time of creation) or 45."""
+    text = str(project).partition(".")[0] if isinstance(project, str | int) and not isinstance(project, bool) else ""
+    # The id becomes part of file names, so nothing but digits is taken.
+    if not (text.isascii() and text.isdigit()):
+        raise BadRequest(f"{where}: the project should be an id such as 45 or '45.1795393773', got {_seen(project)}")
+    return text
+
+
+def _object(value: Any, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise BadRequest(f"{what} should be a JSON object, got {_seen(value)}")
+    return value
+
+
+def _text(value: Any, what: str) -> str:
+    if not isinstance(value, str):
+        raise BadRequest(f"{what} should be a string, got {_seen(value)}")
+    return value
+
+
+def _ids(items: Any) -> tuple[int, ...]:
+    listed = items if isinstance(items, list) else [items]
+    return tuple(item["id"] for item in listed if isinstance(item, Mapping) and isinstance(item.get("id"), int))
+
+
+def _seen(value: Any) -> str:
+    """What came instead: type and keys, never contents, which may hold tokens or a megabyte."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, dict):
+        return f"an object with keys {', '.join(map(repr, list(value)[:8])) or 'none'}"
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    return f"{type(value).__name__} {str(value)[:40]!r}"

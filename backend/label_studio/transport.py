@@ -1,0 +1,276 @@
+"""Requests to Label Studio: addresses, keys, time-outs and what a refusal means.
+
+Plain requests instead of label-studio-sdk's client: that one is on httpx, which ignores REQUESTS_CA_BUNDLE (private
+certificates), reads answers into models that fail when a server is newer or older, cannot bound the size of a
+download, and waits for a single time-out in all.
+"""
+
+import base64
+import re
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
+
+import requests
+
+from backend.errors import LabelStudioError
+from backend.label_studio.token import Token
+
+LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+PORTS = {"http": 80, "https": 443}
+# Paths that serve files; a token goes to no other path that task data names.
+FILE_PATHS = ("/data/", "/storage-data/", "/tasks/")
+CHUNK = 1 << 16
+MEGABYTE = 1 << 20
+
+
+class Transport:
+    """One Label Studio server and the key to it. Safe to share between threads; `LabelStudio` adds the calls.
+
+    Args:
+        url: its address, with the path it is mounted under, if any: "https://host/label-studio".
+        api_key: legacy token or personal access token.
+        timeout: seconds to connect, and to wait for each piece of an answer.
+
+    Raises:
+        LabelStudioError: `url` is not an http(s) address.
+    """
+
+    def __init__(self, url: str, api_key: str, timeout: tuple[float, float] = (5.0, 60.0)) -> None:
+        parts = urlsplit(url.strip())
+        if parts.scheme not in PORTS or not parts.hostname:
+            raise LabelStudioError(f"Label Studio's address should look like http://host:8080, got {url!r}")
+        if parts.username is not None:
+            raise LabelStudioError(
+                "Label Studio's address holds a user name; give its key apart from it, as the API key"
+            )
+        self.url = url.strip().rstrip("/")
+        self._base = urlsplit(self.url).path
+        self._root = self.url.removesuffix(self._base)
+        self.timeout = timeout
+        self._local = threading.local()
+        self._token = Token(api_key, self._access_token)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.url!r}, {self._token.kind})"
+
+    def own_path(self, address: str) -> str | None:
+        """The path on this server that an address means, None if the address is another server's.
+
+        Args:
+            address: as in task data: a path, with or without the path Label Studio is mounted under, or a URL.
+                Label Studio writes the address it knows itself by, which is often localhost: that counts as this
+                server too when the port is the same. The file is fetched from `url` in any case.
+        """
+        parts = urlsplit(address)
+        if not parts.scheme and not parts.netloc:
+            path = address if address.startswith("/") else f"/{address}"
+        else:
+            own = urlsplit(self.url)
+            if parts.username or parts.scheme not in PORTS or _port(parts) != _port(own):
+                return None
+            same = parts.hostname == own.hostname and parts.scheme == own.scheme
+            if not same and parts.hostname not in LOOPBACK:
+                return None
+            path = parts._replace(scheme="", netloc="", fragment="").geturl() or "/"
+            if not path.startswith(f"{self._base}/"):
+                return None  # another application on the same host
+        return path.removeprefix(self._base) if path.startswith(f"{self._base}/") else path
+
+    def get_file(self, path: str) -> requests.Response:
+        """Open a file of this server for streaming; redirects are left to the caller, who closes the response.
+
+        Args:
+            path: as `own_path` returns it. The token is sent only to paths that serve files.
+
+        Raises:
+            LabelStudioError: no answer, or a refusal.
+        """
+        steps = unquote(path.partition("?")[0]).split("/")
+        authorized = path.startswith(FILE_PATHS) and ".." not in steps
+        try:
+            return self._send("GET", path, authorized=authorized, stream=True, allow_redirects=False)
+        except LabelStudioError as error:
+            if error.status in (None, 401):
+                raise
+            cause = f"HTTP {error.status} ({error.detail or 'no reason given'})"
+            # Missing uploads are a 500 in Label Studio, files outside every storage a 404.
+            raise LabelStudioError(
+                f"Label Studio answered {cause}; if the editor does not show it either, import it again, or add a "
+                "Local Files storage that holds its folder to the project",
+                error.status,
+                error.detail,
+            ) from error
+
+    def presign(self, task_id: int | str, uri: str) -> str:
+        """The path on this server that leads to a cloud storage object of a task, such as s3://bucket/key."""
+        encoded = base64.urlsafe_b64encode(uri.encode()).decode()
+        return f"/tasks/{quote(str(task_id))}/presign/?fileuri={encoded}"
+
+    def call(self, method: str, path: str, **options: Any) -> Any:
+        """Call the API.
+
+        Args:
+            method: HTTP method.
+            path: from the server's root, with the query.
+            options: as for `requests.request`.
+
+        Returns:
+            The JSON of the answer, {} for an empty one.
+
+        Raises:
+            LabelStudioError: no answer, a refusal, or no JSON.
+        """
+        response = self._send(method, path, allow_redirects=False, **options)
+        if response.is_redirect:
+            raise LabelStudioError(
+                f"{method} {self.url}{path.partition('?')[0]} is sent on elsewhere; set LABEL_STUDIO_URL to the "
+                f"address that begins with {_origin(response)}",
+                response.status_code,
+            )
+        try:
+            return response.json() if response.content else {}
+        except requests.JSONDecodeError as error:
+            raise LabelStudioError(
+                f"{method} {self.url}{path} answered with something else than JSON; is this Label Studio's address?"
+            ) from error
+
+    def _send(self, method: str, path: str, *, authorized: bool = True, **options: Any) -> requests.Response:
+        """One request, repeated once with a fresh access token if that was refused."""
+        header = self._token.header() if authorized else ""
+        response = self._request(method, path, header, options)
+        if response.status_code == 401 and authorized and self._token.renew(header):
+            response.close()
+            response = self._request(method, path, self._token.header(), options)
+        if response.status_code >= 400:
+            with response:
+                raise self._refusal(method, path, response)
+        return response
+
+    def _request(self, method: str, path: str, header: str, options: Mapping[str, Any]) -> requests.Response:
+        headers = {"Authorization": header} if header else {}
+        try:
+            return self._session.request(
+                method, self.url + path, headers=headers, **{"timeout": self.timeout, **options}
+            )
+        except requests.exceptions.SSLError as error:
+            raise LabelStudioError(
+                f"the certificate of {self.url} is not trusted: {error}; "
+                "set REQUESTS_CA_BUNDLE to the file with your authority's certificate"
+            ) from error
+        except requests.Timeout as error:
+            raise LabelStudioError(f"{method} {self.url}{path} got no answer in time; try again later") from error
+        except requests.RequestException as error:
+            raise LabelStudioError(
+                f"Label Studio cannot be reached at {self.url}: {_cause(error)}; check LABEL_STUDIO_URL, "
+                "and inside Docker use the service's name instead of localhost"
+            ) from error
+
+    @property
+    def _session(self) -> requests.Session:
+        """One session a thread: requests does not promise that a session may be shared."""
+        session: requests.Session | None = getattr(self._local, "session", None)
+        if session is None:
+            session = self._local.session = requests.Session()
+            # A ~/.netrc entry for this host would replace our Authorization header.
+            session.auth = _keep_headers
+        return session
+
+    def _access_token(self, personal_token: str) -> str:
+        response = self._request("POST", "/api/token/refresh", "", {"json": {"refresh": personal_token}})
+        if response.status_code != 200 or "access" not in (answer := _json(response)):
+            raise LabelStudioError(
+                f"{self.url} refused the personal access token (HTTP {response.status_code}); it is revoked, "
+                "expired or of another server: create one in Account & Settings > Personal Access Token",
+                response.status_code,
+            )
+        return str(answer["access"])
+
+    def _refusal(self, method: str, path: str, response: requests.Response) -> LabelStudioError:
+        status, detail = response.status_code, _detail(response)
+        call = f"{method} {self.url}{path.partition('?')[0]}"
+        if status == 401:
+            advice = (
+                "create a new one in Account & Settings > Personal Access Token"
+                if self._token.personal
+                else "it is wrong, or legacy tokens are off (the default): switch them on in Organization > API Tokens "
+                "Settings, or use a personal access token"
+            )
+            text = f"{call}: Label Studio refused the {self._token.kind} ({detail or 'HTTP 401'}); {advice}"
+        elif status == 403:
+            text = f"{call}: forbidden ({detail or 'HTTP 403'}); the key's user needs access to that project"
+        elif status == 404:
+            text = f"{call}: not found; check the id and that the key's user can see it"
+        else:
+            text = f"{call}: HTTP {status} ({detail or 'no reason given'}); Label Studio's log says more"
+        return LabelStudioError(text, status, detail)
+
+
+def read_bounded(response: requests.Response, max_bytes: int, deadline: float) -> bytes:
+    """The body of a streamed response.
+
+    Args:
+        response: opened with stream=True.
+        max_bytes: more is an error.
+        deadline: time.monotonic() after which it is given up, however steadily it trickles.
+
+    Raises:
+        LabelStudioError: it is too large, too slow, or breaks off.
+    """
+    body = bytearray()
+    try:
+        for chunk in response.iter_content(CHUNK):
+            body += chunk
+            if len(body) > max_bytes:
+                raise LabelStudioError(f"the file is larger than {max_bytes / MEGABYTE:g} MiB; make it smaller")
+            if time.monotonic() > deadline:
+                raise LabelStudioError("the file did not arrive in time; check the storage's speed")
+    except requests.RequestException as error:
+        raise LabelStudioError(f"the file broke off: {_cause(error)}; try again") from error
+    return bytes(body)
+
+
+def _keep_headers(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request
+
+
+def _port(parts: SplitResult) -> int | None:
+    try:
+        return parts.port or PORTS.get(parts.scheme)
+    except ValueError:
+        return None
+
+
+def _json(response: requests.Response) -> dict[str, Any]:
+    try:
+        answer = response.json()
+    except requests.JSONDecodeError:
+        return {}
+    return answer if isinstance(answer, dict) else {}
+
+
+def _origin(response: requests.Response) -> str:
+    target = urlsplit(urljoin(response.url, response.headers["Location"]))
+    return f"{target.scheme}://{target.netloc.rpartition('@')[2]}{target.path}"
+
+
+def _detail(response: requests.Response) -> str:
+    """Label Studio's own words about a refusal, one line."""
+    answer = _json(response)
+    words = answer.get("validation_errors") or answer.get("detail") or answer.get("error") or ""
+    if isinstance(words, dict):
+        words = "; ".join(
+            str(text) for texts in words.values() for text in (texts if isinstance(texts, list) else [texts])
+        )
+    return " ".join(re.sub("<[^>]*>", "", str(words)).split())[:300]
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost reason in a chain such as MaxRetryError(NewConnectionError(...))."""
+    while (inner := getattr(error, "reason", None) or (error.args[0] if error.args else None)) is not None:
+        if not isinstance(inner, BaseException):
+            break
+        error = inner
+    return str(error).rpartition("object at ")[2].partition(": ")[2] or str(error)

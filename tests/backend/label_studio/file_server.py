@@ -1,0 +1,48 @@
+"""A host that is not Label Studio: it serves files, redirects, and remembers who asked how."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from flask import Flask, Response, redirect, request
+
+from tests.backend.fake_label_studio import serving
+
+
+@dataclass
+class FileServer:
+    """What it serves and whom.
+
+    Attributes:
+        url: its address.
+        files: path -> contents.
+        redirects: path -> address to go to instead.
+        authorizations: the Authorization header of every request, "" where there was none.
+    """
+
+    url: str = ""
+    files: dict[str, bytes] = field(default_factory=dict)
+    redirects: dict[str, str] = field(default_factory=dict)
+    authorizations: list[str] = field(default_factory=list)
+
+    @property
+    def host(self) -> str:
+        """Host and port."""
+        return self.url.removeprefix("http://")
+
+
+@contextmanager
+def file_server() -> Iterator[FileServer]:
+    """A file server on a free port of this machine."""
+    server, app = FileServer(), Flask("file-server")
+
+    @app.get("/<path:path>")
+    def file(path: str) -> Any:
+        server.authorizations.append(request.headers.get("Authorization", ""))
+        if path in server.redirects:
+            return redirect(server.redirects[path])
+        return Response(server.files.get(path, b""), status=200 if path in server.files else 404)
+
+    with serving(app) as server.url:
+        yield server

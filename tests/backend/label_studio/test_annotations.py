@@ -1,0 +1,278 @@
+"""Accepted annotations as a data folder: what counts, what is left out, and that both are told."""
+
+import csv
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from backend.errors import ConfigError, ImageError
+from backend.label_studio import annotations
+from backend.label_studio.annotations import AcceptedReport, accepted_annotation, write_data_folder
+from backend.label_studio.client import LabelStudio
+from backend.label_studio.controls.region import Mask
+from backend.label_studio.controls.rle import encode_rle
+from backend.label_studio.images import ImageLoader
+from backend.label_studio.label_config import parse_label_config
+from backend.label_studio.protocol import prediction_entry
+from models.segment import Prediction, Segment
+from tests.backend.fake_label_studio import FakeLabelStudio
+from tests.backend.label_studio.configs import BRUSH, CHOICES, SHAPES
+
+HEIGHT, WIDTH = 30, 40
+
+
+class SameImage(ImageLoader):
+    """Gives every task the same picture, except those whose address says that it is broken."""
+
+    def __init__(self, height: int = HEIGHT, width: int = WIDTH) -> None:
+        super().__init__(None)
+        self.image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+    def load(self, task: Any, image_key: str) -> Any:
+        if "broken" in task["data"][image_key]:
+            raise ImageError(f"task {task['id']}: image broken.png: it is damaged")
+        return self.image
+
+
+def block(top: int = 5, left: int = 10) -> Mask:
+    mask = np.zeros((HEIGHT, WIDTH), dtype=bool)
+    mask[top : top + 8, left : left + 12] = True
+    return mask
+
+
+def brush(label: str | None, mask: Mask, **fields: Any) -> dict[str, Any]:
+    value = {"format": "rle", "rle": encode_rle(mask)} | ({"brushlabels": [label]} if label else {})
+    height, width = mask.shape
+    return {
+        "id": "r1",
+        "type": "brushlabels",
+        "from_name": "tag",
+        "to_name": "image",
+        "original_height": height,
+        "original_width": width,
+        "value": value,
+        **fields,
+    }
+
+
+def choices(*taken: str, name: str = "quality") -> dict[str, Any]:
+    return {"id": "c", "type": "choices", "from_name": name, "to_name": "image", "value": {"choices": list(taken)}}
+
+
+def annotation(*result: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    return {"id": 1, "result": list(result), "was_cancelled": False, "updated_at": "2026-11-23T00:00:00Z", **fields}
+
+
+def task(task_id: int, *made: dict[str, Any], image: str = "/data/a.png") -> dict[str, Any]:
+    return {"id": task_id, "data": {"image": image}, "annotations": list(made)}
+
+
+def write(out: Path, *tasks: dict[str, Any], config: str = BRUSH, images: ImageLoader | None = None) -> AcceptedReport:
+    return write_data_folder(tasks, parse_label_config(config), images or SameImage(), out)
+
+
+def mask_of(out: Path, label: str, name: str) -> Mask:
+    with Image.open(out / "masks" / label / f"{name}.png") as picture:
+        values = np.asarray(picture)
+    assert set(np.unique(values)) <= {0, 255}
+    white: Mask = values == 255
+    return white
+
+
+def table(out: Path) -> dict[str, dict[str, str]]:
+    with (out / "labels.csv").open(encoding="utf-8") as file:
+        return {row.pop("name"): row for row in csv.DictReader(file)}
+
+
+def test_the_folder_has_images_masks_classes_and_presence(tmp_path: Path) -> None:
+    images = SameImage()
+    report = write(
+        tmp_path,
+        task(3, annotation(brush("Lumen", block()), choices("blurred"))),
+        task(12, annotation(brush("Lipid core", block()))),
+        images=images,
+    )
+    assert (tmp_path / "classes.txt").read_text().split("\n") == ["Lumen", "Lipid core", "blurred", ""]
+    with Image.open(tmp_path / "images" / "task-3.png") as picture:
+        assert np.array_equal(np.asarray(picture), images.image)
+    assert np.array_equal(mask_of(tmp_path, "Lumen", "task-3"), block())
+    assert not (tmp_path / "masks" / "Lumen" / "task-12.png").exists()
+    assert table(tmp_path) == {
+        "task-3": {"Lumen": "1", "Lipid core": "0", "blurred": "1"},
+        "task-12": {"Lumen": "0", "Lipid core": "1", "blurred": "0"},
+    }
+    assert (report.used, report.dropped, report.regions) == (2, {}, {})
+    assert report.classes == {"Lumen": 1, "Lipid core": 1, "blurred": 1}
+
+
+def test_a_class_is_the_union_of_its_regions(tmp_path: Path) -> None:
+    write(tmp_path, task(1, annotation(brush("Lumen", block()), brush("Lumen", block(12, 20)))))
+    assert np.array_equal(mask_of(tmp_path, "Lumen", "task-1"), block() | block(12, 20))
+
+
+def test_what_was_predicted_and_accepted_is_learnt_as_it_was_predicted(tmp_path: Path) -> None:
+    """Through every kind of region and back."""
+    config = parse_label_config(SHAPES)
+    segments = [Segment(name, 0.9, block()) for name in ("Lumen", "Plaque", "Stent")]
+    entry = prediction_entry(Prediction({}, segments), config, "v1")
+    write(tmp_path, task(1, annotation(*entry["result"])), config=SHAPES)
+    for segment in segments:
+        assert np.array_equal(mask_of(tmp_path, segment.label, "task-1"), segment.mask)
+
+
+def test_masks_are_named_after_the_models_class_and_not_after_the_label(tmp_path: Path) -> None:
+    config = BRUSH.replace('<Label value="Lumen"/>', '<Label value="Vessel" predicted_values="Lumen"/>')
+    write(tmp_path, task(1, annotation(brush("Vessel", block()))), config=config)
+    assert np.array_equal(mask_of(tmp_path, "Lumen", "task-1"), block())
+
+
+def test_a_task_accepted_without_regions_shows_that_nothing_is_there(tmp_path: Path) -> None:
+    report = write(tmp_path, task(1, annotation()))
+    assert report.used == 1
+    assert set(table(tmp_path)["task-1"].values()) == {"0"}
+    assert not (tmp_path / "masks").exists()
+
+
+def test_tasks_that_were_not_accepted_are_left_out_and_counted(tmp_path: Path) -> None:
+    report = write(
+        tmp_path,
+        task(1, annotation(brush("Lumen", block()))),
+        task(2),
+        task(3, annotation(was_cancelled=True)),
+        task(4, annotation(last_action="rejected")),
+        task(5, annotation(brush("Lumen", block())), image="/broken.png"),
+        task(6, annotation(brush("Gone", block()))),
+        task(7, annotation(brush("Lumen", block()) | {"value": {"brushlabels": ["Lumen"], "rle": [1]}})),
+        {"id": 8, "data": {"image": "/a"}},
+    )
+    assert [path.name for path in (tmp_path / "images").iterdir()] == ["task-1.png"]
+    assert report.used == 1
+    assert report.dropped == {
+        annotations.NO_ANNOTATION: 2,
+        annotations.CANCELLED: 1,
+        annotations.REJECTED: 1,
+        annotations.NO_IMAGE: 1,
+        annotations.NO_LABEL: 1,
+        annotations.NO_REGION: 1,
+    }
+    assert "1 accepted task: Lumen on 1" in report.text
+    assert "1 skipped by the annotator" in report.text
+    assert "task 5: image broken.png" in report.text
+    assert "task 7: region 'r1'" in report.text
+    json.dumps(asdict(report))
+
+
+@pytest.mark.parametrize(
+    ("made", "chosen"),
+    [
+        ([("a", {}), ("b", {"updated_at": "2026-11-23T00:00:00.5Z"})], "b"),
+        ([("a", {"updated_at": "2026-11-24T00:00:00+00:00"}), ("b", {})], "a"),
+        ([("a", {"updated_at": "2026-11-23T01:00:00+02:00"}), ("b", {})], "b"),
+        ([("a", {"ground_truth": True}), ("b", {"updated_at": "2027-01-01T00:00:00Z"})], "a"),
+        ([("a", {}), ("b", {"updated_at": "2027-01-01T00:00:00Z", "was_cancelled": True})], "a"),
+        ([("a", {}), ("b", {"ground_truth": True, "last_action": "rejected"})], "a"),
+        ([("a", {"id": 2}), ("b", {"id": 1})], "a"),
+        ([("a", {"updated_at": None, "created_at": "2027-01-01T00:00:00"}), ("b", {})], "a"),
+        ([("a", {"updated_at": None}), ("b", {})], "b"),
+    ],
+)
+def test_of_several_annotations_the_newest_ground_truth_counts_else_the_newest(
+    made: list[tuple[str, dict[str, Any]]], chosen: str
+) -> None:
+    candidates = [annotation(**fields, name=name) for name, fields in made]
+    assert accepted_annotation(task(1, *candidates))["name"] == chosen
+
+
+def test_a_drawable_class_is_present_only_if_it_is_drawn(tmp_path: Path) -> None:
+    report = write(tmp_path, task(1, annotation(choices("Lumen", "blurred"))))
+    assert table(tmp_path)["task-1"] == {"Lumen": "0", "Lipid core": "0", "blurred": "1"}
+    assert report.regions == {annotations.UNDRAWN: 1}
+
+
+def test_choices_alone_give_presence_and_an_unmade_single_choice_leaves_it_open(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        task(1, annotation(choices("malignant", name="kind"), choices("gas", name="artefacts"))),
+        task(2, annotation()),
+        config=CHOICES,
+    )
+    assert table(tmp_path) == {
+        "task-1": {"benign": "0", "malignant": "1", "blood": "0", "gas": "1"},
+        "task-2": {"benign": "", "malignant": "", "blood": "0", "gas": "0"},
+    }
+
+
+def test_regions_without_a_known_label_are_counted_and_the_rest_is_used(tmp_path: Path) -> None:
+    report = write(
+        tmp_path,
+        task(
+            1,
+            annotation(
+                brush("Lumen", block()),
+                brush("Gone", ~block()),
+                brush(None, ~block()),
+                {"id": "k", "type": "keypointlabels", "value": {"x": 1, "y": 1}},
+                {"id": "t", "type": "textarea", "value": {"text": ["fine"]}},
+                brush("Lumen", ~block(), from_name="other", to_name="overview"),
+            ),
+        ),
+    )
+    assert np.array_equal(mask_of(tmp_path, "Lumen", "task-1"), block())
+    assert report.regions == {
+        annotations.UNKNOWN_LABEL: 1,
+        annotations.NO_LABEL_LEFT: 1,
+        annotations.OTHER_KIND: 1,
+    }
+
+
+def test_a_region_of_a_control_that_was_renamed_since_is_still_read(tmp_path: Path) -> None:
+    write(tmp_path, task(1, annotation(brush("Lumen", block(), from_name="former"))))
+    assert np.array_equal(mask_of(tmp_path, "Lumen", "task-1"), block())
+
+
+def test_a_brush_of_another_size_is_scaled_to_the_image_and_counted(tmp_path: Path) -> None:
+    report = write(tmp_path, task(1, annotation(brush("Lumen", block()))), images=SameImage(2 * HEIGHT, 2 * WIDTH))
+    assert np.array_equal(mask_of(tmp_path, "Lumen", "task-1"), block().repeat(2, axis=0).repeat(2, axis=1))
+    assert report.regions == {annotations.RESIZED: 1}
+
+
+def test_a_brush_with_its_size_written_the_wrong_way_round_is_read_as_the_editor_draws_it(tmp_path: Path) -> None:
+    swapped = brush("Lumen", block(), original_height=WIDTH, original_width=HEIGHT)
+    report = write(tmp_path, task(1, annotation(swapped)))
+    assert np.array_equal(mask_of(tmp_path, "Lumen", "task-1"), block())
+    assert report.regions == {annotations.RESIZED: 1}
+
+
+def test_percent_fit_an_image_of_any_size(tmp_path: Path) -> None:
+    config = parse_label_config(SHAPES)
+    entry = prediction_entry(Prediction({}, [Segment("Stent", 0.9, block())]), config, "v1")
+    write(tmp_path, task(1, annotation(*entry["result"])), config=SHAPES, images=SameImage(3 * HEIGHT, 3 * WIDTH))
+    assert np.array_equal(mask_of(tmp_path, "Stent", "task-1"), block().repeat(3, axis=0).repeat(3, axis=1))
+
+
+@pytest.mark.parametrize("label", ["Calcium/Lipid", "..", "a\\b"])
+def test_a_label_that_cannot_name_a_folder_is_refused_with_a_way_out(tmp_path: Path, label: str) -> None:
+    config = BRUSH.replace('value="Lumen"', f'value="{label}"')
+    with pytest.raises(ConfigError, match="predicted_values="):
+        write(tmp_path, config=config)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_export_of_label_studio_is_read_with_images_fetched_from_it(
+    tmp_path: Path, server: FakeLabelStudio, client: LabelStudio, picture: Callable[[int, int], bytes]
+) -> None:
+    project = server.add_project(BRUSH)
+    server.add_annotation(server.add_upload(project, "a.png", picture(WIDTH, HEIGHT)), [brush("Lumen", block())])
+    server.add_upload(project, "b.png", picture(WIDTH, HEIGHT))
+    report = write(tmp_path, *client.export(project, all_tasks=True), images=ImageLoader(client))
+    assert (report.used, report.dropped) == (1, {annotations.NO_ANNOTATION: 1})
+
+
+def test_an_empty_project_gives_an_empty_report(tmp_path: Path) -> None:
+    assert write(tmp_path).text == "0 accepted tasks: Lumen on 0, Lipid core on 0, blurred on 0"

@@ -1,0 +1,174 @@
+"""Label Studio's API with either kind of key, and refusals that say what to change."""
+
+from pathlib import Path
+
+import pytest
+
+from backend.errors import LabelStudioError
+from backend.label_studio.client import LabelStudio
+from tests.backend.fake_label_studio import PERSONAL_TOKEN, FakeLabelStudio
+from tests.backend.label_studio.file_server import FileServer
+
+
+def test_a_legacy_token_is_sent_as_it_is(server: FakeLabelStudio, client: LabelStudio) -> None:
+    assert client.check()["email"] == "admin@example.com"
+    assert server.requests == [("GET", "/api/current-user/whoami", f"Token {server.legacy_token}")]
+
+
+def test_a_personal_token_is_swapped_once_for_an_access_token(server: FakeLabelStudio) -> None:
+    client = LabelStudio(server.url, f" {server.personal_token}\n")
+    client.check()
+    client.check()
+    assert [path for _, path, _ in server.requests] == ["/api/token/refresh", *["/api/current-user/whoami"] * 2]
+    assert {authorization for _, _, authorization in server.requests} == {"", f"Bearer {server.access_token}"}
+
+
+def test_an_expired_access_token_is_renewed_and_the_call_repeated(server: FakeLabelStudio) -> None:
+    client = LabelStudio(server.url, server.personal_token)
+    client.check()
+    server.expire_access_tokens()
+    assert client.check()["id"] == 1
+
+
+def test_a_legacy_token_where_they_are_off_says_where_to_turn_them_on(
+    server: FakeLabelStudio, client: LabelStudio
+) -> None:
+    server.legacy_enabled = False
+    with pytest.raises(LabelStudioError, match=r"legacy token .*disabled.*API Tokens Settings") as caught:
+        client.check()
+    assert caught.value.status == 401
+    assert server.legacy_token not in str(caught.value)
+
+
+def test_a_revoked_personal_token_says_where_to_create_one(server: FakeLabelStudio) -> None:
+    client = LabelStudio(server.url, PERSONAL_TOKEN)
+    server.personal_token = "another"
+    with pytest.raises(LabelStudioError, match=r"personal access token.*create one in Account & Settings") as caught:
+        client.check()
+    assert PERSONAL_TOKEN not in str(caught.value)
+
+
+def test_the_key_is_not_shown(client: LabelStudio, server: FakeLabelStudio) -> None:
+    assert repr(client) == f"LabelStudio({server.url!r}, legacy token)"
+
+
+def test_an_address_that_leads_elsewhere_names_the_right_one(elsewhere: FileServer) -> None:
+    """A POST would be repeated as a GET there."""
+    elsewhere.redirects["api/current-user/whoami"] = "https://real.example.com/api/current-user/whoami"
+    with pytest.raises(LabelStudioError, match=r"set LABEL_STUDIO_URL .* begins with https://real\.example\.com"):
+        LabelStudio(elsewhere.url, "key").check()
+
+
+@pytest.mark.parametrize("url", ["", "localhost:8080", "ftp://host", "http://", "/label-studio"])
+def test_an_address_without_scheme_or_host_is_refused_at_once(url: str) -> None:
+    with pytest.raises(LabelStudioError, match="http://host:8080"):
+        LabelStudio(url, "key")
+
+
+def test_an_address_with_a_password_is_refused_at_once() -> None:
+    with pytest.raises(LabelStudioError, match="user name") as caught:
+        LabelStudio("http://me:secret@host", "key")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_server_that_is_down_is_named_with_the_cause() -> None:
+    with pytest.raises(
+        LabelStudioError, match=r"cannot be reached at http://127\.0\.0\.1:1: .*refused.*LABEL_STUDIO_URL"
+    ):
+        LabelStudio("http://127.0.0.1:1", "key").check()
+
+
+def test_a_server_that_is_not_label_studio_is_recognised(elsewhere: FileServer) -> None:
+    elsewhere.files["api/current-user/whoami"] = b"<html>hello</html>"
+    with pytest.raises(LabelStudioError, match="is this Label Studio's address"):
+        LabelStudio(elsewhere.url, "key").check()
+
+
+def test_a_netrc_entry_does_not_replace_the_key(
+    server: FakeLabelStudio, client: LabelStudio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password mine\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert client.check()["id"] == 1
+
+
+def test_a_missing_project_is_named(client: LabelStudio) -> None:
+    with pytest.raises(LabelStudioError, match="/api/projects/99/: not found"):
+        client.project(99)
+
+
+def test_projects_are_created_listed_and_changed(server: FakeLabelStudio, client: LabelStudio) -> None:
+    project = client.create_project("first", "<View/>")
+    assert client.update_project(project["id"], model_version="v1")["model_version"] == "v1"
+    assert [one["title"] for one in client.projects()] == ["first"]
+    assert client.project(str(project["id"]))["task_number"] == 0
+
+
+def test_uploads_become_tasks_whose_files_can_be_fetched(server: FakeLabelStudio, client: LabelStudio) -> None:
+    project = client.create_project("first", "<View/>")["id"]
+    assert client.import_files(project, {"a.png": b"one", "b.png": b"two"}) == 2
+    assert client.import_tasks(project, [{"data": {"image": "/data/upload/x.png"}}]) == 1
+    addresses = [task["data"]["image"] for task in client.export(project, all_tasks=True)]
+    assert [client.download(address) for address in addresses[:2]] == [b"one", b"two"]
+
+
+def test_an_export_has_annotated_tasks_or_all(server: FakeLabelStudio, client: LabelStudio) -> None:
+    project = server.add_project("<View/>")
+    first, second = (server.add_task(project, {"image": "/a"}) for _ in range(2))
+    annotation = client.create_annotation(second, {"result": [], "parent_prediction": 5})
+    exported = client.export(project)
+    assert [task["id"] for task in exported] == [second]
+    assert exported[0]["annotations"][0] == annotation
+    assert [task["id"] for task in client.export(project, all_tasks=True)] == [first, second]
+    assert client.task(second)["annotations"][0]["parent_prediction"] == 5
+
+
+def test_predictions_are_imported_in_pieces(server: FakeLabelStudio, client: LabelStudio) -> None:
+    project = server.add_project("<View/>")
+    task = server.add_task(project, {"image": "/a"})
+    rows = [{"task": task, "result": [], "score": 0.5, "model_version": "v1"}] * 250
+    assert client.import_predictions(project, rows) == 250
+    assert len(client.predictions(project)) == 250
+    assert [method for method, path, _ in server.requests if path.endswith("import/predictions")] == ["POST"] * 3
+
+
+def test_only_this_servers_files_are_downloaded(client: LabelStudio) -> None:
+    with pytest.raises(LabelStudioError, match="only files of this Label Studio"):
+        client.download("http://example.com/a.png")
+
+
+@pytest.mark.parametrize(
+    ("url", "address", "path"),
+    [
+        ("http://ls:8080", "/data/a.png", "/data/a.png"),
+        ("http://ls:8080", "data/a.png", "/data/a.png"),
+        ("http://ls:8080", "http://ls:8080/data/a.png?d=1", "/data/a.png?d=1"),
+        ("http://ls", "http://LS:80/data/a.png", "/data/a.png"),
+        ("https://ls", "https://ls:443/data/a.png", "/data/a.png"),
+        ("http://ls:8080", "http://localhost:8080/data/a.png", "/data/a.png"),
+        ("http://ls:8080", "http://127.0.0.1:8080/data/a.png", "/data/a.png"),
+        ("http://localhost:8080", "http://[::1]:8080/data/a.png", "/data/a.png"),
+        ("http://ls/x", "/x/data/a.png", "/data/a.png"),
+        ("http://ls/x", "http://ls/x/data/a.png", "/data/a.png"),
+        ("http://ls/x", "http://ls/xy/data/a.png", None),
+        ("http://ls:8080", "http://localhost:9090/data/a.png", None),
+        ("http://ls:8080", "http://ls/data/a.png", None),
+        ("http://ls", "https://ls/data/a.png", None),
+        ("https://ls", "http://ls:443/data/a.png", None),
+        ("http://ls", "http://ls.evil.com/data/a.png", None),
+        ("http://ls", "http://ls@evil.com/data/a.png", None),
+        ("http://ls", "http://me@ls/data/a.png", None),
+        ("http://ls", "http://ls:port/data/a.png", None),
+        ("http://ls", "//evil.com/data/a.png", None),
+    ],
+)
+def test_an_address_is_the_servers_own_only_if_scheme_host_and_port_say_so(
+    url: str, address: str, path: str | None
+) -> None:
+    assert LabelStudio(url, "key").own_path(address) == path
+
+
+def test_a_certificate_of_an_own_authority_is_explained(server: FakeLabelStudio) -> None:
+    """Plain HTTP on the port of an https address fails like a wrong certificate does, in the TLS handshake."""
+    with pytest.raises(LabelStudioError, match="REQUESTS_CA_BUNDLE"):
+        LabelStudio(f"https://127.0.0.1:{server.port}", "key").check()

@@ -1,0 +1,87 @@
+"""Registering with a project: once, for good, and with the reason when it cannot be."""
+
+from collections.abc import Iterator
+
+import pytest
+from flask import Flask
+
+from backend.errors import LabelStudioError
+from backend.label_studio.client import LabelStudio
+from backend.label_studio.connect import connect
+from tests.backend.fake_label_studio import FakeLabelStudio, serving
+from tests.backend.label_studio.configs import BRUSH
+
+
+@pytest.fixture
+def backend_url() -> Iterator[str]:
+    app = Flask("backend")
+    app.add_url_rule("/health", view_func=lambda: {"status": "UP"})
+    app.add_url_rule("/setup", endpoint="setup", view_func=lambda: {"model_version": "lite0"}, methods=["POST"])
+    with serving(app) as url:
+        yield url
+
+
+def test_a_backend_is_registered_once_and_annotators_start_from_it(
+    server: FakeLabelStudio, client: LabelStudio, backend_url: str
+) -> None:
+    project = server.add_project(BRUSH)
+    server.projects[project]["show_collab_predictions"] = False
+    lines: list[str] = []
+    first = connect(client, project, backend_url, lines.append)
+    assert (first.created, first.model_version, first.project_id) == (True, "lite0", str(project))
+    assert server.projects[project]["model_version"] == server.backends[first.backend_id]["title"] == "premask"
+    assert server.projects[project]["show_collab_predictions"] is True
+    assert any("admin@example.com" in line for line in lines)
+    assert any("SSRF_PROTECTION_ENABLED" in warning for warning in first.warnings)
+    server.requests.clear()
+    again = connect(client, str(project), backend_url + "/")
+    assert (again.created, again.backend_id) == (False, first.backend_id)
+    assert {method for method, _, _ in server.requests} == {"GET"}
+    assert len(server.backends) == len(server.webhooks) == 1
+
+
+def test_a_private_address_that_label_studio_refuses_names_both_switches(
+    server: FakeLabelStudio, client: LabelStudio, backend_url: str
+) -> None:
+    server.block_local_backends = True
+    with pytest.raises(LabelStudioError, match=r"ML_BLOCK_LOCAL_IP=false.*SSRF_PROTECTION_ENABLED=false") as caught:
+        connect(client, server.add_project(BRUSH), backend_url)
+    assert caught.value.status == 403
+
+
+def test_a_backend_that_label_studio_cannot_reach_names_the_addresses_tried(
+    server: FakeLabelStudio, client: LabelStudio
+) -> None:
+    with pytest.raises(LabelStudioError, match=r"127\.0\.0\.1:1/health and http.*/setup.*inside Docker") as caught:
+        connect(client, server.add_project(BRUSH), "http://127.0.0.1:1")
+    assert caught.value.status == 400
+
+
+def test_a_registered_backend_that_is_down_is_not_called_connected(
+    server: FakeLabelStudio, client: LabelStudio
+) -> None:
+    project = server.add_project(BRUSH)
+    server.backends[99] = {"id": 99, "project": project, "url": "http://127.0.0.1:1", "title": "premask"}
+    with pytest.raises(LabelStudioError, match="the backend must run"):
+        connect(client, project, "http://127.0.0.1:1")
+
+
+def test_another_backend_before_ours_and_a_missing_webhook_are_pointed_out(
+    server: FakeLabelStudio, client: LabelStudio, backend_url: str
+) -> None:
+    project = server.add_project(BRUSH)
+    server.backends[98] = {"id": 98, "project": project, "url": "http://127.0.0.1:1", "title": "older"}
+    connected = connect(client, project, backend_url)
+    assert any("'older'" in warning for warning in connected.warnings)
+    server.webhooks.clear()
+    assert any("no webhook" in warning for warning in connect(client, project, backend_url).warnings)
+
+
+def test_a_missing_project_or_a_wrong_key_stops_before_anything_is_registered(
+    server: FakeLabelStudio, client: LabelStudio
+) -> None:
+    with pytest.raises(LabelStudioError, match="not found"):
+        connect(client, 99, "http://127.0.0.1:1")
+    with pytest.raises(LabelStudioError, match="legacy token"):
+        connect(LabelStudio(server.url, "wrong"), 99, "http://127.0.0.1:1")
+    assert server.backends == {}

@@ -1,0 +1,315 @@
+"""Regions that Label Studio reads as they were meant, and masks that are what the annotator drew."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from backend.errors import RegionError
+from backend.label_studio.controls import CHOICES, REGION_CONTROLS
+from backend.label_studio.controls.polygon import fill
+from backend.label_studio.controls.region import Mask
+from backend.label_studio.controls.rle import BRUSH, decode_rle, encode_rle
+from models.segment import Segment
+from tests.backend.label_studio.configs import control
+
+MASKS = arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=40))
+
+
+def region(tag: str, shape: tuple[int, int] = (48, 64), **value: Any) -> dict[str, Any]:
+    return {"id": "r1", "type": tag.lower(), "original_height": shape[0], "original_width": shape[1], "value": value}
+
+
+def iou(one: Mask, other: Mask) -> float:
+    return float((one & other).sum() / max((one | other).sum(), 1))
+
+
+def box(shape: tuple[int, int], x: int, y: int, width: int, height: int) -> Mask:
+    mask = np.zeros(shape, dtype=bool)
+    mask[y : y + height, x : x + width] = True
+    return mask
+
+
+@st.composite
+def boxes(draw: st.DrawFn) -> tuple[Mask, tuple[int, int, int, int]]:
+    height, width = draw(st.integers(4, 60)), draw(st.integers(4, 60))
+    x, y = draw(st.integers(0, width - 3)), draw(st.integers(0, height - 3))
+    w, h = draw(st.integers(3, width - x)), draw(st.integers(3, height - y))
+    return box((height, width), x, y, w, h), (x, y, w, h)
+
+
+# Brush
+
+
+@given(MASKS)
+def test_a_mask_survives_encoding_and_decoding(mask: Mask) -> None:
+    height, width = mask.shape
+    assert np.array_equal(decode_rle(encode_rle(mask), (height, width)), mask)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 70000), (70000, 1), (301, 257), (704, 704)])
+@pytest.mark.parametrize("value", [False, True])
+def test_runs_longer_than_the_encodings_longest_survive(shape: tuple[int, int], value: bool) -> None:
+    mask = np.full(shape, value)
+    assert np.array_equal(decode_rle(encode_rle(mask), shape), mask)
+
+
+def test_the_encoding_is_label_studios_own() -> None:
+    """A 2x3 block in a 4x6 image, as written by the editor."""
+    mask = box((4, 6), x=2, y=1, width=3, height=2)
+    golden = [0, 0, 0, 96, 57, 27, 254, 31, 0, 183, 255, 108, 2, 223, 254, 27, 0]
+    assert encode_rle(mask)[: len(golden)] == golden
+    assert np.array_equal(decode_rle(golden, (4, 6)), mask)
+
+
+@given(MASKS)
+def test_the_editor_sees_full_opacity_in_all_four_channels(mask: Mask) -> None:
+    rgba = BRUSH.decode_rle(encode_rle(mask)).reshape(*mask.shape, 4)
+    assert np.array_equal(rgba, np.repeat(mask[:, :, None] * np.uint8(255), 4, axis=2))
+
+
+def test_half_the_opacity_decides_what_is_painted() -> None:
+    alpha = np.array([[0, 127, 128, 255]], dtype=np.uint8)
+    assert decode_rle(BRUSH.mask2rle(alpha), (1, 4)).tolist() == [[False, False, True, True]]
+
+
+@given(st.lists(st.integers(-1, 300), max_size=40))
+def test_garbage_is_an_error_and_never_a_mask(rle: list[int]) -> None:
+    """No forty bytes announce just that size and then hold as much."""
+    with pytest.raises(RegionError):
+        REGION_CONTROLS["BrushLabels"].to_mask(region("BrushLabels", (500, 6000), format="rle", rle=rle))
+
+
+@given(st.data())
+def test_a_damaged_encoding_gives_a_mask_or_an_error_of_ours(data: st.DataObject) -> None:
+    rle = encode_rle(box((20, 30), 3, 4, 5, 6))
+    for _ in range(data.draw(st.integers(1, 4))):
+        rle[data.draw(st.integers(4, len(rle) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        mask = REGION_CONTROLS["BrushLabels"].to_mask(region("BrushLabels", (20, 30), rle=rle))
+    except RegionError:
+        return
+    assert mask.shape == (20, 30)
+
+
+def test_a_truncated_encoding_is_an_error() -> None:
+    rle = encode_rle(box((20, 20), 3, 4, 5, 6))
+    with pytest.raises(RegionError, match="RLE"):
+        REGION_CONTROLS["BrushLabels"].to_mask(region("BrushLabels", (20, 20), rle=rle[: len(rle) // 2]))
+
+
+def test_an_encoding_of_another_size_is_named_before_it_is_decoded() -> None:
+    rle = encode_rle(np.zeros((10, 10), dtype=bool))
+    with pytest.raises(RegionError, match="holds 100 pixels, expected 20 x 20"):
+        REGION_CONTROLS["BrushLabels"].to_mask(region("BrushLabels", (20, 20), rle=rle))
+
+
+# Every kind
+
+
+@pytest.mark.parametrize("tag", REGION_CONTROLS)
+def test_a_region_carries_what_the_editor_needs(tag: str) -> None:
+    mask = box((30, 50), 5, 6, 20, 10)
+    (made,) = REGION_CONTROLS[tag].to_regions(Segment("a", 0.75, mask), control(tag, {"a": "Lumen"}))
+    assert made["type"] == tag.lower()
+    assert (made["from_name"], made["to_name"]) == ("tag", "image")
+    assert (made["original_height"], made["original_width"]) == (30, 50)
+    assert made["value"][tag.lower()] == ["Lumen"]
+    assert made["score"] == 0.75
+    assert REGION_CONTROLS[tag].labels(made) == ["Lumen"]
+
+
+@pytest.mark.parametrize("tag", REGION_CONTROLS)
+@pytest.mark.parametrize("size", [(None, 5), (0, 5), ("5", 5), (10**6, 10**6)])
+def test_an_impossible_size_is_an_error(tag: str, size: tuple[Any, Any]) -> None:
+    broken = region(tag) | {"original_height": size[0], "original_width": size[1]}
+    with pytest.raises(RegionError, match="'r1'"):
+        REGION_CONTROLS[tag].to_mask(broken)
+
+
+@pytest.mark.parametrize(
+    ("tag", "value"),
+    [
+        ("BrushLabels", {}),
+        ("BrushLabels", {"rle": None}),
+        ("PolygonLabels", {"points": [[1, 2], [3, 4]]}),
+        ("PolygonLabels", {"points": [[1, 2], [3, 4], [5, math.nan]]}),
+        ("PolygonLabels", {"points": [[1, 2], [3], [5, 6]]}),
+        ("PolygonLabels", {"points": "abc"}),
+        ("RectangleLabels", {"x": 1, "y": 1, "width": 3}),
+        ("RectangleLabels", {"x": 1, "y": 1, "width": 3, "height": math.inf}),
+        ("RectangleLabels", {"x": 1, "y": 1, "width": 3, "height": 3, "rotation": "quarter"}),
+        ("EllipseLabels", {"x": 1, "y": 1, "radiusX": True, "radiusY": 2}),
+    ],
+)
+def test_a_value_that_cannot_be_is_an_error(tag: str, value: dict[str, Any]) -> None:
+    with pytest.raises(RegionError):
+        REGION_CONTROLS[tag].to_mask(region(tag, **value))
+
+
+@pytest.mark.parametrize("tag", REGION_CONTROLS)
+@pytest.mark.parametrize("value", [None, [], "text"])
+def test_a_region_without_a_value_is_an_error(tag: str, value: Any) -> None:
+    broken = region(tag) | {"value": value}
+    assert REGION_CONTROLS[tag].labels(broken) == []
+    with pytest.raises(RegionError):
+        REGION_CONTROLS[tag].to_mask(broken)
+
+
+def test_a_region_whose_label_was_taken_away_has_none() -> None:
+    assert REGION_CONTROLS["BrushLabels"].labels(region("BrushLabels", rle=[])) == []
+
+
+# Polygons
+
+
+@given(boxes())
+def test_a_rectangular_mask_survives_as_a_polygon(drawn: tuple[Mask, tuple[int, int, int, int]]) -> None:
+    adapter = REGION_CONTROLS["PolygonLabels"]
+    (made,) = adapter.to_regions(Segment("Lumen", 1.0, drawn[0]), control("PolygonLabels"))
+    assert np.array_equal(adapter.to_mask(made), drawn[0])
+
+
+def test_a_round_mask_becomes_a_polygon_of_few_corners_within_a_pixel() -> None:
+    rows, columns = np.mgrid[:200, :300]
+    mask = (rows - 90) ** 2 + (columns - 150) ** 2 <= 70**2
+    adapter = REGION_CONTROLS["PolygonLabels"]
+    (made,) = adapter.to_regions(Segment("Lumen", 1.0, mask), control("PolygonLabels"))
+    assert len(made["value"]["points"]) < 60
+    assert iou(adapter.to_mask(made), mask) > 0.97
+
+
+def test_each_part_becomes_a_polygon_without_specks_and_holes() -> None:
+    mask = box((60, 80), 5, 5, 30, 30) | box((60, 80), 50, 10, 10, 10)
+    hollow = mask & ~box((60, 80), 10, 10, 5, 5)
+    hollow[58, 78] = True
+    made = REGION_CONTROLS["PolygonLabels"].to_regions(Segment("Lumen", 1.0, hollow), control("PolygonLabels"))
+    masks = [REGION_CONTROLS["PolygonLabels"].to_mask(one) for one in made]
+    assert np.array_equal(masks[0] | masks[1], mask)
+    assert len(made) == len({one["id"] for one in made}) == 2
+
+
+@settings(max_examples=50)
+@given(st.lists(st.tuples(st.floats(-20, 60), st.floats(-20, 60)), min_size=3, max_size=8))
+def test_a_pixel_is_in_a_polygon_by_the_crossings_of_its_centre(corners: list[tuple[float, float]]) -> None:
+    shape = (20, 30)
+    expected = np.zeros(shape, dtype=bool)
+    for row in range(shape[0]):
+        for column in range(shape[1]):
+            x, y = column + 0.5, row + 0.5
+            for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1], strict=True):
+                if (y0 <= y) != (y1 <= y) and x0 + (y - y0) * (x1 - x0) / (y1 - y0) <= x:
+                    expected[row, column] ^= True
+    assert np.array_equal(fill(np.array(corners), shape), expected)
+
+
+def test_a_polygon_beyond_any_image_is_cut_off_at_its_edges() -> None:
+    points = [[-1e300, -1e300], [1e300, -1e300], [1e300, 1e300], [-1e300, 1e300]]
+    assert REGION_CONTROLS["PolygonLabels"].to_mask(region("PolygonLabels", points=points)).all()
+
+
+# Rectangles
+
+
+@given(boxes())
+def test_a_rectangular_mask_survives_as_a_rectangle(drawn: tuple[Mask, tuple[int, int, int, int]]) -> None:
+    mask, (x, y, width, height) = drawn
+    adapter = REGION_CONTROLS["RectangleLabels"]
+    (made,) = adapter.to_regions(Segment("Lumen", 1.0, mask), control("RectangleLabels"))
+    assert made["value"]["x"] == pytest.approx(x / mask.shape[1] * 100)
+    assert made["value"]["y"] == pytest.approx(y / mask.shape[0] * 100)
+    assert made["value"]["width"] == pytest.approx(width / mask.shape[1] * 100)
+    assert made["value"]["height"] == pytest.approx(height / mask.shape[0] * 100)
+    assert np.array_equal(adapter.to_mask(made), mask)
+
+
+def test_a_rectangle_turns_clockwise_about_its_top_left_corner() -> None:
+    """A quarter turn of a box 30 wide and 10 high hangs it below its corner, to the left."""
+    shape = (50, 100)
+    value = {"x": 40, "y": 10 / 50 * 100, "width": 30, "height": 10 / 50 * 100, "rotation": 90}
+    turned = REGION_CONTROLS["RectangleLabels"].to_mask(region("RectangleLabels", shape, **value))
+    assert np.array_equal(turned, box(shape, x=30, y=10, width=10, height=30))
+
+
+def test_a_turned_rectangle_keeps_its_area_on_an_oblong_image() -> None:
+    shape = (200, 400)
+    value = {"x": 40, "y": 20, "width": 20, "height": 30, "rotation": 33}
+    mask = REGION_CONTROLS["RectangleLabels"].to_mask(region("RectangleLabels", shape, **value))
+    assert mask.sum() == pytest.approx(80 * 60, rel=0.02)
+
+
+# Ellipses
+
+
+def test_an_ellipse_covers_its_area_around_its_centre() -> None:
+    shape = (200, 400)
+    value = {"x": 50, "y": 50, "radiusX": 10, "radiusY": 40, "rotation": 0}
+    mask = REGION_CONTROLS["EllipseLabels"].to_mask(region("EllipseLabels", shape, **value))
+    assert mask.sum() == pytest.approx(math.pi * 40 * 80, rel=0.01)
+    assert np.array_equal(np.flatnonzero(mask.any(axis=0))[[0, -1]], [160, 239])
+    assert np.array_equal(np.flatnonzero(mask.any(axis=1))[[0, -1]], [20, 179])
+
+
+def test_an_ellipse_turns_clockwise_about_its_centre() -> None:
+    shape = (100, 100)
+    value = {"x": 50, "y": 50, "radiusX": 40, "radiusY": 5, "rotation": 45}
+    mask = REGION_CONTROLS["EllipseLabels"].to_mask(region("EllipseLabels", shape, **value))
+    assert mask[70, 70]  # down to the right, as seen on the screen
+    assert not mask[70, 30]
+
+
+@given(
+    st.floats(20, 80),
+    st.floats(20, 80),
+    st.floats(10, 30),
+    st.floats(10, 30),
+    st.floats(-180, 180),
+    st.integers(60, 160),
+)
+@settings(max_examples=50)
+def test_an_elliptic_mask_survives_as_an_ellipse(
+    x: float, y: float, radius_x: float, radius_y: float, rotation: float, width: int
+) -> None:
+    adapter = REGION_CONTROLS["EllipseLabels"]
+    shape = (400, 2 * width)
+    inner = {"x": 50, "y": 50, "radiusX": radius_x, "radiusY": radius_y / 2, "rotation": rotation}
+    mask = adapter.to_mask(region("EllipseLabels", shape, **inner))
+    (made,) = adapter.to_regions(Segment("Lumen", 1.0, mask), control("EllipseLabels"))
+    assert iou(adapter.to_mask(made), mask) > 0.93 or mask[[0, -1]].any() or mask[:, [0, -1]].any()
+
+
+# Choices
+
+
+def test_the_choices_of_present_classes_are_taken() -> None:
+    presence = {"Lumen": 0.9, "Lipid core": 0.5, "blood": 0.49}
+    labels = {"Lumen": "lumen", "Lipid core": "core", "blood": "blood", "unknown": "unknown"}
+    (made,) = CHOICES.to_regions(presence, control("Choices", labels))
+    assert made["type"] == "choices"
+    assert made["value"] == {"choices": ["lumen", "core"]}
+    assert made["score"] == 0.5
+
+
+def test_of_a_single_choice_the_most_probable_is_taken() -> None:
+    (made,) = CHOICES.to_regions({"a": 0.6, "b": 0.8}, control("Choices", {"a": "a", "b": "b"}, single=True))
+    assert made["value"] == {"choices": ["b"]}
+    assert made["score"] == 0.8
+
+
+def test_no_choice_is_taken_when_no_class_is_present() -> None:
+    assert CHOICES.to_regions({"a": 0.4}, control("Choices", {"a": "a"}, single=True)) == []
+
+
+def test_a_choice_that_stands_for_several_classes_is_as_probable_as_the_likeliest() -> None:
+    (made,) = CHOICES.to_regions({"a": 0.6, "b": 0.8}, control("Choices", {"a": "x", "b": "x"}))
+    assert (made["value"], made["score"]) == ({"choices": ["x"]}, 0.8)
+
+
+def test_a_nested_choice_is_its_paths_last_step() -> None:
+    assert CHOICES.labels({"value": {"choices": ["a", ["b", "c"]]}}) == ["a", "c"]
+    for value in (None, {}, {"choices": "a"}):
+        assert CHOICES.labels({"value": value}) == []

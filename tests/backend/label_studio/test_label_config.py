@@ -1,0 +1,111 @@
+"""A project's labelling config, whatever its labels."""
+
+import pytest
+
+from backend.errors import ConfigError
+from backend.label_studio.label_config import parse_label_config
+from tests.backend.label_studio.configs import BRUSH, CHOICES, SHAPES
+
+IMAGE = '<Image name="image" value="$image"/>'
+
+
+def brush(labels: str) -> str:
+    return f'<View>{IMAGE}<BrushLabels name="t" toName="image">{labels}</BrushLabels></View>'
+
+
+def test_classes_come_in_the_configs_order_with_those_of_regions_first() -> None:
+    assert parse_label_config(BRUSH).classes == ("Lumen", "Lipid core", "blurred")
+
+
+def test_a_class_that_several_controls_offer_is_named_once() -> None:
+    assert parse_label_config(SHAPES).classes == ("Lumen", "Plaque", "Stent", "Catheter")
+
+
+def test_predicted_values_name_the_models_classes_and_the_label_is_what_is_stored() -> None:
+    labels = '<Label value="Vessel" predicted_values=" Lumen ,vessel,"/><Label value="Cap" alias="fc"/>'
+    config = parse_label_config(brush(labels))
+    assert config.controls[0].labels == {"Lumen": "Vessel", "vessel": "Vessel", "fc": "fc"}
+    assert config.classes == ("Lumen", "vessel", "fc")
+
+
+def test_a_label_teaches_the_first_of_its_predicted_values() -> None:
+    config = parse_label_config(brush('<Label value="V" predicted_values="a,b"/>'))
+    assert config.training_classes == ("a",)
+    assert config.controls[0].class_of("V") == "a"
+    assert config.controls[0].class_of("gone") is None
+
+
+def test_labels_may_lie_deeper_inside_their_control() -> None:
+    config = parse_label_config(
+        f'<View><View>{IMAGE}</View><View><BrushLabels name="t" toName="image" smart="true">'
+        '<View><Label value="A"/></View></BrushLabels></View></View>'
+    )
+    assert config.classes == ("A",)
+    assert config.controls[0].smart
+
+
+@pytest.mark.parametrize(
+    ("value", "key"), [("$image", "image"), ("$undefined$", "$undefined$"), ("$scan.frame", "scan.frame")]
+)
+def test_the_images_value_names_a_key_of_the_task_data(value: str, key: str) -> None:
+    xml = brush('<Label value="A"/>').replace("$image", value)
+    assert parse_label_config(xml).image_key == key
+
+
+def test_with_several_images_the_one_that_is_drawn_on_counts() -> None:
+    config = parse_label_config(
+        '<View><Image name="overview" value="$overview"/><Image name="frame" value="$frame"/>'
+        '<Text name="t" value="$t"/>'
+        '<Choices name="c" toName="overview"><Choice value="bad"/></Choices>'
+        '<Choices name="d" toName="t"><Choice value="long"/></Choices>'
+        '<BrushLabels name="b" toName="t,frame"><Label value="A"/></BrushLabels></View>'
+    )
+    assert config.image_key == "frame"
+    assert config.classes == ("A",)
+    assert [control.image_key for control in config.controls] == ["overview", "frame"]
+
+
+def test_a_picture_that_merely_illustrates_may_have_any_address() -> None:
+    xml = BRUSH.replace("<View>", '<View><Image name="legend" value="https://example.com/legend.png"/>')
+    assert parse_label_config(xml).image_key == "image"
+
+
+def test_choices_about_a_single_region_are_not_about_the_image() -> None:
+    config = parse_label_config(BRUSH.replace("<Choices ", '<Choices perRegion="true" '))
+    assert config.choices_controls == ()
+
+
+@pytest.mark.parametrize(("choice", "single"), [("", True), ("single-radio", True), ("multiple", False)])
+def test_choices_are_single_unless_they_say_multiple(choice: str, single: bool) -> None:
+    attribute = f'choice="{choice}"' if choice else ""
+    xml = f'<View>{IMAGE}<Choices name="c" toName="image" {attribute}><Choice value="A"/></Choices></View>'
+    assert parse_label_config(xml).choices_controls[0].single is single
+
+
+def test_labels_from_the_task_data_are_not_known_beforehand() -> None:
+    xml = f'<View>{IMAGE}<BrushLabels name="t" toName="image" value="$l"><Label value="$x"/></BrushLabels></View>'
+    assert parse_label_config(xml).classes == ()
+
+
+def test_an_encoding_declaration_and_comments_do_no_harm() -> None:
+    assert parse_label_config('<?xml version="1.0" encoding="utf-8"?>' + CHOICES.strip()).classes[0] == "benign"
+    assert parse_label_config(CHOICES.replace("<View>", "<View><!-- note -->")).choices_controls
+
+
+@pytest.mark.parametrize(
+    ("xml", "said"),
+    [
+        ("<View>\n  <Image", "line 2"),
+        ("", "not well-formed"),
+        ('<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><View>&x;</View>', "DOCTYPE"),
+        ('<!DOCTYPE a [<!ENTITY x "lol"><!ENTITY y "&x;&x;">]><View>&y;</View>', "DOCTYPE"),
+        ('<View><Text name="t" value="$t"/><Choices name="c" toName="t"/></View>', "<BrushLabels>, <PolygonLabels>"),
+        (f"<View>{IMAGE}</View>", "no control at all"),
+        (f'<View>{IMAGE}<BrushLabels name="b" toName="img"/></View>', "'image'"),
+        ('<View><Image name="i" value="image"/><BrushLabels name="b" toName="i"/></View>', 'value="$image"'),
+    ],
+)
+def test_a_config_that_cannot_be_used_is_refused_with_the_reason(xml: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_label_config(xml)
+    assert said in str(caught.value)

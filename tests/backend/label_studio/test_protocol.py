@@ -1,0 +1,199 @@
+"""Requests as Label Studio sends them, and answers that it stores."""
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from backend.errors import BadRequest, ConfigError
+from backend.label_studio.controls import REGION_CONTROLS
+from backend.label_studio.controls.region import Mask
+from backend.label_studio.label_config import parse_label_config
+from backend.label_studio.protocol import parse_predict, parse_setup, parse_webhook, prediction_entry
+from models.segment import Prediction, Segment
+from tests.backend.label_studio.configs import BRUSH, CHOICES, SHAPES
+
+TASK = {"id": 1, "data": {"image": "/data/upload/1/ff43786f-a.png"}, "annotations": [], "predictions": []}
+PREDICT: dict[str, Any] = {
+    "tasks": [TASK],
+    "project": "1.1795393773",
+    "label_config": BRUSH,
+    "params": {"login": None, "password": None, "context": None},
+}
+SETUP: dict[str, Any] = {
+    "project": "1.1795393773",
+    "schema": BRUSH,
+    "hostname": "http://127.0.0.1:8081",
+    "access_token": "0011223344",
+    "extra_params": None,
+}
+
+
+def block() -> Mask:
+    mask = np.zeros((30, 40), dtype=bool)
+    mask[5:15, 10:30] = True
+    return mask
+
+
+# /predict
+
+
+def test_a_predict_request_gives_project_tasks_and_config() -> None:
+    request = parse_predict(PREDICT)
+    assert request.project_id == "1"
+    assert request.tasks == [TASK]
+    assert request.config.classes == ("Lumen", "Lipid core", "blurred")
+    assert request.context is None
+
+
+def test_a_smart_tools_prompts_come_as_context() -> None:
+    context = {"result": [{"type": "keypointlabels"}]}
+    assert parse_predict(PREDICT | {"params": {"context": context}}).context == context
+    assert parse_predict({key: value for key, value in PREDICT.items() if key != "params"}).context is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"tasks": None}, "'tasks' should be a list of tasks, got nothing"),
+        ({"tasks": [TASK, {"id": 2}]}, r"tasks\[1\] should be an object with 'id' and 'data'"),
+        ({"tasks": [TASK, 3]}, r"tasks\[1\].*got int '3'"),
+        ({"project": None}, "/predict: the project should be an id"),
+        ({"project": "../1"}, "the project should be an id"),
+        ({"project": True}, "the project should be an id"),
+        ({"label_config": None}, "'label_config' should be a string, got nothing"),
+        ({"params": [1]}, "'params' should be a JSON object, got a list of 1"),
+        ({"params": {"context": "x"}}, "'params.context' should be a JSON object"),
+    ],
+)
+def test_a_malformed_predict_request_is_named(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadRequest, match=said):
+        parse_predict(PREDICT | changes)
+
+
+@pytest.mark.parametrize("body", [None, [], "text", 3])
+def test_a_body_that_is_no_object_is_named(body: Any) -> None:
+    for parse in (parse_predict, parse_setup, parse_webhook):
+        with pytest.raises(BadRequest, match="should be a JSON object"):
+            parse(body)
+
+
+def test_a_predict_request_with_a_useless_config_says_what_it_lacks() -> None:
+    with pytest.raises(ConfigError, match="<BrushLabels>"):
+        parse_predict(PREDICT | {"label_config": "<View/>"})
+
+
+# /setup
+
+
+def test_a_setup_request_gives_project_config_and_access() -> None:
+    request = parse_setup(SETUP)
+    assert (request.project_id, request.label_config) == ("1", BRUSH)
+    assert (request.hostname, request.access_token) == ("http://127.0.0.1:8081", "0011223344")
+    assert "0011223344" not in repr(request)
+
+
+def test_setting_up_does_not_need_a_usable_config_or_a_token() -> None:
+    request = parse_setup({"project": 7, "schema": "<View/>", "hostname": None, "access_token": None})
+    assert (request.project_id, request.hostname, request.access_token) == ("7", "", "")
+
+
+@pytest.mark.parametrize("changes", [{"project": ""}, {"schema": 3}, {"access_token": ["a"]}])
+def test_a_malformed_setup_request_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(BadRequest, match="/setup"):
+        parse_setup(SETUP | changes)
+
+
+# /webhook
+
+
+@pytest.mark.parametrize(
+    ("event", "annotations", "tasks"),
+    [
+        ({"action": "ANNOTATION_CREATED", "annotation": {"id": 13}, "task": {"id": 5}}, (13,), (5,)),
+        ({"action": "ANNOTATIONS_CREATED", "annotation": [{"id": 1}, {"id": 2}], "task": [{"id": 5}]}, (1, 2), (5,)),
+        ({"action": "ANNOTATIONS_DELETED", "annotations": [{"id": 13}]}, (13,), ()),
+        ({"action": "TASKS_DELETED", "tasks": [{"id": 4}]}, (), (4,)),
+        ({"action": "PROJECT_UPDATED"}, (), ()),
+    ],
+)
+def test_an_event_names_its_annotations_and_tasks(
+    event: dict[str, Any], annotations: tuple[int, ...], tasks: tuple[int, ...]
+) -> None:
+    parsed = parse_webhook({**event, "project": {"id": 45, "label_config": BRUSH}})
+    assert (parsed.action, parsed.project_id, parsed.label_config) == (event["action"], "45", BRUSH)
+    assert (parsed.annotation_ids, parsed.task_ids) == (annotations, tasks)
+    assert not parsed.starts_training
+
+
+def test_only_start_training_starts_training() -> None:
+    assert parse_webhook({"action": "START_TRAINING", "project": {"id": 45}}).starts_training
+
+
+@pytest.mark.parametrize("body", [{"action": "START_TRAINING"}, {"project": {"id": 1}}, {"action": "A", "project": {}}])
+def test_an_event_without_action_or_project_is_refused(body: dict[str, Any]) -> None:
+    with pytest.raises(BadRequest, match="/webhook"):
+        parse_webhook(body)
+
+
+# Predictions
+
+
+def test_each_offered_segment_becomes_a_brush_region_and_each_choices_control_its_choices() -> None:
+    prediction = Prediction(
+        {"Lumen": 0.9, "Lipid core": 0.7, "blurred": 0.2, "Other": 0.9},
+        [Segment("Lumen", 0.8, block()), Segment("Lipid core", 0.6, ~block()), Segment("Other", 0.9, block())],
+    )
+    entry = prediction_entry(prediction, parse_label_config(BRUSH), "lite0-r1")
+    assert [(region["type"], region["score"]) for region in entry["result"]] == [
+        ("brushlabels", 0.8),
+        ("brushlabels", 0.6),
+        ("choices", 0.9),
+    ]
+    assert entry["result"][2]["value"] == {"choices": ["Lumen"]}
+    assert entry["model_version"] == "lite0-r1"
+    assert entry["score"] == pytest.approx(0.6)
+    assert len({region["id"] for region in entry["result"]}) == 3
+    assert np.array_equal(REGION_CONTROLS["BrushLabels"].to_mask(entry["result"][1]), ~block())
+
+
+def test_a_class_is_drawn_with_the_most_exact_control_that_offers_it() -> None:
+    segments = [Segment(name, 0.9, block()) for name in ("Lumen", "Plaque", "Stent", "Catheter")]
+    entry = prediction_entry(Prediction({}, segments), parse_label_config(SHAPES), "v1")
+    assert [(region["from_name"], region["type"]) for region in entry["result"]] == [
+        ("brush", "brushlabels"),
+        ("polygon", "polygonlabels"),
+        ("box", "rectanglelabels"),
+        ("oval", "ellipselabels"),
+    ]
+
+
+def test_without_region_controls_only_choices_are_made() -> None:
+    prediction = Prediction({"benign": 0.3, "malignant": 0.7, "gas": 0.9}, [Segment("malignant", 0.9, block())])
+    entry = prediction_entry(prediction, parse_label_config(CHOICES), "v1")
+    assert [region["value"]["choices"] for region in entry["result"]] == [["malignant"], ["gas"]]
+
+
+def test_nothing_found_is_an_empty_prediction_with_a_score() -> None:
+    entry = prediction_entry(Prediction({"Lumen": 0.1}), parse_label_config(SHAPES), "v1")
+    assert entry == {"result": [], "score": 0.9, "model_version": "v1"}
+
+
+def test_an_empty_mask_is_no_region() -> None:
+    prediction = Prediction({"Lumen": 0.2}, [Segment("Lumen", 0.5, np.zeros((3, 3), dtype=bool))])
+    assert prediction_entry(prediction, parse_label_config(SHAPES), "v1")["result"] == []
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
+def test_the_answer_never_holds_nan(score: float) -> None:
+    prediction = Prediction({"Lumen": score}, [Segment("Lumen", score, block())])
+    entry = prediction_entry(prediction, parse_label_config(BRUSH), "v1")
+    json.dumps(entry, allow_nan=False)
+    assert 0 <= entry["score"] <= 1
+
+
+def test_scores_from_the_network_are_written_as_plain_numbers() -> None:
+    prediction = Prediction({"blurred": float(np.float32(0.7))}, [Segment("Lumen", np.float32(0.8), block())])  # type: ignore[arg-type]
+    assert json.loads(json.dumps(prediction_entry(prediction, parse_label_config(BRUSH), "v1")))["result"]
