@@ -1,0 +1,197 @@
+"""The routes. Each one parses, calls, and formats; what happens behind them is handed in.
+
+GET  /, /health               alive, instantly, whatever the models do
+POST /setup                   Label Studio asks which model version a project gets
+POST /predict                 masks for tasks, streamed
+POST /webhook, /train         Start Training, and news that are only acknowledged
+GET  /versions                names of all model versions
+GET, POST /job_status         state of one job, as Label Studio's own backends answer it
+GET  /api/jobs[?project=]     jobs, newest first;  /api/jobs/ID with the end of its log
+GET  /api/versions[?project=] versions with their figures
+"""
+
+import json
+import logging
+import threading
+import uuid
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from flask import Flask, Response, jsonify, request
+from werkzeug.exceptions import HTTPException
+
+from backend.credentials import Credentials
+from backend.errors import BackendError, BadRequest, ConfigError, LabelStudioError, UnknownJob, UnknownVersion
+from backend.jobs.queue import JobQueue
+from backend.label_studio.label_config import parse_label_config
+from backend.label_studio.protocol import START_TRAINING, PredictRequest, parse_predict, parse_setup, parse_webhook
+from backend.predictor import Predictor
+from backend.registry import Registry
+from backend.reports import job_report, project_report
+from backend.serving import Serving
+from backend.streaming import kept_alive
+
+logger = logging.getLogger(__name__)
+
+# The version of a project that no model covers yet: a name, since after a null Label Studio asks again and again.
+UNTRAINED = "untrained"
+STATUS: dict[type[BackendError], int] = {
+    BadRequest: 400,
+    ConfigError: 400,
+    UnknownJob: 404,
+    UnknownVersion: 404,
+    LabelStudioError: 502,
+}
+
+
+def create_app(
+    *,
+    serving: Serving,
+    predictor: Predictor,
+    jobs: JobQueue,
+    registry: Registry,
+    credentials: Credentials,
+    max_request_bytes: int = 512 << 20,
+    max_predicts: int = 6,
+    blank_every: float = 1.0,
+) -> Flask:
+    """The backend as a WSGI application.
+
+    Args:
+        serving: which version answers for a project.
+        predictor: answers prediction requests.
+        jobs: the training queue.
+        registry: model versions.
+        credentials: keeps what `/setup` says about a project's Label Studio.
+        max_request_bytes: larger bodies are refused with 413.
+        max_predicts: prediction requests at the same time; beyond it 503, so that threads stay free for `/health`.
+        blank_every: seconds of silence before a blank is sent while predicting.
+    """
+    app = Flask(__name__, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = max_request_bytes
+    predicting = threading.BoundedSemaphore(max_predicts)
+
+    @app.get("/")
+    @app.get("/health")
+    def health() -> Any:
+        return {"status": "UP", "name": "premask"}
+
+    @app.post("/setup")
+    def setup() -> Any:
+        asked = parse_setup(_body())
+        credentials.remember(asked.project_id, asked.hostname, asked.access_token)
+        try:
+            classes = parse_label_config(asked.label_config).classes
+        except ConfigError as error:
+            # A project may be connected before its config is written.
+            logger.warning("project %s: %s", asked.project_id, error)
+            return {"model_version": UNTRAINED}
+        return {"model_version": serving.served_version(asked.project_id, classes) or UNTRAINED}
+
+    @app.post("/predict")
+    def predict() -> Any:
+        body = _body()
+        try:
+            asked = parse_predict(body)
+        except ConfigError as error:
+            logger.warning("project %s: no masks: %s", body.get("project"), error)
+            return {"results": [[] for _ in body["tasks"]]}
+        if not predicting.acquire(blocking=False):
+            return _error(503, f"{max_predicts} prediction requests are being answered already; try again in a while")
+        response = Response(kept_alive(_results(predictor, asked), blank_every), mimetype="application/json")
+        response.call_on_close(predicting.release)
+        return response
+
+    @app.post("/webhook")
+    def webhook() -> Any:
+        event = parse_webhook(_body())
+        if not event.starts_training:
+            # Trainings fetch what was accepted themselves: webhooks get lost, and carry secrets.
+            return {"status": "ignored", "action": event.action}
+        return _submitted(event.project_id)
+
+    @app.post("/train")
+    def train() -> Any:
+        body = _body()
+        project = body.get("project") if isinstance(body, dict) else None
+        wrapped = project if isinstance(project, dict) else {"id": project}
+        return _submitted(parse_webhook({"action": START_TRAINING, "project": wrapped}).project_id)
+
+    def _submitted(project: str) -> Any:
+        # Training takes minutes and the caller is waiting, so only queue it.
+        job, joined = jobs.submit(project)
+        logger.info("project %s: Start Training %s job %s", project, "joined" if joined else "queued", job.id)
+        return {"job": job.id, "project": project, "state": job.state, "joined": joined}, 201
+
+    @app.get("/versions")
+    def versions() -> Any:
+        return {"versions": [info.version for project in registry.projects() for info in registry.versions(project)]}
+
+    @app.get("/job_status")
+    @app.post("/job_status")
+    def job_status() -> Any:
+        asked = request.args if request.method == "GET" else _body()
+        job_id = asked.get("job") if isinstance(asked, Mapping) else None
+        if not isinstance(job_id, str):
+            raise BadRequest("/job_status: name the job: ?job=ID or {'job': 'ID'}")
+        job = jobs.store.get(job_id)
+        return {"job": job.id, "job_status": job.state, "progress": job.progress, "error": job.reason or None}
+
+    @app.get("/api/jobs")
+    def list_jobs() -> Any:
+        return {"jobs": [job_report(job) for job in jobs.store.find(request.args.get("project"))]}
+
+    @app.get("/api/jobs/<job_id>")
+    def show_job(job_id: str) -> Any:
+        lines = min(max(request.args.get("lines", 50, type=int), 0), 2000)
+        return job_report(jobs.store.get(job_id)) | {"log": jobs.store.log_tail(job_id, lines)}
+
+    @app.get("/api/versions")
+    def list_versions() -> Any:
+        project = request.args.get("project")
+        projects = registry.projects() if project is None else [project]
+        return {"projects": [project_report(registry, serving, project) for project in projects]}
+
+    @app.errorhandler(BackendError)
+    def expected(error: BackendError) -> Any:
+        status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 500)
+        return _error(status, str(error))
+
+    @app.errorhandler(HTTPException)
+    def http(error: HTTPException) -> Any:
+        return _error(error.code or 500, error.description or error.name)
+
+    @app.errorhandler(Exception)
+    def unexpected(error: Exception) -> Any:
+        mark = uuid.uuid4().hex[:8]
+        logger.exception("%s %s failed [%s]", request.method, request.path, mark)
+        return _error(500, f"the backend failed; its log says more at [{mark}]")
+
+    @app.after_request
+    def log(response: Response) -> Response:
+        level = logging.WARNING if response.status_code >= 400 else logging.DEBUG
+        logger.log(level, "%s %s -> %d", request.method, request.path, response.status_code)
+        return response
+
+    return app
+
+
+def _results(predictor: Predictor, asked: PredictRequest) -> Iterator[bytes]:
+    """The answer to /predict piece by piece, so that a thousand tasks' masks are never in memory together."""
+    yield b'{"results": ['
+    for number, entry in enumerate(predictor.stream(asked)):
+        yield (b"," if number else b"") + json.dumps(entry).encode()
+    yield b"]}\n"
+
+
+def _body() -> Any:
+    """The body as JSON, whatever its content type says."""
+    data = request.get_data(cache=False)
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):  # the latter for a body of ten thousand brackets
+        raise BadRequest(f"{request.path}: the body should be JSON, got {len(data)} bytes that are not") from None
+
+
+def _error(status: int, text: str) -> tuple[Response, int]:
+    return jsonify({"error": text, "status": status}), status

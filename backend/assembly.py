@@ -1,0 +1,48 @@
+"""The parts that the server and the worker share, made from the settings: both meet in the data folder's files."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from huey import Huey
+
+from backend.connections import Connections
+from backend.credentials import Credentials
+from backend.jobs.queue import sqlite_queue
+from backend.jobs.store import JobStore
+from backend.registry import Registry
+from backend.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What is kept in the data folder, and the way to Label Studio."""
+
+    registry: Registry
+    store: JobStore
+    huey: Huey
+    credentials: Credentials
+    connections: Connections
+
+
+def assemble(settings: Settings) -> Parts:
+    """The shared parts."""
+    folder = settings.data_dir
+    credentials = Credentials(folder / "credentials.json", settings.label_studio_url, settings.label_studio_api_key)
+    return Parts(
+        registry=Registry(folder / "models"),
+        store=JobStore(folder / "jobs.sqlite"),
+        huey=sqlite_queue(folder / "queue.sqlite"),
+        credentials=credentials,
+        connections=Connections(credentials, settings.image_hosts),
+    )
+
+
+def starter(settings: Settings) -> Path | None:
+    """The starter checkpoint, None if there is none."""
+    if settings.starter is not None and not (settings.starter / "card.json").is_file():
+        logger.warning("no starter at %s: projects get no masks before their first training", settings.starter)
+        return None
+    return settings.starter

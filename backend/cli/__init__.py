@@ -1,0 +1,61 @@
+"""`premask ...`: the command line.
+
+Exit codes: 0 done, 1 failed (one sentence on stderr says why and what to do), 2 wrong usage.
+"""
+
+import importlib
+import sys
+
+import click
+
+from backend.errors import BackendError
+from models.errors import ModelError
+
+# Command -> the module that defines it and what it does. The modules are imported only when their command is called:
+# torch takes seconds to load, and `premask --help` should not.
+COMMANDS = {
+    "serve": ("backend.cli.server", "Run the backend with its job worker."),
+    "worker": ("backend.cli.server", "Run a job worker alone."),
+    "connect": ("backend.cli.server", "Register the backend with a Label Studio project."),
+    "versions": ("backend.cli.server", "List, show, promote or roll back model versions."),
+    "predict": ("backend.cli.models", "Draw a mask per class for image files."),
+    "train": ("backend.cli.models", "Train classifier and refiner on a data folder."),
+    "evaluate": ("backend.cli.models", "Measure a model on a data folder."),
+    "phantom": ("backend.cli.models", "Write synthetic intravascular OCT frames with exact masks."),
+    "demo": ("backend.cli.demo", "Start Label Studio and the backend with a sample project."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of `COMMANDS`."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, or None if there is none."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands in `--help`, from the table above."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup)
+@click.version_option(package_name="premask")
+def cli() -> None:
+    """Masks for every task, drawn by a classifier that learns from what your team accepts."""
+
+
+def main() -> None:
+    """Run the command line; an expected failure is one sentence on stderr and exit code 1."""
+    try:
+        cli.main(standalone_mode=True)
+    except (BackendError, ModelError) as error:
+        click.echo(f"premask: {error}", err=True)
+        sys.exit(1)

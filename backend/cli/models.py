@@ -1,0 +1,201 @@
+"""`premask predict | train | evaluate | phantom`: the models on files and data folders, without a server."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import click
+import cv2
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from backend.cli.output import figure, json_option, progress_bar, write_json
+from models.activation_maps import METHODS
+from models.classifier import BACKBONES
+from models.errors import DataError
+from models.evaluation.evaluate import evaluate as evaluate_pipeline
+from models.evaluation.figures import overlay, step_pictures
+from models.phantom import write_phantoms
+from models.pipeline import REFINERS, Pipeline, load_pipeline, prediction
+from models.starter import STARTER
+from models.training.data_folder import IMAGE_SUFFIXES, open_data_folder
+from models.training.presets import PRESETS
+from models.training.schedule import Progress
+from models.training.train import TrainingSpec
+from models.training.train import train as train_model
+
+folder = click.Path(exists=True, file_okay=False, path_type=Path)
+new_folder = click.Path(file_okay=False, path_type=Path)
+model_option = click.option("--model", type=folder, help="Checkpoint folder; the starter weights if omitted.")
+device_option = click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+
+
+@click.command()
+@click.argument("images", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--out", type=new_folder, required=True, help="Folder for the masks: OUT/CLASS/NAME.png, 0 or 255.")
+@model_option
+@click.option("--overlay", "with_overlay", is_flag=True, help="Also OUT/overlay/NAME.png: the masks over the image.")
+@click.option("--steps", "with_steps", is_flag=True, help="Also OUT/steps/NAME/CLASS-*.png: map, trimap, boundary ...")
+@device_option
+@json_option
+def predict(
+    images: tuple[Path, ...],
+    out: Path,
+    model: Path | None,
+    with_overlay: bool,
+    with_steps: bool,
+    device: str,
+    json_file: Path | None,
+) -> None:
+    """Draw a mask per class for each IMAGE (a file, or a folder of them)."""
+    files = [file for path in images for file in (sorted(path.glob("*")) if path.is_dir() else [path])]
+    files = [file for file in files if file in images or file.suffix.lower() in IMAGE_SUFFIXES]
+    if not files:
+        raise DataError(f"{', '.join(map(str, images))} holds no {', '.join(IMAGE_SUFFIXES)} files")
+    if len({file.stem for file in files}) < len(files):
+        raise DataError("two of the images have the same name, so their masks would overwrite each other; rename one")
+    pipeline = load_pipeline(model or STARTER, device)
+    results, failed = {}, []
+    with progress_bar("predicting") as move:
+        for index, file in enumerate(files):
+            move(index, len(files), file.name)
+            try:
+                image = read_image(file)
+            except DataError as error:
+                failed.append(str(error))
+                continue
+            steps = pipeline.steps([image])[0]
+            found = prediction(steps)
+            for segment in found.segments:
+                write_image(out / segment.label / f"{file.stem}.png", segment.mask.astype(np.uint8) * 255)
+            if with_overlay:
+                write_image(out / "overlay" / f"{file.stem}.png", overlay(image, found.segments, pipeline.classes))
+            if with_steps:
+                for step in steps:
+                    for name, picture in step_pictures(image, step).items():
+                        write_image(out / "steps" / file.stem / f"{step.label}-{name}.png", picture)
+            results[str(file)] = {
+                "presence": found.presence,
+                "score": found.score,
+                "segments": [{"class": s.label, "score": s.score, "pixels": int(s.mask.sum())} for s in found.segments],
+            }
+            move(index + 1, len(files), file.name)
+    write_json(json_file, {"model": pipeline.name, "images": results, "failed": failed})
+    click.echo(f"{len(results)} of {len(files)} images predicted with {pipeline.name}; masks in {out}")
+    if failed:
+        raise DataError("\n".join(failed))
+
+
+@click.command()
+@click.option("--data", type=folder, required=True, help="Data folder: images/, masks/CLASS/, classes.txt ...")
+@click.option("--out", type=new_folder, required=True, help="Checkpoint folder to write; must not exist.")
+@click.option("--from", "parent", type=folder, help="Checkpoint to begin from.")
+@click.option("--backbone", default="auto", show_default=True, help=f"A timm name, such as {', '.join(BACKBONES)}.")
+@click.option(
+    "--weights", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Backbone weights, safetensors."
+)
+@click.option("--from-scratch", is_flag=True, help="Go on where there are no pretrained weights.")
+@click.option("--preset", type=click.Choice(list(PRESETS)), default="fast", show_default=True)
+@click.option("--epochs", type=click.IntRange(min=1), help="Instead of the preset's.")
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Limit on the whole run.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--skip-bad", is_flag=True, help="Leave out inconsistent files instead of stopping.")
+@device_option
+@json_option
+def train(data: Path, out: Path, json_file: Path | None, **options: object) -> None:
+    """Train classifier and refiner on a data folder."""
+    spec = TrainingSpec(data=data, out=out, name=out.name, **options)  # type: ignore[arg-type]
+    with progress_bar("training") as move:
+
+        def report(progress: Progress) -> None:
+            text = progress.message
+            if progress.metrics:
+                text = ", ".join(f"{k} {v:.4g}" for k, v in progress.metrics.items()) + f", {text}"
+            move(progress.done, progress.total, f"{progress.stage}: {text}")
+
+        result = train_model(spec, report)
+    print_metrics(result.metrics)
+    click.echo(f"{out}: {result.reason}")
+    write_json(json_file, asdict(result.card) | {"promote": result.promote, "reason": result.reason})
+
+
+@click.command()
+@click.option("--data", type=folder, required=True, help="Data folder: images/, masks/CLASS/, classes.txt ...")
+@click.option("--split", default="all", show_default=True, help="A split of split.json, such as val; or all.")
+@model_option
+@click.option("--refiner", type=click.Choice(REFINERS), help="Instead of the model's own.")
+@click.option("--cam", type=click.Choice(list(METHODS)), help="Activation-map method instead of the model's own.")
+@click.option("--skip-bad", is_flag=True, help="Leave out inconsistent files instead of stopping.")
+@device_option
+@json_option
+def evaluate(
+    data: Path,
+    split: str,
+    model: Path | None,
+    refiner: str | None,
+    cam: str | None,
+    skip_bad: bool,
+    device: str,
+    json_file: Path | None,
+) -> None:
+    """Measure a model on a data folder: IoU per class, presence, seconds per frame."""
+    pipeline = load_pipeline(model or STARTER, device)
+    config = replace(pipeline.config, refiner=refiner or pipeline.config.refiner, cam=cam or pipeline.config.cam)
+    pipeline = Pipeline(pipeline.classifier, pipeline.refiner, config, name=pipeline.name, device=device)
+    labelled = open_data_folder(data, skip_bad=skip_bad)
+    if set(pipeline.classes).isdisjoint(labelled.classes):
+        known, offered = ", ".join(pipeline.classes), ", ".join(labelled.classes)
+        raise DataError(f"{pipeline.name} knows {known}, but {data} has only {offered}; name another --model")
+    with progress_bar("evaluating") as move:
+        metrics = evaluate_pipeline(pipeline, labelled.split(split), progress=move)
+    metrics["skipped"] = dict(labelled.skipped)
+    print_metrics(metrics)
+    write_json(json_file, metrics)
+
+
+@click.command()
+@click.option("--out", type=new_folder, required=True, help="Data folder to write; must be empty or not exist.")
+@click.option("--count", type=click.IntRange(min=1), required=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--size", type=click.IntRange(min=64), default=512, show_default=True, help="Side of a frame, pixels.")
+@click.option("--difficulty", type=click.FloatRange(0, 1), default=0.5, show_default=True)
+@json_option
+def phantom(out: Path, count: int, seed: int, size: int, difficulty: float, json_file: Path | None) -> None:
+    """Write synthetic intravascular OCT frames with exact masks."""
+    with progress_bar("rendering") as move:
+        write_phantoms(out, count, seed, size=size, difficulty=difficulty, progress=move)
+    click.echo(f"{count} frames in {out}")
+    write_json(json_file, {"out": str(out), "count": count, "seed": seed, "size": size, "difficulty": difficulty})
+
+
+def read_image(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """Shape (H, W, 3), uint8 RGB, turned as its EXIF says. Raises DataError naming the file."""
+    pixels = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if pixels is None:
+        raise DataError(f"{path} cannot be read as an image")
+    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+
+
+def write_image(path: Path, picture: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> None:
+    """Write a PNG, grey or RGB, making its folder. Raises DataError if it cannot be written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    if not cv2.imwrite(str(path), pixels):
+        raise DataError(f"{path} cannot be written; is the disk full or the folder read-only?")
+
+
+def print_metrics(metrics: dict[str, object]) -> None:
+    """The figures of `evaluate` as a table."""
+    table = Table(
+        title=f"{metrics['model']}, {metrics['frames']} images, {metrics['cam']}, refiner {metrics['refiner']}"
+    )
+    columns = ("frames", "iou", "coarse_iou", "dice", "boundary_f", "precision", "recall", "accuracy")
+    for name in ("class", *columns):
+        table.add_column(name, justify="left" if name == "class" else "right")
+    classes: dict[str, dict[str, float | None]] = metrics["classes"]  # type: ignore[assignment]
+    for label, figures in classes.items():
+        cells = [str(figures["frames"]), *(figure(figures[column]) for column in columns[1:])]
+        table.add_row(label, *cells)
+    Console().print(table)
+    mean, seconds = metrics["mean_iou"], metrics["seconds_per_frame"]
+    click.echo(f"mean IoU {figure(mean)}, {figure(seconds)} s per frame")  # type: ignore[arg-type]

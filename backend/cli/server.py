@@ -1,0 +1,138 @@
+"""`premask serve`, `worker`, `connect` and `versions`: running the backend."""
+
+import json
+import os
+import signal
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from backend.cli.output import figure, json_option, write_json
+from backend.settings import Settings
+
+project_option = click.option("--project", required=True, help="Label Studio's project id.")
+
+
+@click.command()
+@click.option("--host", help="Address to listen on; otherwise PREMASK_HOST or 127.0.0.1.")
+@click.option("--port", help="Port to listen on; otherwise PREMASK_PORT or 9090.")
+@json_option
+def serve(host: str | None, port: str | None, json_file: Path | None) -> None:
+    """Run the backend with its job worker until Ctrl-C or SIGTERM."""
+    from backend.logs import configure_logging
+    from backend.supervisor import Supervisor, url_of
+
+    given = {"PREMASK_HOST": host, "PREMASK_PORT": port}
+    environ = {**os.environ, **{name: value for name, value in given.items() if value is not None}}
+    settings = Settings.from_environ(environ)
+    configure_logging(settings.log_level)
+    supervisor = Supervisor(settings, environ)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: supervisor.stop())
+
+    def ready(server: int, worker: int) -> None:
+        click.echo(f"premask serves at {url_of(settings)} and keeps its data in {settings.data_dir}; Ctrl-C stops it")
+        write_json(json_file, {"url": url_of(settings), "server": server, "worker": worker})
+
+    supervisor.run(ready)
+
+
+@click.command()
+def worker() -> None:
+    """Run a job worker alone, beside others that share the same data folder."""
+    from backend.jobs.worker import main
+
+    sys.exit(main(os.environ))
+
+
+@click.command()
+@click.option("--url", envvar="LABEL_STUDIO_URL", show_envvar=True, required=True, help="Label Studio's address.")
+@click.option(
+    "--api-key", envvar="LABEL_STUDIO_API_KEY", show_envvar=True, required=True, help="Token of a Label Studio user."
+)
+@project_option
+@click.option(
+    "--backend-url",
+    default="http://127.0.0.1:9090",
+    show_default=True,
+    help="This backend's address as Label Studio's own machine or container reaches it.",
+)
+@json_option
+def connect(url: str, api_key: str, project: str, backend_url: str, json_file: Path | None) -> None:
+    """Register the backend with a Label Studio project and say what Label Studio must allow."""
+    from backend.label_studio.client import LabelStudio
+    from backend.label_studio.connect import connect as register
+
+    connected = register(LabelStudio(url, api_key), project, backend_url, click.echo)
+    write_json(json_file, asdict(connected))
+
+
+@click.group()
+def versions() -> None:
+    """Look at a project's model versions, and choose which is served."""
+
+
+@versions.command("list")
+@project_option
+@json_option
+def list_versions(project: str, json_file: Path | None) -> None:
+    """List a project's versions, oldest first."""
+    from backend.reports import version_report
+
+    registry = _registry()
+    reports = [version_report(info) for info in registry.versions(project)]
+    table = Table("version", "state", "created", "mean IoU", "classes")
+    for report in reports:
+        iou = (report.get("metrics") or {}).get("mean_iou")
+        classes = ", ".join(report.get("classes") or [report.get("error", "")])
+        table.add_row(report["version"], report["state"], report.get("created", ""), figure(iou), classes)
+    if reports:
+        Console().print(table)
+    else:
+        click.echo(f"project {project} has no versions in {registry.root}; press Start Training in Label Studio")
+    write_json(json_file, {"project": project, "versions": reports})
+
+
+@versions.command()
+@project_option
+@click.argument("version")
+@json_option
+def show(project: str, version: str, json_file: Path | None) -> None:
+    """Show what is known of one version."""
+    from backend.reports import version_report
+
+    report = version_report(_registry().version(project, version))
+    click.echo(json.dumps(report, indent=2, ensure_ascii=False))
+    write_json(json_file, report)
+
+
+@versions.command()
+@project_option
+@click.argument("version")
+@json_option
+def promote(project: str, version: str, json_file: Path | None) -> None:
+    """Serve a version from now on; a running server takes it up by itself."""
+    info = _registry().promote(project, version)
+    click.echo(f"project {project} is served {info.version} from now on")
+    write_json(json_file, {"project": project, "current": info.version})
+
+
+@versions.command()
+@project_option
+@json_option
+def rollback(project: str, json_file: Path | None) -> None:
+    """Serve what was served before the current version."""
+    info = _registry().rollback(project)
+    click.echo(f"project {project} is served {info.version if info else 'the starter'} from now on")
+    write_json(json_file, {"project": project, "current": info.version if info else None})
+
+
+def _registry() -> Any:
+    from backend.registry import Registry
+
+    return Registry(Settings.from_environ(os.environ).data_dir / "models")

@@ -1,0 +1,34 @@
+"""How gunicorn runs the backend: one process, threads, and nothing loaded before it forks."""
+
+import os
+from typing import Any
+
+from backend.processes import die_with_parent
+from backend.settings import Settings
+
+settings = Settings.from_environ(os.environ)
+
+wsgi_app = "backend.wsgi:build_app()"
+bind = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
+# One process: a second one would hold every model a second time and compete for the same cores or GPU.
+workers = 1
+worker_class = "gthread"
+threads = settings.threads
+# CUDA cannot be used in a process that was forked after it was initialised.
+preload_app = False
+# Silence of the whole process, not of one request: those may stream for as long as they need.
+timeout = 120
+graceful_timeout = 30
+keepalive = 5
+# Heartbeats on a disk can block for long.
+worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None
+control_socket_disable = True
+accesslog = None
+errorlog = "-"
+loglevel = "warning"
+
+
+def on_starting(server: Any) -> None:
+    """End with `premask serve`, even if that is killed."""
+    if os.environ.get("PREMASK_SUPERVISED"):
+        die_with_parent()

@@ -1,0 +1,112 @@
+"""A training process: started in a group of its own, read line by line, killed as a whole."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backend.errors import JobError
+from backend.processes import describe_exit, identity
+
+# Annotators who wait for masks come before a training.
+NICENESS = 10
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line that training printed: for the log, and, where it was JSON, as an object."""
+
+    text: str
+    report: Mapping[str, Any] | None
+
+
+class TrainingProcess:
+    """One run of a training command.
+
+    Args:
+        command: program and arguments.
+        folder: where it keeps temporary files.
+        limit_seconds: it is killed when it takes longer.
+
+    Raises:
+        JobError: it cannot be started.
+    """
+
+    def __init__(self, command: Sequence[str], folder: Path, limit_seconds: float) -> None:
+        self._limit = limit_seconds
+        self._overdue = False
+        self._tail: deque[str] = deque(maxlen=5)
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"},
+                start_new_session=True,
+                text=True,
+                errors="replace",
+            )
+        except OSError as error:
+            raise JobError(f"training cannot be started: {error.strerror}: {command[0]}") from error
+        os.setpriority(os.PRIO_PROCESS, self._process.pid, NICENESS)
+        self.identity = identity(self._process.pid)
+
+    def lines(self) -> Iterator[Line]:
+        """What it prints, until it ends."""
+        timer = threading.Timer(self._limit, self._expire)
+        timer.daemon = True
+        timer.start()
+        try:
+            assert self._process.stdout is not None
+            with self._process.stdout as output:
+                for raw in output:
+                    if text := raw.rstrip():
+                        yield self._read(text)
+        finally:
+            timer.cancel()
+
+    def wait(self) -> str | None:
+        """How it failed, in words; None if it ended well."""
+        pid = self._process.pid
+        if self._process.returncode is None:
+            # Look, but do not reap yet: as long as its number is not free, the group is surely its own.
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        self.kill()  # what it started and left behind
+        if self._overdue:
+            return f"killed because it took longer than {self._limit / 60:.0f} minutes"
+        if self._process.returncode == 0:
+            return None
+        # Without a JSON report the last lines, usually a traceback's end, are all there is to go by.
+        said = f"; its last words: {' | '.join(self._tail)}" if self._tail else ""
+        return describe_exit(self._process.returncode) + said
+
+    def kill(self) -> None:
+        """End it and everything it started; harmless when it has ended."""
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+    def _expire(self) -> None:
+        self._overdue = True
+        self.kill()
+
+    def _read(self, text: str) -> Line:
+        try:
+            report = json.loads(text) if text.startswith("{") else None
+        except ValueError:
+            report = None
+        if not isinstance(report, dict):
+            self._tail.append(text)
+            return Line(text, None)
+        said = report.get("message") or report.get("reason") or ""
+        counted = f" {report['done']}/{report['total']}" if report.get("total") else ""
+        return Line(f"{report.get('stage', '')}{counted}: {said}", report)

@@ -1,0 +1,51 @@
+"""Telling apart, ending and tying together processes of this machine."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent() -> None:
+    """Have the kernel send SIGTERM to this process when the one that started it is gone, even by kill -9 (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def identity(pid: int) -> str | None:
+    """`pid:start`, which no later process shares, though numbers are reused; None if there is no such process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    # The name in parentheses may hold blanks; the state and the start time are fields 3 and 22 of proc(5).
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else f"{pid}:{fields[19]}"
+
+
+def is_alive(process: str) -> bool:
+    """Whether the process of that identity still runs."""
+    return identity(int(process.partition(":")[0])) == process
+
+
+def kill_group(process: str) -> None:
+    """Kill a process that leads its own group, with all its children, if it is still the one that was meant."""
+    if is_alive(process):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(int(process.partition(":")[0]), signal.SIGKILL)
+
+
+def describe_exit(code: int) -> str:
+    """An exit status in words: "exit code 1", "killed by signal 9 (SIGKILL; out of memory?)"."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = "unknown"
+    # The kernel's out-of-memory killer leaves no other trace.
+    return f"killed by signal {-code} ({name}{'; out of memory?' if -code == signal.SIGKILL else ''})"

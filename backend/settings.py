@@ -1,0 +1,189 @@
+"""One settings object, read once from the environment, every problem reported together."""
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings.sources import NoDecode
+
+from backend.errors import SettingsError
+from models.starter import STARTER
+
+PREFIX = "PREMASK_"
+
+
+# What to write instead, per field; a problem is reported as "NAME=seen: expected ...; remedy".
+EXPECTED = {
+    "label_studio_url": "the address of Label Studio, such as http://127.0.0.1:8080",
+    "label_studio_api_key": "a token of a Label Studio user, together with LABEL_STUDIO_URL",
+    "data_dir": "a folder that this user may write to",
+    "host": "the address to listen on, such as 127.0.0.1 or 0.0.0.0",
+    "port": "a port from 1 to 65535",
+    "threads": "a whole number from 2 to 64 (one is kept free for /health)",
+    "starter": "the folder of a checkpoint (with card.json), or none to serve no starter",
+    "device": "cpu, cuda or auto",
+    "batch_size": "a whole number from 1 to 256",
+    "torch_threads": "a whole number from 1 to 256",
+    "train_minutes": "minutes above 0, at most 10080",
+    "train_preset": "paper, fast or full",
+    "min_accepted": "a whole number from 1 up",
+    "max_request_mb": "a whole number of megabytes from 1 to 4096",
+    "image_hosts": "host names separated by commas",
+    "log_level": "DEBUG, INFO, WARNING or ERROR",
+}
+
+
+class Settings(BaseSettings):
+    """Everything that can be configured.
+
+    Attributes:
+        label_studio_url: Label Studio's address; without it the address in each `/setup` call is used.
+        label_studio_api_key: legacy or personal access token; sent to `label_studio_url` alone.
+        data_dir: model versions, job records and the queue live here.
+        host: address to listen on.
+        port: port to listen on.
+        threads: requests served at the same time by the one process.
+        starter: checkpoint served to projects whose classes it knows until their first training.
+        device: where the networks run; auto takes a GPU if there is one.
+        batch_size: images per forward pass.
+        torch_threads: cores that one forward pass may use; unset leaves the choice to torch.
+        train_minutes: time budget of one training.
+        train_preset: size of a training.
+        min_accepted: accepted tasks that a project needs before it can train.
+        max_request_mb: larger request bodies are refused with 413.
+        image_hosts: hosts besides Label Studio's from which images may be fetched.
+        log_level: least severe level that is logged.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="ignore", populate_by_name=True, hide_input_in_errors=True
+    )
+
+    label_studio_url: str | None = Field(None, validation_alias=AliasChoices("LABEL_STUDIO_URL"))
+    label_studio_api_key: SecretStr | None = Field(None, validation_alias=AliasChoices("LABEL_STUDIO_API_KEY"))
+    data_dir: Path = Field(Path("premask-data"), validate_default=True)
+    host: str = Field("127.0.0.1", min_length=1)
+    port: int = Field(9090, ge=1, le=65535)
+    threads: int = Field(8, ge=2, le=64)
+    starter: Path | None = STARTER
+    device: Literal["cpu", "cuda", "auto"] = "cpu"
+    batch_size: int = Field(4, ge=1, le=256)
+    torch_threads: int | None = Field(None, ge=1, le=256)
+    train_minutes: float = Field(10.0, gt=0, le=10080)
+    train_preset: Literal["paper", "fast", "full"] = "fast"
+    min_accepted: int = Field(4, ge=1)
+    # A request repeats every annotation and prediction of its tasks, masks and all: 1,500 tasks can be 100 MB.
+    max_request_mb: int = Field(512, ge=1, le=4096)
+    image_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Values come from arguments alone: `from_environ` is the one place that reads an environment."""
+        return (init_settings,)
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Self:
+        """Read the settings from environment variables; empty ones count as unset.
+
+        Raises:
+            SettingsError: a line for every variable that cannot be used: what was seen, expected, and the remedy.
+        """
+        source = EnvSettingsSource(cls, env_ignore_empty=True)
+        source.env_vars = {name.lower(): value for name, value in environ.items() if value != ""}
+        try:
+            settings = cls(**source())
+        except ValidationError as error:
+            raise SettingsError(_report(error, environ)) from None
+        return settings
+
+    @field_validator("image_hosts", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return (
+            tuple(part.strip().lower() for part in value.split(",") if part.strip())
+            if isinstance(value, str)
+            else value
+        )
+
+    @field_validator("starter", mode="before")
+    @classmethod
+    def _none(cls, value: object) -> object:
+        return None if isinstance(value, str) and value.lower() == "none" else value
+
+    @field_validator("starter")
+    @classmethod
+    def _is_checkpoint(cls, value: Path | None) -> Path | None:
+        # The shipped folder is not checked: it comes with the package, and one without it serves no starter.
+        if value is not None and value != STARTER and not (value / "card.json").is_file():
+            raise ValueError("there is no card.json in it")
+        return value
+
+    @field_validator("label_studio_url")
+    @classmethod
+    def _is_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https"):
+            raise ValueError("it must begin with http:// or https://")
+        if not parts.hostname:
+            raise ValueError("it names no host")
+        return value.rstrip("/")
+
+    @field_validator("data_dir")
+    @classmethod
+    def _is_writable(cls, value: Path) -> Path:
+        value = value.expanduser().absolute()
+        try:
+            value.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=value):
+                pass
+        except OSError as error:
+            raise ValueError(
+                f"user id {os.getuid()} cannot write there ({error.strerror}); "
+                f"run `chown -R {os.getuid()} {value}` or choose another folder"
+            ) from None
+        return value
+
+    @model_validator(mode="after")
+    def _key_has_url(self) -> Self:
+        if self.label_studio_api_key is not None and self.label_studio_url is None:
+            # A key is only ever sent to the host it was given for.
+            raise ValueError("LABEL_STUDIO_API_KEY is set without LABEL_STUDIO_URL; set both or neither")
+        return self
+
+
+def _report(error: ValidationError, environ: Mapping[str, str]) -> str:
+    lines = [
+        _line(str(problem["loc"][0]) if problem["loc"] else "", problem["msg"], environ) for problem in error.errors()
+    ]
+    # pydantic skips checks across fields while a field is wrong; the report must not.
+    if environ.get("LABEL_STUDIO_API_KEY") and not environ.get("LABEL_STUDIO_URL"):
+        without = "LABEL_STUDIO_API_KEY is set without LABEL_STUDIO_URL; set both or neither"
+        lines += [without] if without not in lines else []
+    count = "a setting" if len(lines) == 1 else f"{len(lines)} settings"
+    return "\n  ".join([f"cannot start: {count} cannot be used", *lines])
+
+
+def _line(field: str, message: str, environ: Mapping[str, str]) -> str:
+    message = message.removeprefix("Value error, ")
+    if not field:
+        return message
+    field = field.lower()
+    variable = field.upper() if field.startswith("label_studio") else PREFIX + field.upper()
+    secret = field.endswith("key")
+    seen = "***" if secret else next((value for name, value in environ.items() if name.upper() == variable), "(unset)")
+    return f"{variable}={seen}: {message[:1].lower()}{message[1:]}; expected {EXPECTED[field]}"

@@ -1,0 +1,81 @@
+"""A trainer with a small Label Studio before it and a fake training process behind it."""
+
+import sys
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from backend.connections import Connections
+from backend.credentials import Credentials
+from backend.jobs.store import JobStore
+from backend.jobs.training import Plan, Trainer
+from backend.registry import Registry
+from tests.backend.fake_label_studio import FakeLabelStudio
+from tests.backend.fakes import CONFIG
+
+FAKE_TRAINING = Path(__file__).parent / "fake_training.py"
+POLYGONS = CONFIG.replace("BrushLabels", "PolygonLabels")
+TRIANGLE = {
+    "type": "polygonlabels",
+    "from_name": "tag",
+    "to_name": "image",
+    "original_width": 8,
+    "original_height": 6,
+    "value": {"points": [[0, 0], [100, 0], [0, 100]], "closed": True, "polygonlabels": ["Lumen"]},
+}
+
+
+def png() -> bytes:
+    buffer = BytesIO()
+    Image.fromarray(np.zeros((6, 8, 3), np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def label_studio() -> Iterator[FakeLabelStudio]:
+    with FakeLabelStudio() as server:
+        yield server
+
+
+@pytest.fixture
+def project(label_studio: FakeLabelStudio) -> str:
+    """A project with five accepted tasks, one skipped, and one whose image is gone."""
+    project = label_studio.add_project(POLYGONS)
+    for number in range(7):
+        task = label_studio.add_upload(project, f"{number}.png", png())
+        label_studio.add_annotation(task, [TRIANGLE], was_cancelled=number == 5)
+    del label_studio.files[next(path for path in label_studio.files if path.endswith("6.png"))]
+    return str(project)
+
+
+@pytest.fixture
+def connections(label_studio: FakeLabelStudio, tmp_path: Path) -> Connections:
+    credentials = Credentials(tmp_path / "credentials.json")
+    for project in ("1", "2"):
+        credentials.remember(project, label_studio.url, label_studio.legacy_token)
+    return Connections(credentials)
+
+
+@pytest.fixture
+def trainer_that(
+    store: JobStore, registry: Registry, starter: Path, connections: Connections, tmp_path: Path
+) -> Callable[..., Trainer]:
+    """A trainer whose training process does as told: promote, worse, hang, killed, crash, refuse or silent."""
+
+    def make(how: str, min_accepted: int = 4) -> Trainer:
+        return Trainer(
+            store=store,
+            registry=registry,
+            starter=starter,
+            client=connections.client,
+            images=connections.images,
+            work=tmp_path / "work",
+            plan=Plan(min_accepted=min_accepted),
+            command=(sys.executable, str(FAKE_TRAINING), how),
+        )
+
+    return make

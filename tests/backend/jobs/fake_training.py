@@ -1,0 +1,49 @@
+"""Stands in for `python -m models.training SPEC.json`: python fake_training.py HOW SPEC.json."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+
+def say(**line):
+    print(json.dumps(line), flush=True)
+
+
+def main(how, spec):
+    data = Path(spec["data"])
+    say(stage="classifier", done=1, total=2, message=f"{len(list((data / 'images').iterdir()))} images")
+    if how == "hang":
+        subprocess.Popen(["sleep", "600"])  # a data loader, say
+        time.sleep(600)
+    if how == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "crash":
+        raise MemoryError("no room left")
+    if how == "refuse":
+        say(stage="failed", reason="every mask is empty; draw some")
+        sys.exit(1)
+    say(stage="refiner", done=1, total=2, message="alpha")
+    if how == "silent":
+        sys.exit(0)
+    card = {
+        "name": spec["name"],
+        "classes": (data / "classes.txt").read_text().split("\n")[:-1],
+        "backbone": "tf_efficientnet_lite0",
+        "created": "2026-01-01T00:00:00+00:00",
+        "parent": Path(spec["parent"]).name if spec["parent"] else None,
+    }
+    Path(spec["out"]).mkdir()
+    (Path(spec["out"]) / "card.json").write_text(json.dumps(card))
+    say(stage="evaluating", done=2, total=2, message="held-out tasks", nice=os.nice(0))
+    print("a line that is no JSON", flush=True)
+    new = {"mean_iou": 0.8, "nice": os.nice(0)}
+    worse = how == "worse"
+    say(stage="done", metrics=new, parent_metrics={"mean_iou": 0.9}, promote=not worse, reason="0.80 against 0.90")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], json.loads(Path(sys.argv[2]).read_text()))

@@ -1,0 +1,140 @@
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+from backend.jobs.training import Plan
+from backend.processes import is_alive
+from tests.backend.fakes import eventually
+
+WORKER = "host/1:1"
+
+
+def run(store, trainer, project):
+    job, _ = store.submit("training", project)
+    trainer.run(job.id, WORKER)
+    return store.get(job.id)
+
+
+def test_a_training_is_fetched_trained_published_and_served(store, registry, trainer_that, project, tmp_path):
+    job = run(store, trainer_that("promote"), project)
+    assert (job.state, job.progress, job.reason) == ("done", 1.0, "")
+    assert job.version == f"p{project}-r001-lite0"
+    assert registry.current(project).version == job.version
+    assert registry.current(project).card.parent == "starter"
+    assert job.report["used"] == 5
+    assert sum(job.report["dropped"].values()) == 2
+    assert job.metrics["new"]["mean_iou"] == 0.8
+    assert job.metrics["parent"]["mean_iou"] == 0.9
+    log = "\n".join(store.log_tail(job.id, 100))
+    assert "5 accepted tasks" in log
+    assert "classifier 1/2: 5 images" in log
+    assert "a line that is no JSON" in log
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_training_yields_to_annotators(store, trainer_that, project):
+    assert run(store, trainer_that("promote"), project).metrics["new"]["nice"] >= 10
+
+
+def test_the_next_version_continues_from_the_current_one(store, registry, trainer_that, project):
+    first = run(store, trainer_that("promote"), project)
+    second = run(store, trainer_that("promote"), project)
+    assert registry.version(project, second.version).card.parent == first.version
+
+
+def test_a_version_that_is_worse_stays_a_candidate(store, registry, trainer_that, project):
+    job = run(store, trainer_that("worse"), project)
+    assert job.state == "done"
+    assert job.message.endswith("stays a candidate: 0.80 against 0.90")
+    assert registry.current(project) is None
+    assert [info.state for info in registry.versions(project)] == ["candidate"]
+
+
+def test_too_few_accepted_tasks_are_counted_and_asked_for(store, trainer_that, project):
+    job = run(store, trainer_that("promote", min_accepted=7), project)
+    assert job.state == "failed"
+    assert "has 5 accepted tasks to learn from and needs 7; annotate and submit 2 more" in job.reason
+    assert "1 skipped by the annotator" in job.reason
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ("killed", "training was killed by signal 9 (SIGKILL; out of memory?)"),
+        ("crash", "training ended with exit code 1; its last words: "),
+        ("refuse", "training failed: every mask is empty; draw some"),
+        ("silent", "training ended without a result"),
+    ],
+)
+def test_a_training_that_fails_says_how_and_publishes_nothing(store, registry, trainer_that, project, how, says):
+    job = run(store, trainer_that(how), project)
+    assert job.state == "failed"
+    assert says in job.reason
+    assert registry.versions(project) == []
+
+
+def test_the_last_words_of_a_crash_are_the_errors(store, trainer_that, project):
+    assert "MemoryError: no room left" in run(store, trainer_that("crash"), project).reason
+
+
+def test_kill_9_of_the_training_process_gives_a_failed_job_with_the_signal_named(store, trainer_that, project):
+    """Progress and log can be seen while it runs; nothing that it started is left behind."""
+    trainer = trainer_that("hang")
+    job, _ = store.submit("training", project)
+    thread = threading.Thread(target=trainer.run, args=(job.id, WORKER))
+    thread.start()
+    running = eventually(lambda: (j := store.get(job.id)).progress >= 0.3 and j)
+    assert running.state == "training"
+    assert any("classifier 1/2" in line for line in store.log_tail(job.id))
+    pid = int(running.process.partition(":")[0])
+    (child,) = eventually(lambda: _children(pid))
+    os.kill(child, signal.SIGTERM)  # so that the pipe closes; group members that live are killed with the leader
+    os.kill(pid, signal.SIGKILL)
+    thread.join(20)
+    assert "killed by signal 9 (SIGKILL" in store.get(job.id).reason
+    assert not is_alive(running.process)
+
+
+def test_stopping_the_worker_ends_the_training_and_queues_the_job_again(store, trainer_that, project):
+    trainer = trainer_that("hang")
+    job, _ = store.submit("training", project)
+    thread = threading.Thread(target=trainer.run, args=(job.id, WORKER))
+    thread.start()
+    running = eventually(lambda: (j := store.get(job.id)).progress >= 0.3 and j)
+    (child,) = eventually(lambda: _children(int(running.process.partition(":")[0])))
+    trainer.stop()
+    thread.join(20)
+    after = store.get(job.id)
+    assert (after.state, after.restarts) == ("queued", 0)
+    assert "begins again" in after.reason
+    assert not is_alive(running.process)
+    eventually(lambda: not Path(f"/proc/{child}/cmdline").exists() or not Path(f"/proc/{child}/cmdline").read_bytes())
+
+
+def test_a_training_that_hangs_is_ended(store, trainer_that, project, monkeypatch):
+    monkeypatch.setattr(Plan, "limit_seconds", 1.0)
+    assert "killed because it took longer than" in run(store, trainer_that("hang"), project).reason
+
+
+def test_label_studio_that_refuses_the_key_is_quoted(store, label_studio, trainer_that, project):
+    label_studio.legacy_enabled = False
+    assert "legacy" in run(store, trainer_that("promote"), project).reason
+
+
+def test_the_files_of_the_last_three_failures_are_kept(store, trainer_that, project, tmp_path):
+    jobs = [run(store, trainer_that("refuse"), project).id for _ in range(5)]
+    assert sorted(path.name for path in (tmp_path / "work").iterdir()) == sorted(jobs[-3:])
+
+
+def test_a_job_that_another_worker_has_is_left_alone(store, trainer_that, project):
+    job, _ = store.submit("training", project)
+    store.claim(job.id, "host/2:2")
+    trainer_that("promote").run(job.id, WORKER)
+    assert store.get(job.id).state == "fetching"
+
+
+def _children(pid):
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

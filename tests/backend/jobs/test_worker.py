@@ -1,0 +1,114 @@
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from backend.jobs import worker as worker_module
+from backend.jobs.queue import JobQueue, sqlite_queue
+from backend.jobs.worker import Worker
+from backend.processes import identity, is_alive
+from tests.backend.fakes import eventually
+
+
+@pytest.fixture
+def worker_that(store, trainer_that, tmp_path, monkeypatch):
+    """A worker that runs on a thread until the test ends."""
+    monkeypatch.setattr(worker_module, "BEAT_SECONDS", 0.1)
+    running = []
+
+    def start(how):
+        worker = Worker(store, sqlite_queue(tmp_path / "queue.sqlite"), trainer_that(how))
+        thread = threading.Thread(target=worker.run)
+        thread.start()
+        running.append((worker, thread))
+        return worker
+
+    yield start
+    for worker, thread in running:
+        worker.stop()
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def dead_process():
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    name = identity(process.pid)
+    process.communicate(b"\n")
+    return name
+
+
+def test_a_job_submitted_by_the_server_is_done_by_the_worker(store, jobs, worker_that, project, registry):
+    worker_that("promote")
+    job, _ = jobs.submit(project)
+    assert eventually(lambda: store.get(job.id).state == "done")
+    assert registry.current(project) is not None
+
+
+def test_a_job_submitted_before_the_worker_starts_is_done_even_if_the_queue_lost_it(store, worker_that, project):
+    job, _ = store.submit("training", project)
+    worker_that("promote")
+    assert eventually(lambda: store.get(job.id).state == "done")
+
+
+def test_a_job_whose_worker_was_killed_begins_again_and_says_so(store, worker_that, project):
+    job, _ = store.submit("training", project)
+    store.claim(job.id, f"{socket.gethostname()}/{dead_process()}")
+    store.update(job.id, state="training")
+    worker_that("promote")
+    assert eventually(lambda: store.get(job.id).state == "done")
+    assert store.get(job.id).restarts == 1
+    assert "its worker died while training; it began again" in "\n".join(store.log_tail(job.id))
+
+
+def test_a_job_whose_worker_dies_again_fails_with_the_reason(store, worker_that, project):
+    job, _ = store.submit("training", project)
+    store.claim(job.id, f"{socket.gethostname()}/{dead_process()}")
+    store.update(job.id, state="evaluating", restarts=1)
+    worker_that("promote")
+    assert eventually(lambda: store.get(job.id).state == "failed")
+    assert "its worker died 2 times, lastly while evaluating" in store.get(job.id).reason
+
+
+def test_the_training_process_of_a_killed_worker_is_ended(store, worker_that, project):
+    orphan = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    job, _ = store.submit("training", project)
+    store.claim(job.id, f"{socket.gethostname()}/{dead_process()}")
+    store.update(job.id, state="training", process=identity(orphan.pid))
+    worker_that("promote")
+    assert orphan.wait(20) == -9
+
+
+def test_a_job_of_a_worker_that_lives_is_left_alone(store, worker_that, project):
+    job, _ = store.submit("training", project)
+    store.claim(job.id, f"{socket.gethostname()}/{identity(os.getpid())}")
+    elsewhere, _ = store.submit("training", "2")
+    store.claim(elsewhere.id, "other-host/1:1")
+    worker = worker_that("promote")
+    worker.recover()
+    time.sleep(0.3)
+    assert [store.get(j.id).state for j in (job, elsewhere)] == ["fetching", "fetching"]
+
+
+def test_a_worker_of_another_machine_that_has_been_silent_is_taken_for_dead(store, worker_that, project):
+    job, _ = store.submit("training", project)
+    store.claim(job.id, "other-host/1:1")
+    store.update(job.id, beat=time.time() - 1000)
+    worker_that("promote")
+    assert eventually(lambda: store.get(job.id).state == "done")
+
+
+def test_a_stopped_worker_leaves_its_job_in_the_queue_and_no_process(store, tmp_path, trainer_that, project):
+    queue = JobQueue(store, sqlite_queue(tmp_path / "queue.sqlite"))
+    job, _ = queue.submit(project)
+    worker = Worker(store, sqlite_queue(tmp_path / "queue.sqlite"), trainer_that("hang"))
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    running = eventually(lambda: (j := store.get(job.id)).process and j)
+    worker.stop()
+    thread.join(30)
+    assert store.get(job.id).state == "queued"
+    assert not is_alive(running.process)

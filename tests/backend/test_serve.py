@@ -1,0 +1,164 @@
+"""`premask serve` for real: gunicorn, the worker, signals."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import requests
+
+from backend import supervisor as supervisor_module
+from backend.errors import ServeError
+from backend.processes import identity, is_alive
+from backend.settings import Settings
+from backend.supervisor import Supervisor
+from tests.backend.fakes import eventually, setup_body, start_training
+
+ROOT = Path(__file__).parent.parent.parent
+PREMASK = (sys.executable, "-c", "from backend.cli import main; main()")
+# A server that answers /health and nothing else, and ends on SIGTERM.
+SMALL_SERVER = """
+import http.server, os, signal
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+class Handler(http.server.SimpleHTTPRequestHandler):
+    def do_GET(self): self.send_response(200); self.end_headers(); self.wfile.write(b"{}")
+    def log_message(self, *_): pass
+http.server.HTTPServer(("127.0.0.1", int(os.environ["PREMASK_PORT"])), Handler).serve_forever()
+"""
+SLEEP = (sys.executable, "-c", "import time; time.sleep(600)")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def environ(tmp_path, starter):
+    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    return kept | {
+        "PREMASK_DATA_DIR": str(tmp_path / "data"),
+        "PREMASK_STARTER": str(starter),
+        "PREMASK_PORT": str(free_port()),
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+def test_serve_answers_trains_restarts_its_worker_and_leaves_nothing_behind(environ):
+    url = f"http://127.0.0.1:{environ['PREMASK_PORT']}"
+    serve = subprocess.Popen([*PREMASK, "serve"], env=environ, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert serve.stdout.readline().startswith(f"premask serves at {url}")
+        children = eventually(lambda: len(c := _children(serve.pid)) == 2 and c)
+        assert requests.get(f"{url}/health", timeout=1).json()["status"] == "UP"
+        setup = requests.post(f"{url}/setup", json=setup_body(hostname="http://127.0.0.1:1"), timeout=3)
+        assert setup.json() == {"model_version": "oct-lite0"}
+        job = requests.post(f"{url}/webhook", json=start_training(), timeout=3).json()["job"]
+        show = lambda: requests.get(f"{url}/api/jobs/{job}", timeout=3).json()  # noqa: E731
+        assert eventually(lambda: show()["state"] == "failed", 60)
+        assert "Label Studio cannot be reached at http://127.0.0.1:1" in show()["reason"]
+        worker = next(child for child in children if "backend.jobs.worker" in _command(child))
+        os.kill(worker, signal.SIGKILL)
+        eventually(lambda: worker not in (now := _children(serve.pid)) and len(now) == 2)
+        family = [identity(pid) for child in _children(serve.pid) for pid in [child, *_children(child)]]
+        assert len(family) >= 3  # gunicorn, its one process, the worker
+        serve.terminate()
+        assert serve.wait(60) == 0
+        assert [process for process in family if is_alive(process)] == []
+    finally:
+        serve.kill()
+        serve.wait()
+        serve.stdout.close()
+
+
+def test_a_busy_port_is_a_sentence_and_exit_code_1(environ):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        serve = subprocess.run(
+            [*PREMASK, "serve", "--port", port], env=environ, cwd=ROOT, capture_output=True, text=True, timeout=60
+        )
+    assert serve.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}: Address already in use; stop what listens there" in serve.stderr
+    assert "Traceback" not in serve.stderr
+
+
+def test_settings_that_cannot_be_used_are_listed_and_nothing_starts(environ):
+    serve = subprocess.run(
+        [*PREMASK, "serve"],
+        env=environ | {"PREMASK_THREADS": "0", "PREMASK_DEVICE": "tpu"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert serve.returncode == 1
+    assert "2 settings cannot be used" in serve.stderr
+    assert "PREMASK_THREADS=0" in serve.stderr
+
+
+def test_a_server_that_ends_by_itself_ends_the_worker_too(environ, tmp_path):
+    note = tmp_path / "worker"
+    worker = (
+        sys.executable,
+        "-c",
+        f"import os, time; open({str(note)!r}, 'w').write(str(os.getpid())); time.sleep(600)",
+    )
+    quick = (
+        sys.executable,
+        "-c",
+        f"import os, time\nwhile not os.path.exists({str(note)!r}): time.sleep(0.05)\nexit(3)",
+    )
+    supervisor = Supervisor(Settings.from_environ(environ), environ, quick, worker)
+    with pytest.raises(ServeError, match="exit code 3"):
+        supervisor.run()
+    assert identity(int(note.read_text() or 1)) is None
+
+
+def test_a_worker_that_keeps_dying_is_started_again_after_longer_and_longer_pauses(environ, tmp_path, monkeypatch):
+    monkeypatch.setattr(supervisor_module, "FIRST_PAUSE", 0.3)
+    note = tmp_path / "starts"
+    dying = (sys.executable, "-c", f"import time; open({str(note)!r}, 'a').write(f'{{time.monotonic()}} ')")
+    supervisor = Supervisor(Settings.from_environ(environ), environ, (sys.executable, "-c", SMALL_SERVER), dying)
+    announced = []
+    thread = threading.Thread(target=supervisor.run, args=(lambda *pids: announced.append(pids),))
+    thread.start()
+    starts = eventually(lambda: note.exists() and len(s := note.read_text().split()) >= 3 and [float(x) for x in s])
+    supervisor.stop()
+    thread.join(20)
+    assert starts[2] - starts[1] > starts[1] - starts[0] - 0.3 > 0
+    assert len(announced) == 1
+
+
+def test_kill_9_of_the_supervisor_ends_what_called_die_with_parent():
+    code = "import backend.processes as p, time; p.die_with_parent(); print('up', flush=True); time.sleep(600)"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", f"import subprocess, sys; subprocess.run([sys.executable, '-c', {code!r}])"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert parent.stdout.readline() == "up\n"
+    (child,) = _children(parent.pid)
+    name = identity(child)
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    eventually(lambda: not is_alive(name))
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def _command(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()

@@ -1,0 +1,75 @@
+from pathlib import Path
+
+import pytest
+
+from backend.errors import SettingsError
+from backend.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """The default data folder is made in the working directory."""
+    monkeypatch.chdir(tmp_path)
+
+
+def test_an_empty_environment_is_enough(tmp_path):
+    settings = Settings.from_environ({})
+    assert settings.data_dir == tmp_path / "premask-data"
+    assert (settings.host, settings.port, settings.label_studio_url) == ("127.0.0.1", 9090, None)
+
+
+def test_values_come_from_the_given_environment_only(tmp_path, monkeypatch):
+    monkeypatch.setenv("PREMASK_PORT", "1234")
+    settings = Settings.from_environ(
+        {
+            "PREMASK_DATA_DIR": str(tmp_path),
+            "LABEL_STUDIO_URL": "http://ls:8080/sub/",
+            "LABEL_STUDIO_API_KEY": "s3cret",
+            "PREMASK_STARTER": "none",
+            "PREMASK_IMAGE_HOSTS": "Images.example, 10.0.0.5:8000",
+        }
+    )
+    assert settings.port == 9090
+    assert settings.label_studio_url == "http://ls:8080/sub"
+    assert settings.starter is None
+    assert settings.image_hosts == ("images.example", "10.0.0.5:8000")
+
+
+def test_the_key_shows_in_no_text(tmp_path):
+    environ = {"PREMASK_DATA_DIR": str(tmp_path), "LABEL_STUDIO_URL": "http://ls", "LABEL_STUDIO_API_KEY": "s3cret"}
+    assert "s3cret" not in repr(Settings.from_environ(environ))
+    with pytest.raises(SettingsError) as error:
+        Settings.from_environ(environ | {"LABEL_STUDIO_URL": "", "PREMASK_PORT": "no"})
+    assert "s3cret" not in str(error.value)
+
+
+def test_every_problem_is_reported_at_once_with_what_was_seen_and_expected():
+    with pytest.raises(SettingsError) as error:
+        Settings.from_environ(
+            {
+                "PREMASK_PORT": "eighty",
+                "PREMASK_DEVICE": "tpu",
+                "PREMASK_STARTER": "/nowhere",
+                "PREMASK_DATA_DIR": "/proc/premask",
+                "LABEL_STUDIO_URL": "ls:8080",
+                "LABEL_STUDIO_API_KEY": "",
+            }
+        )
+    lines = str(error.value).splitlines()
+    assert lines[0] == "cannot start: 5 settings cannot be used"
+    report = "\n".join(lines)
+    assert "PREMASK_PORT=eighty" in report
+    assert "expected a port from 1 to 65535" in report
+    assert "LABEL_STUDIO_URL=ls:8080: it must begin with http:// or https://" in report
+    assert "chown" in report
+
+
+def test_a_key_without_an_address_is_refused_because_it_goes_nowhere_else():
+    with pytest.raises(SettingsError, match="LABEL_STUDIO_API_KEY is set without LABEL_STUDIO_URL"):
+        Settings.from_environ({"LABEL_STUDIO_API_KEY": "k", "PREMASK_PORT": "0"})
+
+
+def test_a_folder_that_is_a_file_is_no_data_folder(tmp_path: Path):
+    (tmp_path / "file").touch()
+    with pytest.raises(SettingsError, match="PREMASK_DATA_DIR"):
+        Settings.from_environ({"PREMASK_DATA_DIR": str(tmp_path / "file")})
