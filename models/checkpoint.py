@@ -84,6 +84,7 @@ def save_weights(directory: Path, card: Card, networks: Mapping[str, nn.Module])
             for key, value in network.state_dict().items()
         }
         save_file(tensors, partial / f"{name}.safetensors")
+        (partial / f"{name}.safetensors").chmod(0o644)  # safetensors writes for its owner alone; servers run as others
         card.weights[f"{name}.safetensors"] = _sha256(partial / f"{name}.safetensors")
     (partial / CARD).write_text(json.dumps(asdict(card), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     partial.rename(directory)

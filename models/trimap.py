@@ -57,13 +57,11 @@ def coarse_mask(cam: NDArray[np.float32], threshold: float, config: TrimapConfig
         if area < config.speck * SIZE * SIZE:
             continue
         part = np.pad((labels[y : y + h, x : x + w] == i).astype(np.uint8), 1)
-        radius = config.smoothing * float(cv2.distanceTransform(part, cv2.DIST_L2, cv2.DIST_MASK_PRECISE).max())
+        radius = config.smoothing * float(_distance(part).max())
         if radius >= 1:
             margin = int(radius) + 1  # room for the closing to work across the box's edge
             part = np.pad(part, margin)
-            kernel = _disc(radius)
-            part = cv2.morphologyEx(part, cv2.MORPH_OPEN, kernel)
-            part = cv2.morphologyEx(part, cv2.MORPH_CLOSE, kernel)
+            part = _eroded(_dilated(_dilated(_eroded(part, radius), radius), radius), radius)
             part = part[margin:-margin, margin:-margin]
         smoothed[y : y + h, x : x + w] |= part[1:-1, 1:-1]
     return smoothed
@@ -83,25 +81,47 @@ def trimap_from_mask(mask: NDArray[np.uint8], config: TrimapConfig) -> NDArray[n
         some foreground.
     """
     trimap = np.full(mask.shape, BACKGROUND, dtype=np.uint8)
-    count, labels = cv2.connectedComponents(mask, connectivity=8)
-    if count == 1:
+    x, y, w, h = cv2.boundingRect(mask)
+    if not w:
         return trimap
+    # Only the objects' surroundings are worked on; the band cannot reach further.
+    reach = int(config.band_max) + 2
+    rows = slice(max(y - reach, 0), y + h + reach)
+    columns = slice(max(x - reach, 0), x + w + reach)
+    near = np.ascontiguousarray(mask[rows, columns])
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(near, connectivity=8)
     # The frame's border is no edge of the object: what touches it is not eroded from there.
-    inside = np.asarray(cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE), dtype=np.float32)
+    inside = _distance(near)
     outside, nearest = cv2.distanceTransformWithLabels(
-        1 - mask, cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
+        1 - near, cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
     )
     radius = np.zeros(count, dtype=np.float32)
-    np.maximum.at(radius, np.asarray(labels, dtype=np.intp).ravel(), inside.ravel())
+    for i, (left, top, width, height, _) in enumerate(stats[1:].tolist(), start=1):
+        box = slice(top, top + height), slice(left, left + width)
+        radius[i] = inside[box][labels[box] == i].max()
     band = np.clip(config.band * radius, config.band_min, config.band_max)
     eroded = np.minimum(band, config.core * radius)
-    object_of = np.zeros(int(nearest.max()) + 1, dtype=np.int32)  # zero pixel's label -> the object it belongs to
-    object_of[nearest[mask > 0]] = labels[mask > 0]
-    trimap[outside <= band[object_of[nearest]]] = UNKNOWN
-    trimap[(mask > 0) & (inside > eroded[labels])] = FOREGROUND
+    object_of = np.zeros(int(nearest.max()) + 1, dtype=np.int32)  # label of an object's pixel -> the object
+    object_of[nearest[near > 0]] = labels[near > 0]
+    part = trimap[rows, columns]
+    part[outside <= band[object_of][nearest]] = UNKNOWN
+    part[(near > 0) & (inside > eroded[labels])] = FOREGROUND
     return trimap
 
 
-def _disc(radius: float) -> NDArray[np.uint8]:
-    side = 2 * int(radius) + 1
-    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)), dtype=np.uint8)
+# Morphology by Euclidean discs, read off distance transforms: the cost does not grow with the radius.
+
+
+def _distance(mask: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """How far each pixel of the mask is from the nearest outside it, in pixels."""
+    return np.asarray(cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE), dtype=np.float32)
+
+
+def _eroded(mask: NDArray[np.uint8], radius: float) -> NDArray[np.uint8]:
+    return (_distance(mask) > radius).astype(np.uint8)
+
+
+def _dilated(mask: NDArray[np.uint8], radius: float) -> NDArray[np.uint8]:
+    if not mask.any():
+        return mask
+    return (_distance(1 - mask) <= radius).astype(np.uint8)

