@@ -15,3 +15,8 @@ def oct_data() -> Path:
     if not (folder / "classes.txt").exists():
         pytest.skip(f"needs the data folder {folder}; set PREMASK_OCT_DATA to where it is")
     return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests with real servers come last: the quick ones fail first, and no server idles beside them."""
+    items.sort(key=lambda item: item.get_closest_marker("end_to_end") is not None)

@@ -1,0 +1,100 @@
+"""What an annotator sees: the labelling editor in a browser, on a task that was predicted."""
+
+import io
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from playwright.sync_api import Page, sync_playwright
+
+from tests.end_to_end.frames import FRAMES
+from tests.end_to_end.stack import Project, Stack
+
+pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(900)]
+
+# Without these the browser looks for hosts on the internet, or for a sandbox that containers do not grant.
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+# Natural pixels -> pixels of the page, for the displayed picture.
+PLACE = """() => {
+    const image = window.Htx.annotationStore.selected.objects[0];
+    const box = document.querySelector('.konvajs-content canvas').getBoundingClientRect();
+    return {left: box.left, top: box.top, width: image.stageWidth, height: image.stageHeight,
+            scale: image.zoomScale ?? 1, x: image.zoomingPositionX ?? 0, y: image.zoomingPositionY ?? 0};
+}"""
+REGIONS = """() => (window.Htx?.annotationStore?.selected?.regions ?? []).filter(r => r.type === 'brushregion').map(
+    r => ({label: r.labelName, hidden: r.hidden}))"""
+
+
+@pytest.fixture
+def page(stack: Stack, tmp_path: Path) -> Iterator[Page]:
+    """A page of a headless Chromium that is logged in by the form."""
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        reason = "needs a Chromium browser; on Debian: apt install chromium"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1500, "height": 1000})
+        page.set_default_timeout(60_000)
+        page.goto(f"{stack.label_studio.url}/user/login/")
+        page.fill("input[name=email]", stack.login.email)
+        page.fill("input[name=password]", stack.login.password)
+        page.click("button[type=submit]")
+        page.wait_for_url(lambda url: "/user/login" not in url)
+        yield page
+        browser.close()
+
+
+def test_the_editor_draws_the_masks_over_the_tissue(stack: Stack, project: Project, page: Page, tmp_path: Path) -> None:
+    """With the masks shown, pixels inside the true lumen differ in colour from those with the masks hidden."""
+    frame = max(FRAMES, key=lambda one: len(one.masks))
+    task = next(task for task, one in project.frames.items() if one is frame)
+    page.goto(f"{stack.label_studio.url}/projects/{project.id}/data?task={task}")
+    page.wait_for_function(f"({REGIONS})().length > 0")
+    labels = {region["label"] for region in page.evaluate(REGIONS)}
+    assert "Lumen" in labels
+    assert labels <= {"Lumen", "Fibrous cap", "Lipid core", "Vasa vasorum"}
+
+    page.wait_for_timeout(2000)  # the canvas is painted after the store is filled
+    shown = screenshot(page, tmp_path / "shown.png")
+    page.evaluate(
+        "() => window.Htx.annotationStore.selected.regions.forEach(r => { if (!r.hidden) r.toggleHidden(); })"
+    )
+    page.wait_for_timeout(1000)
+    hidden = screenshot(page, tmp_path / "hidden.png")
+
+    changed = np.abs(shown.astype(int) - hidden).max(axis=2) > 20  # (H, W): pixels of the page that masks colour
+    lumen = on_page(frame.masks["Lumen"], page.evaluate(PLACE), changed.shape)
+    assert changed[lumen].mean() > 0.7
+    outside = ~on_page(np.logical_or.reduce(list(frame.masks.values())), page.evaluate(PLACE), changed.shape)
+    picture = on_page(np.ones_like(frame.masks["Lumen"]), page.evaluate(PLACE), changed.shape)
+    assert changed[outside & picture].mean() < 0.3
+
+
+def screenshot(page: Page, path: Path) -> NDArray[np.uint8]:
+    """The page as an RGB picture, kept at `path`."""
+    return np.asarray(Image.open(io.BytesIO(page.screenshot(path=path))).convert("RGB"))
+
+
+def on_page(mask: NDArray[np.bool_], place: dict[str, Any], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """A mask of the picture, shape (H, W), as the pixels of the page that it covers."""
+    width, height = round(place["width"] * place["scale"]), round(place["height"] * place["scale"])
+    resized = np.asarray(Image.fromarray(mask).resize((width, height)))
+    left, top = round(place["left"] + place["x"]), round(place["top"] + place["y"])
+    page = np.zeros(shape, bool)
+    page[top : top + height, left : left + width] = resized[: shape[0] - top, : shape[1] - left]
+    return page
