@@ -42,6 +42,7 @@ class TrainingProcess:
     def __init__(self, command: Sequence[str], folder: Path, limit_seconds: float) -> None:
         self._limit = limit_seconds
         self._overdue = False
+        self._reaping = threading.Lock()  # no signal goes to a number that has just been given back
         self._tail: deque[str] = deque(maxlen=5)
         try:
             self._process = subprocess.Popen(
@@ -74,12 +75,13 @@ class TrainingProcess:
             timer.cancel()
 
     def wait(self) -> str | None:
-        """How it failed, in words; None if it ended well."""
-        pid = self._process.pid
+        """How it failed, in words; None if it ended well. For the thread that reads `lines`."""
         if self._process.returncode is None:
             # Look, but do not reap yet: as long as its number is not free, the group is surely its own.
-            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-        self.kill()  # what it started and left behind
+            os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
+            with self._reaping:
+                self._signal()  # what it started and left behind
+                self._process.wait()
         if self._overdue:
             return f"killed because it took longer than {self._limit / 60:.0f} minutes"
         if self._process.returncode == 0:
@@ -89,11 +91,14 @@ class TrainingProcess:
         return describe_exit(self._process.returncode) + said
 
     def kill(self) -> None:
-        """End it and everything it started; harmless when it has ended."""
-        if self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+        """Make it and everything it started end, from any thread; harmless when it has. `wait` alone reaps it."""
+        with self._reaping:
+            if self._process.returncode is None:
+                self._signal()
+
+    def _signal(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def _expire(self) -> None:
         self._overdue = True

@@ -223,6 +223,7 @@ class Trainer:
             failure = process.wait()
         finally:
             process.kill()
+            process.wait()
             self._processes.pop(job.id, None)
             self._store.update(job.id, process=None)
         if self._stopping:
