@@ -1,8 +1,9 @@
 """A pipeline's figures on labelled images."""
 
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,15 +13,87 @@ from models.pipeline import Pipeline, describe
 from models.training.data_folder import Sample
 
 
+class Agreement(NamedTuple):
+    """A class's mask against the truth; each in [0, 1], 0 where it was not predicted."""
+
+    iou: float
+    dice: float
+    boundary_f: float
+    coarse_iou: float
+
+
+class Decision(NamedTuple):
+    """Whether a class was drawn, and whether it is truly there."""
+
+    predicted: bool
+    present: bool
+
+
+@dataclass(frozen=True)
+class FrameFigures:
+    """One image, measured.
+
+    Attributes:
+        name: the sample's.
+        seconds: the pipeline took.
+        agreements: of the classes that are drawn on the image in truth.
+        decisions: of the classes whose presence is known.
+    """
+
+    name: str
+    seconds: float
+    agreements: Mapping[str, Agreement]
+    decisions: Mapping[str, Decision]
+
+
 def evaluate(
     pipeline: Pipeline, samples: Sequence[Sample], *, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> dict[str, Any]:
-    """Measure a pipeline.
+    """Measure a pipeline on labelled images and sum up; see `measure` and `summarise`.
+
+    Raises:
+        DataError: there are no samples.
+    """
+    if not samples:
+        raise DataError("there is nothing to evaluate on: the split is empty")
+    return summarise(measure(pipeline, samples, progress=progress), pipeline)
+
+
+def measure(
+    pipeline: Pipeline, samples: Sequence[Sample], *, progress: Callable[[int, int], None] = lambda done, total: None
+) -> list[FrameFigures]:
+    """Predict every sample and compare: masks where it has them, presence wherever it is known.
 
     Args:
         pipeline: what to measure.
-        samples: labelled images; masks are compared where the sample has them, presence wherever it is known.
+        samples: labelled images.
         progress: told (done, total) after each image.
+    """
+    frames = []
+    for index, sample in enumerate(samples):
+        image = sample.read_image()
+        start = time.perf_counter()
+        steps = {step.label: step for step in pipeline.steps([image])[0]}
+        seconds = time.perf_counter() - start
+        agreements = {}
+        for label in pipeline.classes:
+            if label in sample.masks:
+                step, truth = steps[label], sample.read_mask(label, (image.shape[0], image.shape[1]))
+                agreements[label] = Agreement(
+                    iou(step.mask, truth), dice(step.mask, truth), boundary_f(step.mask, truth), iou(step.coarse, truth)
+                )
+        decisions = {
+            label: Decision(bool(steps[label].mask.any()), present)
+            for label, present in sample.presence.items()
+            if label in steps
+        }
+        frames.append(FrameFigures(sample.name, seconds, agreements, decisions))
+        progress(index + 1, len(samples))
+    return frames
+
+
+def summarise(frames: Sequence[FrameFigures], pipeline: Pipeline) -> dict[str, Any]:
+    """The figures of `premask evaluate`.
 
     Returns:
         {"classes": {CLASS: {...}}, "mean_iou", "seconds_per_frame", "frames", "model", "refiner", "cam"}. Per class:
@@ -28,60 +101,31 @@ def evaluate(
         trimap and refiner), means over those frames, a mask that was not predicted counting 0; `accuracy`, `precision`
         and `recall` of the presence decision over all frames. A figure without any frame to rest on is None.
         `mean_iou` is the mean of the classes' `iou`.
-
-    Raises:
-        DataError: there are no samples.
     """
-    if not samples:
-        raise DataError("there is nothing to evaluate on: the split is empty")
-    known = [label for label in pipeline.classes]
-    overlaps: dict[str, list[tuple[float, float, float, float]]] = {label: [] for label in known}
-    decisions: dict[str, list[tuple[bool, bool]]] = {label: [] for label in known}
-    seconds = 0.0
-    for index, sample in enumerate(samples):
-        image = sample.read_image()
-        start = time.perf_counter()
-        steps = {step.label: step for step in pipeline.steps([image])[0]}
-        if index or len(samples) == 1:  # the first call warms the caches up
-            seconds += time.perf_counter() - start
-        for label in known:
-            step = steps[label]
-            if label in sample.presence:
-                decisions[label].append((bool(step.mask.any()), sample.presence[label]))
-            if label in sample.masks:
-                truth = sample.read_mask(label, (image.shape[0], image.shape[1]))
-                overlaps[label].append(
-                    (
-                        iou(step.mask, truth),
-                        dice(step.mask, truth),
-                        boundary_f(step.mask, truth),
-                        iou(step.coarse, truth),
-                    )
-                )
-        progress(index + 1, len(samples))
-    classes = {label: _class_figures(overlaps[label], decisions[label]) for label in known}
+    classes = {
+        label: _class_figures(
+            [frame.agreements[label] for frame in frames if label in frame.agreements],
+            [frame.decisions[label] for frame in frames if label in frame.decisions],
+        )
+        for label in pipeline.classes
+    }
     means = [figures["iou"] for figures in classes.values() if figures["iou"] is not None]
+    timed = frames[1:] or frames  # the first call warms the caches up
     return {
         "classes": classes,
         "mean_iou": float(np.mean(means)) if means else None,
-        "seconds_per_frame": seconds / max(len(samples) - 1, 1),
-        "frames": len(samples),
+        "seconds_per_frame": float(np.mean([frame.seconds for frame in timed])),
+        "frames": len(frames),
     } | describe(pipeline)
 
 
-def _class_figures(
-    overlaps: list[tuple[float, float, float, float]], decisions: list[tuple[bool, bool]]
-) -> dict[str, float | int | None]:
-    columns = zip(*overlaps, strict=True) if overlaps else [None] * 4
-    means = [float(np.mean(column)) if column else None for column in columns]
-    predicted = np.array([p for p, _ in decisions], dtype=bool)
-    present = np.array([t for _, t in decisions], dtype=bool)
+def _class_figures(agreements: Sequence[Agreement], decisions: Sequence[Decision]) -> dict[str, float | int | None]:
+    means = [float(mean) for mean in np.mean(agreements, axis=0)] if agreements else [None] * 4
+    predicted = np.array([decision.predicted for decision in decisions], dtype=bool)
+    present = np.array([decision.present for decision in decisions], dtype=bool)
     return {
-        "frames": len(overlaps) or int(present.sum()),
-        "iou": means[0],
-        "dice": means[1],
-        "boundary_f": means[2],
-        "coarse_iou": means[3],
+        "frames": len(agreements) or int(present.sum()),
+        **dict(zip(Agreement._fields, means, strict=True)),
         "precision": float(present[predicted].mean()) if predicted.any() else None,
         "recall": float(predicted[present].mean()) if present.any() else None,
         "accuracy": float((predicted == present).mean()) if decisions else None,

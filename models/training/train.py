@@ -14,7 +14,7 @@ import torch
 from models.checkpoint import Card
 from models.classifier import Classifier, ClassifierConfig
 from models.errors import DataError
-from models.evaluation.evaluate import evaluate
+from models.evaluation.evaluate import FrameFigures, evaluate, measure, summarise
 from models.fba_net import FBANet, FBANetConfig
 from models.pipeline import Pipeline, PipelineConfig, load_pipeline, save_pipeline
 from models.training.classifier_loop import ClassifierRecipe, train_classifier
@@ -22,6 +22,7 @@ from models.training.data_folder import DataFolder, Sample, open_data_folder
 from models.training.frames import folder_frames
 from models.training.presets import PRESETS, Preset
 from models.training.pretrained import load_pretrained, resolve_backbone
+from models.training.promotion import verdict
 from models.training.refiner_loop import RefinerRecipe, train_refiner
 from models.training.schedule import Progress, Report
 
@@ -46,8 +47,7 @@ class TrainingSpec:
         minutes: limit on the whole run, or None.
         seed: of all randomness.
         device: "cpu" or "cuda".
-        tolerance: `promote` is true if mean IoU falls by no more than this against the parent's; wider below 20
-            held-out images.
+        tolerance: by how much a promoted model's mean IoU may fall against the parent's; see `promotion.verdict`.
         skip_bad: leave out inconsistent files instead of failing.
     """
 
@@ -134,11 +134,12 @@ def train(spec: TrainingSpec, report: Report) -> TrainingResult:
         pipeline, frames, refiner_recipe, report=report, seed=spec.seed,
         seconds=seconds and seconds * REFINER_TIME,
     )  # fmt: skip
-    pipeline, metrics = _better_refiner(pipeline, trained, held_out, report)
-    parent_metrics = None
+    pipeline, frames_new = _better_refiner(pipeline, trained, held_out, report)
+    metrics, parent_metrics, frames_before = summarise(frames_new, pipeline), None, None
     if parent and parent.classes == folder.classes:
-        parent_metrics = evaluate(parent, held_out, progress=_evaluating(report, "the model trained from"))
-    promote, reason = _verdict(metrics, parent_metrics, spec.tolerance)
+        frames_before = measure(parent, held_out, progress=_evaluating(report, "the model trained from"))
+        parent_metrics = summarise(frames_before, parent)
+    promote, reason = verdict(frames_new, frames_before, spec.tolerance)
     report(Progress("saving", 0, 1, str(spec.out)))
     card = Card(
         name=spec.name,
@@ -202,31 +203,19 @@ def _inherit(classifier: Classifier, parent: Classifier) -> None:
 
 def _better_refiner(
     pipeline: Pipeline, trained: FBANet, held_out: Sequence[Sample], report: Report
-) -> tuple[Pipeline, dict[str, Any]]:
+) -> tuple[Pipeline, list[FrameFigures]]:
     """Keep the new refiner unless the one it began from does better on the held-out frames."""
     candidates = []
     for refiner, which in ((trained, "the new refiner"), (pipeline.refiner, "the refiner it began from")):
         candidate = Pipeline(
             pipeline.classifier, refiner, pipeline.config, name=pipeline.name, device=str(pipeline.device)
         )
-        candidates.append((candidate, evaluate(candidate, held_out, progress=_evaluating(report, which))))
-    return max(candidates, key=lambda pair: pair[1]["mean_iou"] or 0.0)
+        candidates.append((candidate, measure(candidate, held_out, progress=_evaluating(report, which))))
+    return max(candidates, key=lambda pair: summarise(pair[1], pair[0])["mean_iou"] or 0.0)
 
 
 def _evaluating(report: Report, which: str) -> Any:
     return lambda done, total: report(Progress("evaluating", done, total, which))
-
-
-def _verdict(metrics: dict[str, Any], before: dict[str, Any] | None, tolerance: float) -> tuple[bool, str]:
-    if before is None:
-        return True, "there is no earlier model of these classes to compare with"
-    if metrics["mean_iou"] is None or before["mean_iou"] is None:
-        old, new, what = mean_accuracy(before), mean_accuracy(metrics), "presence accuracy"
-    else:
-        old, new, what = before["mean_iou"], metrics["mean_iou"], "mean IoU"
-    # The fewer images, the more of a difference is chance: from 20 on the tolerance holds as given, at 1 it is 4.5 x.
-    allowed = tolerance * max(1.0, math.sqrt(20 / metrics["frames"]))
-    return new >= old - allowed, f"{what} on {metrics['frames']} held-out images {new:.3f}, before {old:.3f}"
 
 
 def _check_trainable(folder: DataFolder, train_samples: Sequence[Sample]) -> None:

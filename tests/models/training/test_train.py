@@ -15,7 +15,7 @@ from models.errors import CheckpointError
 from models.pipeline import load_pipeline
 from models.training.__main__ import main
 from models.training.pretrained import LIGHT, load_pretrained, resolve_backbone
-from models.training.train import TrainingSpec, _inherit, _verdict
+from models.training.train import TrainingSpec, _inherit
 
 
 def write_squares(root, count=6):
@@ -122,21 +122,3 @@ def test_unreachable_weights_say_what_can_be_done(monkeypatch):
 def test_a_spec_is_checked_before_anything_is_read(tmp_path):
     with pytest.raises(ValueError, match="epochs must be at least 1"):
         TrainingSpec(tmp_path, tmp_path / "out", "x", epochs=0)
-
-
-def figures(mean_iou, frames):
-    return {"mean_iou": mean_iou, "frames": frames, "classes": {}}
-
-
-@pytest.mark.parametrize(
-    ("new", "frames", "promoted"),
-    [(0.80, 30, True), (0.795, 30, True), (0.78, 30, False), (0.77, 1, True), (0.7, 1, False)],
-)
-def test_a_model_is_promoted_unless_it_is_worse_than_chance_explains(new, frames, promoted):
-    promote, reason = _verdict(figures(new, frames), figures(0.8, frames), tolerance=0.01)
-    assert promote is promoted
-    assert f"on {frames} held-out images" in reason
-
-
-def test_a_first_model_is_promoted():
-    assert _verdict(figures(0.1, 5), None, tolerance=0.01)[0]
