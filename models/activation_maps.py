@@ -18,29 +18,66 @@ from models.classifier import ClassifierOutput
 DEFAULT_METHOD = "HiResCAM"
 
 
-def grad_cam(features: Tensor, weights: Tensor) -> Tensor:
-    """Selvaraju et al. 2017, eq. 1-2: channels weighted by their mean gradient."""
-    return torch.einsum("bkhw,ck->bchw", features, weights)
+EPSILON = 1e-6
 
 
-def hires_cam(features: Tensor, weights: Tensor) -> Tensor:
-    """Draelos and Carin 2020, eq. 4: gradient times activation, cell by cell.
+def evidence(features: Tensor, weights: Tensor) -> Tensor:
+    """Channels weighted by the gradient: three of the methods are one and the same at the last convolution.
 
-    At the last convolution this is the class's evidence itself, in logits, and equals `grad_cam`.
+    Grad-CAM (Selvaraju et al. 2017, eq. 1-2) weights a channel by its mean gradient, HiResCAM (Draelos and Carin 2020,
+    eq. 4) each cell by its own, XGrad-CAM (Fu et al. 2020, eq. 8) by the gradient's mean weighted with the activation.
+    Where the gradient is the same in every cell all three are the class's evidence itself, in logits.
     """
     return torch.einsum("bkhw,ck->bchw", features, weights)
 
 
-def grad_cam_elementwise(features: Tensor, weights: Tensor) -> Tensor:
-    """HiResCAM with each channel's product clipped at 0 before the sum (Pillai and Pirsiavash 2021)."""
-    return torch.einsum("bkhw,ck->bchw", features.clamp(min=0), weights.clamp(min=0)) + torch.einsum(
-        "bkhw,ck->bchw", features.clamp(max=0), weights.clamp(max=0)
-    )
+def positive_evidence(features: Tensor, weights: Tensor) -> Tensor:
+    """Products of gradient and activation, clipped at 0 before they are summed.
 
-
-def layer_cam(features: Tensor, weights: Tensor) -> Tensor:
-    """Jiang et al. 2021, eq. 6: activation weighted by the positive gradient, cell by cell."""
+    LayerCAM (Jiang et al. 2021, eq. 6) clips the gradient, GradCAMElementWise (Pillai and Pirsiavash 2021) the product:
+    the same here, since features are not negative.
+    """
     return torch.einsum("bkhw,ck->bchw", features, weights.clamp(min=0))
+
+
+def grad_cam_plus_plus(features: Tensor, weights: Tensor) -> Tensor:
+    """Chattopadhyay et al. 2018, eq. 19: channels weighted by alpha = g^2 / (2 g^2 + g^3 sum(A))."""
+    total = features.sum(dim=(2, 3))[:, None]  # (B, 1, K)
+    alpha = weights**2 / (2 * weights**2 + total * weights**3 + EPSILON)  # (B, C, K)
+    cells = features.shape[2] * features.shape[3]
+    return torch.einsum("bkhw,bck->bchw", features, weights.clamp(min=0) * alpha * cells)
+
+
+def eigen_cam(features: Tensor, weights: Tensor) -> Tensor:
+    """Muhammad and Yeasin 2020: the features' first principal component, the same for every class.
+
+    A component has no sign of its own; here it is the one that agrees with the class's evidence.
+    """
+    projected = first_component(features)[:, None]  # (B, 1, h, w)
+    return _signed(projected.expand(-1, len(weights), -1, -1), evidence(features, weights))
+
+
+def eigen_grad_cam(features: Tensor, weights: Tensor) -> Tensor:
+    """First principal component of gradient times activation, per class; its sign as in `eigen_cam`."""
+    maps = [first_component(features * row[:, None, None]) for row in weights]
+    return _signed(torch.stack(maps, dim=1), evidence(features, weights))
+
+
+def first_component(features: Tensor) -> Tensor:
+    """Projection of each cell's channels on their first principal component: (B, K, h, w) -> (B, h, w)."""
+    cells = features.flatten(2).float()  # (B, K, hw)
+    centred = cells - cells.mean(dim=2, keepdim=True)
+    # The K x K covariance has the same leading direction as the data and is far smaller.
+    _, vectors = torch.linalg.eigh(centred @ centred.transpose(1, 2))
+    projected = torch.einsum("bkn,bk->bn", centred, vectors[:, :, -1])
+    return projected.view(len(features), *features.shape[2:])
+
+
+def _signed(maps: Tensor, like: Tensor) -> Tensor:
+    """Turn each map of shape (B, C, h, w) so that it correlates with `like`."""
+    like = like - like.mean(dim=(2, 3), keepdim=True)
+    agreement = (maps * like).sum(dim=(2, 3), keepdim=True)
+    return torch.where(agreement < 0, -maps, maps)
 
 
 @dataclass(frozen=True)
@@ -61,10 +98,14 @@ class Method:
 METHODS = {
     method.name: method
     for method in (
-        Method("HiResCAM", hires_cam, in_logits=True),
-        Method("LayerCAM", layer_cam),
-        Method("GradCAM", grad_cam, in_logits=True),
-        Method("GradCAMElementWise", grad_cam_elementwise),
+        Method("HiResCAM", evidence, in_logits=True),
+        Method("LayerCAM", positive_evidence),
+        Method("GradCAM", evidence, in_logits=True),
+        Method("GradCAMElementWise", positive_evidence),
+        Method("GradCAMPlusPlus", grad_cam_plus_plus),
+        Method("XGradCAM", evidence, in_logits=True),
+        Method("EigenCAM", eigen_cam),
+        Method("EigenGradCAM", eigen_grad_cam),
     )
 }
 

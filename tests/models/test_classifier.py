@@ -55,6 +55,12 @@ def test_the_package_carries_weights_for_the_light_backbone():
     assert packaged_backbone("resnet50") is None
 
 
+def unit(raw):
+    """As the reference rescales."""
+    raw = raw - raw.amin()
+    return raw / (1e-7 + raw.amax())
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_maps_equal_those_of_pytorch_grad_cam(classifier, images, method):
     """The reference explains the same score (evidence summed over the frame) at the same layer, map by map."""
@@ -73,17 +79,20 @@ def test_maps_equal_those_of_pytorch_grad_cam(classifier, images, method):
 
     with torch.no_grad():
         output = classifier(images)
-    ours = METHODS[method].raw(output.features, classifier.head.weight[:, :, 0, 0].detach()).clamp(min=0)
-    network = Explained()
+    ours = METHODS[method].raw(output.features, classifier.head.weight[:, :, 0, 0].detach())
+    network, compared = Explained(), 0
     for index in range(3):
         target = [lambda scores, index=index: scores[index]] * 2
         with getattr(pytorch_grad_cam, method)(network, [network.layer]) as cam:
             theirs = torch.from_numpy(cam(output.features.clone().requires_grad_(), target))
         # The reference resizes nothing here (the input is the layer) and rescales every map to [0, 1].
         for a, b in zip(ours[:, index], theirs, strict=True):
-            a = a - a.amin()
-            a = a / (1e-7 + a.amax())
-            assert torch.allclose(a, b, atol=1e-3)
+            candidates = [unit(a.clamp(min=0))]
+            if method.startswith("Eigen"):  # the reference leaves a component's sign to chance
+                candidates.append(unit((-a).clamp(min=0)))
+            assert min(float((b - c).norm()) for c in candidates) <= 1e-3 * float(b.norm())
+            compared += bool(b.any())
+    assert compared  # not only empty maps
 
 
 @pytest.mark.parametrize("method", METHODS)
