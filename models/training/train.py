@@ -17,6 +17,7 @@ from models.errors import DataError
 from models.evaluation.evaluate import FrameFigures, evaluate, measure, summarise
 from models.fba_net import FBANet, FBANetConfig
 from models.pipeline import Pipeline, PipelineConfig, load_pipeline, save_pipeline
+from models.training.calibration import calibrate_presence
 from models.training.classifier_loop import ClassifierRecipe, train_classifier
 from models.training.data_folder import DataFolder, Sample, open_data_folder
 from models.training.frames import folder_frames
@@ -128,6 +129,7 @@ def train(spec: TrainingSpec, report: Report) -> TrainingResult:
         device=torch.device(spec.device), seconds=seconds and seconds * CLASSIFIER_TIME,
     )  # fmt: skip
     pipeline = Pipeline(classifier, pipeline.refiner, pipeline.config, name=spec.name, device=spec.device)
+    calibrate_presence(pipeline, train_samples)
     refiner_steps = max(round(steps * preset.refiner_share), 1)
     refiner_recipe = RefinerRecipe(refiner_steps, rate=rate, views=min(200, 2 * len(train_samples) + 20))
     trained = train_refiner(
