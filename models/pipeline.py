@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from models.activation_maps import DEFAULT_METHOD, METHODS, activation_maps
 from models.checkpoint import Card, load_weights, read_card, save_weights
 from models.classifier import Classifier, ClassifierConfig
-from models.errors import CheckpointError
+from models.errors import CheckpointError, ModelError
 from models.fba_net import FBANet, FBANetConfig
 from models.refiner import Subject, centre_map, refine
 from models.segment import Prediction, Segment
@@ -185,6 +185,12 @@ def check_image(image: Image) -> None:
         raise ValueError(f"image must have shape (H, W, 3) and dtype uint8, got {image.shape} {image.dtype}")
 
 
+def check_device(device: str) -> None:
+    """Raises ModelError unless torch can compute on `device`."""
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise ModelError(f"there is no usable GPU for device {device!r} (torch {torch.__version__}); use cpu")
+
+
 def fit_square(image: Image, size: int) -> tuple[Image, int, int]:
     """Scale an image so that its longer side is `size`, and pad it on the right and below with black.
 
@@ -236,7 +242,9 @@ def load_pipeline(directory: Path, device: str = "cpu") -> Pipeline:
 
     Raises:
         CheckpointError: the folder is incomplete, damaged, or its card describes something else.
+        ModelError: the device is not there.
     """
+    check_device(device)
     card = read_card(directory)
     try:
         classifier_config = dict(card.config["classifier"])

@@ -13,10 +13,10 @@ import torch
 
 from models.checkpoint import Card
 from models.classifier import Classifier, ClassifierConfig
-from models.errors import DataError
+from models.errors import CheckpointError, DataError
 from models.evaluation.evaluate import FrameFigures, evaluate, measure, summarise
 from models.fba_net import FBANet, FBANetConfig
-from models.pipeline import Pipeline, PipelineConfig, load_pipeline, save_pipeline
+from models.pipeline import Pipeline, PipelineConfig, check_device, load_pipeline, save_pipeline
 from models.training.calibration import calibrate_presence
 from models.training.classifier_loop import ClassifierRecipe, train_classifier
 from models.training.data_folder import DataFolder, Sample, open_data_folder
@@ -102,9 +102,13 @@ def train(spec: TrainingSpec, report: Report) -> TrainingResult:
     Raises:
         DataError: the data cannot be trained on.
         CheckpointError: the parent or pretrained weights cannot be loaded, or `out` exists.
+        ModelError: the device is not there.
     """
     start = time.monotonic()
     preset = PRESETS[spec.preset]
+    if spec.out.exists():  # better said now than when the training is done
+        raise CheckpointError(f"{spec.out} exists; a checkpoint is never overwritten, choose another name")
+    check_device(spec.device)
     folder = open_data_folder(spec.data, skip_bad=spec.skip_bad)
     train_samples, held_out = folder.train_and_held_out()
     _check_trainable(folder, train_samples)

@@ -68,6 +68,12 @@ def test_a_run_tells_its_stages_and_leaves_a_checkpoint(tmp_path):
         ({"data": ".", "preset": "slow"}, "no preset 'slow'"),
         ({"data": ".", "speed": 1}, r"unknown keys ['speed']"),
         ({"data": ".", "minutes": 0}, "minutes must be above 0"),
+        ({"data": ".", "out": "."}, "a checkpoint is never overwritten"),
+        pytest.param(
+            {"data": ".", "device": "cuda"},
+            "no usable GPU",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here"),
+        ),
     ],
 )
 def test_a_run_that_cannot_start_says_why(tmp_path, capsys, spec, complaint):
