@@ -1,7 +1,7 @@
 """Training the classifier: region labels where masks are known, frame labels elsewhere."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from models.classifier import STRIDE, Classifier
 from models.pipeline import autocast
 from models.training.augmentation import random_view
+from models.training.descent import Descent
 from models.training.frames import Frames, Mixture
 from models.training.losses import classifier_loss
-from models.training.schedule import AveragedWeights, Clock, Progress, Report
+from models.training.schedule import Clock, Report
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class ClassifierRecipe:
     view: int = 352
     rate: float = 1e-3
     backbone_rate: float = 0.3
-    checks: int = 8
+    checks: int = 4
 
 
 def train_classifier(
@@ -73,43 +74,23 @@ def train_classifier(
     _freeze_batch_statistics(network)
     inherited = [p for name, p in network.named_parameters() if name.startswith("backbone.")]
     new = [p for name, p in network.named_parameters() if not name.startswith("backbone.")]
-    groups = [
-        {"params": inherited, "lr": recipe.rate * recipe.backbone_rate, "base": recipe.rate * recipe.backbone_rate},
-        {"params": new, "lr": recipe.rate, "base": recipe.rate},
-    ]
-    optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
-    average = AveragedWeights(network)
+    groups = [{"params": inherited, "lr": recipe.rate * recipe.backbone_rate}, {"params": new, "lr": recipe.rate}]
     clock = Clock(recipe.steps, seconds)
+    descent = Descent(network, groups, stage="classifier", clip=2.0, clock=clock, report=report)
     next_check = 1 / recipe.checks
-    running = 0.0
-    with ThreadPoolExecutor(1) as pool:  # the next batch is drawn while this one is learned
-        pending = pool.submit(_draw_batch, frames, recipe, seed, 0)
-        while clock.progress < 1:
-            images, coverage, presence, masked = (tensor.to(device) for tensor in pending.result())
-            pending = pool.submit(_draw_batch, frames, recipe, seed, clock.step + 1)
-            for group in optimizer.param_groups:
-                group["lr"] = group["base"] * clock.rate()
-            with autocast(device):
-                output = network(images.permute(0, 3, 1, 2).float() / 255)
-                loss = classifier_loss(output, coverage, presence, masked)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(network.parameters(), 2.0)
-            optimizer.step()
-            average.update(network)
-            clock.step += 1
-            value = loss.item()
-            running = value if clock.step == 1 else 0.95 * running + 0.05 * value
-            left = f"about {clock.remaining():.0f} s left"
-            report(
-                Progress("classifier", round(clock.progress * 1000), 1000, left, {"step": clock.step, "loss": running})
-            )
-            if score and clock.progress >= next_check:
-                next_check += 1 / recipe.checks
-                held_out = score(average.network)
-                if held_out >= best_score:
-                    best, best_score = deepcopy(average.network), held_out
-    result = best if score else average.network
+    for batch in descent.batches(lambda step: _draw_batch(frames, recipe, seed, step)):
+        images, coverage, presence, masked = (tensor.to(device) for tensor in batch)
+        # On a CPU the backward pass of depthwise convolutions is slower in bfloat16 than in float32.
+        with autocast(device) if device.type == "cuda" else nullcontext():
+            output = network(images.permute(0, 3, 1, 2).float() / 255)
+            loss = classifier_loss(output, coverage, presence, masked)
+        descent.step(loss)
+        if score and clock.progress >= next_check:
+            next_check += 1 / recipe.checks
+            held_out = score(descent.average)
+            if held_out >= best_score:
+                best, best_score = deepcopy(descent.average), held_out
+    result = best if score else descent.average
     return result.eval()
 
 

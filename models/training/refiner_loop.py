@@ -1,7 +1,6 @@
 """Training FBANet: on trimaps that the real classifier makes, and on trimaps of random width around the truth."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass, replace
 
@@ -9,15 +8,15 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from models.fba_net import FBANet, network_input, unknown_band
 from models.pipeline import Pipeline, autocast
 from models.refiner import Box, Subject, centre_map, cut, object_boxes
 from models.training.augmentation import Frame, random_colours
+from models.training.descent import Descent
 from models.training.frames import Frames, Mixture
 from models.training.losses import refiner_loss
-from models.training.schedule import AveragedWeights, Clock, Progress, Report
+from models.training.schedule import Clock, Progress, Report
 from models.trimap import UNKNOWN, TrimapConfig, coarse_mask, trimap_from_mask
 
 CELLS = 128  # side of the maps kept for training, about the classifier's own
@@ -84,31 +83,14 @@ def train_refiner(
     network: FBANet = deepcopy(pipeline.refiner).train()
     if not examples:
         return network.eval()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.rate, weight_decay=0.01)
-    average = AveragedWeights(network)
-    running = 0.0
-    with ThreadPoolExecutor(1) as pool:
-        pending = pool.submit(_draw_batch, pipeline, examples, recipe, seed, 0)
-        while clock.progress < 1:
-            drawn, truth = pending.result()
-            pending = pool.submit(_draw_batch, pipeline, examples, recipe, seed, clock.step + 1)
-            inputs, target = torch.from_numpy(drawn).to(device), torch.from_numpy(truth).to(device)
-            for group in optimizer.param_groups:
-                group["lr"] = recipe.rate * clock.rate()
-            with autocast(device):
-                output = network(inputs.contiguous(memory_format=torch.channels_last))
-            loss = refiner_loss(output.raw.float(), output.boundary, target, unknown_band(inputs))
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            optimizer.step()
-            average.update(network)
-            clock.step += 1
-            value = loss.item()
-            running = value if clock.step == 1 else 0.95 * running + 0.05 * value
-            left = f"about {clock.remaining():.0f} s left"
-            report(Progress("refiner", round(clock.progress * 1000), 1000, left, {"step": clock.step, "loss": running}))
-    return average.network.eval()
+    groups = [{"params": network.parameters(), "lr": recipe.rate}]
+    descent = Descent(network, groups, stage="refiner", clip=1.0, clock=clock, report=report)
+    for drawn, truth in descent.batches(lambda step: _draw_batch(pipeline, examples, recipe, seed, step)):
+        inputs, target = torch.from_numpy(drawn).to(device), torch.from_numpy(truth).to(device)
+        with autocast(device):
+            output = network(inputs.contiguous(memory_format=torch.channels_last))
+        descent.step(refiner_loss(output.raw.float(), output.boundary, target, unknown_band(inputs)))
+    return descent.average.eval()
 
 
 def collect_examples(
