@@ -56,6 +56,7 @@ MAY_IMPORT = {
     "backend.supervisor": ("backend.errors", "backend.settings"),
     # The demo does what a user does, over HTTP.
     "backend.demo": (
+        "models.evaluation.metrics",
         "models.phantom",
         "backend.errors",
         "backend.jobs.store",

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from backend.demo.sample_project import SIZE
 from backend.label_studio.client import LabelStudio
+from backend.label_studio.controls.rle import decode_rle
+from models.evaluation import metrics
 from models.phantom import CLASSES, render_phantom
 
 CHUNK = 8  # tasks per request: the bar moves, and none comes near Label Studio's time-out
@@ -75,15 +77,11 @@ def newest_predictions(predictions: Iterable[dict[str, Any]]) -> dict[int, dict[
 
 def masks(result: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[np.bool_]]:
     """Brush regions as masks, one per label, shape (H, W): the union of the label's regions."""
-    # The SDK takes seconds to load, which must not delay the start of the servers.
-    from label_studio_sdk.converter.brush import decode_rle
-
     found: dict[str, NDArray[np.bool_]] = {}
     for region in result:
         if region["type"] != "brushlabels":
             continue
-        shape = (region["original_height"], region["original_width"], 4)
-        drawn = decode_rle(region["value"]["rle"]).reshape(shape)[:, :, 3] > 0  # only alpha counts
+        drawn = decode_rle(region["value"]["rle"], (region["original_height"], region["original_width"]))
         for label in region["value"]["brushlabels"]:
             found[label] = found[label] | drawn if label in found else drawn
     return found
@@ -93,7 +91,7 @@ def iou(drawn: NDArray[np.bool_] | None, truth: NDArray[np.bool_]) -> float:
     """Intersection over union of two masks of shape (H, W); 0 if nothing was drawn or the sizes differ."""
     if drawn is None or drawn.shape != truth.shape:
         return 0.0
-    return float((drawn & truth).sum() / max(1, (drawn | truth).sum()))
+    return metrics.iou(drawn, truth)
 
 
 def score(seeds: Mapping[int, int], newest: Mapping[int, Mapping[str, Any]]) -> Scores:
