@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 import cv2
 import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -187,14 +188,26 @@ def write_image(path: Path, picture: np.ndarray[tuple[int, ...], np.dtype[np.uin
 def print_metrics(metrics: dict[str, object]) -> None:
     """The figures of `evaluate` as a table."""
     table = Table(
-        title=f"{metrics['model']}, {metrics['frames']} images, {metrics['cam']}, refiner {metrics['refiner']}"
+        box=SIMPLE_HEAD,
+        title=f"{metrics['model']}, {metrics['frames']} images, {metrics['cam']}, refiner {metrics['refiner']}",
     )
-    columns = ("frames", "iou", "coarse_iou", "dice", "boundary_f", "precision", "recall", "accuracy")
-    for name in ("class", *columns):
-        table.add_column(name, justify="left" if name == "class" else "right")
+    # Short enough for a terminal of 80 columns.
+    columns = {
+        "frames": "n",
+        "iou": "IoU",
+        "coarse_iou": "map",
+        "dice": "Dice",
+        "boundary_f": "edge F",
+        "precision": "prec.",
+        "recall": "rec.",
+        "accuracy": "acc.",
+    }
+    table.add_column("class", no_wrap=True)
+    for name in columns.values():
+        table.add_column(name, justify="right", no_wrap=True)
     classes: dict[str, dict[str, float | None]] = metrics["classes"]  # type: ignore[assignment]
     for label, figures in classes.items():
-        cells = [str(figures["frames"]), *(figure(figures[column]) for column in columns[1:])]
+        cells = [str(figures["frames"]), *(figure(figures[column]) for column in list(columns)[1:])]
         table.add_row(label, *cells)
     Console().print(table)
     mean, seconds = metrics["mean_iou"], metrics["seconds_per_frame"]
