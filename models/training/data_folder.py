@@ -170,9 +170,12 @@ def open_data_folder(root: Path, *, skip_bad: bool = False) -> DataFolder:
     samples = {}
     for name, image in images.items():
         drawn = masks[name]
-        masked = has_masks and (bool(drawn) or name not in labels)
-        presence = {label: label in drawn for label in classes} if masked else {}
-        presence |= {label: value for label, value in labels.get(name, {}).items() if label not in drawn}
+        if name in labels:
+            presence = labels[name] | dict.fromkeys(drawn, True)
+            # A class that is known to be absent has a known mask: an empty one.
+            masked = all(label in drawn or presence.get(label) is False for label in classes)
+        else:
+            presence, masked = {label: label in drawn for label in classes if has_masks}, has_masks
         samples[name] = Sample(name, image, drawn, presence, masked)
     problems |= {name: reason for name, reason in _unreadable(samples)}
     if problems and not skip_bad:

@@ -39,6 +39,21 @@ def test_an_empty_cell_of_labels_csv_is_unknown(folder):
     assert not sample.has_masks
 
 
+def test_an_image_whose_classes_are_all_known_absent_has_known_masks(folder):
+    """A task that was accepted without regions teaches that nothing is anywhere on it."""
+    (folder / "labels.csv").write_text("name,scratch,dent\nf0,1,0\nf2,0,0\n")
+    samples = open_data_folder(folder).samples
+    assert samples["f0"].has_masks
+    assert samples["f2"].has_masks
+
+
+def test_a_class_that_is_present_but_not_drawn_teaches_no_false_negatives(folder):
+    (folder / "labels.csv").write_text("name,scratch,dent\nf0,1,1\n")
+    sample = open_data_folder(folder).samples["f0"]
+    assert sample.presence == {"scratch": True, "dent": True}
+    assert not sample.has_masks
+
+
 def test_labels_alone_are_enough(folder):
     import shutil
 
