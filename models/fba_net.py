@@ -81,7 +81,7 @@ class FBANet(nn.Module):
         for level in reversed(range(len(skips))):
             skip = skips[level]
             x = F.interpolate(x, size=skip.shape[-2:], mode="bilinear", align_corners=False)
-            if boundary is None or level > 2:
+            if boundary is None:
                 gate_map = torch.zeros_like(skip[:, :1])
             else:
                 gate_map = F.interpolate(boundary, size=skip.shape[-2:], mode="bilinear", align_corners=False).sigmoid()
