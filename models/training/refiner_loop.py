@@ -19,6 +19,7 @@ from models.training.losses import refiner_loss
 from models.training.schedule import Clock, Progress, Report
 from models.trimap import UNKNOWN, TrimapConfig, coarse_mask, trimap_from_mask
 
+TRIES = 50  # draws for each crop of a batch: objects may be specks, whose trimaps are empty
 CELLS = 128  # side of the maps kept for training, about the classifier's own
 
 
@@ -74,7 +75,8 @@ def train_refiner(
         seconds: limit; the learning rate reaches 0 in time.
 
     Returns:
-        A new FBANet, in evaluation mode; the pipeline's own where no frame has a mask.
+        A new FBANet, in evaluation mode; the pipeline's own where no frame has a mask, or only masks too small for a
+        trimap.
     """
     device = pipeline.device
     torch.manual_seed(seed)
@@ -85,7 +87,10 @@ def train_refiner(
         return network.eval()
     groups = [{"params": network.parameters(), "lr": recipe.rate}]
     descent = Descent(network, groups, stage="refiner", clip=1.0, clock=clock, report=report)
-    for drawn, truth in descent.batches(lambda step: _draw_batch(pipeline, examples, recipe, seed, step)):
+    for batch in descent.batches(lambda step: _draw_batch(pipeline, examples, recipe, seed, step)):
+        if batch is None:
+            break
+        drawn, truth = batch
         inputs, target = torch.from_numpy(drawn).to(device), torch.from_numpy(truth).to(device)
         with autocast(device):
             output = network(inputs.contiguous(memory_format=torch.channels_last))
@@ -126,13 +131,15 @@ def _turned(frame: Frame, rng: np.random.Generator) -> tuple[NDArray[np.uint8], 
 
 def _draw_batch(
     pipeline: Pipeline, examples: Sequence[Example], recipe: RefinerRecipe, seed: int, step: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Inputs of shape (B, 12, S, S) and true alpha of shape (B, S, S)."""
+) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+    """Inputs of shape (B, 12, S, S) and true alpha of shape (B, S, S); None where no example gives a trimap."""
     rng = np.random.default_rng((seed, 2, step))
     size = pipeline.refiner.config.crop_size
     inputs: list[NDArray[np.float32]] = []
     targets: list[NDArray[np.float32]] = []
-    while len(inputs) < recipe.batch:
+    for _ in range(TRIES * recipe.batch):
+        if len(inputs) == recipe.batch:
+            break
         example = examples[int(rng.integers(len(examples)))]
         if rng.random() < 0.5:
             example = replace(example, cam=_imagined_map(example.truth, rng))
@@ -152,7 +159,7 @@ def _draw_batch(
         inputs.append(network_input(crop, crop_trimap, crop_cam))
         truth = np.asarray(cut(example.truth, box, size, cv2.INTER_LINEAR), dtype=np.float32)
         targets.append(truth / np.float32(255))
-    return np.stack(inputs), np.stack(targets)
+    return (np.stack(inputs), np.stack(targets)) if inputs else None
 
 
 def _subject(example: Example, config: TrimapConfig, rng: np.random.Generator) -> Subject:

@@ -119,6 +119,17 @@ def test_without_masks_the_refiner_stays_as_it_is(trained):
     assert all(torch.equal(v, same.state_dict()[k]) for k, v in pipeline.refiner.state_dict().items())
 
 
+def test_objects_too_small_for_a_trimap_leave_the_refiner_as_it_is(trained):
+    """Drawing a batch gives up instead of looking for ever."""
+    masks = np.zeros((2, 128, 128), np.uint8)
+    masks[0, 64, 64] = 255
+    frame = Frame(np.zeros((128, 128, 3), np.uint8), masks, np.array([1, 0], np.float32), True)
+    frames = Frames(1, lambda index: frame, frame.presence[None])
+    pipeline = Pipeline(trained, FBANet(FBANetConfig((8, 8, 8, 8), crop_size=64)))
+    same = train_refiner(pipeline, frames, RefinerRecipe(2, views=2), report=silent, seed=0, seconds=None)
+    assert all(torch.equal(v, same.state_dict()[k]) for k, v in pipeline.refiner.state_dict().items())
+
+
 def test_a_limit_of_seconds_ends_training_early():
     seen = []
     recipe = ClassifierRecipe(100_000, batch=2, view=64)
