@@ -45,6 +45,14 @@ class FrameFigures:
     agreements: Mapping[str, Agreement]
     decisions: Mapping[str, Decision]
 
+    @property
+    def quality(self) -> float:
+        """Mean IoU of the classes on the image; the share of right presence decisions where it has no masks."""
+        if self.agreements:
+            return float(np.mean([agreement.iou for agreement in self.agreements.values()]))
+        right = [decision.predicted == decision.present for decision in self.decisions.values()]
+        return float(np.mean(right)) if right else 0.0
+
 
 def evaluate(
     pipeline: Pipeline, samples: Sequence[Sample], *, progress: Callable[[int, int], None] = lambda done, total: None

@@ -1,5 +1,6 @@
 """Training the classifier: region labels where masks are known, frame labels elsewhere."""
 
+import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from copy import deepcopy
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.classifier import STRIDE, Classifier
@@ -16,6 +18,7 @@ from models.training.augmentation import random_view
 from models.training.descent import Descent
 from models.training.frames import Frames, Mixture
 from models.training.losses import classifier_loss
+from models.training.resume import Saved
 from models.training.schedule import Clock, Report
 
 
@@ -29,7 +32,8 @@ class ClassifierRecipe:
         view: side of a view in pixels, a multiple of 64.
         rate: highest learning rate of the new layers.
         backbone_rate: factor on it for the backbone.
-        checks: how often the held-out score is taken, spread over the run.
+        checks: how often the held-out frames are scored, spread over the run.
+        frozen: share of the backbone's layers, from the image on, that keep their weights.
     """
 
     steps: int
@@ -37,7 +41,8 @@ class ClassifierRecipe:
     view: int = 352
     rate: float = 1e-3
     backbone_rate: float = 0.3
-    checks: int = 4
+    checks: int = 5
+    frozen: float = 0.0
 
 
 def train_classifier(
@@ -45,53 +50,109 @@ def train_classifier(
     frames: Frames | Mixture,
     recipe: ClassifierRecipe,
     *,
-    score: Callable[[Classifier], float] | None,
+    score: Callable[[Classifier], NDArray[np.float64]] | None,
     report: Report,
     seed: int,
     device: torch.device,
     seconds: float | None,
-) -> Classifier:
-    """Train in place of nothing: the classifier passed in is left as it was.
+    saved: Saved | None = None,
+) -> tuple[Classifier, list[dict[str, float]]]:
+    """Train a copy: the classifier passed in is left as it was.
 
     Args:
         classifier: where to begin.
         frames: what to learn from.
         recipe: how.
-        score: held-out quality of a classifier, higher is better; the best one seen is returned, the one passed in
-            among them. None returns the last.
+        score: quality of a classifier on each held-out frame, higher is better. The last one is returned unless an
+            earlier one, the one passed in among them, is clearly better; training stops early when the second half of
+            the checks brought nothing. None returns the last.
         report: told of every step.
         seed: the same seed and steps give the same weights.
         device: where to compute.
         seconds: limit; the learning rate reaches 0 in time.
+        saved: where the state is kept, so that a run that was killed goes on; None to keep none.
 
     Returns:
-        A new classifier, in evaluation mode.
+        A new classifier, in evaluation mode, and the history: step, loss and mean held-out score at each check.
     """
     torch.manual_seed(seed)
-    best = deepcopy(classifier).eval()
-    best_score = score(best) if score else -np.inf
     network: Classifier = deepcopy(classifier).to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    _freeze_batch_statistics(network)
-    inherited = [p for name, p in network.named_parameters() if name.startswith("backbone.")]
+    _freeze(network, recipe.frozen)
+    inherited = [p for name, p in network.named_parameters() if name.startswith("backbone.") and p.requires_grad]
     new = [p for name, p in network.named_parameters() if not name.startswith("backbone.")]
     groups = [{"params": inherited, "lr": recipe.rate * recipe.backbone_rate}, {"params": new, "lr": recipe.rate}]
     clock = Clock(recipe.steps, seconds)
-    descent = Descent(network, groups, stage="classifier", clip=2.0, clock=clock, report=report)
-    next_check = 1 / recipe.checks
+    descent = Descent(network, groups, stage="classifier", clip=2.0, clock=clock, report=report, saved=saved)
+    best = Best(classifier, score, recipe.checks, saved) if score else None
     for batch in descent.batches(lambda step: _draw_batch(frames, recipe, seed, step)):
+        if best and best.hopeless:
+            break
         images, coverage, presence, masked = (tensor.to(device) for tensor in batch)
         # On a CPU the backward pass of depthwise convolutions is slower in bfloat16 than in float32.
         with autocast(device) if device.type == "cuda" else nullcontext():
             output = network(images.permute(0, 3, 1, 2).float() / 255)
             loss = classifier_loss(output, coverage, presence, masked)
         descent.step(loss)
-        if score and clock.progress >= next_check:
-            next_check += 1 / recipe.checks
-            held_out = score(descent.average)
-            if held_out >= best_score:
-                best, best_score = deepcopy(descent.average), held_out
-    result = best if score else descent.average
-    return result.eval()
+        if best and clock.progress >= best.next_check:
+            descent.note(score=best.check(descent.average))
+            descent.save()
+    result = best.choice if best else descent.average
+    return result.eval(), descent.history
+
+
+class Best:
+    """Which of the classifiers seen on the way is returned.
+
+    The later one, unless the earlier is better by more than one standard error of the difference: on a few held-out
+    frames the highest mean of many is mostly luck.
+
+    Args:
+        first: the classifier before training.
+        score: quality on each held-out frame.
+        checks: how many are planned.
+        saved: keeps the choice so far, and gives it back after a kill.
+    """
+
+    def __init__(
+        self,
+        first: Classifier,
+        score: Callable[[Classifier], NDArray[np.float64]],
+        checks: int,
+        saved: Saved | None,
+    ) -> None:
+        self._score, self._checks, self._saved = score, checks, saved
+        self.choice = deepcopy(first).eval()
+        self._done, self._chosen_at = 0, 0
+        found = saved.load("best") if saved else None
+        if found is None:
+            self._scores = score(self.choice)
+        else:
+            self.choice.load_state_dict(found[0])
+            numbers = found[1]
+            self._done, self._chosen_at, self._scores = numbers["done"], numbers["at"], np.array(numbers["scores"])
+
+    @property
+    def next_check(self) -> float:
+        """Progress at which the next one is due; the last at the very end."""
+        return (self._done + 1) / self._checks
+
+    @property
+    def hopeless(self) -> bool:
+        """Half of the checks have passed since the best one."""
+        return self._done - self._chosen_at > self._checks / 2
+
+    def check(self, classifier: Classifier) -> float:
+        """Score a classifier, keep it if it is no worse, and return its mean score."""
+        self._done += 1
+        scores = self._score(classifier)
+        lead = self._scores - scores
+        if lead.mean() <= lead.std() / math.sqrt(len(lead)):
+            self.choice.load_state_dict(classifier.state_dict())
+            self._scores, self._chosen_at = scores, self._done
+        if self._saved:
+            numbers = {"done": self._done, "at": self._chosen_at, "scores": self._scores.tolist()}
+            self._saved.save("best", dict(self.choice.state_dict()), numbers)
+        return float(scores.mean())
 
 
 def _draw_batch(
@@ -118,8 +179,14 @@ def _draw_batch(
     )
 
 
-def _freeze_batch_statistics(network: nn.Module) -> None:
-    """Keep the pretrained batch-norm statistics: a batch of eight is too small to estimate better ones."""
+def _freeze(network: Classifier, share: float) -> None:
+    """Fix the batch statistics, which a batch of eight is too small to estimate, and the first layers' weights.
+
+    Edges and textures are ImageNet's: learning them again on a handful of frames costs a third of each step's time.
+    """
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
+    parameters = list(network.backbone.parameters())
+    for parameter in parameters[: round(share * len(parameters))]:
+        parameter.requires_grad_(False)

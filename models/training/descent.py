@@ -1,5 +1,6 @@
 """Gradient descent on one network, as both training loops do it."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
@@ -7,13 +8,17 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from models.training.resume import Saved, optimizer_tensors, prefixed, restore_optimizer, without_prefix
 from models.training.schedule import AveragedWeights, Clock, Network, Progress, Report
 
 Batch = TypeVar("Batch")
+SAVE_EVERY = 60.0  # seconds between two states on disk: what a kill costs at most
 
 
 class Descent(Generic[Network]):
     """AdamW with a warm-up and a cosine, clipped gradients, averaged weights, and a report of every step.
+
+    What was saved by a run that was killed is taken up: the same seed and steps end at the same weights.
 
     Args:
         network: is trained in place.
@@ -22,6 +27,7 @@ class Descent(Generic[Network]):
         clip: largest norm of the gradient.
         clock: says how far training is; its steps are counted here.
         report: told of every step.
+        saved: where the state is kept, and taken up from; None to keep none.
     """
 
     def __init__(
@@ -33,6 +39,7 @@ class Descent(Generic[Network]):
         clip: float,
         clock: Clock,
         report: Report,
+        saved: Saved | None = None,
     ) -> None:
         self.network = network
         self.clock = clock
@@ -41,6 +48,9 @@ class Descent(Generic[Network]):
         self._average = AveragedWeights(network)
         self._stage, self._clip, self._report = stage, clip, report
         self._loss = 0.0
+        self._saved, self._saved_at = saved, time.monotonic()
+        self.history: list[dict[str, float]] = []
+        self._take_up()
 
     @property
     def average(self) -> Network:
@@ -48,9 +58,9 @@ class Descent(Generic[Network]):
         return self._average.network
 
     def batches(self, draw: Callable[[int], Batch]) -> Iterator[Batch]:
-        """`draw(0)`, `draw(1)` ... until time is up; the next is drawn while one is learned from."""
+        """`draw(step)` of each step until time is up; the next is drawn while one is learned from."""
         with ThreadPoolExecutor(1) as pool:
-            pending = pool.submit(draw, 0)
+            pending = pool.submit(draw, self.clock.step)
             while self.clock.progress < 1:
                 batch = pending.result()
                 pending = pool.submit(draw, self.clock.step + 1)
@@ -70,3 +80,40 @@ class Descent(Generic[Network]):
         left = f"about {self.clock.remaining():.0f} s left"
         figures = {"step": self.clock.step, "loss": self._loss}
         self._report(Progress(self._stage, round(self.clock.progress * 1000), 1000, left, figures))
+        if time.monotonic() - self._saved_at > SAVE_EVERY:
+            self.save()
+
+    def note(self, **figures: float) -> None:
+        """Add a line to the history: the step, the loss, and what the caller measured."""
+        self.history.append({"step": self.clock.step, "loss": round(self._loss, 4), **figures})
+
+    def save(self) -> None:
+        """Keep everything that the next steps depend on."""
+        if self._saved is None:
+            return
+        tensors = prefixed("network", self.network.state_dict())
+        tensors |= prefixed("average", self.average.state_dict())
+        tensors |= prefixed("optimizer", optimizer_tensors(self._optimizer))
+        numbers = {
+            "step": self.clock.step,
+            "elapsed": self.clock.elapsed,
+            "loss": self._loss,
+            "updates": self._average.updates,
+            "history": self.history,
+        }
+        self._saved.save(self._stage, tensors, numbers)
+        self._saved_at = time.monotonic()
+
+    def _take_up(self) -> None:
+        found = self._saved.load(self._stage) if self._saved else None
+        if found is None:
+            return
+        tensors, numbers = found
+        self.network.load_state_dict(without_prefix("network", tensors))
+        self.average.load_state_dict(without_prefix("average", tensors))
+        restore_optimizer(self._optimizer, without_prefix("optimizer", tensors))
+        self.clock.go_on(numbers["step"], numbers["elapsed"])
+        self._loss, self._average.updates, self.history = numbers["loss"], numbers["updates"], numbers["history"]
+        self._report(
+            Progress(self._stage, round(self.clock.progress * 1000), 1000, f"goes on at step {self.clock.step}")
+        )

@@ -34,22 +34,15 @@ def verdict(new: Sequence[FrameFigures], before: Sequence[FrameFigures] | None, 
     kept = [index for index, unchanged in enumerate(as_drawn) if unchanged]
     promote, reasons = True, []
     if corrected:
-        old = np.mean([_quality(before[i]) for i in corrected])
-        now = np.mean([_quality(new[i]) for i in corrected])
+        old = np.mean([before[i].quality for i in corrected])
+        now = np.mean([new[i].quality for i in corrected])
         promote = bool(now >= old - tolerance * max(1.0, math.sqrt(20 / len(corrected))))
         reasons.append(f"on {_images(len(corrected))} {now:.3f}, before {old:.3f}")
     if kept:
-        now = np.mean([_quality(new[i]) for i in kept])
+        now = np.mean([new[i].quality for i in kept])
         promote = promote and bool(now >= KEPT)
         reasons.append(f"on {_images(len(kept))} accepted as the model before drew them {now:.3f}")
     return promote, "mean IoU " + "; ".join(reasons)
-
-
-def _quality(frame: FrameFigures) -> float:
-    """Mean IoU of the classes on the image; the share of right presence decisions where it has no masks."""
-    if frame.agreements:
-        return float(np.mean([agreement.iou for agreement in frame.agreements.values()]))
-    return float(np.mean([d.predicted == d.present for d in frame.decisions.values()])) if frame.decisions else 0.0
 
 
 def _as_drawn(frame: FrameFigures) -> bool:

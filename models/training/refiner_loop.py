@@ -16,6 +16,7 @@ from models.training.augmentation import Frame, random_colours
 from models.training.descent import Descent
 from models.training.frames import Frames, Mixture
 from models.training.losses import refiner_loss
+from models.training.resume import Saved
 from models.training.schedule import Clock, Progress, Report
 from models.trimap import UNKNOWN, TrimapConfig, coarse_mask, trimap_from_mask
 
@@ -63,6 +64,7 @@ def train_refiner(
     report: Report,
     seed: int,
     seconds: float | None,
+    saved: Saved | None = None,
 ) -> FBANet:
     """Train the refiner of a pipeline whose classifier is ready; the pipeline is left as it was.
 
@@ -73,6 +75,7 @@ def train_refiner(
         report: told of every step.
         seed: the same seed and steps give the same weights.
         seconds: limit; the learning rate reaches 0 in time.
+        saved: where the state is kept, so that a run that was killed goes on; None to keep none.
 
     Returns:
         A new FBANet, in evaluation mode; the pipeline's own where no frame has a mask, or only masks too small for a
@@ -86,7 +89,7 @@ def train_refiner(
     if not examples:
         return network.eval()
     groups = [{"params": network.parameters(), "lr": recipe.rate}]
-    descent = Descent(network, groups, stage="refiner", clip=1.0, clock=clock, report=report)
+    descent = Descent(network, groups, stage="refiner", clip=1.0, clock=clock, report=report, saved=saved)
     for batch in descent.batches(lambda step: _draw_batch(pipeline, examples, recipe, seed, step)):
         if batch is None:
             break

@@ -49,8 +49,17 @@ class Clock:
     @property
     def progress(self) -> float:
         """From 0 at the start to 1 at the end."""
-        by_time = (time.monotonic() - self._start) / self.seconds if self.seconds else 0.0
+        by_time = self.elapsed / self.seconds if self.seconds else 0.0
         return min(max(self.step / self.steps, by_time), 1.0)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of training so far, those before a kill among them."""
+        return time.monotonic() - self._start
+
+    def go_on(self, step: int, elapsed: float) -> None:
+        """Take up the count of a run that was killed."""
+        self.step, self._start = step, time.monotonic() - elapsed
 
     def rate(self, warm_up: float = 0.05) -> float:
         """Factor on the learning rate: a short linear rise, then half a cosine down to 0."""
@@ -60,7 +69,7 @@ class Clock:
     def remaining(self) -> float:
         """Seconds to go, estimated from the progress so far."""
         p = self.progress
-        return (time.monotonic() - self._start) * (1 - p) / p if p > 0 else math.inf
+        return self.elapsed * (1 - p) / p if p > 0 else math.inf
 
 
 class AveragedWeights(Generic[Network]):

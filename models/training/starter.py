@@ -72,7 +72,7 @@ def main() -> None:
         classifier = Classifier(config)
         load_pretrained(classifier, None)
         recipe = ClassifierRecipe(arguments.steps, view=arguments.view)
-        classifier = train_classifier(
+        classifier, _ = train_classifier(
             classifier, frames, recipe, score=None, report=_tell, seed=arguments.seed,
             device=torch.device(arguments.device), seconds=None,
         )  # fmt: skip

@@ -1,20 +1,23 @@
 """From a data folder to a checkpoint: classifier, then refiner, then the figures on held-out frames."""
 
+import hashlib
 import math
+import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from models.checkpoint import Card
+from models.checkpoint import Card, read_card
 from models.classifier import Classifier, ClassifierConfig
 from models.errors import CheckpointError, DataError
-from models.evaluation.evaluate import FrameFigures, evaluate, measure, summarise
+from models.evaluation.evaluate import FrameFigures, measure, summarise
 from models.fba_net import FBANet, FBANetConfig
 from models.pipeline import Pipeline, PipelineConfig, check_device, load_pipeline, save_pipeline
 from models.training.calibration import calibrate_presence
@@ -22,9 +25,10 @@ from models.training.classifier_loop import ClassifierRecipe, train_classifier
 from models.training.data_folder import DataFolder, Sample, open_data_folder
 from models.training.frames import folder_frames
 from models.training.presets import PRESETS, Preset
-from models.training.pretrained import load_pretrained, resolve_backbone
+from models.training.pretrained import LIGHT, load_pretrained, resolve_backbone
 from models.training.promotion import verdict
 from models.training.refiner_loop import RefinerRecipe, train_refiner
+from models.training.resume import Saved
 from models.training.schedule import Progress, Report
 
 CLASSIFIER_TIME = 0.6  # of the minutes; FBANet gets REFINER_TIME, the figures the rest
@@ -45,7 +49,7 @@ class TrainingSpec:
         weights: file of backbone weights (safetensors, timm's keys), or None.
         from_scratch: go on without pretrained weights where there are none.
         epochs: instead of the preset's.
-        minutes: limit on the whole run, or None.
+        minutes: limit on the whole run, or None for the preset's.
         seed: of all randomness.
         device: "cpu" or "cuda".
         tolerance: by how much a promoted model's mean IoU may fall against the parent's; see `promotion.verdict`.
@@ -99,6 +103,9 @@ class TrainingResult:
 def train(spec: TrainingSpec, report: Report) -> TrainingResult:
     """Train classifier and refiner on a data folder and write the checkpoint.
 
+    A run that was killed goes on where it was when it is started again as before: `.NAME.training` beside `out` keeps
+    its state until the checkpoint is written.
+
     Raises:
         DataError: the data cannot be trained on.
         CheckpointError: the parent or pretrained weights cannot be loaded, or `out` exists.
@@ -118,19 +125,21 @@ def train(spec: TrainingSpec, report: Report) -> TrainingResult:
     steps = max((spec.epochs or preset.epochs) * math.ceil(len(train_samples) / preset.batch), 1)
     if spec.epochs is None:
         steps = max(steps, preset.least_steps)
-    seconds = spec.minutes * 60 if spec.minutes else None
+    seconds = _seconds(spec, preset, pipeline)
+    saved = Saved(spec.out.with_name(f".{spec.out.name}.training"), _run_fingerprint(spec, folder))
     # Fine-tuning a model that knows the classes needs smaller steps than teaching new ones.
     rate = preset.rate * (0.3 if parent and parent.classes == folder.classes else 1.0)
 
-    def score(classifier: Classifier) -> float:
+    def score(classifier: Classifier) -> NDArray[np.float64]:
         coarse = Pipeline(classifier, pipeline.refiner, replace(pipeline.config, refiner="none"), device=spec.device)
-        figures = evaluate(coarse, held_out)
-        return float(figures["mean_iou"] if figures["mean_iou"] is not None else mean_accuracy(figures))
+        return np.array([frame.quality for frame in measure(coarse, held_out)])
 
-    recipe = ClassifierRecipe(steps, preset.batch, preset.view, rate, preset.backbone_rate)
-    classifier = train_classifier(
+    recipe = ClassifierRecipe(
+        steps, preset.batch, preset.view, rate, preset.backbone_rate, preset.checks, _frozen(spec, preset, pipeline)
+    )
+    classifier, history = train_classifier(
         pipeline.classifier, frames, recipe, score=score, report=report, seed=spec.seed,
-        device=torch.device(spec.device), seconds=seconds and seconds * CLASSIFIER_TIME,
+        device=torch.device(spec.device), seconds=seconds and seconds * CLASSIFIER_TIME, saved=saved,
     )  # fmt: skip
     pipeline = Pipeline(classifier, pipeline.refiner, pipeline.config, name=spec.name, device=spec.device)
     calibrate_presence(pipeline, train_samples)
@@ -138,7 +147,7 @@ def train(spec: TrainingSpec, report: Report) -> TrainingResult:
     refiner_recipe = RefinerRecipe(refiner_steps, rate=rate, views=min(200, 2 * len(train_samples) + 20))
     trained = train_refiner(
         pipeline, frames, refiner_recipe, report=report, seed=spec.seed,
-        seconds=seconds and seconds * REFINER_TIME,
+        seconds=seconds and seconds * REFINER_TIME, saved=saved,
     )  # fmt: skip
     pipeline, frames_new = _better_refiner(pipeline, trained, held_out, report)
     metrics, parent_metrics, frames_before = summarise(frames_new, pipeline), None, None
@@ -163,10 +172,11 @@ def train(spec: TrainingSpec, report: Report) -> TrainingResult:
         metrics=metrics,
         training={
             "preset": spec.preset, "steps": steps, "seed": spec.seed, "minutes": spec.minutes,
-            "seconds": round(time.monotonic() - start, 1), "device": spec.device,
+            "seconds": round(time.monotonic() - start, 1), "device": spec.device, "history": history,
         },
     )  # fmt: skip
     save_pipeline(pipeline, spec.out, card)
+    shutil.rmtree(saved.folder, ignore_errors=True)
     report(Progress("saving", 1, 1, str(spec.out)))
     return TrainingResult(card, metrics, parent_metrics, promote, reason)
 
@@ -186,10 +196,30 @@ def begin(spec: TrainingSpec, preset: Preset, classes: tuple[str, ...], parent: 
     return Pipeline(classifier, refiner, PipelineConfig(), name=spec.name, device=spec.device)
 
 
-def mean_accuracy(figures: dict[str, Any]) -> float:
-    """Mean presence accuracy over the classes, where no masks are held out."""
-    known = [c["accuracy"] for c in figures["classes"].values() if c["accuracy"] is not None]
-    return float(np.mean(known)) if known else 0.0
+def _is_light(pipeline: Pipeline) -> bool:
+    return bool(pipeline.classifier.config.backbone == LIGHT)
+
+
+def _seconds(spec: TrainingSpec, preset: Preset, pipeline: Pipeline) -> float | None:
+    """The limit on the run; epochs that were asked for are not cut short."""
+    if spec.minutes is not None:
+        return spec.minutes * 60
+    if preset.minutes is None or spec.epochs is not None:
+        return None
+    return preset.minutes[0 if _is_light(pipeline) else 1] * 60
+
+
+def _frozen(spec: TrainingSpec, preset: Preset, pipeline: Pipeline) -> float:
+    """Share of the backbone's layers that keep their weights; none that were never trained do."""
+    if spec.from_scratch and spec.parent is None:
+        return 0.0
+    return preset.frozen[0 if _is_light(pipeline) or spec.device != "cpu" else 1]
+
+
+def _run_fingerprint(spec: TrainingSpec, folder: DataFolder) -> str:
+    """What must be the same for a killed run to be taken up."""
+    parent = read_card(spec.parent).weights if spec.parent else None
+    return hashlib.sha256(repr((astuple(spec), parent, folder.fingerprint())).encode()).hexdigest()
 
 
 def _inherit(classifier: Classifier, parent: Classifier) -> None:

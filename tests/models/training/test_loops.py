@@ -14,6 +14,7 @@ from models.training.classifier_loop import ClassifierRecipe, train_classifier
 from models.training.frames import Frames, phantom_frames
 from models.training.losses import classifier_loss, dice_loss, refiner_loss, window_logits
 from models.training.refiner_loop import RefinerRecipe, train_refiner
+from models.training.resume import Saved
 
 CPU = torch.device("cpu")
 
@@ -51,9 +52,10 @@ def light_classifier():
 
 def learn(steps, frames, seed=0):
     recipe = ClassifierRecipe(steps, batch=4, view=128)
-    return train_classifier(
+    trained, _ = train_classifier(
         light_classifier(), frames, recipe, score=None, report=silent, seed=seed, device=CPU, seconds=None
     )
+    return trained
 
 
 def mean_iou(pipeline, indices):
@@ -92,15 +94,68 @@ def test_the_same_seed_gives_the_same_weights():
     assert any(not torch.equal(a[key], c[key]) for key in a)
 
 
-def test_the_best_classifier_is_kept_and_the_first_counts(trained):
-    """A score that only falls returns the weights that training began from."""
+def scored(scores, steps=8):
+    """Train with held-out scores that are given, a row of frames for each check."""
+    rows = iter(scores)
     before = light_classifier()
-    falling = iter(range(100, 0, -1))
-    recipe = ClassifierRecipe(2, batch=2, view=64)
-    after = train_classifier(
-        before, square_frames(), recipe, score=lambda _: next(falling), report=silent, seed=0, device=CPU, seconds=None
-    )
-    assert all(torch.equal(value, after.state_dict()[key]) for key, value in before.state_dict().items())
+    recipe = ClassifierRecipe(steps, batch=2, view=64, checks=4)
+    after, history = train_classifier(
+        before, square_frames(), recipe, score=lambda _: np.array(next(rows)),
+        report=silent, seed=0, device=CPU, seconds=None,
+    )  # fmt: skip
+    unchanged = all(torch.equal(value, after.state_dict()[key]) for key, value in before.state_dict().items())
+    return unchanged, history
+
+
+def test_training_that_only_harms_stops_early_and_returns_what_it_began_from():
+    unchanged, history = scored([[0.9, 0.8], [0.5, 0.4], [0.4, 0.4], [0.3, 0.3], [0.2, 0.1]])
+    assert unchanged
+    assert [line["step"] for line in history] == [2, 4, 6]
+    assert history[0]["score"] == pytest.approx(0.45)
+
+
+def test_the_later_classifier_is_kept_where_chance_explains_the_difference():
+    """Two frames better, two worse: the mean fell, but by less than its standard error."""
+    unchanged, history = scored([[0.5] * 4, [0.3, 0.8, 0.2, 0.6], [0.3, 0.8, 0.2, 0.6], [0.3, 0.8, 0.2, 0.6]] * 2)
+    assert not unchanged
+    assert len(history) == 4
+
+
+def test_a_killed_training_goes_on_to_the_same_weights(tmp_path, monkeypatch):
+    """Stopped at step 5 of 8, saved at 4: the second run begins there and ends like a whole one."""
+    monkeypatch.setattr("models.training.descent.SAVE_EVERY", 0)
+    steps = []
+
+    def learn_until(last, folder):
+        def report(progress):
+            steps.append((progress.metrics or {}).get("step", progress.message))
+            if steps[-1] == last:
+                raise KeyboardInterrupt
+
+        return train_classifier(
+            light_classifier(), square_frames(), ClassifierRecipe(8, batch=2, view=64, checks=2),
+            score=lambda network: np.array([network.head.weight.sum().item()] * 2),
+            report=report, seed=0, device=CPU, seconds=None, saved=Saved(folder, "same"),
+        )  # fmt: skip
+
+    with pytest.raises(KeyboardInterrupt):
+        learn_until(5, tmp_path / "killed")
+    steps.clear()
+    resumed, history = learn_until(None, tmp_path / "killed")
+    assert steps[:2] == ["goes on at step 4", 5]
+    whole, expected = learn_until(None, tmp_path / "whole")
+    assert history == expected
+    assert all(torch.equal(value, resumed.state_dict()[key]) for key, value in whole.state_dict().items())
+
+
+def test_what_another_run_saved_is_left_alone(tmp_path):
+    Saved(tmp_path, "one").save("classifier", {"a": torch.ones(2)}, {"step": 3})
+    assert Saved(tmp_path, "two").load("classifier") is None
+    tensors, numbers = Saved(tmp_path, "one").load("classifier")
+    assert torch.equal(tensors["a"], torch.ones(2))
+    assert numbers == {"step": 3}
+    (tmp_path / "classifier.safetensors").write_bytes(b"half a file")
+    assert Saved(tmp_path, "one").load("classifier") is None
 
 
 def test_the_refiner_improves_the_map_it_is_given(trained):

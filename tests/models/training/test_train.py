@@ -1,8 +1,10 @@
 """A training run in a process of its own, as the backend starts it."""
 
 import json
+import re
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import cv2
@@ -128,3 +130,23 @@ def test_unreachable_weights_say_what_can_be_done(monkeypatch):
 def test_a_spec_is_checked_before_anything_is_read(tmp_path):
     with pytest.raises(ValueError, match="epochs must be at least 1"):
         TrainingSpec(tmp_path, tmp_path / "out", "x", epochs=0)
+
+
+def test_a_run_killed_half_way_goes_on(tmp_path):
+    """kill -9 after the first check: the same command takes up the classifier's training, and leaves nothing behind."""
+    data = write_squares(tmp_path / "data")
+    path = tmp_path / "spec.json"
+    path.write_text(json.dumps({"data": str(data), "out": str(tmp_path / "out"), "name": "r1", "epochs": 10}))
+    killed = subprocess.Popen([sys.executable, "-m", "models.training", str(path)], stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 200
+    while not (tmp_path / ".out.training" / "classifier.safetensors").exists():
+        assert killed.poll() is None, killed.stdout.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    killed.kill()
+    killed.communicate()
+    assert not (tmp_path / "out").exists()
+    code, lines = run(tmp_path, data=str(data), epochs=10)
+    assert code == 0
+    assert re.match(r"goes on at step [2-9]", lines[0]["message"])
+    assert sorted(folder.name for folder in tmp_path.iterdir()) == ["data", "out", "spec.json"]
