@@ -46,11 +46,13 @@ class FBANetOutput(NamedTuple):
         raw: shape (B, S, S), alpha before it is clamped, for the loss.
         alpha: shape (B, S, S), in [0, 1], with the trimap's known pixels written over it.
         boundary: shape (B, S/4, S/4), logits of the object's boundary passing through the cell.
+        features: shape (B, K, S/4, S/4), what the boundary is read from; the contrastive term compares them.
     """
 
     raw: Tensor
     alpha: Tensor
     boundary: Tensor
+    features: Tensor
 
 
 class FBANet(nn.Module):
@@ -77,7 +79,7 @@ class FBANet(nn.Module):
         for down in self.down:
             skips.append(down(skips[-1]))  # (B, wi, S/2^i, S/2^i)
         x = skips.pop()
-        boundary = None
+        boundary = features = None
         for level in reversed(range(len(skips))):
             skip = skips[level]
             x = F.interpolate(x, size=skip.shape[-2:], mode="bilinear", align_corners=False)
@@ -88,12 +90,14 @@ class FBANet(nn.Module):
             gate = torch.sigmoid(self.gates[level](torch.cat([skip, gate_map], dim=1)))
             x = self.up[level](torch.cat([skip * gate, x], dim=1))  # (B, wi, S/2^i, S/2^i)
             if level == 2:
-                boundary = self.boundary(x)  # (B, 1, S/4, S/4)
+                features = x
+                boundary = self.boundary(features)  # (B, 1, S/4, S/4)
         assert boundary is not None
+        assert features is not None
         raw = cam + self.out(x)[:, 0]
         alpha = raw.clamp(0, 1) * (1 - known_background)
         alpha = torch.where(known_foreground > 0, torch.ones_like(alpha), alpha)
-        return FBANetOutput(raw, alpha, boundary[:, 0])
+        return FBANetOutput(raw, alpha, boundary[:, 0], features)
 
 
 def network_input(crop: NDArray[np.uint8], trimap: NDArray[np.uint8], cam: NDArray[np.float32]) -> NDArray[np.float32]:

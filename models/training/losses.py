@@ -81,3 +81,34 @@ def refiner_loss(raw: Tensor, boundary: Tensor, target: Tensor, band: Tensor) ->
     cross_entropy = F.binary_cross_entropy_with_logits(boundary.float(), edge, reduction="none")
     outline = (cross_entropy * inside).sum(dim=(1, 2)) / inside.sum(dim=(1, 2)).clamp(min=1)
     return (region + 0.2 * outline).mean()
+
+
+def contrastive_loss(features: Tensor, alpha: Tensor, classes: Tensor, temperature: float = 0.1) -> Tensor:
+    """Foreground like foreground, background like background: Chung et al. 2023, arXiv 2306.15189, section 2.2.
+
+    Each crop gives two vectors, the mean feature of its foreground and that of its background, weighted by alpha. A
+    vector should be nearer to those of its own side and class in the other crops than to any of the other side (InfoNCE
+    on cosine similarities). Where no truth is known alpha is the network's own answer, so unlabelled frames teach too.
+
+    Args:
+        features: of FBANet, shape (B, K, h, w).
+        alpha: truth or answer, shape (B, S, S), floats in [0, 1]; no gradient flows through it.
+        classes: class index of each crop, shape (B,).
+        temperature: of the similarities.
+
+    Returns:
+        Scalar; 0 where no class has two crops.
+    """
+    share = F.adaptive_avg_pool2d(alpha.detach()[:, None], (features.shape[2], features.shape[3]))  # (B, 1, h, w)
+    weights = torch.cat([share, 1 - share])  # (2B, 1, h, w): foregrounds, then backgrounds
+    pooled = (features.float().repeat(2, 1, 1, 1) * weights).sum(dim=(2, 3)) / weights.sum(dim=(2, 3)).clamp(min=1e-3)
+    vectors = F.normalize(pooled, dim=1)
+    similarity = vectors @ vectors.T / temperature  # (2B, 2B)
+    side = torch.arange(len(vectors), device=features.device) // len(features)
+    kind = classes.repeat(2)
+    positive = (
+        (side[:, None] == side) & (kind[:, None] == kind) & ~torch.eye(len(side), dtype=torch.bool).to(side.device)
+    )
+    against = torch.where(side[:, None] != side, similarity, -torch.inf).logsumexp(dim=1, keepdim=True)  # (2B, 1)
+    losses = torch.logaddexp(similarity, against) - similarity
+    return losses[positive].mean() if positive.any() else features.sum() * 0

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -15,7 +16,7 @@ from models.refiner import Box, Subject, centre_map, cut, object_boxes
 from models.training.augmentation import Frame, random_colours
 from models.training.descent import Descent
 from models.training.frames import Frames, Mixture
-from models.training.losses import refiner_loss
+from models.training.losses import contrastive_loss, refiner_loss
 from models.training.resume import Saved
 from models.training.schedule import Clock, Progress, Report
 from models.trimap import UNKNOWN, TrimapConfig, coarse_mask, trimap_from_mask
@@ -33,12 +34,14 @@ class RefinerRecipe:
         batch: crops a batch.
         rate: highest learning rate.
         views: views of frames that the classifier is run on, before training begins.
+        contrast: weight of the contrastive term, to which frames without masks add as many crops again; 0 for none.
     """
 
     steps: int
     batch: int = 8
     rate: float = 1e-3
     views: int = 200
+    contrast: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,12 +51,22 @@ class Example:
     Attributes:
         image: shape (H, W, 3), uint8 RGB.
         cam: the classifier's map of the class, shape (h, w), in [0, 1].
-        truth: shape (H, W), uint8, 0..255.
+        truth: shape (H, W), uint8, 0..255; None on a frame without masks.
+        label: index of the class.
     """
 
     image: NDArray[np.uint8]
     cam: NDArray[np.float32]
-    truth: NDArray[np.uint8]
+    truth: NDArray[np.uint8] | None
+    label: int
+
+
+class Batch(NamedTuple):
+    """What a step learns from: `inputs` (B, 12, S, S), true alpha `targets` (B, S, S), class indices `labels` (B,)."""
+
+    inputs: NDArray[np.float32]
+    targets: NDArray[np.float32]
+    labels: NDArray[np.int64]
 
 
 def train_refiner(
@@ -85,19 +98,34 @@ def train_refiner(
     torch.manual_seed(seed)
     clock = Clock(recipe.steps, seconds)
     examples = collect_examples(pipeline, frames, recipe.views, report=report, seed=seed)
+    labelled = [example for example in examples if example.truth is not None]
+    unlabelled = [example for example in examples if example.truth is None] if recipe.contrast else []
     network: FBANet = deepcopy(pipeline.refiner).train()
-    if not examples:
+    if not labelled:
         return network.eval()
     groups = [{"params": network.parameters(), "lr": recipe.rate}]
     descent = Descent(network, groups, stage="refiner", clip=1.0, clock=clock, report=report, saved=saved)
-    for batch in descent.batches(lambda step: _draw_batch(pipeline, examples, recipe, seed, step)):
+
+    def draw(step: int) -> tuple[Batch | None, Batch | None]:
+        rng = np.random.default_rng((seed, 2, step))
+        more = _draw_batch(pipeline, unlabelled, recipe.batch, rng) if unlabelled else None
+        return _draw_batch(pipeline, labelled, recipe.batch, rng), more
+
+    for batch, more in descent.batches(draw):
         if batch is None:
             break
-        drawn, truth = batch
-        inputs, target = torch.from_numpy(drawn).to(device), torch.from_numpy(truth).to(device)
+        count = len(batch.inputs)
+        drawn = batch.inputs if more is None else np.concatenate([batch.inputs, more.inputs])
+        inputs, target = torch.from_numpy(drawn).to(device), torch.from_numpy(batch.targets).to(device)
         with autocast(device):
             output = network(inputs.contiguous(memory_format=torch.channels_last))
-        descent.step(refiner_loss(output.raw.float(), output.boundary, target, unknown_band(inputs)))
+        loss = refiner_loss(output.raw[:count].float(), output.boundary[:count], target, unknown_band(inputs[:count]))
+        if recipe.contrast:
+            alpha = torch.cat([target, output.alpha[count:].float()])
+            labels = batch.labels if more is None else np.concatenate([batch.labels, more.labels])
+            kinds = torch.from_numpy(labels).to(device)
+            loss = loss + recipe.contrast * contrastive_loss(output.features, alpha, kinds)
+        descent.step(loss)
     return descent.average.eval()
 
 
@@ -106,22 +134,24 @@ def collect_examples(
 ) -> list[Example]:
     """Run the classifier on randomly turned and coloured views of frames; keep each class that is on them.
 
-    The colours change before the classifier sees the view, so its maps are about as wrong as on frames it never saw.
+    On a frame without masks those are the classes that the classifier sees. The colours change before the classifier
+    sees the view, so its maps are about as wrong as on frames it never saw.
     """
     examples: list[Example] = []
     rng = np.random.default_rng((seed, 1))
     for index in range(views):
         report(Progress("refiner", 0, 1000, f"activation maps of view {index + 1} of {views}"))
         frame, _ = frames.draw(rng)
-        if not frame.has_masks or not frame.masks.any():
+        if frame.has_masks and not frame.masks.any():
             continue
         image, masks = _turned(frame, rng)
         image = random_colours(image, rng)
-        _, maps = pipeline.maps([image])
-        for cam, mask in zip(maps[0], masks, strict=True):
-            if mask.any():
+        presence, maps = pipeline.maps([image])
+        for label, (cam, mask) in enumerate(zip(maps[0], masks, strict=True)):
+            if mask.any() if frame.has_masks else presence[0][label] >= 0.5:
                 cells = cv2.resize(cam, (CELLS, CELLS), interpolation=cv2.INTER_AREA)  # as fine as they were made
-                examples.append(Example(image, np.asarray(cells, dtype=np.float32), mask))
+                truth = mask if frame.has_masks else None
+                examples.append(Example(image, np.asarray(cells, dtype=np.float32), truth, label))
     return examples
 
 
@@ -132,19 +162,17 @@ def _turned(frame: Frame, rng: np.random.Generator) -> tuple[NDArray[np.uint8], 
     return image, np.ascontiguousarray(np.rot90(frame.masks, turns, axes=(1, 2))[:, :, ::flip])
 
 
-def _draw_batch(
-    pipeline: Pipeline, examples: Sequence[Example], recipe: RefinerRecipe, seed: int, step: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
-    """Inputs of shape (B, 12, S, S) and true alpha of shape (B, S, S); None where no example gives a trimap."""
-    rng = np.random.default_rng((seed, 2, step))
-    size = pipeline.refiner.config.crop_size
+def _draw_batch(pipeline: Pipeline, examples: Sequence[Example], size: int, rng: np.random.Generator) -> Batch | None:
+    """`size` crops; None where no example gives a trimap. The targets of examples without truth are empty."""
+    side = pipeline.refiner.config.crop_size
     inputs: list[NDArray[np.float32]] = []
     targets: list[NDArray[np.float32]] = []
-    for _ in range(TRIES * recipe.batch):
-        if len(inputs) == recipe.batch:
+    labels: list[int] = []
+    for _ in range(TRIES * size):
+        if len(inputs) == size:
             break
         example = examples[int(rng.integers(len(examples)))]
-        if rng.random() < 0.5:
+        if example.truth is not None and rng.random() < 0.5:
             example = replace(example, cam=_imagined_map(example.truth, rng))
         subject = _subject(example, pipeline.config.trimap, rng)
         boxes = object_boxes(subject.trimap, *example.image.shape[:2])
@@ -154,15 +182,16 @@ def _draw_batch(
         height, width = example.image.shape[:2]
         trimap = cv2.resize(subject.trimap, (width, height), interpolation=cv2.INTER_NEAREST)
         cam = cv2.resize(subject.cam, (width, height), interpolation=cv2.INTER_LINEAR)
-        crop_trimap = np.asarray(cut(trimap, box, size, cv2.INTER_NEAREST), dtype=np.uint8)
+        crop_trimap = np.asarray(cut(trimap, box, side, cv2.INTER_NEAREST), dtype=np.uint8)
         if not (crop_trimap == UNKNOWN).any():
             continue
-        crop = random_colours(np.asarray(cut(example.image, box, size, cv2.INTER_AREA), dtype=np.uint8), rng)
-        crop_cam = np.asarray(cut(cam, box, size, cv2.INTER_LINEAR), dtype=np.float32)
+        crop = random_colours(np.asarray(cut(example.image, box, side, cv2.INTER_AREA), dtype=np.uint8), rng)
+        crop_cam = np.asarray(cut(cam, box, side, cv2.INTER_LINEAR), dtype=np.float32)
+        truth = np.zeros((height, width), dtype=np.uint8) if example.truth is None else example.truth
         inputs.append(network_input(crop, crop_trimap, crop_cam))
-        truth = np.asarray(cut(example.truth, box, size, cv2.INTER_LINEAR), dtype=np.float32)
-        targets.append(truth / np.float32(255))
-    return (np.stack(inputs), np.stack(targets)) if inputs else None
+        targets.append(np.asarray(cut(truth, box, side, cv2.INTER_LINEAR), dtype=np.float32) / np.float32(255))
+        labels.append(example.label)
+    return Batch(np.stack(inputs), np.stack(targets), np.array(labels)) if inputs else None
 
 
 def _subject(example: Example, config: TrimapConfig, rng: np.random.Generator) -> Subject:

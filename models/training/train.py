@@ -54,6 +54,7 @@ class TrainingSpec:
         device: "cpu" or "cuda".
         tolerance: by how much a promoted model's mean IoU may fall against the parent's; see `promotion.verdict`.
         skip_bad: leave out inconsistent files instead of failing.
+        contrast: weight of FBANet's contrastive term, by which frames without masks help; 0 for none.
     """
 
     data: Path
@@ -70,6 +71,7 @@ class TrainingSpec:
     device: str = "cpu"
     tolerance: float = 0.01
     skip_bad: bool = False
+    contrast: float = 0.0
 
     def __post_init__(self) -> None:
         """Raises ValueError for values that no training could use."""
@@ -79,6 +81,8 @@ class TrainingSpec:
             raise ValueError(f"epochs must be at least 1, got {self.epochs}")
         if self.minutes is not None and self.minutes <= 0:
             raise ValueError(f"minutes must be above 0, got {self.minutes}")
+        if self.contrast < 0:
+            raise ValueError(f"contrast must be 0 or more, got {self.contrast}")
 
 
 @dataclass(frozen=True)
@@ -144,7 +148,8 @@ def train(spec: TrainingSpec, report: Report) -> TrainingResult:
     pipeline = Pipeline(classifier, pipeline.refiner, pipeline.config, name=spec.name, device=spec.device)
     calibrate_presence(pipeline, train_samples)
     refiner_steps = max(round(steps * preset.refiner_share), 1)
-    refiner_recipe = RefinerRecipe(refiner_steps, rate=rate, views=min(200, 2 * len(train_samples) + 20))
+    views = min(200, 2 * len(train_samples) + 20)
+    refiner_recipe = RefinerRecipe(refiner_steps, rate=rate, views=views, contrast=spec.contrast)
     trained = train_refiner(
         pipeline, frames, refiner_recipe, report=report, seed=spec.seed,
         seconds=seconds and seconds * REFINER_TIME, saved=saved,

@@ -12,7 +12,7 @@ from models.pipeline import Pipeline, PipelineConfig
 from models.training.augmentation import Frame, random_view
 from models.training.classifier_loop import ClassifierRecipe, train_classifier
 from models.training.frames import Frames, phantom_frames
-from models.training.losses import classifier_loss, dice_loss, refiner_loss, window_logits
+from models.training.losses import classifier_loss, contrastive_loss, dice_loss, refiner_loss, window_logits
 from models.training.refiner_loop import RefinerRecipe, train_refiner
 from models.training.resume import Saved
 
@@ -250,3 +250,38 @@ def test_a_perfect_answer_costs_nothing():
     assert refiner_loss(target * 3 - 1, torch.full((2, 4, 4), -30.0), target, band) < 1e-6
     assert refiner_loss(1 - target, boundary, target, band) > 0.9
     assert dice_loss(target[None], target[None]) < 1e-3
+
+
+def crops_of(foreground, background):
+    """Features of crops whose left half is object; one feature vector for each crop and side."""
+    features = torch.zeros(len(foreground), 2, 4, 4)
+    features[:, :, :, :2] = torch.tensor(foreground)[:, :, None, None]
+    features[:, :, :, 2:] = torch.tensor(background)[:, :, None, None]
+    alpha = torch.zeros(len(foreground), 16, 16)
+    alpha[:, :, :8] = 1
+    return features, alpha
+
+
+def test_the_contrastive_term_wants_like_sides_alike():
+    """Least where the objects of a class look the same and unlike their surroundings; nothing to compare costs 0."""
+    right, up = [1.0, 0.0], [0.0, 1.0]
+    same = torch.tensor([0, 0])
+    apart = contrastive_loss(*crops_of([right, right], [up, up]), same)
+    mixed = contrastive_loss(*crops_of([right, up], [up, right]), same)
+    assert apart < 0.01 < 1 < mixed
+    assert contrastive_loss(*crops_of([right, up], [up, right]), torch.tensor([0, 1])) == 0
+
+
+def test_frames_without_masks_move_the_refiner_only_through_the_contrastive_term(trained):
+    """Half of the frames have no masks: with a weight of 0 they change nothing, with another they do."""
+    pipeline = Pipeline(trained, FBANet(FBANetConfig((8, 8, 8, 8), crop_size=64)))
+    mixed = [square_frame(i, masked=i % 2 == 0) for i in range(1, 13)]
+    frames = Frames(len(mixed), mixed.__getitem__, np.stack([frame.presence for frame in mixed]))
+
+    def weights(contrast):
+        recipe = RefinerRecipe(2, batch=4, views=24, contrast=contrast)
+        network = train_refiner(pipeline, frames, recipe, report=silent, seed=0, seconds=None)
+        return torch.cat([parameter.flatten() for parameter in network.parameters()])
+
+    assert torch.equal(weights(0.0), weights(0.0))
+    assert not torch.equal(weights(0.0), weights(0.5))
