@@ -1,83 +1,224 @@
-"""Class activation maps of every class from one forward pass.
+"""Class activation maps of every class from one forward pass, at one or several layers.
 
 The class score that is explained is the class's evidence summed over the frame, s_c = sum_ij z_c(ij) with
 z_c(ij) = sum_k w_ck A_k(ij), as Seg-Grad-CAM (Vinogradova et al. 2020) does for networks with a class map. At the last
-convolution its gradient is the weight row itself, dz_c / dA_k(ij) = w_ck, so no backward pass is needed.
+convolution its gradient is the weight row itself, ds_c / dA_k(ij) = w_ck, so no backward pass is needed. The layers of
+the top-down path before it get theirs from one short backward pass per class, which ends at the deepest of them: the
+backbone is passed through once, forwards.
 
-Every method is a function (features A, weights w) -> raw maps; `pytorch_grad_cam` is what each is tested against.
+Each method is a function of one class's activations A and gradients G, written as `pytorch_grad_cam` has it, which is
+what each is tested against. Three of them are one and the same at the last convolution, where the gradient is the same
+in every cell: Grad-CAM, HiResCAM and XGrad-CAM are the class's evidence itself there, in logits.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from models.classifier import ClassifierOutput
+from models.classifier import STRIDE, Classifier
 
 DEFAULT_METHOD = "HiResCAM"
+GAMMA = 2.0  # of LayerCAM's scaling
+SCORED_CHANNELS = 16  # of ScoreCAM: each is one more forward pass of the whole network
 
 
-EPSILON = 1e-6
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """What a map of one layer is made of.
 
-
-def evidence(features: Tensor, weights: Tensor) -> Tensor:
-    """Channels weighted by the gradient: three of the methods are one and the same at the last convolution.
-
-    Grad-CAM (Selvaraju et al. 2017, eq. 1-2) weights a channel by its mean gradient, HiResCAM (Draelos and Carin 2020,
-    eq. 4) each cell by its own, XGrad-CAM (Fu et al. 2020, eq. 8) by the gradient's mean weighted with the activation.
-    Where the gradient is the same in every cell all three are the class's evidence itself, in logits.
+    Attributes:
+        stride: of its cells, in pixels.
+        activations: A, shape (B, K, h, w).
+        gradients: G, of each class's score with respect to them, shape (B, C, K, h, w).
     """
-    return torch.einsum("bkhw,ck->bchw", features, weights)
+
+    stride: int
+    activations: Tensor
+    gradients: Tensor
 
 
-def positive_evidence(features: Tensor, weights: Tensor) -> Tensor:
-    """Products of gradient and activation, clipped at 0 before they are summed.
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """One forward pass of B images, ready for maps by any method.
 
-    LayerCAM (Jiang et al. 2021, eq. 6) clips the gradient, GradCAMElementWise (Pillai and Pirsiavash 2021) the product:
-    the same here, since features are not negative.
+    Attributes:
+        classifier, images: what went through what; images of shape (B, 3, S, S).
+        logits: presence of each class, shape (B, C).
+        layers: the ones asked for.
     """
-    return torch.einsum("bkhw,ck->bchw", features, weights.clamp(min=0))
+
+    classifier: Classifier
+    images: Tensor
+    logits: Tensor
+    layers: tuple[Layer, ...]
 
 
-def grad_cam_plus_plus(features: Tensor, weights: Tensor) -> Tensor:
+def explain(classifier: Classifier, images: Tensor, strides: Sequence[int] = (STRIDE,)) -> Explanation:
+    """Run the classifier once and collect activations and gradients.
+
+    Args:
+        classifier: in evaluation mode.
+        images: shape (B, 3, S, S), floats in [0, 1].
+        strides: of the layers to look at: 4 is the last convolution, the others are the top-down path's.
+
+    Raises:
+        ValueError: the classifier has no layer of such a stride.
+    """
+    deeper = [stride for stride in strides if stride != STRIDE]
+    gradients: dict[int, Tensor] = {}
+    if not deeper:
+        with torch.inference_mode():
+            output = classifier(images)
+    else:
+        if unknown := set(deeper) - set(classifier.strides):
+            raise ValueError(f"no layer of stride {min(unknown)}; there are {', '.join(map(str, classifier.strides))}")
+        with torch.no_grad():  # the backbone keeps nothing for a backward pass
+            sides = classifier.sides(images)
+        with torch.enable_grad():
+            sides[max(deeper)].requires_grad_()
+            output = classifier.descend(sides, *images.shape[2:])
+            # Images do not mix, so one sum serves the whole batch.
+            scores = output.evidence.float().sum(dim=(0, 2, 3))  # (C,)
+            tapped = [output.layers[stride] for stride in deeper]
+            by_class = [torch.autograd.grad(score, tapped, retain_graph=True) for score in scores]
+        gradients = {
+            stride: torch.stack(g, dim=1) for stride, g in zip(deeper, zip(*by_class, strict=True), strict=True)
+        }
+    weights = classifier.head.weight[:, :, 0, 0].detach()  # (C, K)
+    gradients[STRIDE] = weights[None, :, :, None, None].expand(len(images), -1, -1, *output.features.shape[2:])
+    layers = [Layer(s, output.layers[s].detach().float(), gradients[s].float()) for s in strides]
+    return Explanation(classifier, images, output.logits.detach(), tuple(layers))
+
+
+def hires_cam(activations: Tensor, gradients: Tensor) -> Tensor:
+    """Draelos and Carin 2020, eq. 4: every cell weighted by its own gradient. (B, K, h, w) twice -> (B, h, w)."""
+    return (activations * gradients).sum(dim=1)
+
+
+def grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
+    """Selvaraju et al. 2017, eq. 1-2: channels weighted by their mean gradient."""
+    return (activations * gradients.mean(dim=(2, 3), keepdim=True)).sum(dim=1)
+
+
+def x_grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
+    """Fu et al. 2020, eq. 8: channels weighted by the gradient's mean, itself weighted with the activation."""
+    total = activations.sum(dim=(2, 3), keepdim=True) + 1e-7
+    weights = (gradients * activations / total).sum(dim=(2, 3), keepdim=True)
+    return (activations * weights).sum(dim=1)
+
+
+def grad_cam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
     """Chattopadhyay et al. 2018, eq. 19: channels weighted by alpha = g^2 / (2 g^2 + g^3 sum(A))."""
-    total = features.sum(dim=(2, 3))[:, None]  # (B, 1, K)
-    alpha = weights**2 / (2 * weights**2 + total * weights**3 + EPSILON)  # (B, C, K)
-    cells = features.shape[2] * features.shape[3]
-    return torch.einsum("bkhw,bck->bchw", features, weights.clamp(min=0) * alpha * cells)
+    total = activations.sum(dim=(2, 3), keepdim=True)
+    alpha = gradients**2 / (2 * gradients**2 + total * gradients**3 + 1e-6)
+    weights = (gradients.clamp(min=0) * alpha).sum(dim=(2, 3), keepdim=True)
+    return (activations * weights).sum(dim=1)
 
 
-def eigen_cam(features: Tensor, weights: Tensor) -> Tensor:
-    """Muhammad and Yeasin 2020: the features' first principal component, the same for every class.
+def layer_cam(activations: Tensor, gradients: Tensor) -> Tensor:
+    """Jiang et al. 2021, eq. 6: as HiResCAM, negative gradients left out."""
+    return (activations * gradients.clamp(min=0)).sum(dim=1)
+
+
+def grad_cam_elementwise(activations: Tensor, gradients: Tensor) -> Tensor:
+    """Pillai and Pirsiavash 2021: as HiResCAM, negative products left out."""
+    return (activations * gradients).clamp(min=0).sum(dim=1)
+
+
+def eigen_cam(activations: Tensor, gradients: Tensor) -> Tensor:
+    """Muhammad and Yeasin 2020: the activations' first principal component, the same for every class.
 
     A component has no sign of its own; here it is the one that agrees with the class's evidence.
     """
-    projected = first_component(features)[:, None]  # (B, 1, h, w)
-    return _signed(projected.expand(-1, len(weights), -1, -1), evidence(features, weights))
+    return _signed(first_component(activations), hires_cam(activations, gradients))
 
 
-def eigen_grad_cam(features: Tensor, weights: Tensor) -> Tensor:
-    """First principal component of gradient times activation, per class; its sign as in `eigen_cam`."""
-    maps = [first_component(features * row[:, None, None]) for row in weights]
-    return _signed(torch.stack(maps, dim=1), evidence(features, weights))
+def eigen_grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
+    """First principal component of gradient times activation; its sign as in `eigen_cam`."""
+    return _signed(first_component(activations * gradients), hires_cam(activations, gradients))
 
 
-def first_component(features: Tensor) -> Tensor:
+def first_component(activations: Tensor) -> Tensor:
     """Projection of each cell's channels on their first principal component: (B, K, h, w) -> (B, h, w)."""
-    cells = features.flatten(2).float()  # (B, K, hw)
+    # In doubles: the covariance squares the data's range.
+    cells = activations.flatten(2).double()  # (B, K, hw)
     centred = cells - cells.mean(dim=2, keepdim=True)
     # The K x K covariance has the same leading direction as the data and is far smaller.
     _, vectors = torch.linalg.eigh(centred @ centred.transpose(1, 2))
     projected = torch.einsum("bkn,bk->bn", centred, vectors[:, :, -1])
-    return projected.view(len(features), *features.shape[2:])
+    return projected.float().view(len(activations), *activations.shape[2:])
 
 
 def _signed(maps: Tensor, like: Tensor) -> Tensor:
-    """Turn each map of shape (B, C, h, w) so that it correlates with `like`."""
-    like = like - like.mean(dim=(2, 3), keepdim=True)
-    agreement = (maps * like).sum(dim=(2, 3), keepdim=True)
+    """Turn each map of shape (B, h, w) so that it correlates with `like`."""
+    like = like - like.mean(dim=(1, 2), keepdim=True)
+    agreement = (maps * like).sum(dim=(1, 2), keepdim=True)
     return torch.where(agreement < 0, -maps, maps)
+
+
+def per_class(method: Callable[[Tensor, Tensor], Tensor], explanation: Explanation, layer: Layer) -> Tensor:
+    """Maps of all classes, shape (B, C, h, w), by a method for one."""
+    return torch.stack([method(layer.activations, g) for g in layer.gradients.unbind(dim=1)], dim=1)
+
+
+def score_cam(explanation: Explanation, layer: Layer, bound: int = SCORED_CHANNELS) -> Tensor:
+    """Wang et al. 2020: channels weighted by the class's logit on the image masked with that channel.
+
+    pytorch-grad-cam masks and scores. It would go through all channels, once for each class: here one set of forward
+    passes serves all classes, over the `bound` channels that speak loudest for any of them.
+
+    Returns:
+        Shape (B, C, h, w).
+    """
+    import pytorch_grad_cam.score_cam
+
+    # Its progress bars, one per class and image, are nobody's.
+    pytorch_grad_cam.score_cam.tqdm = _NoProgress
+    maps = []
+    for image, activations, gradients in zip(explanation.images, layer.activations, layer.gradients, strict=True):
+        chosen = activations[_loudest(activations, gradients, bound)]  # (k, h, w)
+        scores: list[Tensor] = []
+
+        def note(logits: Tensor, scores: list[Tensor] = scores) -> Tensor:
+            scores.append(logits.float())
+            return logits[0]
+
+        # No layers to hook: its hooks would sit on the one classifier that all threads share.
+        with pytorch_grad_cam.score_cam.ScoreCAM(_Logits(explanation.classifier), []) as cam:
+            cam.get_cam_weights(image[None], None, [note], chosen[None].cpu().numpy(), None)
+        weights = torch.stack(scores).softmax(dim=0)  # (k, C)
+        maps.append((weights[:, :, None, None] * chosen[:, None]).sum(dim=0))
+    return torch.stack(maps)
+
+
+def _loudest(activations: Tensor, gradients: Tensor, bound: int) -> Tensor:
+    """Indices of at most `bound` channels, each class's strongest in turn; A (K, h, w), G (C, K, h, w)."""
+    peaks = torch.stack([(activations * g).amax(dim=(1, 2)) for g in gradients])  # (C, K)
+    ranks = peaks.argsort(dim=1, descending=True).argsort(dim=1)
+    return ranks.amin(dim=0).argsort(stable=True)[:bound]
+
+
+class _Logits(nn.Module):
+    """The classifier as pytorch-grad-cam wants it: images in, scores out."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(images).logits
+        return logits
+
+
+class _NoProgress:
+    """Stands in for the module tqdm."""
+
+    tqdm = iter
 
 
 @dataclass(frozen=True)
@@ -86,40 +227,41 @@ class Method:
 
     Attributes:
         name: as the paper writes it.
-        raw: (features (B, K, h, w), weights (C, K)) -> raw maps (B, C, h, w).
-        in_logits: the raw map is a logit of the class in the cell, so it has an absolute scale.
+        raw: (explanation, layer) -> raw maps (B, C, h, w).
+        evidence: at the last convolution the raw map is the class's evidence, logits, and so has an absolute scale.
     """
 
     name: str
-    raw: Callable[[Tensor, Tensor], Tensor]
-    in_logits: bool = False
+    raw: Callable[[Explanation, Layer], Tensor]
+    evidence: bool = False
 
 
 METHODS = {
     method.name: method
     for method in (
-        Method("HiResCAM", evidence, in_logits=True),
-        Method("LayerCAM", positive_evidence),
-        Method("GradCAM", evidence, in_logits=True),
-        Method("GradCAMElementWise", positive_evidence),
-        Method("GradCAMPlusPlus", grad_cam_plus_plus),
-        Method("XGradCAM", evidence, in_logits=True),
-        Method("EigenCAM", eigen_cam),
-        Method("EigenGradCAM", eigen_grad_cam),
+        Method("HiResCAM", partial(per_class, hires_cam), evidence=True),
+        Method("LayerCAM", partial(per_class, layer_cam)),
+        Method("GradCAM", partial(per_class, grad_cam), evidence=True),
+        Method("GradCAMElementWise", partial(per_class, grad_cam_elementwise)),
+        Method("GradCAMPlusPlus", partial(per_class, grad_cam_plus_plus)),
+        Method("XGradCAM", partial(per_class, x_grad_cam), evidence=True),
+        Method("EigenCAM", partial(per_class, eigen_cam)),
+        Method("EigenGradCAM", partial(per_class, eigen_grad_cam)),
+        Method("ScoreCAM", score_cam),
     )
 }
 
 
-def activation_maps(output: ClassifierOutput, weights: Tensor, method: str = DEFAULT_METHOD) -> Tensor:
-    """Maps of all classes of a batch, comparable between frames.
+def activation_maps(explanation: Explanation, method: str = DEFAULT_METHOD) -> Tensor:
+    """Maps of all classes of a batch, comparable between frames; those of several layers fused.
 
     A map in logits goes through the sigmoid, and so stays low all over where its class is absent. The others have no
-    unit: they are divided by their maximum and multiplied by the class's presence probability, or an absent class
-    would yield a map of full strength.
+    unit: each is scaled as LayerCAM does before it fuses layers, tanh(2 M / max M) (Jiang et al. 2021, eq. 9), and
+    multiplied by the class's presence probability, or an absent class would yield a map of full strength. Several
+    layers' maps are enlarged to the finest one's grid and fused by their maximum (the same paper, section III-C).
 
     Args:
-        output: of the classifier, B images.
-        weights: of its last convolution, shape (C, K).
+        explanation: of the images.
         method: a name in `METHODS`.
 
     Returns:
@@ -130,9 +272,30 @@ def activation_maps(output: ClassifierOutput, weights: Tensor, method: str = DEF
     """
     if method not in METHODS:
         raise ValueError(f"no activation-map method {method!r}; there are {', '.join(METHODS)}")
-    raw = METHODS[method].raw(output.features, weights)
-    if METHODS[method].in_logits:
-        return raw.sigmoid()
-    raw = raw.clamp(min=0)
-    peak = raw.amax(dim=(2, 3), keepdim=True).clamp(min=1e-7)
-    return raw / peak * output.logits.sigmoid()[:, :, None, None]
+    presence = explanation.logits.float().sigmoid()[:, :, None, None]
+    with torch.inference_mode():
+        maps = []
+        for layer in sorted(explanation.layers, key=lambda layer: layer.stride):
+            raw = METHODS[method].raw(explanation, layer)
+            if in_logits(method, layer.stride):
+                maps.append(raw.sigmoid())
+            else:
+                raw = raw.clamp(min=0)
+                peak = raw.amax(dim=(2, 3), keepdim=True).clamp(min=1e-7)
+                maps.append(torch.tanh(GAMMA * raw / peak) * presence)
+        finest = maps[0].shape[2:]
+        return torch.stack([F.interpolate(m, size=finest, mode="bilinear") for m in maps]).amax(dim=0)
+
+
+def in_logits(method: str, stride: int) -> bool:
+    """Whether a method's map of a layer is the class's evidence, whose scale is absolute."""
+    return METHODS[method].evidence and stride == STRIDE
+
+
+def default_threshold(method: str, strides: Sequence[int]) -> float:
+    """Where to cut maps that nothing has been measured for.
+
+    Even odds where they are in logits, else a fifth of the maximum, which is customary since CAM (Zhou et al. 2016,
+    section 3.2), scaled as the maps are.
+    """
+    return 0.5 if all(in_logits(method, stride) for stride in strides) else math.tanh(GAMMA * 0.2)

@@ -10,6 +10,7 @@ Labeling", eq. 4.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -49,11 +50,14 @@ class ClassifierOutput(NamedTuple):
         logits: shape (B, C), presence of each class on the frame.
         features: shape (B, K, S/4, S/4), the input of the last convolution, not negative.
         evidence: shape (B, C, S/4, S/4), that convolution's output: logit of the class in the cell.
+        layers: stride -> activations, shape (B, K, about S/stride, about S/stride): the features at stride 4, the
+            top-down path at the deeper ones.
     """
 
     logits: Tensor
     features: Tensor
     evidence: Tensor
+    layers: dict[int, Tensor]
 
 
 class Classifier(nn.Module):
@@ -76,6 +80,7 @@ class Classifier(nn.Module):
         self.levels = [i for i, reduction in enumerate(reductions) if reduction >= STRIDE]
         if reductions[self.levels[0]] != STRIDE:
             raise ValueError(f"{config.backbone} has no feature map of stride {STRIDE}, only {reductions}")
+        self.strides = [reductions[i] for i in self.levels]
         channels: list[int] = info.channels()
         self.lateral = nn.ModuleList(_conv(channels[i], config.width, kernel=1) for i in self.levels)
         self.smooth = _conv(config.width, config.width, kernel=3)
@@ -92,18 +97,30 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> ClassifierOutput:
         """Classify images of shape (B, 3, H, W), floats in [0, 1], H and W multiples of 32."""
+        return self.descend(self.sides(images), images.shape[-2], images.shape[-1])
+
+    def sides(self, images: Tensor) -> dict[int, Tensor]:
+        """What the backbone's stages send to the top-down path: stride -> (B, K, about H/stride, about W/stride)."""
         maps = self.backbone((images - self.mean) / self.std)
+        return {
+            stride: lateral(maps[level])
+            for stride, level, lateral in zip(self.strides, self.levels, self.lateral, strict=True)
+        }
+
+    def descend(self, sides: Mapping[int, Tensor], height: int, width: int) -> ClassifierOutput:
+        """Down the top-down path from what `sides` gives of images of height x width pixels, deepest first."""
+        layers: dict[int, Tensor] = {}
         x: Tensor | None = None
-        for level, lateral in zip(reversed(self.levels), reversed(self.lateral), strict=True):
-            side = lateral(maps[level])  # (B, K, about H/s, about W/s), s = 32, 16, 8, 4
+        for stride, side in sorted(sides.items(), reverse=True):
             x = side if x is None else side + F.interpolate(x, size=side.shape[-2:], mode="nearest")
+            layers[stride] = x
         # Xception's first convolutions do not pad, so its maps are a pixel short; the cells must tile the image.
-        cells = (images.shape[-2] // STRIDE, images.shape[-1] // STRIDE)
+        cells = (height // STRIDE, width // STRIDE)
         if x is not None and x.shape[-2:] != cells:
             x = F.interpolate(x, size=cells, mode="bilinear", align_corners=False)
-        features = F.relu(self.smooth(x))  # (B, K, H/4, W/4)
+        features = layers[STRIDE] = F.relu(self.smooth(x))  # (B, K, H/4, W/4)
         evidence = self.head(features)  # (B, C, H/4, W/4)
-        return ClassifierOutput(self.logits(evidence), features, evidence)
+        return ClassifierOutput(self.logits(evidence), features, evidence, layers)
 
     def logits(self, evidence: Tensor) -> Tensor:
         """Presence logits, shape (B, C), of evidence of shape (B, C, h, w): a whole frame's or a window's."""

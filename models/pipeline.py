@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.activation_maps import DEFAULT_METHOD, METHODS, activation_maps
+from models.activation_maps import DEFAULT_METHOD, METHODS, activation_maps, default_threshold, explain
 from models.checkpoint import Card, load_weights, read_card, save_weights
-from models.classifier import Classifier, ClassifierConfig
+from models.classifier import STRIDE, Classifier, ClassifierConfig
 from models.errors import CheckpointError, ModelError
 from models.fba_net import FBANet, FBANetConfig
 from models.refiner import Subject, centre_map, refine
@@ -30,24 +30,45 @@ class PipelineConfig:
 
     Attributes:
         cam: activation-map method.
-        refiner: "fba", or "none" for the thresholded map.
-        map_threshold: per class, the activation at a coarse mask's edge, in (0, 1); 0.5 where not named.
+        layers: strides of the layers whose maps are fused; 4 is the last convolution.
+        refiner: "fba", "closed-form", or "none" for the thresholded map.
+        map_threshold: per kind of maps (see `maps`) and class, the activation at a coarse mask's edge, in (0, 1);
+            what suits one method says nothing about another. `default_threshold` where not named.
         presence_threshold: per class, the least probability at which it is drawn; 0.5 where not named.
         trimap: kernel widths.
+        band: per class, instead of the `band` of `trimap`.
     """
 
     cam: str = DEFAULT_METHOD
+    layers: tuple[int, ...] = (STRIDE,)
     refiner: str = "fba"
-    map_threshold: dict[str, float] = field(default_factory=dict)
+    map_threshold: dict[str, dict[str, float]] = field(default_factory=dict)
     presence_threshold: dict[str, float] = field(default_factory=dict)
     trimap: TrimapConfig = field(default_factory=TrimapConfig)
+    band: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a method or refiner that does not exist."""
+        """Raises ValueError for a method or refiner that does not exist, or no layer."""
         if self.cam not in METHODS:
             raise ValueError(f"no activation-map method {self.cam!r}; there are {', '.join(METHODS)}")
         if self.refiner not in REFINERS:
             raise ValueError(f"no refiner {self.refiner!r}; there are {', '.join(REFINERS)}")
+        if not self.layers:
+            raise ValueError(f"maps need at least one layer; {STRIDE} is the last convolution")
+
+    @property
+    def maps(self) -> str:
+        """The kind of maps that these settings make: the method and, unless it is the last, the layers."""
+        layers = "+".join(map(str, sorted(self.layers)))
+        return self.cam if self.layers == (STRIDE,) else f"{self.cam}@{layers}"
+
+    def threshold(self, label: str) -> float:
+        """The activation at the edge of a class's coarse mask, for this kind of maps."""
+        return self.map_threshold.get(self.maps, {}).get(label, default_threshold(self.cam, self.layers))
+
+    def trimap_of(self, label: str) -> TrimapConfig:
+        """Kernel widths for a class."""
+        return replace(self.trimap, band=self.band.get(label, self.trimap.band))
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,8 +144,7 @@ class Pipeline:
             for label, probability, cam in zip(self.classes, probabilities.tolist(), maps, strict=True):
                 step = self._trimap_step(image, label, probability, cam)
                 if step.coarse.any() and self.config.refiner == "fba":
-                    threshold = self.config.map_threshold.get(label, 0.5)
-                    subjects.append(Subject(image, step.trimap, centre_map(cam, threshold)))
+                    subjects.append(Subject(image, step.trimap, centre_map(cam, self.config.threshold(label))))
                     places.append((found[-1], len(found[-1])))
                 found[-1].append(step)
         with autocast(self.device):
@@ -145,24 +165,24 @@ class Pipeline:
         squares = [fit_square(image, size) for image in images]
         batch = torch.from_numpy(np.stack([square for square, _, _ in squares])).to(self.device)
         batch = batch.permute(0, 3, 1, 2).float() / 255  # (B, 3, S, S), channels last in memory
-        with torch.inference_mode(), autocast(self.device):
-            output = self.classifier(batch)
-            cams = activation_maps(output, self.classifier.head.weight[:, :, 0, 0], self.config.cam)
+        with autocast(self.device):
+            explanation = explain(self.classifier, batch, self.config.layers)
+            cams = activation_maps(explanation, self.config.cam)
         cut = []
         for maps, (_, height, width) in zip(cams.float().cpu().numpy(), squares, strict=True):
             # To the square's pixels first: the image's edge seldom falls on the edge of a cell.
             pixels = [cv2.resize(cam, (size, size), interpolation=cv2.INTER_LINEAR)[:height, :width] for cam in maps]
             cut.append(np.stack(pixels).astype(np.float32))
-        return output.logits.float().sigmoid().cpu().numpy(), cut
+        return explanation.logits.float().sigmoid().cpu().numpy(), cut
 
     def _trimap_step(self, image: Image, label: str, presence: float, cam: NDArray[np.float32]) -> Steps:
         height, width = image.shape[:2]
-        config = self.config
-        if presence >= config.presence_threshold.get(label, 0.5):
-            mask = coarse_mask(cam, config.map_threshold.get(label, 0.5), config.trimap)
+        trimap_config = self.config.trimap_of(label)
+        if presence >= self.config.presence_threshold.get(label, 0.5):
+            mask = coarse_mask(cam, self.config.threshold(label), trimap_config)
         else:
             mask = np.zeros((SIZE, SIZE), dtype=np.uint8)
-        trimap = trimap_from_mask(mask, config.trimap)
+        trimap = trimap_from_mask(mask, trimap_config)
         coarse = cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR).astype(bool)
         return Steps(label, presence, cam, coarse, trimap, alpha=coarse.astype(np.float32), mask=coarse)
 
@@ -254,7 +274,9 @@ def load_pipeline(directory: Path, device: str = "cpu") -> Pipeline:
             ClassifierConfig(**classifier_config | {"classes": tuple(classifier_config["classes"])})
         )
         refiner = FBANet(FBANetConfig(**refiner_config | {"widths": tuple(refiner_config["widths"])}))
-        config = PipelineConfig(**pipeline_config | {"trimap": TrimapConfig(**pipeline_config["trimap"])})
+        layers = tuple(pipeline_config.get("layers", (STRIDE,)))
+        trimap = TrimapConfig(**pipeline_config["trimap"])
+        config = PipelineConfig(**pipeline_config | {"layers": layers, "trimap": trimap})
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"the card of {directory} describes no pipeline of this version: {error!r}") from error
     load_weights(directory, card, "classifier", classifier)
@@ -263,5 +285,5 @@ def load_pipeline(directory: Path, device: str = "cpu") -> Pipeline:
 
 
 def describe(pipeline: Pipeline) -> dict[str, Any]:
-    """A pipeline in a few words, for reports: its name, method and refiner."""
-    return {"model": pipeline.name, "refiner": pipeline.config.refiner, "cam": pipeline.config.cam}
+    """A pipeline in a few words, for reports: its name, refiner and kind of maps."""
+    return {"model": pipeline.name, "refiner": pipeline.config.refiner, "cam": pipeline.config.maps}

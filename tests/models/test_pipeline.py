@@ -38,7 +38,7 @@ class Brightness(torch.nn.Module):
         weight[1, 1] = -10
         self.head.weight.data = weight[:, :, None, None]
         evidence = self.head(features)
-        return ClassifierOutput(evidence.amax(dim=(2, 3)), features, evidence)
+        return ClassifierOutput(evidence.amax(dim=(2, 3)), features, evidence, {4: features})
 
 
 @pytest.mark.parametrize("shape", [(120, 120), (97, 301), (301, 97), (90, 700), (1500, 1000)])
