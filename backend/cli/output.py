@@ -1,7 +1,8 @@
 """What every command shares: progress bars for people, JSON for machines."""
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,8 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 class Move(Protocol):
     """Moves a progress bar."""
 
-    def __call__(self, done: int, total: int, text: str = "") -> None:
-        """To `done` of `total`, with a text beside it."""
+    def __call__(self, done: int, total: int, text: str = "", stage: str = "") -> None:
+        """To `done` of `total` of a stage, with a text beside it."""
 
 
 json_option = click.option(
@@ -32,15 +33,42 @@ def write_json(path: Path | None, result: Any) -> None:
 
 @contextmanager
 def progress_bar(title: str) -> Iterator[Move]:
-    """A bar on standard error; yields a function (done, total, text) that moves it."""
+    """A bar on standard error, or lines where that is no terminal; yields what moves it."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield ProgressLines(title)
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TextColumn("{task.fields[text]}"), console=Console(stderr=True)) as bar:
+    with Progress(*columns, TextColumn("{task.fields[text]}"), console=console) as bar:
         task = bar.add_task(title, total=None, text="")
 
-        def move(done: int, total: int, text: str = "") -> None:
-            bar.update(task, completed=done, total=total, text=text)
+        def move(done: int, total: int, text: str = "", stage: str = "") -> None:
+            bar.update(task, completed=done, total=total, text=text, description=stage or title)
 
         yield move
+
+
+class ProgressLines:
+    """Progress for logs and pipes: a line when a stage begins, and one every `EVERY` seconds after it.
+
+    Args:
+        title: what is going on, at the beginning of each line.
+        now: a clock, in seconds.
+    """
+
+    EVERY = 10.0
+
+    def __init__(self, title: str, now: Callable[[], float] = time.monotonic) -> None:
+        self._title, self._now = title, now
+        self._stage: str | None = None
+        self._last = 0.0
+
+    def __call__(self, done: int, total: int, text: str = "", stage: str = "") -> None:
+        """Write a line to standard error if it is time for one; see `Move`."""
+        if stage == self._stage and self._now() - self._last < self.EVERY:
+            return
+        self._stage, self._last = stage, self._now()
+        click.echo(": ".join(part for part in (self._title, stage, f"{done}/{total} {text}".strip()) if part), err=True)
 
 
 def figure(value: float | None, digits: int = 3) -> str:

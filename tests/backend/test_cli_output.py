@@ -1,0 +1,34 @@
+"""Progress in logs and pipes."""
+
+from backend.cli.output import ProgressLines, progress_bar
+
+
+class Clock:
+    seconds = 0.0
+
+    def __call__(self):
+        return self.seconds
+
+
+def test_a_line_for_every_stage_and_one_every_ten_seconds(capsys):
+    clock = Clock()
+    move = ProgressLines("training", clock)
+    for clock.seconds in (0, 3, 9.9, 10, 12, 21):
+        move(int(clock.seconds), 30, "loss 0.5", "classifier")
+    move(0, 4, stage="refiner")
+    move(1, 4, stage="refiner")
+    assert capsys.readouterr().err.splitlines() == [
+        "training: classifier: 0/30 loss 0.5",
+        "training: classifier: 10/30 loss 0.5",
+        "training: classifier: 21/30 loss 0.5",
+        "training: refiner: 0/4",
+    ]
+
+
+def test_a_pipe_gets_lines_and_no_bar(capsys):
+    with progress_bar("evaluating") as move:
+        move(1, 2)
+        move(2, 2)
+    captured = capsys.readouterr()
+    assert captured.err == "evaluating: 1/2\n"
+    assert captured.out == ""
