@@ -15,7 +15,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-VALUES = ("models.segment", "models.errors")  # what models hands to others: dataclasses and errors, no networks
+# What models hands to others: dataclasses, errors and arrays from files, no networks.
+VALUES = ("models.decoding", "models.errors", "models.segment")
 BACKEND = ("backend", "models")
 
 MAY_IMPORT = {

@@ -13,13 +13,16 @@ from rich.table import Table
 from backend.cli.output import figure, json_option, progress_bar, write_json
 from models.activation_maps import METHODS
 from models.classifier import BACKBONES
+from models.decoding import read_image
 from models.errors import DataError
 from models.evaluation.evaluate import evaluate as evaluate_pipeline
 from models.evaluation.figures import overlay, step_pictures
 from models.phantom import write_phantoms
 from models.pipeline import REFINERS, Pipeline, load_pipeline, prediction
 from models.starter import STARTER
-from models.training.data_folder import IMAGE_SUFFIXES, open_data_folder
+from models.training.data_folder import open_data_folder
+from models.training.data_report import data_report
+from models.training.folder_files import IMAGE_SUFFIXES
 from models.training.presets import PRESETS
 from models.training.schedule import Progress
 from models.training.train import TrainingSpec
@@ -106,13 +109,15 @@ def predict(
 def train(data: Path, out: Path, json_file: Path | None, **options: object) -> None:
     """Train classifier and refiner on a data folder."""
     spec = TrainingSpec(data=data, out=out, name=out.name, **options)  # type: ignore[arg-type]
+    found = data_report(open_data_folder(data, skip_bad=spec.skip_bad))
+    click.echo("\n".join([*found.sentences, *(f"Note: {warning}" for warning in found.warnings)]))
     with progress_bar("training") as move:
 
         def report(progress: Progress) -> None:
             text = progress.message
             if progress.metrics:
                 text = ", ".join(f"{k} {v:.4g}" for k, v in progress.metrics.items()) + f", {text}"
-            move(progress.done, progress.total, f"{progress.stage}: {text}")
+            move(progress.done, progress.total, text, progress.stage)
 
         result = train_model(spec, report)
     print_metrics(result.metrics)
@@ -167,14 +172,6 @@ def phantom(out: Path, count: int, seed: int, size: int, difficulty: float, json
         write_phantoms(out, count, seed, size=size, difficulty=difficulty, progress=move)
     click.echo(f"{count} frames in {out}")
     write_json(json_file, {"out": str(out), "count": count, "seed": seed, "size": size, "difficulty": difficulty})
-
-
-def read_image(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """Shape (H, W, 3), uint8 RGB, turned as its EXIF says. Raises DataError naming the file."""
-    pixels = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if pixels is None:
-        raise DataError(f"{path} cannot be read as an image")
-    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 
 def write_image(path: Path, picture: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> None:

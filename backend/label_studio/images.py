@@ -9,9 +9,9 @@ import requests
 
 from backend.errors import ImageError, LabelStudioError
 from backend.label_studio.client import LabelStudio
-from backend.label_studio.decoding import RgbImage, decode_image
 from backend.label_studio.label_config import UNDEFINED_KEY
 from backend.label_studio.transport import LOOPBACK, MEGABYTE, read_bounded
+from models.decoding import RgbImage, decode_image
 
 # Schemes of cloud storages that Label Studio reads for us.
 CLOUD = ("s3", "s3s", "gs", "azure-blob", "azure-spi")

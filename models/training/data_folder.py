@@ -1,24 +1,27 @@
 """Data folders: images with masks per class, or with image-level labels, as training and evaluation read them.
 
-images/NAME.{jpg,png}   masks/CLASS/NAME.png (0/255; no file = absent)   classes.txt
-split.json (optional)   labels.csv (optional; name,CLASS,... 0, 1 or empty for unknown)
+images/NAME.{jpg,png,...}   masks/CLASS/NAME.png (0/255; no file = absent)   classes.txt
+split.json (optional)       labels.csv (optional; name,CLASS,... 0, 1 or empty for unknown)
+
+Of an image that has a row in labels.csv only what is drawn or written there is known; of any other, an undrawn class is
+absent, provided that there is a folder of masks at all.
 """
 
-import csv
 import hashlib
 import json
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from models.decoding import RgbImage, read_image, read_mask
 from models.errors import DataError
+from models.training.folder_files import IMAGE_SUFFIXES, list_images, read_classes, read_labels, read_splits
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+DECODERS = 4  # images decoded at the same time: few, since each may be large
 
 
 @dataclass(frozen=True)
@@ -28,9 +31,10 @@ class Sample:
     Attributes:
         name: the image's file name without ending.
         image: its file.
-        masks: class -> mask file, for the classes drawn on it.
+        masks: class -> mask file, for the classes drawn on it; a file without a white pixel is left out.
         presence: class -> whether it is on the image; a class that is not named is unknown.
-        has_masks: masks tell all of the image: a class without one is nowhere on it.
+        has_masks: the masks tell all of the image: each class is drawn or known to be absent.
+        coverage: class -> fraction of the image that its mask covers, for the classes drawn on it.
     """
 
     name: str
@@ -38,32 +42,19 @@ class Sample:
     masks: Mapping[str, Path]
     presence: Mapping[str, bool]
     has_masks: bool
+    coverage: Mapping[str, float] = field(default_factory=dict)
 
-    def read_image(self) -> NDArray[np.uint8]:
-        """Shape (H, W, 3), uint8 RGB. Raises DataError naming the file if it cannot be read."""
-        pixels = cv2.imread(str(self.image), cv2.IMREAD_COLOR)
-        if pixels is None:
-            raise DataError(f"{self.image} cannot be read as an image; replace it or go on without it with --skip-bad")
-        return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+    def read_image(self) -> RgbImage:
+        """Shape (H, W, 3), uint8 RGB, as a browser shows it. Raises DataError naming the file if it cannot be read."""
+        return read_image(self.image)
 
     def read_mask(self, label: str, shape: tuple[int, int]) -> NDArray[np.bool_]:
         """The mask of a class, of the image's shape (H, W), bool; all False where the class has no file.
 
         Raises:
-            DataError: the file cannot be read or its size is not the image's.
+            DataError: the file cannot be read as a mask or its size is not the image's.
         """
-        if label not in self.masks:
-            return np.zeros(shape, dtype=bool)
-        path = self.masks[label]
-        mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-        if mask is None:
-            raise DataError(f"{path} cannot be read as a mask; replace it or go on without it with --skip-bad")
-        if mask.shape != shape:
-            raise DataError(
-                f"{path} is {mask.shape[1]}x{mask.shape[0]}, but its image is {shape[1]}x{shape[0]}; "
-                f"export it at the image's size or go on without it with --skip-bad"
-            )
-        return np.asarray(mask >= 128)
+        return read_mask(self.masks[label], shape) if label in self.masks else np.zeros(shape, dtype=bool)
 
 
 @dataclass(frozen=True)
@@ -120,6 +111,9 @@ class DataFolder:
 def split_in_blocks(samples: list[Sample], blocks: int = 4, share: float = 0.2) -> tuple[list[Sample], list[Sample]]:
     """Hold out `share` of the samples, at least one, as up to `blocks` runs of neighbours by name.
 
+    The runs lie in the middle of equal parts of the series, or as near to it as leaves most classes on both sides: of a
+    class on three images some are to be held out and some to be learnt from, one on a single image is to be learnt.
+
     Raises:
         DataError: fewer than two samples.
     """
@@ -127,18 +121,30 @@ def split_in_blocks(samples: list[Sample], blocks: int = 4, share: float = 0.2) 
         raise DataError(f"training needs at least 2 images, one of them to hold out, got {len(samples)}")
     wanted = max(1, round(share * len(samples)))
     blocks = min(blocks, wanted)
-    held_out: set[int] = set()
-    for block in range(blocks):
-        size = wanted // blocks + (block < wanted % blocks)
-        centre = round((block + 0.5) * len(samples) / blocks)
-        start = min(max(centre - size // 2, 0), len(samples) - size)
-        held_out.update(range(start, start + size))
-    train = [sample for i, sample in enumerate(samples) if i not in held_out]
-    return train, [samples[i] for i in sorted(held_out)]
+    sizes = [wanted // blocks + (block < wanted % blocks) for block in range(blocks)]
+    centres = [round((block + 0.5) * len(samples) / blocks) - size // 2 for block, size in enumerate(sizes)]
+    reach = len(samples) // (2 * blocks)
+    shown = [{label for label, present in sample.presence.items() if present} for sample in samples]
+
+    def held_out(shift: int) -> set[int]:
+        starts = [min(max(centre + shift, 0), len(samples) - size) for centre, size in zip(centres, sizes, strict=True)]
+        return {index for start, size in zip(starts, sizes, strict=True) for index in range(start, start + size)}
+
+    def lacking(chosen: set[int]) -> int:
+        learnt = set().union(*(labels for index, labels in enumerate(shown) if index not in chosen))
+        tested = set().union(*(shown[index] for index in chosen))
+        return 2 * len(tested - learnt) + len(learnt - tested)
+
+    shifts = sorted(range(-reach, reach + 1), key=abs)
+    chosen = min((held_out(shift) for shift in shifts), key=lambda chosen: (len(chosen) < wanted, lacking(chosen)))
+    train = [sample for index, sample in enumerate(samples) if index not in chosen]
+    return train, [samples[index] for index in sorted(chosen)]
 
 
 def open_data_folder(root: Path, *, skip_bad: bool = False) -> DataFolder:
-    """List a data folder and check that its parts fit together.
+    """List a data folder, decode everything in it once, and check that its parts fit together.
+
+    A damaged file is better found now than after an hour of training.
 
     Args:
         root: the folder.
@@ -147,8 +153,8 @@ def open_data_folder(root: Path, *, skip_bad: bool = False) -> DataFolder:
     Raises:
         DataError: with the name of the file that is missing, unreadable or of the wrong size.
     """
-    classes = _read_classes(root)
-    images = _list_images(root)
+    classes = read_classes(root)
+    images = list_images(root)
     masks: dict[str, dict[str, Path]] = {name: {} for name in images}
     problems: dict[str, str] = {}
     mask_root = root / "masks"
@@ -157,108 +163,64 @@ def open_data_folder(root: Path, *, skip_bad: bool = False) -> DataFolder:
         if not folder.is_dir():
             continue
         if folder.name not in classes:
-            raise DataError(f"{folder} is for a class that classes.txt does not name ({', '.join(classes)})")
-        for path in sorted(folder.glob("*.png")):
-            if path.stem in masks:
+            problems[f"masks/{folder.name}"] = (
+                f"{folder} is for a class that classes.txt does not name ({', '.join(classes)})"
+            )
+            continue
+        for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES):
+            if path.suffix != ".png":
+                problems[path.stem] = f"{path} is not read: masks are PNG files, named .png"
+            elif path.stem in masks:
                 masks[path.stem][folder.name] = path
             else:
                 problems[path.stem] = f"{path} has no image in {root / 'images'}"
-    labels = dict(_read_labels(root, classes))
-    problems |= {name: f"labels.csv names {name}, which has no image" for name in labels if name not in images}
+    labels: dict[str, dict[str, bool]] = {}
+    for name, row in read_labels(root, classes):
+        if name not in images or name in labels:
+            wrong = "names it twice" if name in labels else "names it (without an ending), but it has no image"
+            problems[name] = f"{name}: labels.csv {wrong}"
+        labels[name] = row
     if not has_masks and not labels:
         raise DataError(f"{root} has neither masks/ nor labels.csv; training needs one of them")
-    samples = {}
-    for name, image in images.items():
-        drawn = masks[name]
-        if name in labels:
-            presence = labels[name] | dict.fromkeys(drawn, True)
-            # A class that is known to be absent has a known mask: an empty one.
-            masked = all(label in drawn or presence.get(label) is False for label in classes)
-        else:
-            presence, masked = {label: label in drawn for label in classes if has_masks}, has_masks
-        samples[name] = Sample(name, image, drawn, presence, masked)
-    problems |= {name: reason for name, reason in _unreadable(samples)}
+
+    def inspect(name: str) -> Sample | str:
+        try:
+            row = labels.get(name, {} if not has_masks else None)
+            return _inspect(name, images[name], masks[name], classes, row)
+        except DataError as error:
+            return str(error)
+
+    samples: dict[str, Sample] = {}
+    with ThreadPoolExecutor(DECODERS) as pool:
+        for name, found in zip(images, pool.map(inspect, images), strict=True):
+            if isinstance(found, str):
+                problems.setdefault(name, found)
+            elif name not in problems:
+                samples[name] = found
     if problems and not skip_bad:
         first = next(iter(problems.values()))
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise DataError(first + more)
-    kept = {name: sample for name, sample in samples.items() if name not in problems}
-    splits = {split: tuple(n for n in names if n in kept) for split, names in _read_splits(root, images).items()}
-    return DataFolder(root, classes, kept, splits, problems)
+        raise DataError(f"{first}{more}; correct it, or go on without it with --skip-bad")
+    splits = {split: tuple(n for n in names if n in samples) for split, names in read_splits(root, images).items()}
+    return DataFolder(root, classes, samples, splits, problems)
 
 
-def _read_classes(root: Path) -> tuple[str, ...]:
-    path = root / "classes.txt"
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be read ({error.strerror}); a data folder names its classes there, one a line"
-        ) from None
-    classes = tuple(line.strip() for line in lines if line.strip())
-    if not classes or len(set(classes)) < len(classes):
-        raise DataError(f"{path} must name each class once, one a line; it has {list(classes)}")
-    return classes
+def _inspect(
+    name: str, image: Path, drawn: Mapping[str, Path], classes: tuple[str, ...], row: Mapping[str, bool] | None
+) -> Sample:
+    """Decode an image and its masks; `row` is what labels.csv says of it, None where its masks tell all.
 
-
-def _list_images(root: Path) -> dict[str, Path]:
-    images: dict[str, Path] = {}
-    for path in sorted((root / "images").glob("*"), key=_natural):
-        if path.suffix.lower() not in IMAGE_SUFFIXES:
-            continue
-        if path.stem in images:
-            raise DataError(f"{path} and {images[path.stem]} have the same name; rename one")
-        images[path.stem] = path
-    if not images:
-        raise DataError(f"{root / 'images'} holds no {', '.join(IMAGE_SUFFIXES)} files")
-    return images
-
-
-def _natural(path: Path) -> list[tuple[int, str]]:
-    """Sort key by which frame-9 comes before frame-10: neighbours by name are neighbours in the series."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]
-
-
-def _read_labels(root: Path, classes: tuple[str, ...]) -> Iterator[tuple[str, dict[str, bool]]]:
-    path = root / "labels.csv"
-    if not path.is_file():
-        return
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        unknown = set(reader.fieldnames or ()) - {"name", *classes}
-        if unknown or "name" not in (reader.fieldnames or ()):
-            raise DataError(f"{path} must have the columns name and classes of classes.txt, has {reader.fieldnames}")
-        for row in reader:
-            values = {label: (row.get(label) or "").strip() for label in classes}
-            wrong = {label: value for label, value in values.items() if value not in ("", "0", "1")}
-            if wrong:
-                raise DataError(f"{path} line {reader.line_num}: a label is 0, 1 or empty, got {wrong}")
-            yield row["name"], {label: value == "1" for label, value in values.items() if value}
-
-
-def _read_splits(root: Path, images: Mapping[str, Path]) -> dict[str, list[str]]:
-    path = root / "split.json"
-    if not path.is_file():
-        return {}
-    try:
-        splits: dict[str, list[str]] = json.loads(path.read_text(encoding="utf-8"))
-        names = [name for split in splits.values() for name in split]
-    except (ValueError, AttributeError, TypeError) as error:
-        raise DataError(f'{path} must hold {{"train": [names], "val": [names]}}: {error}') from error
-    missing = [name for name in names if name not in images]
-    if missing:
-        raise DataError(f"{path} names {missing[0]} (and {len(missing) - 1} more) without an image")
-    if len(set(names)) < len(names):
-        raise DataError(f"{path} names an image twice; a frame must not be trained on and held out")
-    return splits
-
-
-def _unreadable(samples: Mapping[str, Sample]) -> Iterator[tuple[str, str]]:
-    """Decode everything once: a damaged file is better found now than after an hour of training."""
-    for name, sample in samples.items():
-        try:
-            shape = sample.read_image().shape[:2]
-            for label in sample.masks:
-                sample.read_mask(label, (shape[0], shape[1]))
-        except DataError as error:
-            yield name, str(error)
+    Raises:
+        DataError: a file cannot be read, or labels.csv says something else than a mask.
+    """
+    shape = read_image(image).shape[:2]
+    coverage = {label: float(read_mask(path, (shape[0], shape[1])).mean()) for label, path in drawn.items()}
+    masks = {label: path for label, path in drawn.items() if coverage[label]}
+    for label, path in drawn.items():
+        if row is not None and row.get(label, label in masks) != (label in masks):
+            said, seen = ("absent", "drawn") if label in masks else ("present", "empty")
+            raise DataError(f"{path} is {seen}, but labels.csv says that {label} is {said} on {name}")
+    # Where labels.csv leaves a class open, only a mask file can tell; one that is empty says that the class is absent.
+    presence = {label: label in masks for label in (classes if row is None else drawn)} | dict(row or {})
+    known = all(label in masks or presence.get(label) is False for label in classes)
+    return Sample(name, image, masks, presence, known, {label: coverage[label] for label in masks})

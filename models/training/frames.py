@@ -12,7 +12,7 @@ from models.pipeline import fit_square
 from models.training.augmentation import Frame
 from models.training.data_folder import Sample
 
-CACHED = 1000  # frames kept in memory, about 2 MB each
+CACHE_BYTES = 2 << 30  # memory for the frames that are kept
 
 
 class Frames:
@@ -22,11 +22,15 @@ class Frames:
         count: how many there are.
         read: index -> frame.
         presence: shape (count, C), 1, 0 or NaN, known without reading a frame.
+        size: side in pixels of the square that the frames fit into.
     """
 
-    def __init__(self, count: int, read: Callable[[int], Frame], presence: NDArray[np.float32]) -> None:
+    def __init__(
+        self, count: int, read: Callable[[int], Frame], presence: NDArray[np.float32], size: int = 512
+    ) -> None:
         self._count = count
-        self.read = lru_cache(maxsize=CACHED)(read)
+        frame_bytes = size * size * (3 + presence.shape[1])
+        self.read = lru_cache(maxsize=max(CACHE_BYTES // frame_bytes, 1))(read)
         self.presence = presence
 
     def __len__(self) -> int:
@@ -65,7 +69,7 @@ def folder_frames(samples: Sequence[Sample], classes: Sequence[str], size: int) 
                 masks[i] = cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA)
         return Frame(square[:height, :width], masks, presence[index], sample.has_masks)
 
-    return Frames(len(samples), read, presence)
+    return Frames(len(samples), read, presence, size)
 
 
 def phantom_frames(seeds: range, classes: Sequence[str], size: int) -> Frames:
@@ -80,7 +84,7 @@ def phantom_frames(seeds: range, classes: Sequence[str], size: int) -> Frames:
         return Frame(phantom.image, masks, presence, has_masks=True)
 
     presence = np.stack([read(i).presence for i in range(len(seeds))])
-    return Frames(len(seeds), read, presence)
+    return Frames(len(seeds), read, presence, size)
 
 
 class Mixture:

@@ -70,6 +70,24 @@ def test_evaluate_writes_the_figures_of_the_contract(tmp_path):
     assert "Lumen" in done.output
 
 
+def test_train_says_first_what_the_data_holds(tmp_path):
+    """One class is drawn on a single image and another on none; that is said before an hour of training."""
+    for folder in ("images", "masks/crack"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+    (tmp_path / "data" / "classes.txt").write_text("crack\nrust\n")
+    for i in range(4):
+        cv2.imwrite(str(tmp_path / "data" / "images" / f"{i}.png"), np.full((48, 64, 3), 40 * i, np.uint8))
+    cv2.imwrite(str(tmp_path / "data" / "masks" / "crack" / "1.png"), np.full((48, 64), 255, np.uint8))
+    arguments = ("--epochs", 1, "--minutes", 0.1, "--from", STARTER, "--out", tmp_path / "model")
+    done = invoke("train", "--data", tmp_path / "data", *arguments)
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.splitlines()
+    assert lines[0] == "4 images, 3 to learn from and 1 held out"
+    assert "Note: crack is drawn on 1 image to learn from: expect little; 10 or more help" in lines
+    assert any(line.startswith("Note: rust is on no image: it cannot be learnt") for line in lines)
+    assert any(line.startswith("training: classifier: ") for line in done.stderr.splitlines())
+
+
 def test_the_refiner_can_be_left_out_and_the_method_chosen(tmp_path):
     invoke("phantom", "--out", tmp_path / "data", "--count", 4, "--seed", 7, "--size", 256)
     arguments = ("--refiner", "none", "--cam", "LayerCAM", "--json", tmp_path / "r.json")
