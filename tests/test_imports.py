@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "backend.processes": (),
     "backend.streaming": (),
     # Label Studio's formats and API, without networks, registry or jobs.
-    "backend.label_studio": (*VALUES, "backend.errors"),
+    "backend.label_studio": (*VALUES, "models.outlines", "backend.errors"),
     "backend.credentials": ("backend.errors", "backend.files"),
     "backend.connections": ("backend.credentials", "backend.errors", "backend.label_studio"),
     # Versions, and the models that serve them, without Label Studio.

@@ -3,18 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-import cv2
 import numpy as np
 
 from backend.errors import RegionError
 from backend.label_studio.controls.control import Control
 from backend.label_studio.controls.region import Mask, Points, RegionAdapter, size_of, value_of
+from models.outlines import outlines
 from models.segment import Segment
-
-# How far, in pixels, a predicted polygon may run beside the mask's edge: fewer corners are easier to drag.
-TOLERANCE = 1.0
-# Outlines smaller than this, in pixels, are specks that an annotator would only have to delete.
-SMALLEST = 4.0
 
 
 class PolygonLabels(RegionAdapter):
@@ -23,20 +18,12 @@ class PolygonLabels(RegionAdapter):
     tag = "PolygonLabels"
 
     def to_regions(self, segment: Segment, control: Control) -> list[dict[str, Any]]:
-        """One polygon around each connected part, within TOLERANCE of its outer edge."""
+        """One polygon around each connected part, largest first."""
         height, width = segment.mask.shape
-        # OpenCV outlines run through the centres of the outermost pixels; on a doubled mask these lie within a quarter
-        # of a pixel of the true edge.
-        doubled = segment.mask.astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
-        contours, _ = cv2.findContours(doubled, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-        regions = []
-        for contour in sorted(contours, key=cv2.contourArea, reverse=True):
-            corners = (cv2.approxPolyDP(contour, 2 * TOLERANCE, closed=True).reshape(-1, 2) + 0.5) / 2  # (n, 2) x, y
-            if len(corners) < 3 or cv2.contourArea(contour) / 4 < SMALLEST:
-                continue
-            percent = corners / (width, height) * 100
-            regions.append(self._region(segment, control, {"points": percent.tolist(), "closed": True}))
-        return regions
+        return [
+            self._region(segment, control, {"points": (corners / (width, height) * 100).tolist(), "closed": True})
+            for corners in outlines(segment.mask)
+        ]
 
     def to_mask(self, region: Mapping[str, Any]) -> Mask:
         """Pixels whose centre is in the polygon."""
