@@ -5,11 +5,8 @@ import os
 from flask import Flask
 
 from backend.app import create_app
-from backend.assembly import assemble, starter
-from backend.jobs.queue import JobQueue
+from backend.assembly import assemble_core
 from backend.logs import configure_logging
-from backend.predictor import Predictor
-from backend.serving import Serving, load_on
 from backend.settings import Settings
 
 
@@ -17,15 +14,13 @@ def build_app() -> Flask:
     """The application; no weights are loaded before the first prediction."""
     settings = Settings.from_environ(os.environ)
     configure_logging(settings.log_level)
-    parts = assemble(settings)
-    serving = Serving(parts.registry, starter(settings), load_on(settings.device), torch_threads=settings.torch_threads)
-    serving.watch()
+    core = assemble_core(settings)
     return create_app(
-        serving=serving,
-        predictor=Predictor(serving, parts.connections.images, batch_size=settings.batch_size),
-        jobs=JobQueue(parts.store, parts.huey),
-        registry=parts.registry,
-        credentials=parts.credentials,
+        serving=core.serving,
+        predictor=core.predictor,
+        jobs=core.jobs,
+        registry=core.parts.registry,
+        credentials=core.parts.credentials,
         max_request_bytes=settings.max_request_mb << 20,
         # Two threads stay free for /health and /setup, whatever is being predicted.
         max_predicts=max(settings.threads - 2, 1),

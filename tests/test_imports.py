@@ -70,6 +70,7 @@ MAY_IMPORT = {
     "backend.cli": BACKEND,
     "backend.gunicorn.conf": BACKEND,
     "backend.jobs.worker": BACKEND,
+    "backend.label_studio.sdk_adapter": BACKEND,
     "backend.wsgi": BACKEND,
 }
 
@@ -83,6 +84,7 @@ READ_THE_ENVIRONMENT = (
     "backend.gunicorn.conf",
     "backend.jobs.process",  # hands it on to the training process
     "backend.jobs.worker",
+    "backend.label_studio.sdk_adapter",
     "backend.wsgi",
 )
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb"}
