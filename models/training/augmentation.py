@@ -15,17 +15,22 @@ class Frame:
         image: shape (h, w, 3), uint8 RGB.
         masks: shape (C, h, w), uint8, 0 or 255.
         presence: shape (C,), float32: 1 on the frame, 0 not, NaN unknown.
-        has_masks: the masks tell all of the frame.
+        known: shape (C,), bool: the class's mask is known: drawn, or empty because the class is absent.
     """
 
     image: NDArray[np.uint8]
     masks: NDArray[np.uint8]
     presence: NDArray[np.float32]
-    has_masks: bool
+    known: NDArray[np.bool_]
+
+    @property
+    def open(self) -> NDArray[np.bool_]:
+        """Shape (C,), bool: the class is somewhere on the frame, but nobody drew where."""
+        return np.asarray((self.presence == 1) & ~self.known)
 
 
 def random_view(
-    frame: Frame, size: int, rng: np.random.Generator, focus: int | None = None
+    frame: Frame, size: int, rng: np.random.Generator, focus: int | None = None, *, whole: bool = False
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """A rotated, mirrored, scaled square of a frame, its colours changed.
 
@@ -34,15 +39,15 @@ def random_view(
         size: side of the square in pixels.
         rng: source of all randomness.
         focus: index of a class whose object should be in view, half of the time.
+        whole: show all of the frame, for labels that speak of all of it.
 
     Returns:
-        Image of shape (size, size, 3), uint8, and masks of shape (C, size, size), uint8, 0..255. A frame known by its
-        labels alone is shown whole, since its labels speak of the whole frame.
+        Image of shape (size, size, 3), uint8, and masks of shape (C, size, size), uint8, 0..255.
     """
     height, width = frame.image.shape[:2]
     centre = np.array([width / 2, height / 2])
     angle, flip = rng.uniform(0, 2 * np.pi), rng.choice([-1.0, 1.0])
-    if frame.has_masks:
+    if not whole:
         zoom = np.exp(rng.uniform(np.log(0.75), np.log(1.35), 2) * np.array([1.0, 0.15]))
         scale = np.array([zoom[0] * zoom[1], zoom[0] / zoom[1]])
         slack = np.maximum(np.array([width, height]) - size / zoom[0], 0) / 2

@@ -87,11 +87,11 @@ def train_classifier(
     for batch in descent.batches(lambda step: _draw_batch(frames, recipe, seed, step)):
         if best and best.hopeless:
             break
-        images, coverage, presence, masked = (tensor.to(device) for tensor in batch)
+        images, coverage, presence, known = (tensor.to(device) for tensor in batch)
         # On a CPU the backward pass of depthwise convolutions is slower in bfloat16 than in float32.
         with autocast(device) if device.type == "cuda" else nullcontext():
             output = network(images.permute(0, 3, 1, 2).float() / 255)
-            loss = classifier_loss(output, coverage, presence, masked)
+            loss = classifier_loss(output, coverage, presence, known)
         descent.step(loss)
         if best and clock.progress >= best.next_check:
             descent.note(score=best.check(descent.average))
@@ -159,23 +159,26 @@ def _draw_batch(
     frames: Frames | Mixture, recipe: ClassifierRecipe, seed: int, step: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     rng = np.random.default_rng((seed, step))
-    images, coverage, presence, masked = [], [], [], []
+    images, coverage, presence, known = [], [], [], []
     cells = recipe.view // STRIDE
     for _ in range(recipe.batch):
         frame, focus = frames.draw(rng)
-        image, masks = random_view(frame, recipe.view, rng, focus)
+        # Where a class is only known to be somewhere, half of the views show all of the frame: its label holds for no
+        # other. Nothing drawn leaves nothing to learn from a part.
+        whole = bool(frame.open.any() and (rng.random() < 0.5 or not frame.masks.any()))
+        image, masks = random_view(frame, recipe.view, rng, focus, whole=whole)
         shares = np.stack([cv2.resize(mask, (cells, cells), interpolation=cv2.INTER_AREA) for mask in masks])
         images.append(image)
         coverage.append(shares.astype(np.float32) / 255)
         # A view may have lost a class of its frame; only masks can tell.
         inside = (coverage[-1] > 0.5).any(axis=(1, 2)).astype(np.float32)
-        presence.append(inside if frame.has_masks else frame.presence)
-        masked.append(frame.has_masks)
+        presence.append(np.where(frame.known, inside, frame.presence if whole else np.float32(np.nan)))
+        known.append(frame.known)
     return (
         torch.from_numpy(np.stack(images)),
         torch.from_numpy(np.stack(coverage)),
         torch.from_numpy(np.stack(presence)),
-        torch.tensor(masked),
+        torch.from_numpy(np.stack(known)),
     )
 
 

@@ -67,7 +67,8 @@ def folder_frames(samples: Sequence[Sample], classes: Sequence[str], size: int) 
             if label in sample.masks:
                 mask = sample.read_mask(label, shape).astype(np.uint8) * 255
                 masks[i] = cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA)
-        return Frame(square[:height, :width], masks, presence[index], sample.has_masks)
+        known = [label in sample.masks or sample.presence.get(label) is False for label in classes]
+        return Frame(square[:height, :width], masks, presence[index], np.array(known))
 
     return Frames(len(samples), read, presence, size)
 
@@ -81,7 +82,7 @@ def phantom_frames(seeds: range, classes: Sequence[str], size: int) -> Frames:
         none = np.zeros((size, size), dtype=bool)
         masks = np.stack([phantom.masks.get(label, none) for label in classes]).astype(np.uint8) * 255
         presence = np.asarray(masks.any(axis=(1, 2)), dtype=np.float32)
-        return Frame(phantom.image, masks, presence, has_masks=True)
+        return Frame(phantom.image, masks, presence, known=np.ones(len(classes), dtype=bool))
 
     presence = np.stack([read(i).presence for i in range(len(seeds))])
     return Frames(len(seeds), read, presence, size)

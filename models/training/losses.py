@@ -10,7 +10,7 @@ WINDOWS = (4, 16)  # sides of the pooled windows, in cells of the evidence
 SHARPNESS = 4.0  # of log-sum-exp pooling, as in the classifier
 
 
-def classifier_loss(output: ClassifierOutput, coverage: Tensor, presence: Tensor, masked: Tensor) -> Tensor:
+def classifier_loss(output: ClassifierOutput, coverage: Tensor, presence: Tensor, known: Tensor) -> Tensor:
     """Presence on the frame, and in regions of it wherever masks are known.
 
     Region labels at three scales: single cells (cross-entropy against the covered fraction, and Dice, which keeps a
@@ -21,20 +21,23 @@ def classifier_loss(output: ClassifierOutput, coverage: Tensor, presence: Tensor
         output: of the classifier, B images, C classes, evidence of h x w cells.
         coverage: fraction of each cell that the class covers, shape (B, C, h, w), floats in [0, 1].
         presence: whether the class is in the image, shape (B, C): 1, 0, or NaN for unknown.
-        masked: whether `coverage` is known, shape (B,), bool.
+        known: whether a class's `coverage` is known, shape (B, C), bool.
 
     Returns:
         Scalar.
     """
-    known = ~presence.isnan()
-    loss = F.binary_cross_entropy_with_logits(output.logits[known], presence[known]) if known.any() else 0.0
-    if masked.any():
-        evidence, target = output.evidence[masked].float(), coverage[masked]
-        loss = loss + F.binary_cross_entropy_with_logits(evidence, target) * 2 + dice_loss(evidence.sigmoid(), target)
+    labelled = ~presence.isnan()
+    logits = output.logits[labelled]
+    loss = F.binary_cross_entropy_with_logits(logits, presence[labelled]) if labelled.any() else logits.sum()
+    if known.any():
+        evidence = output.evidence.float()
+        loss = loss + 2 * F.binary_cross_entropy_with_logits(evidence[known], coverage[known])
+        loss = loss + dice_loss(evidence.sigmoid() * known[..., None, None], coverage * known[..., None, None])
         for window in WINDOWS:
-            inside = F.max_pool2d(target, window) > 0.5
-            loss = loss + 0.5 * F.binary_cross_entropy_with_logits(window_logits(evidence, window), inside.float())
-    return torch.as_tensor(loss)
+            inside = (F.max_pool2d(coverage, window) > 0.5).float()
+            pooled = window_logits(evidence, window)
+            loss = loss + 0.5 * F.binary_cross_entropy_with_logits(pooled[known], inside[known])
+    return loss
 
 
 def window_logits(evidence: Tensor, window: int) -> Tensor:

@@ -51,7 +51,7 @@ class Example:
     Attributes:
         image: shape (H, W, 3), uint8 RGB.
         cam: the classifier's map of the class, shape (h, w), in [0, 1].
-        truth: shape (H, W), uint8, 0..255; None on a frame without masks.
+        truth: shape (H, W), uint8, 0..255; None where nobody drew it.
         label: index of the class.
     """
 
@@ -134,23 +134,23 @@ def collect_examples(
 ) -> list[Example]:
     """Run the classifier on randomly turned and coloured views of frames; keep each class that is on them.
 
-    On a frame without masks those are the classes that the classifier sees. The colours change before the classifier
-    sees the view, so its maps are about as wrong as on frames it never saw.
+    Where a class's mask is not known the classifier decides whether it is there. The colours change before the
+    classifier sees the view, so its maps are about as wrong as on frames it never saw.
     """
     examples: list[Example] = []
     rng = np.random.default_rng((seed, 1))
     for index in range(views):
         report(Progress("refiner", 0, 1000, f"activation maps of view {index + 1} of {views}"))
         frame, _ = frames.draw(rng)
-        if frame.has_masks and not frame.masks.any():
+        if frame.known.all() and not frame.masks.any():
             continue
         image, masks = _turned(frame, rng)
         image = random_colours(image, rng)
         presence, maps = pipeline.maps([image])
-        for label, (cam, mask) in enumerate(zip(maps[0], masks, strict=True)):
-            if mask.any() if frame.has_masks else presence[0][label] >= 0.5:
+        for label, (cam, mask, known) in enumerate(zip(maps[0], masks, frame.known, strict=True)):
+            if mask.any() if known else presence[0][label] >= 0.5:
                 cells = cv2.resize(cam, (CELLS, CELLS), interpolation=cv2.INTER_AREA)  # as fine as they were made
-                truth = mask if frame.has_masks else None
+                truth = mask if known else None
                 examples.append(Example(image, np.asarray(cells, dtype=np.float32), truth, label))
     return examples
 

@@ -34,7 +34,8 @@ def square_frame(index, masked=True, side=128):
         size = int(rng.integers(25, 50))
         image[y : y + size, x : x + size] += 150
         masks[0, y : y + size, x : x + size] = 255
-    return Frame(image, masks if masked else np.zeros_like(masks), np.array([present, 0], np.float32), masked)
+    presence = np.array([present, 0], np.float32)
+    return Frame(image, masks if masked else np.zeros_like(masks), presence, np.array([masked or not present, True]))
 
 
 def square_frames(count=16, masked=True):
@@ -178,7 +179,7 @@ def test_objects_too_small_for_a_trimap_leave_the_refiner_as_it_is(trained):
     """Drawing a batch gives up instead of looking for ever."""
     masks = np.zeros((2, 128, 128), np.uint8)
     masks[0, 64, 64] = 255
-    frame = Frame(np.zeros((128, 128, 3), np.uint8), masks, np.array([1, 0], np.float32), True)
+    frame = Frame(np.zeros((128, 128, 3), np.uint8), masks, np.array([1, 0], np.float32), np.ones(2, bool))
     frames = Frames(1, lambda index: frame, frame.presence[None])
     pipeline = Pipeline(trained, FBANet(FBANetConfig((8, 8, 8, 8), crop_size=64)))
     same = train_refiner(pipeline, frames, RefinerRecipe(2, views=2), report=silent, seed=0, seconds=None)
@@ -218,7 +219,7 @@ def test_classes_are_drawn_evenly():
     presence = np.zeros((50, 2), np.float32)
     presence[:, 0] = 1
     presence[7, 1] = 1
-    frames = Frames(50, lambda i: Frame(None, None, presence[i], True), presence)
+    frames = Frames(50, lambda i: Frame(None, None, presence[i], np.ones(2, bool)), presence)
     rng = np.random.default_rng(0)
     rare = np.mean([frames.draw(rng)[0].presence[1] for _ in range(600)])
     assert 0.25 < rare < 0.45
@@ -237,8 +238,24 @@ def test_unknown_labels_and_masks_teach_nothing(trained):
     with torch.no_grad():
         output = trained(torch.rand(2, 3, 64, 64))
         unknown = torch.full((2, 2), torch.nan)
-        loss = classifier_loss(output, torch.zeros(2, 2, 16, 16), unknown, torch.tensor([False, False]))
+        nothing = torch.zeros(2, 2, dtype=torch.bool)
+        loss = classifier_loss(output, torch.zeros(2, 2, 16, 16), unknown, nothing)
     assert loss == 0
+
+
+def test_a_class_that_nobody_drew_is_no_background(trained):
+    """One class drawn, the other left open: whatever stands for the other's mask, the loss is the same."""
+    images, unknown = torch.rand(2, 3, 64, 64), torch.full((2, 2), torch.nan)
+    known = torch.tensor([[True, False], [True, False]])
+    coverage = torch.zeros(2, 2, 16, 16)
+    coverage[:, 0, 4:8, 4:8] = 1
+    with torch.no_grad():
+        output = trained(images)
+        loss = classifier_loss(output, coverage, unknown, known)
+        coverage[:, 1] = 1
+        assert classifier_loss(output, coverage, unknown, known) == loss
+        coverage[:, 0] = 0
+        assert classifier_loss(output, coverage, unknown, known) != loss
 
 
 def test_a_perfect_answer_costs_nothing():
