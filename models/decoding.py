@@ -1,4 +1,4 @@
-"""An image or mask file as an array, whatever its format, orientation and colours."""
+"""An image file as an array, whatever its format, orientation and colours."""
 
 from io import BytesIO
 from pathlib import Path
@@ -18,14 +18,36 @@ MOST_PIXELS = 64_000_000
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000")
 # Pillow's modes of one channel with more than eight bits.
 DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
-# Pillow's plugins raise these on damaged files.
-DAMAGED = (OSError, SyntaxError, EOFError, IndexError, TypeError, OverflowError, MemoryError)
+# A progressive JPEG comes in about ten scans. Each costs a pass over all pixels, so a small file of thousands of empty
+# scans would keep the decoder busy for an hour.
+START_OF_SCAN, MOST_SCANS = b"\xff\xda", 100
+# What files that cannot be opened begin with, in lower case.
+BEGINNINGS = {
+    b"\x89png": "a damaged PNG",
+    b"\xff\xd8": "a damaged JPEG",
+    b"ii*\0": "a damaged TIFF",
+    b"mm\0*": "a damaged TIFF",
+    b"gif8": "a damaged GIF",
+    b"riff": "a damaged WebP, or a sound or film",
+    b"bm": "a damaged BMP",
+    b"<!doc": "a web page, probably a login",
+    b"<html": "a web page, probably a login",
+    b"<svg": "an SVG drawing",
+    b"<?xml": "an XML file, perhaps an SVG drawing",
+    b"%pdf": "a PDF",
+    b"%!ps": "a PostScript file",
+    b"pk\x03\x04": "a ZIP archive",
+    b"\x1f\x8b": "a gzip archive",
+    b"version https://git-lfs": "a Git LFS pointer instead of the file",
+}
+ROWS = 256  # rows scaled at a time, so that a large image of floats is never copied as a whole
 
 
 def decode_image(data: bytes, max_pixels: int) -> RgbImage:
     """Decode an image as a browser shows it.
 
-    EXIF orientation is applied, transparency becomes white, 16 bits are scaled by their range.
+    EXIF orientation is applied, transparency becomes white, 16 bits are scaled by their range; of several frames or
+    pages the first counts.
 
     Args:
         data: a file's contents.
@@ -37,22 +59,22 @@ def decode_image(data: bytes, max_pixels: int) -> RgbImage:
     Raises:
         ValueError: not an image, damaged, or too large.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(BytesIO(data), formats=FORMATS) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                raise ValueError(f"it has {width} x {height} pixels, at most {max_pixels} are taken; make it smaller")
-            image.load()
-            upright = ImageOps.exif_transpose(image)
-            return _rgb(upright)
+            problem = _refusal(image, data, max_pixels)
+            if problem is None:
+                image.load()
+                return _rgb(_upright(image))
     except UnidentifiedImageError as error:
-        start = data[:16].lstrip().lower()
-        found = "a web page, probably a login" if start.startswith((b"<!doc", b"<html")) else "not an image"
-        raise ValueError(f"it is {found}; supported are {', '.join(FORMATS)}") from error
-    except (*DAMAGED, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ValueError(f"it is damaged or too large: {error}") from error
+        raise ValueError(f"it is {_described(data)}; supported are {', '.join(FORMATS)}") from error
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"it is too large: {error}") from error
+    # Pillow's plugins raise whatever comes up on damaged files: struct.error, KeyError, ZeroDivisionError ...
+    except Exception as error:
+        raise ValueError(f"it is damaged or of a kind that cannot be read: {error}") from error
+    raise ValueError(problem)
 
 
 def read_image(path: Path) -> RgbImage:
@@ -67,57 +89,34 @@ def read_image(path: Path) -> RgbImage:
         raise DataError(f"{path} cannot be read as an image: {error}") from error
 
 
-def read_mask(path: Path, shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """A mask file: grey, black outside the object and white inside, of 8 or 16 bits.
+def _refusal(image: Any, data: bytes, max_pixels: int) -> str | None:
+    """Why an opened image, of which only the header has been read, is not decoded."""
+    width, height = image.size
+    if width * height == 0:
+        return "it has no pixels"
+    if width * height > max_pixels:
+        return f"it has {width} x {height} pixels, at most {max_pixels} are taken; make it smaller"
+    if image.format in ("JPEG", "MPO") and data.count(START_OF_SCAN) > MOST_SCANS:
+        return f"it is a JPEG of more than {MOST_SCANS} scans, which no camera writes; save it anew"
+    return None
 
-    Colours count only if they are greys, and a transparent pixel is outside.
 
-    Args:
-        path: an image file.
-        shape: (H, W) that it must have.
+def _described(data: bytes) -> str:
+    if not data:
+        return "empty"
+    if data[128:132] == b"DICM":
+        return "a DICOM file, which is to be exported as PNG first"
+    start = data[:64].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    return next((name for magic, name in BEGINNINGS.items() if start.startswith(magic)), "not an image")
 
-    Returns:
-        Array of that shape, bool: at least half as bright as white.
 
-    Raises:
-        DataError: names the file, and what to do where it is no such mask: of another size, coloured, transparent
-            only, or of labels 0, 1, 2 ...
-    """
-    from PIL import Image
+def _upright(image: Any) -> Any:
+    from PIL import ImageOps
 
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            width, height = image.size
-            if (height, width) != shape:
-                raise DataError(
-                    f"{path} is {width}x{height}, but its image is {shape[1]}x{shape[0]}; export it at the image's size"
-                )
-            values = _grey(path, image)
-    except (*DAMAGED, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} cannot be read as a mask: {error}; export it again as a PNG") from error
-    brightest = int(values.max())
-    if 0 < brightest < 128:
-        advice = "multiply them by 255" if brightest == 1 else "if they are numbers of classes, write a file for each"
-        raise DataError(f"{path} has values up to {brightest} where a mask has 0 outside and 255 inside; {advice}")
-    # Sixteen bits may hold 0 and 255 as well as 0 and 65535.
-    return np.asarray(values >= (128 if brightest <= 255 else 32768))
-
-
-def _grey(path: Path, image: Any) -> NDArray[Any]:
-    """The values of a grey picture in any mode, shape (H, W); 0 where it is transparent."""
-    if image.mode in ("1", "L"):
-        return np.asarray(image.convert("L"))
-    if image.mode in DEEP_MODES:
-        return np.asarray(image)
-    layers = np.asarray(image.convert("RGBA"))  # (H, W, 4)
-    opaque = layers[..., 3] >= 128
-    colours = layers[..., :3] * opaque[..., None]
-    what = "is coloured" if (colours != colours[..., :1]).any() else ""
-    if not colours.any() and opaque.any() and not opaque.all():
-        what = "is black and shows its object by transparency alone"
-    if what:
-        raise DataError(f"{path} {what}; a mask is grey, 0 outside the object and 255 inside, a file for each class")
-    return np.asarray(colours[..., 0])
+        return ImageOps.exif_transpose(image)
+    except Exception:  # damaged EXIF, which browsers pass over too; the picture is whole
+        return image
 
 
 def _rgb(image: Any) -> RgbImage:
@@ -127,18 +126,25 @@ def _rgb(image: Any) -> RgbImage:
         return np.repeat(_eight_bits(np.asarray(image))[:, :, None], 3, axis=2)
     if image.has_transparency_data:
         layer = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+        image = Image.new("RGB", layer.size, "white")
+        image.paste(layer, mask=layer)
     return np.array(image.convert("RGB"))
 
 
 def _eight_bits(deep: NDArray[Any]) -> RgbImage:
     """Scale one channel to 0..255: unsigned 16 bits by what they can hold, anything else by what it does hold."""
-    values = np.nan_to_num(deep.astype(np.float64), posinf=0, neginf=0)
-    low, high = values.min(), values.max()
+    eight = np.empty(deep.shape, np.uint8)
+    rows = [slice(start, start + ROWS) for start in range(0, len(deep), ROWS)]
+    low = min(float(_finite(deep[row]).min()) for row in rows)
+    high = max(float(_finite(deep[row]).max()) for row in rows)
     # Pillow reads some 16-bit files in a signed 32-bit mode; these are scaled as the 16 bits they are.
     if deep.dtype.kind in "ui" and low >= 0 and high <= 65535:
-        scaled = values / 257
-    else:
-        scaled = (values - low) / max(high - low, np.finfo(float).tiny) * 255
-    eight: RgbImage = np.round(scaled).astype(np.uint8)
+        low, high = 0.0, 65535.0
+    for row in rows:
+        eight[row] = np.round((_finite(deep[row]) - low) / max(high - low, np.finfo(float).tiny) * 255)
     return eight
+
+
+def _finite(values: NDArray[Any]) -> NDArray[np.float64]:
+    finite: NDArray[np.float64] = np.nan_to_num(values.astype(np.float64), posinf=0, neginf=0)
+    return finite

@@ -1,6 +1,8 @@
-"""Whatever a file's format, colours and orientation, an image is what a browser shows and a mask is what is white."""
+"""Whatever a picture's format, colours and orientation, the array is what a browser shows."""
 
 import struct
+import subprocess
+import sys
 import zlib
 from io import BytesIO
 from pathlib import Path
@@ -8,10 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
-from models.decoding import decode_image, read_image, read_mask
+from models.decoding import decode_image, read_image
 from models.errors import DataError
+from tests.models.hostile_images import MOST_PIXELS, corpus
+
+ROOT = Path(__file__).parents[2]
 
 MANY = 1_000_000
 
@@ -97,8 +104,9 @@ def test_a_picture_with_too_many_pixels_is_refused_before_it_is_decoded() -> Non
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (b"", "not an image"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "not an image"),
+        (b"", "empty"),
+        (b"random", "not an image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "PostScript"),
         (b"<!DOCTYPE html><html>Log in</html>", "a web page"),
         (saved(Image.new("RGB", (50, 50)))[:60], "damaged"),
         (saved(Image.effect_noise((50, 50), 90), "JPEG")[:400], "damaged"),
@@ -115,58 +123,39 @@ def test_a_file_that_is_no_image_is_named(tmp_path: Path) -> None:
         read_image(tmp_path / "notes.png")
 
 
-OBJECT = np.zeros((6, 8), dtype=bool)
-OBJECT[2:5, 3:7] = True
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, about the damage
+def test_every_hostile_file_is_read_right_or_refused_with_the_reason() -> None:
+    wrong = []
+    for name, (data, expected) in corpus().items():
+        try:
+            outcome: Any = decode_image(data, MOST_PIXELS).shape[:2]
+        except ValueError as error:
+            outcome = str(error)
+        as_expected = expected in outcome if isinstance(expected, str) else outcome == expected
+        wrong += [] if as_expected else [f"{name}: {outcome}, expected {expected}"]
+    assert wrong == []
 
 
-def layers(*values: Any) -> Image.Image:
-    """A picture with these channels, each an array of bools, or one number for all pixels."""
-    return Image.fromarray(np.stack([np.broadcast_to(np.uint8(255) * v, OBJECT.shape) for v in values], axis=-1))
+def test_no_hostile_file_takes_much_memory_or_crashes() -> None:
+    command = [sys.executable, "-W", "ignore", "-m", "tests.models.hostile_images"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=ROOT)
+    assert (ran.returncode, ran.stdout.strip()) == (0, str(len(corpus()))), ran.stderr
 
 
-def palette_mask() -> Image.Image:
-    picture = Image.fromarray(OBJECT.astype(np.uint8), "P")
-    picture.putpalette([0, 0, 0, 255, 255, 255])
-    return picture
-
-
-MASKS = {
-    "0 and 255": Image.fromarray(OBJECT.astype(np.uint8) * 255),
-    "one bit": Image.fromarray(OBJECT),
-    "sixteen bits": Image.fromarray(OBJECT.astype(np.uint16) * 65535),
-    "0 and 255 in sixteen bits": Image.fromarray(OBJECT.astype(np.uint16) * 255),
-    "a palette of black and white": palette_mask(),
-    "grey as red, green and blue": layers(OBJECT, OBJECT, OBJECT),
-    "opaque alpha": layers(OBJECT, OBJECT, OBJECT, 1),
-    "white and transparent": layers(1, 1, 1, OBJECT),
-    "soft edges": Image.fromarray(np.where(OBJECT, np.uint8(200), np.uint8(90))),
-}
-
-
-@pytest.mark.parametrize("kind", MASKS)
-def test_white_is_the_object_however_it_is_stored(kind: str, tmp_path: Path) -> None:
-    MASKS[kind].save(tmp_path / "m.png")
-    assert np.array_equal(read_mask(tmp_path / "m.png", OBJECT.shape), OBJECT)
-
-
-@pytest.mark.parametrize(
-    ("picture", "said"),
-    [
-        (Image.fromarray(OBJECT.astype(np.uint8)), r"values up to 1 .*multiply them by 255"),
-        (Image.fromarray(OBJECT * np.uint8(5)), r"values up to 5 .*numbers of classes"),
-        (layers(OBJECT, 0, 0), "is coloured"),
-        (layers(OBJECT, 0, 0, 1), "is coloured"),
-        (layers(0, 0, 0, OBJECT), "by transparency alone"),
-        (Image.new("L", (6, 8)), r"is 6x8, but its image is 8x6"),
-    ],
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@given(
+    st.sampled_from(["PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000"]),
+    st.lists(st.tuples(st.integers(0, 2000), st.binary(max_size=4)), min_size=1, max_size=6),
 )
-def test_what_is_no_mask_is_refused_with_the_remedy(picture: Image.Image, said: str, tmp_path: Path) -> None:
-    picture.save(tmp_path / "m.png")
-    with pytest.raises(DataError, match=rf"m\.png .*{said}"):
-        read_mask(tmp_path / "m.png", OBJECT.shape)
-
-
-def test_a_damaged_mask_is_named(tmp_path: Path) -> None:
-    (tmp_path / "m.png").write_bytes(saved(MASKS["soft edges"])[:50])
-    with pytest.raises(DataError, match=r"m\.png cannot be read as a mask"):
-        read_mask(tmp_path / "m.png", OBJECT.shape)
+def test_a_file_with_bytes_changed_anywhere_is_an_image_or_a_value_error(
+    kind: str, changes: list[tuple[int, bytes]]
+) -> None:
+    data = bytearray(saved(Image.linear_gradient("L").resize((20, 14)), kind))
+    for at, change in changes:
+        data[at % len(data) : at % len(data) + len(change)] = change
+    try:
+        decoded = decode_image(bytes(data), 10_000)
+    except ValueError:
+        return
+    assert (decoded.ndim, decoded.shape[2], decoded.dtype) == (3, 3, np.uint8)
+    assert 0 < decoded.size <= 30_000
