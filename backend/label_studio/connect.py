@@ -7,8 +7,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from backend.errors import LabelStudioError
+from backend.label_studio.addresses import LOOPBACK
 from backend.label_studio.client import LabelStudio
-from backend.label_studio.transport import LOOPBACK
 
 TITLE = "premask"
 # Label Studio's states of a backend whose /health or /setup failed: disconnected, error.

@@ -1,21 +1,27 @@
 """A task's image as an array, wherever the task says it is."""
 
+import re
 import time
 from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager
+from ipaddress import ip_address
 from typing import Any
-from urllib.parse import SplitResult, parse_qs, urljoin, urlsplit
+from urllib.parse import SplitResult, parse_qs, unquote, urljoin, urlsplit
 
 import requests
 
 from backend.errors import ImageError, LabelStudioError
+from backend.label_studio.addresses import LOOPBACK, Judge, is_host, is_other_host, is_public, opened_elsewhere
 from backend.label_studio.client import LabelStudio
 from backend.label_studio.label_config import UNDEFINED_KEY
-from backend.label_studio.transport import LOOPBACK, MEGABYTE, read_bounded
+from backend.label_studio.transport import MEGABYTE, read_bounded
 from models.decoding import RgbImage, decode_image
 
 # Schemes of cloud storages that Label Studio reads for us.
 CLOUD = ("s3", "s3s", "gs", "azure-blob", "azure-spi")
 MOST_REDIRECTS = 5
+# Two parsers may find two hosts in http://one\@two/: the one that is judged and the one that is connected to.
+AMBIGUOUS = re.compile(r"[\\\x00-\x1f\x7f]")
 
 
 class ImageLoader:
@@ -81,18 +87,19 @@ class ImageLoader:
         sent_by_server = False
         # Redirects are followed by hand, so that each hop is judged like the first address.
         for _ in range(MOST_REDIRECTS + 1):
+            if AMBIGUOUS.search(address):
+                raise ValueError("it holds a backslash or a control character; write it as a browser shows it")
             parts = urlsplit(address)
             path = self._own_path(address, parts)
+            if path is not None and _leads_out(path):
+                raise ValueError("it leads out of its folder by '..'; give the path itself")
             if path is not None:
-                response = self._server().get_file(path)
-            elif sent_by_server or self._allowed(parts):
-                response = self._open(address)
+                opened: AbstractContextManager[requests.Response] = self._server().get_file(path)
             else:
-                raise ValueError(self._refusal(parts))
-            with response:
+                opened = opened_elsewhere(address, self._judge(parts, sent_by_server), self._timeout, deadline)
+            with opened as response:
                 if not response.is_redirect:
                     return read_bounded(response, self.max_bytes, deadline)
-                # Where Label Studio itself sends us, a presigned address usually, needs no allowance, nor a token.
                 sent_by_server = path is not None
                 address = urljoin(response.url, response.headers["Location"])
         raise ValueError(f"it redirects more than {MOST_REDIRECTS} times; give the final address")
@@ -114,6 +121,21 @@ class ImageLoader:
             return False
         return bool(self.allowed_hosts & {parts.hostname, parts.netloc.rpartition("@")[2].lower()})
 
+    def _judge(self, parts: SplitResult, sent_by_server: bool) -> Judge:
+        """Which network addresses a host outside Label Studio may have.
+
+        Raises:
+            ValueError: nothing may be fetched from it.
+        """
+        if self._allowed(parts):
+            # A machine that is allowed by name may be in the same network, but it is not this one.
+            return is_host if _names_loopback(parts.hostname or "") else is_other_host
+        # Label Studio sends us to cloud storages by presigned addresses. Whoever configures those in a project could
+        # name any host: one that the public cannot reach has to be allowed here too.
+        if sent_by_server and parts.scheme in ("http", "https") and parts.hostname:
+            return is_public
+        raise ValueError(self._refusal(parts))
+
     def _refusal(self, parts: SplitResult) -> str:
         if parts.scheme == "data":
             return "it is written into the task itself (data:), which is not read; import it as a file or an address"
@@ -129,19 +151,25 @@ class ImageLoader:
             )
         return (
             f"host {parts.hostname} is neither Label Studio's nor allowed; if it can be trusted, "
-            "add it to the allowed image hosts"
+            "add it to the allowed image hosts (PREMASK_IMAGE_HOSTS)"
         )
 
-    def _open(self, address: str) -> requests.Response:
-        """Open another server's file, without any of our keys."""
-        try:
-            response = requests.get(address, timeout=self._timeout, stream=True, allow_redirects=False)
-        except requests.RequestException as error:
-            raise LabelStudioError(f"the host does not answer ({type(error).__name__}); check the address") from error
-        if response.status_code >= 400:
-            with response:
-                raise LabelStudioError(f"the host answered HTTP {response.status_code}; open the address in a browser")
-        return response
+
+def _names_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host in LOOPBACK
+
+
+def _leads_out(path: str) -> bool:
+    """Whether a path of Label Studio, or the path of a local file in its query, climbs up."""
+    parts = urlsplit(path)
+    steps = [
+        *unquote(parts.path).split("/"),
+        *(step for d in parse_qs(parts.query).get("d", []) for step in d.split("/")),
+    ]
+    return ".." in steps
 
 
 def image_address(task: Mapping[str, Any], image_key: str) -> str:

@@ -14,11 +14,12 @@ from typing import Any
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
 import requests
+from urllib3.exceptions import HTTPError
 
 from backend.errors import LabelStudioError
+from backend.label_studio.addresses import LOOPBACK, AddressRefused, GuardedAdapter, guarded_session, is_host
 from backend.label_studio.token import Token
 
-LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 PORTS = {"http": 80, "https": 443}
 # Paths that serve files; a token goes to no other path that task data names.
 FILE_PATHS = ("/data/", "/storage-data/", "/tasks/")
@@ -160,6 +161,8 @@ class Transport:
                 f"the certificate of {self.url} is not trusted: {error}; "
                 "set REQUESTS_CA_BUNDLE to the file with your authority's certificate"
             ) from error
+        except AddressRefused as error:
+            raise LabelStudioError(f"{error}, where no Label Studio can be; check LABEL_STUDIO_URL") from error
         except requests.Timeout as error:
             raise LabelStudioError(f"{method} {self.url}{path} got no answer in time; try again later") from error
         except requests.RequestException as error:
@@ -173,9 +176,7 @@ class Transport:
         """One session a thread: requests does not promise that a session may be shared."""
         session: requests.Session | None = getattr(self._local, "session", None)
         if session is None:
-            session = self._local.session = requests.Session()
-            # A ~/.netrc entry for this host would replace our Authorization header.
-            session.auth = _keep_headers
+            session = self._local.session = guarded_session(GuardedAdapter(is_host))
         return session
 
     def _access_token(self, personal_token: str) -> str:
@@ -219,21 +220,21 @@ def read_bounded(response: requests.Response, max_bytes: int, deadline: float) -
     Raises:
         LabelStudioError: it is too large, too slow, or breaks off.
     """
-    body = bytearray()
+    body, late = bytearray(), LabelStudioError("the file did not arrive in time; check the storage's speed")
     try:
-        for chunk in response.iter_content(CHUNK):
+        # Not `iter_content`: that one waits until a chunk is full, and a server may trickle.
+        while chunk := response.raw.read1(CHUNK, decode_content=True):
             body += chunk
             if len(body) > max_bytes:
                 raise LabelStudioError(f"the file is larger than {max_bytes / MEGABYTE:g} MiB; make it smaller")
             if time.monotonic() > deadline:
-                raise LabelStudioError("the file did not arrive in time; check the storage's speed")
-    except requests.RequestException as error:
-        raise LabelStudioError(f"the file broke off: {_cause(error)}; try again") from error
+                raise late
+    except (HTTPError, OSError) as error:
+        if time.monotonic() <= deadline:
+            raise LabelStudioError(f"the file broke off: {_cause(error)}; try again") from error
+    if time.monotonic() > deadline:
+        raise late  # whoever cut the connection off at the deadline made it look like the end, or like an error
     return bytes(body)
-
-
-def _keep_headers(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    return request
 
 
 def _port(parts: SplitResult) -> int | None:
