@@ -28,6 +28,7 @@ from backend.label_studio.protocol import START_TRAINING, PredictRequest, parse_
 from backend.predictor import Predictor
 from backend.registry import Registry
 from backend.reports import job_report, project_report
+from backend.security import Access, secure
 from backend.serving import Serving
 from backend.streaming import kept_alive
 
@@ -51,6 +52,7 @@ def create_app(
     jobs: JobQueue,
     registry: Registry,
     credentials: Credentials,
+    access: Access | None = None,
     max_request_bytes: int = 512 << 20,
     max_predicts: int = 6,
     blank_every: float = 1.0,
@@ -63,12 +65,14 @@ def create_app(
         jobs: the training queue.
         registry: model versions.
         credentials: keeps what `/setup` says about a project's Label Studio.
+        access: what callers have to know; None lets everybody in.
         max_request_bytes: larger bodies are refused with 413.
         max_predicts: prediction requests at the same time; beyond it 503, so that threads stay free for `/health`.
         blank_every: seconds of silence before a blank is sent while predicting.
     """
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = max_request_bytes
+    secure(app, access)
     predicting = threading.BoundedSemaphore(max_predicts)
 
     @app.get("/")
@@ -159,7 +163,10 @@ def create_app(
 
     @app.errorhandler(HTTPException)
     def http(error: HTTPException) -> Any:
-        return _error(error.code or 500, error.description or error.name)
+        response = error.get_response()  # with what belongs to the status: Allow, WWW-Authenticate ...
+        response.content_type = "application/json"
+        response.set_data(json.dumps({"error": error.description or error.name, "status": error.code}))
+        return response
 
     @app.errorhandler(Exception)
     def unexpected(error: Exception) -> Any:

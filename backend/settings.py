@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.sources import NoDecode
 
@@ -15,7 +15,7 @@ from backend.errors import SettingsError
 from models.starter import STARTER
 
 PREFIX = "PREMASK_"
-
+SECRET = ("label_studio_api_key", "basic_auth_password", "webhook_token")
 
 # What to write instead, per field; a problem is reported as "NAME=seen: expected ...; remedy".
 EXPECTED = {
@@ -34,7 +34,11 @@ EXPECTED = {
     "min_accepted": "a whole number from 1 up",
     "max_request_mb": "a whole number of megabytes from 1 to 4096",
     "image_hosts": "host names separated by commas",
+    "basic_auth_user": "a user name without a colon, together with PREMASK_BASIC_AUTH_PASSWORD",
+    "basic_auth_password": "a password, together with PREMASK_BASIC_AUTH_USER",
+    "webhook_token": "a long random string, together with PREMASK_BASIC_AUTH_USER and PREMASK_BASIC_AUTH_PASSWORD",
     "log_level": "DEBUG, INFO, WARNING or ERROR",
+    "log_format": "text or json",
 }
 
 
@@ -57,7 +61,11 @@ class Settings(BaseSettings):
         min_accepted: accepted tasks that a project needs before it can train.
         max_request_mb: larger request bodies are refused with 413.
         image_hosts: hosts besides Label Studio's from which images may be fetched.
+        basic_auth_user: user name that callers need; unset lets everybody in.
+        basic_auth_password: the password for it.
+        webhook_token: opens /webhook without them, for Label Studio's webhooks.
         log_level: least severe level that is logged.
+        log_format: lines for people, or JSON objects for a log collector.
     """
 
     model_config = SettingsConfigDict(
@@ -80,7 +88,11 @@ class Settings(BaseSettings):
     # A request repeats every annotation and prediction of its tasks, masks and all: 1,500 tasks can be 100 MB.
     max_request_mb: int = Field(512, ge=1, le=4096)
     image_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    basic_auth_user: str | None = Field(None, pattern="^[^:]+$")
+    basic_auth_password: SecretStr | None = Field(None, min_length=1)
+    webhook_token: SecretStr | None = Field(None, min_length=1)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["text", "json"] = "text"
 
     @classmethod
     def settings_customise_sources(
@@ -101,12 +113,17 @@ class Settings(BaseSettings):
         Raises:
             SettingsError: a line for every variable that cannot be used: what was seen, expected, and the remedy.
         """
+        variables = {name.upper(): value for name, value in environ.items() if value != ""}
         source = EnvSettingsSource(cls, env_ignore_empty=True)
-        source.env_vars = {name.lower(): value for name, value in environ.items() if value != ""}
+        source.env_vars = {name.lower(): value for name, value in variables.items()}
+        problems = _unaccompanied(variables)
         try:
             settings = cls(**source())
         except ValidationError as error:
-            raise SettingsError(_report(error, environ)) from None
+            problems = [_line(str(one["loc"][0]), one["msg"], variables) for one in error.errors()] + problems
+        if problems:
+            count = "a setting" if len(problems) == 1 else f"{len(problems)} settings"
+            raise SettingsError("\n  ".join([f"cannot start: {count} cannot be used", *problems]))
         return settings
 
     @field_validator("image_hosts", mode="before")
@@ -158,32 +175,32 @@ class Settings(BaseSettings):
             ) from None
         return value
 
-    @model_validator(mode="after")
-    def _key_has_url(self) -> Self:
-        if self.label_studio_api_key is not None and self.label_studio_url is None:
-            # A key is only ever sent to the host it was given for.
-            raise ValueError("LABEL_STUDIO_API_KEY is set without LABEL_STUDIO_URL; set both or neither")
-        return self
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Everything configured that no log may show."""
+        return tuple(key.get_secret_value() for name in SECRET if (key := getattr(self, name)) is not None)
 
 
-def _report(error: ValidationError, environ: Mapping[str, str]) -> str:
-    lines = [
-        _line(str(problem["loc"][0]) if problem["loc"] else "", problem["msg"], environ) for problem in error.errors()
+def _unaccompanied(variables: Mapping[str, str]) -> list[str]:
+    """Settings that need another one, which is missing.
+
+    A key is only ever sent to the host it was given for. And a webhook token alone would shut out Start Training, which
+    Label Studio sends with the password or with nothing.
+    """
+    return [
+        f"{name} is set without {other}; set both or neither"
+        for name, other in (
+            ("LABEL_STUDIO_API_KEY", "LABEL_STUDIO_URL"),
+            ("PREMASK_BASIC_AUTH_USER", "PREMASK_BASIC_AUTH_PASSWORD"),
+            ("PREMASK_BASIC_AUTH_PASSWORD", "PREMASK_BASIC_AUTH_USER"),
+            ("PREMASK_WEBHOOK_TOKEN", "PREMASK_BASIC_AUTH_USER"),
+        )
+        if name in variables and other not in variables
     ]
-    # pydantic skips checks across fields while a field is wrong; the report must not.
-    if environ.get("LABEL_STUDIO_API_KEY") and not environ.get("LABEL_STUDIO_URL"):
-        without = "LABEL_STUDIO_API_KEY is set without LABEL_STUDIO_URL; set both or neither"
-        lines += [without] if without not in lines else []
-    count = "a setting" if len(lines) == 1 else f"{len(lines)} settings"
-    return "\n  ".join([f"cannot start: {count} cannot be used", *lines])
 
 
-def _line(field: str, message: str, environ: Mapping[str, str]) -> str:
-    message = message.removeprefix("Value error, ")
-    if not field:
-        return message
-    field = field.lower()
+def _line(field: str, message: str, variables: Mapping[str, str]) -> str:
+    message, field = message.removeprefix("Value error, "), field.lower()
     variable = field.upper() if field.startswith("label_studio") else PREFIX + field.upper()
-    secret = field.endswith("key")
-    seen = "***" if secret else next((value for name, value in environ.items() if name.upper() == variable), "(unset)")
+    seen = "***" if field in SECRET else variables.get(variable, "(unset)")
     return f"{variable}={seen}: {message[:1].lower()}{message[1:]}; expected {EXPECTED[field]}"

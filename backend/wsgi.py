@@ -1,13 +1,18 @@
 """What gunicorn runs: the application that the environment describes. `gunicorn -c backend/gunicorn.conf.py`."""
 
+import logging
 import os
 
 from flask import Flask
 
 from backend.app import create_app
 from backend.assembly import assemble_core
+from backend.label_studio.addresses import LOOPBACK
 from backend.logs import configure_logging
+from backend.security import Access
 from backend.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 
 def build_app() -> Flask:
@@ -21,7 +26,26 @@ def build_app() -> Flask:
         jobs=core.jobs,
         registry=core.parts.registry,
         credentials=core.parts.credentials,
+        access=_access(settings),
         max_request_bytes=settings.max_request_mb << 20,
         # Two threads stay free for /health and /setup, whatever is being predicted.
         max_predicts=max(settings.threads - 2, 1),
+    )
+
+
+def _access(settings: Settings) -> Access | None:
+    if settings.basic_auth_user is None or settings.basic_auth_password is None:
+        if settings.host not in LOOPBACK:
+            logger.warning(
+                "everybody who reaches %s:%d may see and change everything; "
+                "set PREMASK_BASIC_AUTH_USER and PREMASK_BASIC_AUTH_PASSWORD",
+                settings.host,
+                settings.port,
+            )
+        return None
+    token = settings.webhook_token
+    return Access(
+        settings.basic_auth_user,
+        settings.basic_auth_password.get_secret_value(),
+        None if token is None else token.get_secret_value(),
     )

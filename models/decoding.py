@@ -1,18 +1,12 @@
 """An image file as an array, whatever its format, orientation and colours."""
 
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import DataError
-
 RgbImage = NDArray[np.uint8]
-
-# Larger pictures are refused before they are decoded: they would fill the memory, and masks of so many pixels too.
-MOST_PIXELS = 64_000_000
 
 # Formats of pictures only: Pillow would also hand PostScript to an interpreter. JPEG includes cameras' MPO.
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000")
@@ -75,18 +69,6 @@ def decode_image(data: bytes, max_pixels: int) -> RgbImage:
     except Exception as error:
         raise ValueError(f"it is damaged or of a kind that cannot be read: {error}") from error
     raise ValueError(problem)
-
-
-def read_image(path: Path) -> RgbImage:
-    """An image file as `decode_image` decodes it, up to MOST_PIXELS.
-
-    Raises:
-        DataError: names the file and the cause.
-    """
-    try:
-        return decode_image(path.read_bytes(), MOST_PIXELS)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as an image: {error}") from error
 
 
 def _refusal(image: Any, data: bytes, max_pixels: int) -> str | None:

@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "models": (),
     # Leaves: nothing of ours.
     "backend.answers": (),
+    "backend.csrf": (),
     "backend.errors": (),
     "backend.files": (),
     "backend.logs": (),
@@ -53,6 +54,7 @@ MAY_IMPORT = {
         "backend.registry",
     ),
     "backend.reports": ("models.errors", "backend.jobs", "backend.registry", "backend.serving"),
+    "backend.security": ("backend.csrf",),
     "backend.settings": ("models.starter", "backend.errors"),
     "backend.supervisor": ("backend.errors", "backend.settings"),
     # The demo does what a user does, over HTTP.

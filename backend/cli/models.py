@@ -13,10 +13,10 @@ from rich.table import Table
 from backend.cli.output import figure, json_option, progress_bar, write_json
 from models.activation_maps import METHODS
 from models.classifier import BACKBONES
-from models.decoding import read_image
 from models.errors import DataError
 from models.evaluation.evaluate import evaluate as evaluate_pipeline
 from models.evaluation.figures import overlay, step_pictures
+from models.files import read_image
 from models.phantom import write_phantoms
 from models.pipeline import REFINERS, Pipeline, load_pipeline, prediction
 from models.starter import STARTER

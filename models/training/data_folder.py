@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from models.decoding import RgbImage, read_image
+from models.decoding import RgbImage
 from models.errors import DataError
-from models.mask_file import read_mask
+from models.files import read_image, read_mask
 from models.training.folder_files import IMAGE_SUFFIXES, list_images, read_classes, read_labels, read_splits
 
 DECODERS = 4  # images decoded at the same time: few, since each may be large

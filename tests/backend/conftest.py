@@ -1,6 +1,8 @@
 """Parts of a backend with fakes behind them."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
@@ -61,17 +63,26 @@ def credentials(tmp_path: Path) -> Credentials:
 
 
 @pytest.fixture
-def client(
+def make_client(
     serving: Serving, predictor: Predictor, jobs: JobQueue, registry: Registry, credentials: Credentials
-) -> FlaskClient:
-    app = create_app(
-        serving=serving,
-        predictor=predictor,
-        jobs=jobs,
-        registry=registry,
-        credentials=credentials,
-        max_request_bytes=1 << 20,
-        max_predicts=2,
-        blank_every=0.05,
-    )
-    return app.test_client()
+) -> Callable[..., FlaskClient]:
+    """Makes clients of applications that differ in some of create_app's arguments."""
+
+    def make(**options: Any) -> FlaskClient:
+        usual: dict[str, Any] = {"max_request_bytes": 1 << 20, "max_predicts": 2, "blank_every": 0.05}
+        app = create_app(
+            serving=serving,
+            predictor=predictor,
+            jobs=jobs,
+            registry=registry,
+            credentials=credentials,
+            **usual | options,
+        )
+        return app.test_client()
+
+    return make
+
+
+@pytest.fixture
+def client(make_client: Callable[..., FlaskClient]) -> FlaskClient:
+    return make_client()

@@ -69,6 +69,25 @@ def test_a_key_without_an_address_is_refused_because_it_goes_nowhere_else():
         Settings.from_environ({"LABEL_STUDIO_API_KEY": "k", "PREMASK_PORT": "0"})
 
 
+def test_passwords_come_with_users_and_the_webhooks_token_with_both():
+    both = {"PREMASK_BASIC_AUTH_USER": "lead", "PREMASK_BASIC_AUTH_PASSWORD": "s3cret", "PREMASK_WEBHOOK_TOKEN": "h00k"}
+    settings = Settings.from_environ(both)
+    assert settings.secrets == ("s3cret", "h00k")
+    assert "s3cret" not in repr(settings) + str(settings)
+    for without, says in (
+        ("PREMASK_BASIC_AUTH_PASSWORD", "USER is set without PREMASK_BASIC_AUTH_PASSWORD"),
+        ("PREMASK_BASIC_AUTH_USER", "PASSWORD is set without PREMASK_BASIC_AUTH_USER"),
+    ):
+        with pytest.raises(SettingsError, match=says) as error:
+            Settings.from_environ(both | {without: "", "PREMASK_PORT": "no"})
+        assert "PREMASK_PORT=no" in str(error.value)
+        assert "s3cret" not in str(error.value)
+    with pytest.raises(SettingsError, match="TOKEN is set without"):
+        Settings.from_environ({"PREMASK_WEBHOOK_TOKEN": "h00k"})
+    with pytest.raises(SettingsError, match="user name without a colon"):
+        Settings.from_environ(both | {"PREMASK_BASIC_AUTH_USER": "le:ad"})
+
+
 def test_a_folder_that_is_a_file_is_no_data_folder(tmp_path: Path):
     (tmp_path / "file").touch()
     with pytest.raises(SettingsError, match="PREMASK_DATA_DIR"):

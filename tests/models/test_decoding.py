@@ -14,8 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from models.decoding import decode_image, read_image
-from models.errors import DataError
+from models.decoding import decode_image
 from tests.models.hostile_images import MOST_PIXELS, corpus
 
 ROOT = Path(__file__).parents[2]
@@ -115,12 +114,6 @@ def test_a_picture_with_too_many_pixels_is_refused_before_it_is_decoded() -> Non
 def test_what_is_not_a_whole_picture_is_refused_with_the_reason(data: bytes, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         decode_image(data, MANY)
-
-
-def test_a_file_that_is_no_image_is_named(tmp_path: Path) -> None:
-    (tmp_path / "notes.png").write_text("lunch at noon")
-    with pytest.raises(DataError, match=r"notes\.png cannot be read as an image: it is not an image"):
-        read_image(tmp_path / "notes.png")
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, about the damage

@@ -1,4 +1,4 @@
-"""A mask file as an array of pixels that are inside the object."""
+"""Image and mask files as arrays."""
 
 from pathlib import Path
 from typing import Any
@@ -6,8 +6,41 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.decoding import DEEP_MODES, FORMATS
+from models.decoding import DEEP_MODES, FORMATS, RgbImage, decode_image
 from models.errors import DataError
+
+# Larger pictures are refused before they are decoded: they would fill the memory, and masks of so many pixels too.
+MOST_PIXELS = 64_000_000
+ORIENTATION, TURNED = 0x0112, 5  # the EXIF tag, and its first value that swaps width and height
+
+
+def read_image(path: Path) -> RgbImage:
+    """An image file as `decode_image` decodes it, up to MOST_PIXELS.
+
+    Raises:
+        DataError: names the file and the cause.
+    """
+    try:
+        return decode_image(path.read_bytes(), MOST_PIXELS)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as an image: {error}") from error
+
+
+def image_shape(path: Path) -> tuple[int, int]:
+    """Height and width of an image file as a browser shows it, without decoding it.
+
+    Raises:
+        DataError: names the file.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            width, height = image.size
+            turned = image.getexif().get(ORIENTATION, 1) >= TURNED
+    except Exception as error:  # Pillow's plugins raise whatever comes up
+        raise DataError(f"{path} cannot be read as an image: {error}") from error
+    return (width, height) if turned else (height, width)
 
 
 def read_mask(path: Path, shape: tuple[int, int]) -> NDArray[np.bool_]:
@@ -38,7 +71,7 @@ def read_mask(path: Path, shape: tuple[int, int]) -> NDArray[np.bool_]:
             values = _grey(path, image)
     except DataError:
         raise
-    except Exception as error:  # Pillow's plugins raise whatever comes up on damaged files
+    except Exception as error:
         raise DataError(f"{path} cannot be read as a mask: {error}; export it again as a PNG") from error
     brightest = int(values.max())
     if 0 < brightest < 128:

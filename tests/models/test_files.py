@@ -1,4 +1,4 @@
-"""Whatever a mask file's format, its object is what is white."""
+"""A mask is what is white, however it is stored; what is no image or mask is refused by name, with the remedy."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,14 @@ import pytest
 from PIL import Image
 
 from models.errors import DataError
-from models.mask_file import read_mask
+from models.files import image_shape, read_image, read_mask
+
+
+def test_a_file_that_is_no_image_is_named(tmp_path: Path) -> None:
+    (tmp_path / "notes.png").write_text("lunch at noon")
+    with pytest.raises(DataError, match=r"notes\.png cannot be read as an image: it is not an image"):
+        read_image(tmp_path / "notes.png")
+
 
 OBJECT = np.zeros((6, 8), dtype=bool)
 OBJECT[2:5, 3:7] = True
@@ -66,3 +73,17 @@ def test_a_damaged_mask_is_named(tmp_path: Path) -> None:
     (tmp_path / "m.png").write_bytes((tmp_path / "m.png").read_bytes()[:50])
     with pytest.raises(DataError, match=r"m\.png cannot be read as a mask"):
         read_mask(tmp_path / "m.png", OBJECT.shape)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_shape_is_told_without_decoding(orientation: int, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.jpg", exif=exif)
+    assert image_shape(tmp_path / "a.jpg") == read_image(tmp_path / "a.jpg").shape[:2]
+
+
+def test_what_has_no_shape_is_named(tmp_path: Path) -> None:
+    (tmp_path / "notes.png").write_text("lunch at noon")
+    with pytest.raises(DataError, match=r"notes\.png cannot be read as an image"):
+        image_shape(tmp_path / "notes.png")
