@@ -26,14 +26,15 @@ def build_app() -> Flask:
         jobs=core.jobs,
         registry=core.parts.registry,
         credentials=core.parts.credentials,
-        access=_access(settings),
+        access=access_of(settings),
         max_request_bytes=settings.max_request_mb << 20,
         # Two threads stay free for /health and /setup, whatever is being predicted.
         max_predicts=max(settings.threads - 2, 1),
     )
 
 
-def _access(settings: Settings) -> Access | None:
+def access_of(settings: Settings) -> Access | None:
+    """What callers have to know; a warning if that is nothing although others than this machine can call."""
     if settings.basic_auth_user is None or settings.basic_auth_password is None:
         if settings.host not in LOOPBACK:
             logger.warning(

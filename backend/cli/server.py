@@ -62,13 +62,34 @@ def worker() -> None:
     show_default=True,
     help="This backend's address as Label Studio's own machine or container reaches it.",
 )
+@click.option("--backend-user", envvar="PREMASK_BASIC_AUTH_USER", show_envvar=True, help="If the backend asks for it.")
+@click.option("--backend-password", envvar="PREMASK_BASIC_AUTH_PASSWORD", show_envvar=True, help="As above.")
+@click.option(
+    "--webhook-token",
+    envvar="PREMASK_WEBHOOK_TOKEN",
+    show_envvar=True,
+    help="Webhooks send it instead of the password.",
+)
 @json_option
-def connect(url: str, api_key: str, project: str, backend_url: str, json_file: Path | None) -> None:
+def connect(
+    url: str,
+    api_key: str,
+    project: str,
+    backend_url: str,
+    backend_user: str | None,
+    backend_password: str | None,
+    webhook_token: str | None,
+    json_file: Path | None,
+) -> None:
     """Register the backend with a Label Studio project and say what Label Studio must allow."""
     from backend.label_studio.client import LabelStudio
+    from backend.label_studio.connect import Login
     from backend.label_studio.connect import connect as register
 
-    connected = register(LabelStudio(url, api_key), project, backend_url, click.echo)
+    if (backend_user is None) != (backend_password is None):
+        raise click.UsageError("--backend-user and --backend-password go together: give both or neither")
+    login = Login(backend_user, backend_password, webhook_token) if backend_user and backend_password else None
+    connected = register(LabelStudio(url, api_key), project, backend_url, click.echo, login=login)
     write_json(json_file, asdict(connected))
 
 

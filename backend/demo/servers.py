@@ -12,6 +12,7 @@ from backend.demo.checks import HOST
 from backend.demo.processes import Server
 
 COMPLETE = "database-is-complete"
+ACCESS = ("PREMASK_BASIC_AUTH_USER", "PREMASK_BASIC_AUTH_PASSWORD", "PREMASK_WEBHOOK_TOKEN")
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,8 @@ def label_studio(folder: Path, port: int, program: Path, environ: Mapping[str, s
 def backend(folder: Path, port: int, label_studio_url: str, environ: Mapping[str, str]) -> Server:
     """`premask serve`: the backend with its job worker, its data in `folder`/backend."""
     login = login_of(folder)
-    env = dict(environ) | {
+    # It listens on this machine alone, and the demo asks it for news without a password.
+    env = {name: value for name, value in environ.items() if name not in ACCESS} | {
         "PREMASK_DATA_DIR": str((folder / "backend").resolve()),
         "LABEL_STUDIO_URL": label_studio_url,
         "LABEL_STUDIO_API_KEY": login.token,

@@ -1,8 +1,9 @@
 """Registering this backend with a project, and saying what Label Studio must allow for it."""
 
+import base64
 import ipaddress
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -11,6 +12,7 @@ from backend.label_studio.addresses import LOOPBACK
 from backend.label_studio.client import LabelStudio
 
 TITLE = "premask"
+TOKEN_HEADER = "X-Premask-Token"  # as backend.security expects it
 # Label Studio's states of a backend whose /health or /setup failed: disconnected, error.
 BROKEN = ("DI", "ER")
 
@@ -34,12 +36,41 @@ class Connected:
     warnings: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Login:
+    """What the backend asks of Label Studio.
+
+    Attributes:
+        user: of HTTP Basic authentication.
+        password: of HTTP Basic authentication.
+        webhook_token: opens /webhook instead; None to send user and password there too.
+    """
+
+    user: str
+    password: str = field(repr=False)
+    webhook_token: str | None = field(default=None, repr=False)
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """As Label Studio keeps it with a backend."""
+        return {"auth_method": "BASIC_AUTH", "basic_auth_user": self.user, "basic_auth_pass": self.password}
+
+    @property
+    def webhook_headers(self) -> dict[str, str]:
+        """What a webhook has to send: Label Studio gives it nothing of the backend's login."""
+        if self.webhook_token is not None:
+            return {TOKEN_HEADER: self.webhook_token}
+        encoded = base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
+        return {"Authorization": f"Basic {encoded}"}
+
+
 def connect(
     client: LabelStudio,
     project_id: str | int,
     backend_url: str,
     progress: Callable[[str], None] = lambda line: None,
     title: str = TITLE,
+    login: Login | None = None,
 ) -> Connected:
     """Register the backend with a project and switch predictions on; done twice it changes nothing.
 
@@ -49,6 +80,7 @@ def connect(
         backend_url: the backend's address as Label Studio's own machine or container reaches it.
         progress: called with a line for people at each step.
         title: the name that the project's settings show.
+        login: what the backend asks of its callers; None if it asks nothing.
 
     Raises:
         LabelStudioError: says which call failed and what to change.
@@ -59,7 +91,10 @@ def connect(
     progress(f"Project {project_id}: {project.get('title')!r} with {project.get('task_number', 0)} tasks")
     backends = client.ml_backends(project_id)
     registered = next((backend for backend in backends if _same(backend["url"], backend_url)), None)
-    backend = registered or _create(client, project_id, backend_url, title)
+    if registered is None:
+        backend = _create(client, project_id, backend_url, title, login)
+    else:
+        backend = _with_login(client, project_id, registered, login)
     progress(f"{'Already registered' if registered else 'Registered'} as {backend['title']!r} at {backend['url']}")
     if backend.get("state") in BROKEN:
         raise LabelStudioError(_unhealthy(backend_url, str(backend.get("error_message") or "")))
@@ -69,6 +104,8 @@ def connect(
     if changes:
         client.update_project(project_id, **changes)
     progress("Annotators will start from its predictions")
+    if login is not None:
+        _let_webhooks_in(client, project_id, backend_url, login)
     warnings = _warnings(client, project_id, backend_url, backends, backend)
     for warning in warnings:
         progress(f"Note: {warning}")
@@ -76,9 +113,11 @@ def connect(
     return Connected(int(backend["id"]), str(project_id), registered is None, version or None, warnings)
 
 
-def _create(client: LabelStudio, project_id: str | int, backend_url: str, title: str) -> dict[str, Any]:
+def _create(
+    client: LabelStudio, project_id: str | int, backend_url: str, title: str, login: Login | None
+) -> dict[str, Any]:
     try:
-        return client.create_ml_backend(project_id, backend_url, title)
+        return client.create_ml_backend(project_id, backend_url, title, **(login.fields if login else {}))
     except LabelStudioError as error:
         if error.status == 403 and "reserved" in error.detail:
             raise LabelStudioError(
@@ -92,6 +131,30 @@ def _create(client: LabelStudio, project_id: str | int, backend_url: str, title:
         raise
 
 
+def _with_login(
+    client: LabelStudio, project_id: str | int, backend: dict[str, Any], login: Login | None
+) -> dict[str, Any]:
+    """A registered backend, whose login Label Studio is told unless it knows it: of the password it says nothing."""
+    if login is None:
+        return backend
+    told = backend.get("basic_auth_user") == login.user and backend.get("basic_auth_pass_is_set")
+    if told and backend.get("state") not in BROKEN:
+        return backend
+    try:
+        # Label Studio checks a change with the fields of this request alone, so it needs the others again.
+        return client.update_ml_backend(backend["id"], url=backend["url"], project=int(project_id), **login.fields)
+    except LabelStudioError as error:
+        if error.status == 400:
+            raise LabelStudioError(_unhealthy(backend["url"], error.detail), error.status, error.detail) from error
+        raise
+
+
+def _let_webhooks_in(client: LabelStudio, project_id: str | int, backend_url: str, login: Login) -> None:
+    for hook in client.webhooks(project_id):
+        if _same(hook["url"], f"{backend_url.rstrip('/')}/webhook") and hook.get("headers") != login.webhook_headers:
+            client.update_webhook(hook["id"], url=hook["url"], headers=login.webhook_headers)
+
+
 def _unhealthy(backend_url: str, detail: str) -> str:
     url = backend_url.rstrip("/")
     text = (
@@ -99,6 +162,8 @@ def _unhealthy(backend_url: str, detail: str) -> str:
         f"({detail or 'no reason given'}); the backend must run, "
         "and Label Studio's own machine or container must reach it under that address"
     )
+    if "401" in detail:
+        text += "; it asks for a user and a password: give those that it was started with"
     if urlsplit(backend_url).hostname in LOOPBACK:
         text += "; inside Docker localhost is the container itself: use the backend's service name there"
     return text

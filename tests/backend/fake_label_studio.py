@@ -24,6 +24,8 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 CREATED = 1795393773  # goes into the project reference of /setup and /predict
+# Label Studio waits 1 s for /health and webhooks and 3 s for /setup: too little for tests on a machine that trains.
+PATIENCE = 30
 PERSONAL_TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJ0b2tlbl90eXBlIjoicmVmcmVzaCJ9.c2lnbmF0dXJl"
 
 
@@ -171,6 +173,17 @@ class FakeLabelStudio:
     def _reference(self, project_id: int) -> str:
         return f"{project_id}.{CREATED}"
 
+    @staticmethod
+    def _login(backend: dict[str, Any]) -> tuple[str, str] | None:
+        user, password = backend.get("basic_auth_user"), backend.get("basic_auth_pass")
+        return (user, password) if user and password else None
+
+    @staticmethod
+    def _shown(backend: dict[str, Any]) -> dict[str, Any]:
+        """A backend as the API shows it: without its password."""
+        shown = {name: value for name, value in backend.items() if name != "basic_auth_pass"}
+        return {"basic_auth_user": None, **shown, "basic_auth_pass_is_set": bool(backend.get("basic_auth_pass"))}
+
     def _project(self, project_id: int) -> dict[str, Any]:
         number = sum(task["project"] == project_id for task in self.tasks.values())
         return {**self.projects[project_id], "task_number": number}
@@ -186,15 +199,15 @@ class FakeLabelStudio:
             "extra_params": None,
         }
         try:
-            health = requests.get(f"{url}/health", timeout=1)
+            health = requests.get(f"{url}/health", timeout=PATIENCE)
             health.raise_for_status()
             health.json()
             backend["state"] = "DI"
-            setup = requests.post(f"{url}/setup", json=body, timeout=3)
+            setup = requests.post(f"{url}/setup", json=body, timeout=PATIENCE, auth=self._login(backend))
             setup.raise_for_status()
             backend.update(state="CO", error_message="", model_version=setup.json().get("model_version"))
         except requests.RequestException as error:
-            backend.update(state="ER", error_message=f"Can't connect to ML backend {url}: {type(error).__name__}")
+            backend.update(state="ER", error_message=f"Can't connect to ML backend {url}: {error}")
 
     def _predict(self, backend: dict[str, Any], tasks: list[dict[str, Any]]) -> None:
         """One POST /predict with every task that lacks the current version; a wrong number of results stores none."""
@@ -209,7 +222,8 @@ class FakeLabelStudio:
             "label_config": self.projects[backend["project"]]["label_config"],
             "params": {"login": None, "password": None, "context": None},
         }
-        answer = requests.post(f"{backend['url'].rstrip('/')}/predict", json=body, timeout=100)
+        url = f"{backend['url'].rstrip('/')}/predict"
+        answer = requests.post(url, json=body, timeout=100, auth=self._login(backend))
         results = answer.json().get("results") if answer.ok else None
         if not results or len(results) != len(wanted):
             return
@@ -224,7 +238,7 @@ class FakeLabelStudio:
         for hook in self.webhooks.values():
             if hook["project"] == event["project"]["id"]:
                 try:
-                    requests.post(hook["url"], json=event, headers=hook["headers"], timeout=1)
+                    requests.post(hook["url"], json=event, headers=hook["headers"], timeout=PATIENCE)
                 except requests.RequestException:
                     continue  # as Label Studio: best effort, never repeated
 
@@ -346,7 +360,7 @@ class FakeLabelStudio:
                 found = [b for b in self.backends.values() if b["project"] == project_id]
                 for backend in found:
                     self._set_up(backend)
-                return jsonify(found)
+                return jsonify([self._shown(backend) for backend in found])
             if self.block_local_backends:
                 raise _Refused(403, detail="URL resolves to a reserved network address (block: 127.0.0.0/8)")
             backend = {"title": "", "model_version": None, **request.get_json(), "id": next(self._ids)}
@@ -358,20 +372,21 @@ class FakeLabelStudio:
             if all(other["url"] != hook for other in self.webhooks.values()):
                 hook_id = next(self._ids)
                 self.webhooks[hook_id] = {"id": hook_id, "project": backend["project"], "url": hook, "headers": {}}
-            return backend, 201
+            return self._shown(backend), 201
 
         @app.patch("/api/ml/<int:backend_id>")
         def backend(backend_id: int) -> dict[str, Any]:
             self.backends[backend_id].update(request.get_json())
             self._set_up(self.backends[backend_id])
-            return self.backends[backend_id]
+            return self._shown(self.backends[backend_id])
 
         @app.post("/api/ml/<int:backend_id>/train")
         def train(backend_id: int) -> Response:
             backend = self.backends[backend_id]
             event = {"action": "START_TRAINING", "project": self._project(backend["project"])}
             # Whatever the backend says, Label Studio answers 200 with nothing in it.
-            requests.post(f"{backend['url'].rstrip('/')}/webhook", json=event, timeout=100)
+            url = f"{backend['url'].rstrip('/')}/webhook"
+            requests.post(url, json=event, timeout=100, auth=self._login(backend))
             return Response(status=200)
 
         @app.get("/api/webhooks/")

@@ -10,6 +10,8 @@ from flask.testing import FlaskClient
 
 from backend.csrf import protect_forms
 from backend.security import Access, secure
+from backend.settings import Settings
+from backend.wsgi import access_of
 from tests.backend.fakes import setup_body, start_training
 
 ACCESS = Access("lead", "pass:wörd", "h00k")
@@ -148,3 +150,13 @@ def test_a_form_without_its_token_or_with_another_browsers_is_refused(pages):
     assert stranger.post("/press", data={"csrf_token": token}).status_code == 403
     stranger.set_cookie("csrf_token", "planted")
     assert stranger.post("/press", data={"csrf_token": token}).status_code == 403
+
+
+def test_an_open_door_is_warned_of_unless_only_this_machine_reaches_it(tmp_path, caplog):
+    open_door = {"PREMASK_DATA_DIR": str(tmp_path)}
+    assert access_of(Settings.from_environ(open_door)) is None
+    assert caplog.text == ""
+    assert access_of(Settings.from_environ(open_door | {"PREMASK_HOST": "0.0.0.0"})) is None
+    assert "everybody who reaches 0.0.0.0:9090 may see and change everything" in caplog.text
+    locked = open_door | {"PREMASK_BASIC_AUTH_USER": "lead", "PREMASK_BASIC_AUTH_PASSWORD": "s3cret"}
+    assert access_of(Settings.from_environ(locked)) == Access("lead", "s3cret", None)

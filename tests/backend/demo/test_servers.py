@@ -41,3 +41,10 @@ def test_label_studio_gets_nothing_of_the_callers_settings(tmp_path: Path) -> No
     assert server.env["LABEL_STUDIO_HOST"] == "http://127.0.0.1:8080"
     login = servers.login_of(tmp_path)
     assert not {login.password, login.token} & {str(part) for part in server.command}
+
+
+def test_the_demos_backend_asks_for_no_password(tmp_path: Path) -> None:
+    environ = {"PREMASK_BASIC_AUTH_USER": "lead", "PREMASK_BASIC_AUTH_PASSWORD": "s3cret", "PREMASK_DEVICE": "cpu"}
+    server = servers.backend(tmp_path, 9090, "http://127.0.0.1:8080", environ)
+    assert "s3cret" not in server.env.values()
+    assert server.env["PREMASK_DEVICE"] == "cpu"

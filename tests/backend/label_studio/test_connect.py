@@ -3,11 +3,15 @@
 from collections.abc import Iterator
 
 import pytest
-from flask import Flask
+import requests
+from flask import Flask, request
 
+from backend import security
 from backend.errors import LabelStudioError
+from backend.label_studio import connect as connect_module
 from backend.label_studio.client import LabelStudio
-from backend.label_studio.connect import connect
+from backend.label_studio.connect import Login, connect
+from backend.security import Access, secure
 from tests.backend.fake_label_studio import FakeLabelStudio, serving
 from tests.backend.label_studio.configs import BRUSH
 
@@ -85,3 +89,71 @@ def test_a_missing_project_or_a_wrong_key_stops_before_anything_is_registered(
     with pytest.raises(LabelStudioError, match="legacy token"):
         connect(LabelStudio(server.url, "wrong"), 99, "http://127.0.0.1:1")
     assert server.backends == {}
+
+
+@pytest.fixture
+def guarded_url() -> Iterator[str]:
+    """A backend that asks for a password, and notes which actions reached its webhook."""
+    app = Flask("backend")
+    app.config["seen"] = seen = []
+    secure(app, Access("lead", "s3cret", "h00k"))
+    app.add_url_rule("/health", view_func=lambda: {"status": "UP"})
+    app.add_url_rule("/setup", endpoint="setup", view_func=lambda: {"model_version": "lite0"}, methods=["POST"])
+
+    @app.post("/webhook")
+    def webhook() -> dict[str, str]:
+        seen.append(request.get_json()["action"])
+        return {}
+
+    @app.get("/seen")
+    def show() -> list[str]:
+        return seen
+
+    with serving(app) as url:
+        yield url
+
+
+def seen(url: str) -> list[str]:
+    actions: list[str] = requests.get(f"{url}/seen", auth=("lead", "s3cret"), timeout=5).json()
+    return actions
+
+
+@pytest.mark.parametrize("token", ["h00k", None])
+def test_label_studio_is_told_the_login_and_its_webhooks_too(
+    server: FakeLabelStudio, client: LabelStudio, guarded_url: str, token: str | None
+) -> None:
+    project = server.add_project(BRUSH)
+    login = Login("lead", "s3cret", token)
+    connected = connect(client, project, guarded_url, login=login)
+    assert connected.model_version == "lite0"
+    client.start_training(connected.backend_id)
+    server.add_annotation(server.add_task(project, {}), [])
+    assert seen(guarded_url) == ["START_TRAINING", "ANNOTATION_CREATED"]
+    server.requests.clear()
+    assert not connect(client, project, guarded_url, login=login).created
+    assert {method for method, _, _ in server.requests} == {"GET"}
+
+
+def test_a_backend_registered_without_its_login_is_told_it_later(
+    server: FakeLabelStudio, client: LabelStudio, guarded_url: str
+) -> None:
+    project = server.add_project(BRUSH)
+    server.backends[99] = {"id": 99, "project": project, "url": guarded_url, "title": "premask"}
+    with pytest.raises(LabelStudioError, match="asks for a user and a password"):
+        connect(client, project, guarded_url)
+    with pytest.raises(LabelStudioError, match="asks for a user and a password"):
+        connect(client, project, guarded_url, login=Login("lead", "wrong"))
+    connected = connect(client, project, guarded_url, login=Login("lead", "s3cret"))
+    assert (connected.backend_id, connected.model_version) == (99, "lite0")
+
+
+def test_connecting_without_the_login_names_what_is_missing(
+    server: FakeLabelStudio, client: LabelStudio, guarded_url: str
+) -> None:
+    with pytest.raises(LabelStudioError, match="asks for a user and a password"):
+        connect(client, server.add_project(BRUSH), guarded_url)
+    assert "s3cret" not in repr(Login("lead", "s3cret", "h00k")) + repr(server.backends)
+
+
+def test_the_header_that_webhooks_send_is_the_one_that_is_checked() -> None:
+    assert connect_module.TOKEN_HEADER == security.TOKEN_HEADER
