@@ -8,6 +8,7 @@ GET  /versions                names of all model versions
 GET, POST /job_status         state of one job, as Label Studio's own backends answer it
 GET  /api/jobs[?project=]     jobs, newest first;  /api/jobs/ID with the end of its log
 GET  /api/versions[?project=] versions with their figures
+POST /api/versions/promote    {"project", "version"}: serve it from now on;  /api/versions/rollback {"project"}
 """
 
 import json
@@ -156,6 +157,17 @@ def create_app(
         projects = registry.projects() if project is None else [project]
         return {"projects": [project_report(registry, serving, project) for project in projects]}
 
+    @app.post("/api/versions/promote")
+    def promote() -> Any:
+        project, version = _named("project", "version")
+        return {"project": project, "current": registry.promote(project, version).version}
+
+    @app.post("/api/versions/rollback")
+    def rollback() -> Any:
+        (project,) = _named("project")
+        info = registry.rollback(project)
+        return {"project": project, "current": None if info is None else info.version}
+
     @app.errorhandler(BackendError)
     def expected(error: BackendError) -> Any:
         status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 500)
@@ -198,6 +210,18 @@ def _body() -> Any:
         return json.loads(data)
     except (ValueError, RecursionError):  # the latter for a body of ten thousand brackets
         raise BadRequest(f"{request.path}: the body should be JSON, got {len(data)} bytes that are not") from None
+
+
+def _named(*names: str) -> list[str]:
+    """These fields of a JSON body, as text."""
+    # A form on somebody else's page cannot send this content type, so no visitor's browser can be made to.
+    if not request.is_json:
+        raise BadRequest(f"{request.path}: send a JSON object with Content-Type: application/json")
+    body = _body()
+    values = [body.get(name) for name in names] if isinstance(body, dict) else [None]
+    if not all(value and isinstance(value, str | int) for value in values):
+        raise BadRequest(f"{request.path}: the body should be an object with {' and '.join(map(repr, names))}")
+    return [str(value) for value in values]
 
 
 def _error(status: int, text: str) -> tuple[Response, int]:

@@ -37,7 +37,7 @@ def assemble(settings: Settings) -> Parts:
     folder = settings.data_dir
     credentials = Credentials(folder / "credentials.json", settings.label_studio_url, settings.label_studio_api_key)
     return Parts(
-        registry=Registry(folder / "models"),
+        registry=Registry(folder / "models", settings.keep_versions),
         store=JobStore(folder / "jobs.sqlite"),
         huey=sqlite_queue(folder / "queue.sqlite"),
         credentials=credentials,

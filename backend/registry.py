@@ -5,8 +5,11 @@
     root/project-3/served.json      {"current": ..., "history": [...], "last_number": 2}
 
 A version is served from the moment served.json names it, and served.json is replaced in one step, so readers need no
-lock. Writers, in whatever process, hold the project's file lock; a folder they left half-written has a name that no
-version has, is seen by nobody, and is removed by the next writer.
+lock. Writers, in whatever process, hold the project's file lock; a folder they left half-written or half-removed has a
+name that no version has, is seen by nobody, and is removed by the next writer.
+
+Publishing also removes old versions: beyond the newest few, only the served one and the one that rolling back returns
+to are kept.
 """
 
 import json
@@ -24,7 +27,9 @@ from backend.files import sync_folder, sync_tree, write_json
 from models.checkpoint import CARD, Card, read_card
 
 INCOMING = ".incoming-"
+REMOVED = ".removed-"
 STATE = "served.json"
+STARTER = "starter"  # what rolling back before the first promotion returns to; no version has this name
 LOCK_SECONDS = 120
 # Short names of backbones, as in p3-r007-lite0; any other loses what precedes its last underscore.
 SHORT = {"tf_efficientnet_lite0": "lite0", "legacy_xception": "xception", "convnext_base": "convnext"}
@@ -69,10 +74,16 @@ class _State:
 
 
 class Registry:
-    """The versions below a folder, safe to use from several threads and processes at once."""
+    """The versions below a folder, safe to use from several threads and processes at once.
 
-    def __init__(self, root: Path) -> None:
+    Args:
+        root: the folder.
+        keep: how many of a project's newest versions outlive a publication.
+    """
+
+    def __init__(self, root: Path, keep: int = 10) -> None:
         self.root = root
+        self._keep = keep
 
     def projects(self) -> list[str]:
         """Every project that has a version."""
@@ -107,6 +118,12 @@ class Registry:
         names = dict.fromkeys(name for name in reversed(state.history) if name is not None and name != state.current)
         return [self._info(project, name, state) for name in names]
 
+    def rollback_target(self, project: str) -> str | None:
+        """What `rollback` would serve: a version's name, STARTER for the starter, or None if it would refuse."""
+        state = self._state(project)
+        index = self._return_to(project, state)
+        return None if index is None else state.history[index] or STARTER
+
     def reserve(self, project: str, backbone: str | None = None) -> str:
         """The name for a version that is about to be trained; the number is spent even if it is never published."""
         with self._writing(project) as state:
@@ -139,6 +156,7 @@ class Registry:
                 shutil.rmtree(incoming, ignore_errors=True)
                 raise RegistryError(f"{name} cannot be published to {target.parent}: {error.strerror}") from error
             state.last_number = max(state.last_number, number)
+            self._prune(project, state)
             return self._info(project, name, state)
 
     def promote(self, project: str, version: str) -> VersionInfo:
@@ -159,18 +177,33 @@ class Registry:
         """Serve what was served before the current version; None stands for the starter.
 
         Raises:
-            RegistryError: nothing was served before.
+            UnknownVersion: nothing was served before.
         """
-        published = {directory.name for directory in self._directories(project)}
         with self._writing(project) as state:
-            while state.history:
-                name = state.history.pop()
-                if name is None or name in published:  # skips what was deleted by hand
-                    state.current = name
-                    return None if name is None else self._info(project, name, state)
-        raise RegistryError(
-            f"project {project} has nothing to roll back to; `premask versions list` shows what there is"
-        )
+            index = self._return_to(project, state)
+            if index is None:
+                raise UnknownVersion(
+                    f"project {project} has nothing to roll back to; `premask versions list` shows what there is"
+                )
+            state.current = state.history[index]
+            del state.history[index:]
+            return None if state.current is None else self._info(project, state.current, state)
+
+    def _return_to(self, project: str, state: _State) -> int | None:
+        """Where in the history the version stands that rolling back serves; None if nothing was served before."""
+        usable = {directory.name for directory in self._directories(project)} - {state.current}
+        found = (i for i, name in reversed(list(enumerate(state.history))) if name is None or name in usable)
+        return next(found, None)
+
+    def _prune(self, project: str, state: _State) -> None:
+        """Remove the versions that nobody needs any more."""
+        index = self._return_to(project, state)
+        needed = {state.current, None if index is None else state.history[index]}
+        for directory in self._directories(project)[: -self._keep]:
+            if directory.name not in needed:
+                removed = directory.with_name(f"{REMOVED}{directory.name}")
+                directory.rename(removed)  # gone in one step for whoever reads meanwhile
+                shutil.rmtree(removed, ignore_errors=True)  # the next writer tries again
 
     def _folder(self, project: str) -> Path:
         # Ids come from requests and end up in a path.
@@ -202,8 +235,8 @@ class Registry:
         folder = self._folder(project)
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder):
-            # Publishing holds this lock, so whatever is still incoming belongs to a process that died.
-            for leftover in folder.glob(f"{INCOMING}*"):
+            # Publishing holds this lock, so what is still incoming or half-removed belongs to a process that died.
+            for leftover in (*folder.glob(f"{INCOMING}*"), *folder.glob(f"{REMOVED}*")):
                 shutil.rmtree(leftover)
             state = self._state(project)
             before = asdict(state)

@@ -32,6 +32,7 @@ EXPECTED = {
     "train_minutes": "minutes above 0, at most 10080",
     "train_preset": "paper, fast or full",
     "min_accepted": "a whole number from 1 up",
+    "keep_versions": "a whole number from 1 up",
     "max_request_mb": "a whole number of megabytes from 1 to 4096",
     "image_hosts": "host names separated by commas",
     "basic_auth_user": "a user name without a colon, together with PREMASK_BASIC_AUTH_PASSWORD",
@@ -59,6 +60,7 @@ class Settings(BaseSettings):
         train_minutes: time budget of one training.
         train_preset: size of a training.
         min_accepted: accepted tasks that a project needs before it can train.
+        keep_versions: model versions of a project that are kept, besides the served one and the one before it.
         max_request_mb: larger request bodies are refused with 413.
         image_hosts: hosts besides Label Studio's from which images may be fetched.
         basic_auth_user: user name that callers need; unset lets everybody in.
@@ -85,6 +87,7 @@ class Settings(BaseSettings):
     train_minutes: float = Field(10.0, gt=0, le=10080)
     train_preset: Literal["paper", "fast", "full"] = "fast"
     min_accepted: int = Field(4, ge=1)
+    keep_versions: int = Field(10, ge=1)
     # A request repeats every annotation and prediction of its tasks, masks and all: 1,500 tasks can be 100 MB.
     max_request_mb: int = Field(512, ge=1, le=4096)
     image_hosts: Annotated[tuple[str, ...], NoDecode] = ()

@@ -41,9 +41,15 @@ def test_setup_and_predict_say_the_same_version_before_and_after_a_promotion(cli
     assert versions() == "oct-lite0"
     version = publish(registry, tmp_path)
     assert versions() == "oct-lite0"
-    registry.promote("3", version)
+    asked = {"project": 3, "version": version}
+    assert client.post("/api/versions/promote", json=asked).json == {"project": "3", "current": version}
     eventually(lambda: client.post("/setup", json=setup_body()).json["model_version"] == version)
     assert versions() == version
+    (project,) = client.get("/api/versions?project=3").json["projects"]
+    assert (project["current"], project["serving"]) == (version, [version])
+    assert client.post("/api/versions/rollback", json={"project": 3}).json == {"project": "3", "current": None}
+    eventually(lambda: client.post("/setup", json=setup_body()).json["model_version"] == "oct-lite0")
+    assert versions() == "oct-lite0"
 
 
 def test_predict_answers_one_entry_per_task_in_order_with_a_broken_image_in_the_middle(client):
@@ -150,6 +156,12 @@ def test_versions_tell_what_is_served_and_how_good_it_is(client, registry, tmp_p
         ("get", "/job_status", b"", 400, "name the job"),
         ("get", "/api/jobs/none", b"", 404, "no job 'none'"),
         ("get", "/api/versions?project=..", b"", 404, "no project id"),
+        ("post", "/api/versions/promote", b'{"project": 3, "version": "p3-r099"}', 404, "no version 'p3-r099'"),
+        ("post", "/api/versions/promote", b'{"project": 3}', 400, "'project' and 'version'"),
+        ("post", "/api/versions/promote", b'{"project": {}, "version": ["x"]}', 400, "'project' and 'version'"),
+        ("post", "/api/versions/rollback", b'{"project": "3"}', 404, "nothing to roll back to"),
+        ("post", "/api/versions/rollback", b'{"project": ".."}', 404, "no project id"),
+        ("post", "/api/versions/rollback", b"[1]", 400, "'project'"),
         ("get", "/nowhere", b"", 404, "not found"),
         ("get", "/predict", b"", 405, "not allowed"),
         ("post", "/predict", b" " * (2 << 20), 413, "capacity"),
@@ -160,6 +172,16 @@ def test_a_bad_request_is_answered_with_what_was_wrong(client, method, path, bod
     assert answer.status_code == status
     assert answer.json["status"] == status
     assert says in answer.json["error"]
+
+
+def test_another_sites_form_cannot_change_what_is_served(client, registry, tmp_path):
+    """Browsers send a form with the visitor's login to any site, but never as application/json."""
+    version = publish(registry, tmp_path)
+    body = json.dumps({"project": "3", "version": version})
+    for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data"):
+        answer = client.post("/api/versions/promote", data=body, content_type=kind)
+        assert (answer.status_code, registry.current("3")) == (400, None)
+        assert "application/json" in answer.json["error"]
 
 
 def test_an_unexpected_error_shows_no_inner_workings_and_can_be_found_in_the_log(client, store, monkeypatch, caplog):

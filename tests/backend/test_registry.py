@@ -3,9 +3,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from backend.assembly import assemble
 from backend.errors import RegistryError
-from backend.registry import Registry
+from backend.registry import STARTER, Registry
+from backend.settings import Settings
 from models.errors import CheckpointError
 from tests.backend.fakes import publish, write_checkpoint
 
@@ -125,3 +129,69 @@ def test_two_writers_never_get_the_same_number(registry):
     with ThreadPoolExecutor(2) as pool:
         writers = [pool.submit(lambda: [Registry(registry.root).reserve("3") for _ in range(20)]) for _ in range(2)]
     assert len({name for writer in writers for name in writer.result()}) == 40
+
+
+def test_publishing_keeps_the_newest_the_served_and_the_one_before_it(tmp_path):
+    registry = Registry(tmp_path / "models", keep=2)
+    first, second = publish(registry, tmp_path), publish(registry, tmp_path)
+    registry.promote("3", first)
+    registry.promote("3", second)
+    candidates = [publish(registry, tmp_path) for _ in range(4)]
+    assert [info.version for info in registry.versions("3")] == [first, second, *candidates[-2:]]
+    assert registry.rollback("3").version == first
+    last = publish(registry, tmp_path)
+    assert [info.version for info in registry.versions("3")] == [first, candidates[-1], last]
+
+
+def test_how_many_are_kept_is_a_setting(tmp_path):
+    environ = {"PREMASK_DATA_DIR": str(tmp_path), "PREMASK_KEEP_VERSIONS": "1"}
+    registry = assemble(Settings.from_environ(environ)).registry
+    versions = [publish(registry, tmp_path) for _ in range(3)]
+    assert [info.version for info in registry.versions("3")] == versions[-1:]
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    keep=st.integers(1, 3), acts=st.lists(st.sampled_from(["publish", "promote oldest", "promote newest", "rollback"]))
+)
+def test_whatever_is_done_rolling_back_does_what_was_announced(tmp_path_factory, keep, acts):
+    """Neither the served version nor the one that rolling back returns to is ever removed."""
+    folder = tmp_path_factory.mktemp("registry")
+    registry = Registry(folder / "models", keep)
+    for act in acts:
+        before = [info.version for info in registry.versions("3")]
+        target = registry.rollback_target("3")
+        if act == "publish":
+            published = publish(registry, folder)
+            kept = [info.version for info in registry.versions("3")]
+            assert kept[-keep:] == [*before, published][-keep:]
+            assert len(kept) <= keep + 2
+            assert registry.rollback_target("3") == target
+        elif act == "rollback":
+            if target is None:
+                with pytest.raises(RegistryError, match="nothing to roll back to"):
+                    registry.rollback("3")
+            else:
+                served = registry.rollback("3")
+                assert (STARTER if served is None else served.version) == target
+        elif before:
+            registry.promote("3", before[0 if act == "promote oldest" else -1])
+        current = registry.current("3")
+        assert current is None or current.card.name == current.version
+
+
+def test_a_version_that_was_half_removed_is_seen_by_nobody_and_removed_by_the_next_writer(registry, tmp_path):
+    version = publish(registry, tmp_path)
+    half = registry.version("3", version).directory.rename(registry.root / "project-3" / f".removed-{version}")
+    assert registry.versions("3") == []
+    registry.reserve("3")
+    assert not half.exists()
+
+
+def test_rolling_back_never_returns_to_what_is_served_already(registry, tmp_path):
+    first, second = publish(registry, tmp_path), publish(registry, tmp_path)
+    for version in (first, second, first):
+        registry.promote("3", version)
+    shutil.rmtree(registry.version("3", second).directory)
+    assert registry.rollback_target("3") == STARTER
+    assert registry.rollback("3") is None
