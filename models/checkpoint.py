@@ -34,6 +34,7 @@ class Card:
         config: the networks' and the pipeline's configuration.
         training: preset, seed, steps, seconds.
         weights: file name -> SHA-256.
+        gallery: pictures of held-out images; see `models.evaluation.gallery`.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Card:
     config: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     weights: dict[str, str] = field(default_factory=dict)
+    gallery: list[dict[str, Any]] = field(default_factory=list)
 
 
 def read_card(directory: Path) -> Card:
@@ -62,6 +64,13 @@ def read_card(directory: Path) -> Card:
         raise CheckpointError(f"{directory} is no checkpoint: it has no {CARD}") from None
     except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path} does not read as a model card: {error}") from error
+
+
+def write_card(directory: Path, card: Card) -> None:
+    """Write a checkpoint's card, or replace it in one step."""
+    partial = directory / f".{CARD}.partial"
+    partial.write_text(json.dumps(asdict(card), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.rename(directory / CARD)
 
 
 def save_weights(directory: Path, card: Card, networks: Mapping[str, nn.Module]) -> None:
@@ -86,7 +95,7 @@ def save_weights(directory: Path, card: Card, networks: Mapping[str, nn.Module])
         save_file(tensors, partial / f"{name}.safetensors")
         (partial / f"{name}.safetensors").chmod(0o644)  # safetensors writes for its owner alone; servers run as others
         card.weights[f"{name}.safetensors"] = _sha256(partial / f"{name}.safetensors")
-    (partial / CARD).write_text(json.dumps(asdict(card), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_card(partial, card)
     partial.rename(directory)
 
 

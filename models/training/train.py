@@ -18,6 +18,7 @@ from models.checkpoint import Card, read_card
 from models.classifier import Classifier, ClassifierConfig
 from models.errors import CheckpointError, DataError
 from models.evaluation.evaluate import FrameFigures, measure, summarise
+from models.evaluation.gallery import add_gallery
 from models.fba_net import FBANet, FBANetConfig
 from models.pipeline import Pipeline, PipelineConfig, check_device, load_pipeline, save_pipeline
 from models.training.calibration import calibrate_presence
@@ -181,6 +182,7 @@ def train(spec: TrainingSpec, report: Report) -> TrainingResult:
         },
     )  # fmt: skip
     save_pipeline(pipeline, spec.out, card)
+    add_gallery(spec.out, card, pipeline, held_out, frames_new)
     shutil.rmtree(saved.folder, ignore_errors=True)
     report(Progress("saving", 1, 1, str(spec.out)))
     return TrainingResult(card, metrics, parent_metrics, promote, reason)

@@ -61,6 +61,9 @@ def test_a_run_tells_its_stages_and_leaves_a_checkpoint(tmp_path):
     assert card["data"]["train"] == 5
     assert card["data"]["held_out"] == 1
     assert card["metrics"]["mean_iou"] == lines[-1]["metrics"]["mean_iou"]
+    (shown,) = card["gallery"]
+    assert shown["iou"] == card["metrics"]["mean_iou"]
+    assert (tmp_path / "out" / "gallery" / shown["frame"]).is_file()
 
 
 @pytest.mark.parametrize(
