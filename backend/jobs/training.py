@@ -14,6 +14,7 @@ from backend.jobs.process import TrainingProcess
 from backend.jobs.store import Job, JobStore
 from backend.label_studio.annotations import AcceptedReport, write_data_folder
 from backend.label_studio.images import ImageLoader
+from backend.label_studio.kept import drawn_before
 from backend.label_studio.label_config import parse_label_config
 from backend.registry import Registry
 from models.checkpoint import read_card
@@ -40,6 +41,9 @@ class Project(Protocol):
 
     def export(self, project_id: str) -> list[dict[str, Any]]:
         """Tasks with their annotations."""
+
+    def prediction(self, prediction_id: int) -> Mapping[str, Any]:
+        """A stored prediction."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +168,8 @@ class Trainer:
         """Write the project's accepted annotations as a data folder."""
         self._store.update(job.id, message="fetching accepted annotations from Label Studio")
         client = self._client(job.project)
-        config = parse_label_config(client.project(job.project)["label_config"])
+        project = client.project(job.project)
+        config = parse_label_config(project["label_config"])
         tasks = client.export(job.project)
         self._store.update(job.id, progress=0.02, message=f"fetching {_count(len(tasks), 'annotated task')}")
 
@@ -175,10 +180,12 @@ class Trainer:
                 self._store.update(job.id, progress=0.02 + 0.08 * done / len(tasks))
                 yield task
 
-        report = write_data_folder(counted(), config, self._images(job.project), data)
+        report = write_data_folder(
+            counted(), config, self._images(job.project), data, lambda made: drawn_before(made, client.prediction)
+        )
         for line in report.text.splitlines():
             self._store.log(job.id, line)
-        self._store.update(job.id, report=asdict(report))
+        self._store.update(job.id, report=asdict(report) | {"title": str(project.get("title") or "")})
         return report
 
     def _specification(self, folder: Path, parent: Path | None, version: str) -> Path:

@@ -2,7 +2,7 @@
 
 import csv
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ from backend.label_studio.controls.brush import BrushLabels
 from backend.label_studio.controls.control import Control
 from backend.label_studio.controls.region import Mask, RegionAdapter
 from backend.label_studio.images import ImageLoader
+from backend.label_studio.kept import Kept, KeptByVersion, kept_sentence
 from backend.label_studio.label_config import LabelConfig
 
 # Why a task is left out.
@@ -47,6 +48,7 @@ class AcceptedReport:
         regions: reason -> regions left out or changed.
         classes: class -> tasks on which it is present.
         problems: a sentence for each image or region that could not be read, the first MOST_PROBLEMS.
+        kept: model version -> class -> how much of the masks it had drawn was kept.
     """
 
     used: int = 0
@@ -54,6 +56,7 @@ class AcceptedReport:
     regions: dict[str, int] = field(default_factory=dict)
     classes: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    kept: KeptByVersion = field(default_factory=dict)
 
     def problem(self, text: str) -> None:
         """Keep a sentence about something unreadable."""
@@ -69,6 +72,7 @@ class AcceptedReport:
         if self.dropped:
             lines.append("Left out: " + ", ".join(f"{count} {reason}" for reason, count in self.dropped.items()))
         lines += [f"{count} {reason}" for reason, count in self.regions.items()]
+        lines += [kept_sentence(version, classes) for version, classes in self.kept.items()]
         return "\n".join(lines + self.problems)
 
 
@@ -86,7 +90,11 @@ class Truth:
 
 
 def write_data_folder(
-    tasks: Iterable[Mapping[str, Any]], config: LabelConfig, images: ImageLoader, out: Path
+    tasks: Iterable[Mapping[str, Any]],
+    config: LabelConfig,
+    images: ImageLoader,
+    out: Path,
+    drawn_before: Callable[[Mapping[str, Any]], Mapping[str, Any] | None] = lambda annotation: None,
 ) -> AcceptedReport:
     """Write the accepted annotations of a project as a data folder.
 
@@ -99,6 +107,7 @@ def write_data_folder(
         config: the project's labelling config.
         images: fetches the tasks' images.
         out: folder to write: images/task-ID.png, masks/CLASS/task-ID.png (0/255), classes.txt and labels.csv.
+        drawn_before: the prediction that an annotation began as, with `result` and `model_version`; None for none.
 
     Returns:
         What was used and what was left out, with the reasons.
@@ -139,6 +148,8 @@ def write_data_folder(
             report.used += 1
             for label in classes:
                 report.classes[label] += bool(truth.presence[label])
+            if (prediction := drawn_before(annotation)) is not None:
+                _count_kept(prediction, truth, config, image.shape[:2], report.kept)
     # Plain dictionaries without zeros: `dataclasses.asdict` garbles a Counter.
     report.dropped, report.regions = dict(+dropped), dict(+regions)
     return report
@@ -209,6 +220,19 @@ def read_annotation(
             presence[name] = True if name in chosen else presence.get(name) or (None if open_question else False)
     presence |= {name: name in masks for name in drawn}
     return Truth(masks, presence)
+
+
+def _count_kept(
+    prediction: Mapping[str, Any], truth: Truth, config: LabelConfig, shape: tuple[int, ...], kept: KeptByVersion
+) -> None:
+    """Compare what a task was drawn with beforehand with what was accepted."""
+    try:
+        drawn = read_annotation(prediction, config, shape, Counter()).masks
+    except (_LeftOut, RegionError):
+        return  # not ours, or of another config
+    classes = kept.setdefault(str(prediction.get("model_version")), {})
+    for label in drawn.keys() | truth.masks.keys():
+        classes.setdefault(label, Kept()).count(drawn.get(label), truth.masks.get(label))
 
 
 def _labels(region: Mapping[str, Any], config: LabelConfig, counts: Counter[str]) -> list[tuple[Control, str]]:

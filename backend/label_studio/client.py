@@ -93,6 +93,11 @@ class LabelStudio(Transport):
         """Every stored prediction of a project, each with `task`, `result`, `score` and `model_version`."""
         return self._listed(self.call("GET", f"/api/predictions/?project={project_id}"))
 
+    def prediction(self, prediction_id: int) -> dict[str, Any]:
+        """One stored prediction: `task`, `result`, `score`, `model_version`."""
+        prediction: dict[str, Any] = self.call("GET", f"/api/predictions/{prediction_id}/")
+        return prediction
+
     def import_predictions(self, project_id: str | int, rows: Sequence[Mapping[str, Any]]) -> int:
         """Store predictions.
 

@@ -325,6 +325,10 @@ class FakeLabelStudio:
             project_id = int(request.args["project"])
             return jsonify([p for p in self.predictions.values() if p["project"] == project_id])
 
+        @app.get("/api/predictions/<int:prediction_id>/")
+        def prediction(prediction_id: int) -> dict[str, Any]:
+            return self.predictions[prediction_id]
+
         @app.get("/api/tasks/<int:task_id>/")
         def task(task_id: int) -> dict[str, Any]:
             return {

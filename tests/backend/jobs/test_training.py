@@ -8,6 +8,7 @@ import pytest
 from backend.jobs.training import Plan
 from backend.processes import is_alive
 from tests.backend.fakes import eventually
+from tests.backend.jobs.conftest import POLYGONS, TRIANGLE, png
 
 WORKER = "host/1:1"
 
@@ -33,6 +34,22 @@ def test_a_training_is_fetched_trained_published_and_served(store, registry, tra
     assert "classifier 1/2: 5 images" in log
     assert "a line that is no JSON" in log
     assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_a_training_tells_how_much_of_earlier_masks_was_kept(store, trainer_that, label_studio):
+    """What a prediction drew is compared with what was submitted in its place, also when it was deleted since."""
+    project = label_studio.add_project(POLYGONS, "Vessels")
+    half = {**TRIANGLE, "value": {**TRIANGLE["value"], "points": [[0, 0], [50, 0], [50, 100], [0, 100]]}}
+    whole = {**TRIANGLE, "value": {**TRIANGLE["value"], "points": [[0, 0], [100, 0], [100, 100], [0, 100]]}}
+    for number, accepted in enumerate(([half], [whole], [], [half])):
+        task = label_studio.add_upload(project, f"{number}.png", png())
+        row = {"task": task, "result": [half], "model_version": "oct-lite0", "score": 0.9}
+        prediction = label_studio.add_prediction(row)
+        label_studio.add_annotation(task, accepted, parent_prediction=prediction)
+    del label_studio.predictions[prediction]
+    report = run(store, trainer_that("promote"), str(project)).report
+    assert report["title"] == "Vessels"
+    assert report["kept"] == {"oct-lite0": {"Lumen": {"drawn": 3, "iou": 0.5, "unchanged": 1, "added": 0}}}
 
 
 def test_training_yields_to_annotators(store, trainer_that, project):

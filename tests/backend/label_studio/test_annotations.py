@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from backend.errors import ConfigError, ImageError
@@ -18,6 +20,7 @@ from backend.label_studio.client import LabelStudio
 from backend.label_studio.controls.region import Mask
 from backend.label_studio.controls.rle import encode_rle
 from backend.label_studio.images import ImageLoader
+from backend.label_studio.kept import Kept
 from backend.label_studio.label_config import parse_label_config
 from backend.label_studio.protocol import prediction_entry
 from models.segment import Prediction, Segment
@@ -276,3 +279,48 @@ def test_an_export_of_label_studio_is_read_with_images_fetched_from_it(
 
 def test_an_empty_project_gives_an_empty_report(tmp_path: Path) -> None:
     assert write(tmp_path).text == "0 accepted tasks: Lumen on 0, Lipid core on 0, blurred on 0"
+
+
+def test_what_was_drawn_beforehand_is_compared_with_what_was_accepted(tmp_path: Path) -> None:
+    """Kept as it was, moved, deleted, added, begun empty, and drawn by a version whose labels are gone."""
+    drawn = {"result": [brush("Lumen", block())], "model_version": "p3-r001"}
+    moved = brush("Lumen", block(top=9))  # 4 of 8 rows in common: 4/12
+    gone = {"result": [brush("Calcium", block())], "model_version": "p3-r000"}
+    broken = {"result": [brush("Lumen", block(), value={"rle": [1], "brushlabels": ["Lumen"]})], "model_version": "x"}
+    tasks = [
+        (task(1, annotation(brush("Lumen", block()))), drawn),
+        (task(2, annotation(moved, brush("Lipid core", block()))), drawn),
+        (task(3, annotation()), drawn),
+        (task(4, annotation(brush("Lumen", block()))), None),
+        (task(5, annotation(brush("Lumen", block()))), gone),
+        (task(6, annotation(brush("Lumen", block()))), broken),
+    ]
+    behind = {id(made["annotations"][0]): prediction for made, prediction in tasks}
+    report = write_data_folder(
+        [made for made, _ in tasks], parse_label_config(BRUSH), SameImage(), tmp_path, lambda made: behind[id(made)]
+    )
+    assert report.used == 6
+    assert report.kept == {
+        "p3-r001": {
+            "Lumen": Kept(drawn=3, iou=pytest.approx((1 + 1 / 3 + 0) / 3), unchanged=1, added=0),
+            "Lipid core": Kept(drawn=0, iou=0.0, unchanged=0, added=1),
+        }
+    }
+    assert "Of 3 masks drawn by p3-r001, 1 were accepted unchanged; IoU kept 0.444" in report.text
+    assert report.regions == {}
+
+
+@given(st.lists(st.tuples(*[st.none() | st.lists(st.booleans(), min_size=3, max_size=3).filter(any)] * 2)))
+def test_kept_is_a_mean_over_the_masks_that_were_drawn(tasks: list[tuple[list[bool] | None, ...]]) -> None:
+    kept = Kept()
+    ious = []
+    for drawn, accepted in tasks:
+        kept.count(*(None if mask is None else np.array([mask]) for mask in (drawn, accepted)))
+        if drawn is not None:
+            both = [a and b for a, b in zip(drawn, accepted or [False] * 3, strict=True)]
+            either = [a or b for a, b in zip(drawn, accepted or [False] * 3, strict=True)]
+            ious.append(sum(both) / sum(either))
+    assert kept.drawn == len(ious)
+    assert kept.iou == pytest.approx(np.mean(ious) if ious else 0)
+    assert kept.unchanged == ious.count(1.0)
+    assert kept.added == sum(drawn is None and accepted is not None for drawn, accepted in tasks)
