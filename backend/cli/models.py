@@ -101,7 +101,16 @@ def predict(
 @click.option("--from-scratch", is_flag=True, help="Go on where there are no pretrained weights.")
 @click.option("--preset", type=click.Choice(list(PRESETS)), default="fast", show_default=True)
 @click.option("--epochs", type=click.IntRange(min=1), help="Instead of the preset's.")
-@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Limit on the whole run.")
+@click.option(
+    "--minutes", type=click.FloatRange(min=0, min_open=True), help="Limit on the whole run; fast: 10, or 20 if heavy."
+)
+@click.option(
+    "--contrast",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    help="Weight of the term by which images without masks help the refiner.",
+)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--skip-bad", is_flag=True, help="Leave out inconsistent files instead of stopping.")
 @device_option

@@ -1,56 +1,140 @@
-"""Presence probabilities that mean what they say."""
+"""What is read off whole frames when the networks are ready: presence, the maps' thresholds, the trimap's band."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from models.pipeline import Pipeline
+from models.activation_maps import METHODS
+from models.evaluation.evaluate import measure
+from models.evaluation.metrics import iou
+from models.pipeline import Pipeline, PipelineConfig
 from models.training.augmentation import random_colours
 from models.training.data_folder import Sample
 
 ENOUGH = 300  # whole frames that settle a class's line
+LEAST, MOST = 5, 24  # held-out frames with a class that its threshold and band need, and that are looked at
+THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+BANDS = (0.15, 0.6)  # beside the default, a fraction of the inscribed radius; FBANet has seen both
+SLOW = ("ScoreCAM",)  # takes many forward passes a frame
 
 
-def calibrate_presence(pipeline: Pipeline, samples: Sequence[Sample], seed: int = 0) -> None:
+def calibrate_presence(pipeline: Pipeline, samples: Sequence[Sample], held_out: Sequence[Sample] = ()) -> None:
     """Refit each class's line from pooled evidence to presence logit, in place, on whole frames.
 
     Training sees views of frames, drawn so that rare classes are seen as often as common ones: good for finding them,
     but a class then seems likelier than it is. And a short training hardly moves the line, so that a rare class may
-    stay below one half wherever it is. Each frame is looked at with its colours changed, as the classifier's evidence
-    is then about as strong as on frames it never saw. A class that is on all of them or on none keeps its line: nothing
-    there says where to draw it.
+    stay below one half wherever it is. Evidence is stronger on frames that were learnt from than on others, so these
+    are looked at with their colours changed, and the held-out frames weigh as much as all of them together. A class
+    that is on all frames or on none keeps its line: nothing there says where to draw it.
 
     Args:
         pipeline: whose classifier is calibrated.
         samples: images with known presence, of the training part; up to 300 of them are looked at.
-        seed: of the colours.
+        held_out: images that were not learnt from.
     """
-    if len(samples) > ENOUGH:
-        samples = [samples[i] for i in np.linspace(0, len(samples) - 1, ENOUGH).astype(int)]
-    rng = np.random.default_rng((seed, 3))
+    samples = _spread(samples, ENOUGH)
+    rng = np.random.default_rng(3)
     classifier = pipeline.classifier
     gain, bias = (line.detach().cpu().numpy() for line in (classifier.gain, classifier.bias))
-    probabilities = [pipeline.maps([random_colours(sample.read_image(), rng)])[0][0] for sample in samples]
-    clipped = np.clip(np.array(probabilities, dtype=np.float64), 1e-6, 1 - 1e-6)
+    images = [random_colours(sample.read_image(), rng) for sample in samples]
+    images += [sample.read_image() for sample in held_out]
+    probabilities = np.array([pipeline.maps([image])[0][0] for image in images], dtype=np.float64)
+    clipped = np.clip(probabilities, 1e-6, 1 - 1e-6)
     pooled = (np.log(clipped / (1 - clipped)) - bias) / gain
+    everything = [*samples, *held_out]
     for index, label in enumerate(pipeline.classes):
-        known = [i for i, sample in enumerate(samples) if label in sample.presence]
-        present = np.array([samples[i].presence[label] for i in known], dtype=bool)
+        known = np.array([i for i, sample in enumerate(everything) if label in sample.presence], dtype=int)
+        present = np.array([everything[i].presence[label] for i in known], dtype=bool)
         if present.any() and not present.all():
-            slope, offset = platt_line(pooled[known, index], present)
+            fresh = known >= len(samples)
+            weight = np.where(fresh, max((~fresh).sum(), 1) / max(fresh.sum(), 1), 1.0)
+            slope, offset = platt_line(pooled[known, index], present, weight)
             with torch.no_grad():
                 classifier.gain[index], classifier.bias[index] = slope, offset
 
 
-def platt_line(scores: NDArray[np.float64], present: NDArray[np.bool_]) -> tuple[float, float]:
+def calibrate_maps(pipeline: Pipeline, held_out: Sequence[Sample]) -> PipelineConfig:
+    """Where each class's map is cut, for every method but the slow one, as held-out frames would have it.
+
+    Returns:
+        The pipeline's configuration with `map_threshold` of the classes for which another threshold than the default is
+        better by more than chance.
+    """
+    thresholds: dict[str, dict[str, float]] = {}
+    masked = _spread([sample for sample in held_out if sample.masks], MOST)
+    for method in METHODS:
+        if method in SLOW:
+            continue
+        config = replace(pipeline.config, cam=method)
+        looking = Pipeline(pipeline.classifier, pipeline.refiner, config, device=str(pipeline.device))
+        scores: dict[str, list[list[float]]] = {label: [] for label in pipeline.classes}
+        for sample in masked:
+            image = sample.read_image()
+            for label, cam in zip(pipeline.classes, looking.maps([image])[1][0], strict=True):
+                if label in sample.masks:
+                    truth = sample.read_mask(label, (image.shape[0], image.shape[1])).astype(np.uint8) * 255
+                    small = cv2.resize(truth, cam.shape[::-1], interpolation=cv2.INTER_AREA) >= 128
+                    scores[label].append([iou(cam >= t, small) for t in (config.threshold(label), *THRESHOLDS)])
+        best = {label: _clearly_better(rows) for label, rows in scores.items()}
+        thresholds[config.maps] = {label: THRESHOLDS[index - 1] for label, index in best.items() if index}
+    return replace(pipeline.config, map_threshold=pipeline.config.map_threshold | thresholds)
+
+
+def calibrate_band(pipeline: Pipeline, held_out: Sequence[Sample]) -> PipelineConfig:
+    """How wide each class's unknown band is, as held-out frames would have it.
+
+    Returns:
+        The pipeline's configuration with `band` of the classes for which another width than the default is better by
+        more than chance.
+    """
+    masked = _spread([sample for sample in held_out if sample.masks], MOST)
+    scores: dict[str, list[list[float]]] = {label: [] for label in pipeline.classes}
+    columns = [list(_ious(pipeline, masked, {}))]
+    columns += [list(_ious(pipeline, masked, dict.fromkeys(pipeline.classes, band))) for band in BANDS]
+    for row in zip(*columns, strict=True):
+        scores[row[0][0]].append([value for _, value in row])
+    best = {label: _clearly_better(rows) for label, rows in scores.items()}
+    return replace(pipeline.config, band={label: BANDS[index - 1] for label, index in best.items() if index})
+
+
+def _ious(pipeline: Pipeline, samples: Sequence[Sample], band: dict[str, float]) -> Iterator[tuple[str, float]]:
+    config = replace(pipeline.config, band=band)
+    candidate = Pipeline(pipeline.classifier, pipeline.refiner, config, device=str(pipeline.device))
+    for frame in measure(candidate, samples):
+        yield from ((label, agreement.iou) for label, agreement in frame.agreements.items())
+
+
+def _clearly_better(rows: Sequence[Sequence[float]]) -> int:
+    """Column of the highest mean, if it beats the first by more than a standard error of the difference; else 0."""
+    if len(rows) < LEAST:
+        return 0
+    scores = np.array(rows)
+    best = int(scores.mean(axis=0).argmax())
+    lead = scores[:, best] - scores[:, 0]
+    return best if lead.mean() > lead.std() / np.sqrt(len(lead)) else 0
+
+
+def _spread(samples: Sequence[Sample], most: int) -> list[Sample]:
+    """At most so many samples, evenly from the first to the last."""
+    if len(samples) <= most:
+        return list(samples)
+    return [samples[i] for i in np.linspace(0, len(samples) - 1, most).astype(int)]
+
+
+def platt_line(
+    scores: NDArray[np.float64], present: NDArray[np.bool_], weight: NDArray[np.float64] | None = None
+) -> tuple[float, float]:
     """Slope and offset that turn scores into logits of presence (Platt 1999, "Probabilistic Outputs for SVMs").
 
     Args:
         scores: shape (n,), higher where the class is likelier present.
         present: shape (n,), with both values in it.
+        weight: shape (n,), above 0: how much each counts; None for all alike.
 
     Returns:
         Slope, at least 0.01, and offset, by maximum likelihood on Platt's softened targets, which keep the slope finite
@@ -61,12 +145,13 @@ def platt_line(scores: NDArray[np.float64], present: NDArray[np.bool_]) -> tuple
     target = torch.from_numpy(np.where(present, (positive + 1) / (positive + 2), 1 / (negative + 2)))
     centre, spread = float(scores.mean()), float(scores.std()) or 1.0
     x = torch.from_numpy((scores - centre) / spread)
+    weights = None if weight is None else torch.from_numpy(weight)
     line = torch.zeros(2, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([line], max_iter=100, line_search_fn="strong_wolfe")
 
     def loss() -> torch.Tensor:
         optimizer.zero_grad()
-        value = F.binary_cross_entropy_with_logits(line[0] * x + line[1], target)
+        value = F.binary_cross_entropy_with_logits(line[0] * x + line[1], target, weights)
         value.backward()  # type: ignore[no-untyped-call]
         return value
 

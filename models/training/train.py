@@ -21,7 +21,7 @@ from models.evaluation.evaluate import FrameFigures, measure, summarise
 from models.evaluation.gallery import add_gallery
 from models.fba_net import FBANet, FBANetConfig
 from models.pipeline import Pipeline, PipelineConfig, check_device, load_pipeline, save_pipeline
-from models.training.calibration import calibrate_presence
+from models.training.calibration import calibrate_band, calibrate_maps, calibrate_presence
 from models.training.classifier_loop import ClassifierRecipe, train_classifier
 from models.training.data_folder import DataFolder, Sample, open_data_folder
 from models.training.frames import folder_frames
@@ -147,7 +147,8 @@ def train(spec: TrainingSpec, report: Report) -> TrainingResult:
         device=torch.device(spec.device), seconds=seconds and seconds * CLASSIFIER_TIME, saved=saved,
     )  # fmt: skip
     pipeline = Pipeline(classifier, pipeline.refiner, pipeline.config, name=spec.name, device=spec.device)
-    calibrate_presence(pipeline, train_samples)
+    calibrate_presence(pipeline, train_samples, held_out)
+    pipeline.config = calibrate_maps(pipeline, held_out)
     refiner_steps = max(round(steps * preset.refiner_share), 1)
     views = min(200, 2 * len(train_samples) + 20)
     refiner_recipe = RefinerRecipe(refiner_steps, rate=rate, views=views, contrast=spec.contrast)
@@ -156,6 +157,10 @@ def train(spec: TrainingSpec, report: Report) -> TrainingResult:
         seconds=seconds and seconds * REFINER_TIME, saved=saved,
     )  # fmt: skip
     pipeline, frames_new = _better_refiner(pipeline, trained, held_out, report)
+    band = calibrate_band(pipeline, held_out)
+    if band != pipeline.config:
+        pipeline.config = band
+        frames_new = measure(pipeline, held_out, progress=_evaluating(report, "the calibrated band"))
     metrics, parent_metrics, frames_before = summarise(frames_new, pipeline), None, None
     if parent and parent.classes == folder.classes:
         frames_before = measure(parent, held_out, progress=_evaluating(report, "the model trained from"))

@@ -1,8 +1,17 @@
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 
-from models.training.calibration import calibrate_presence, platt_line
+from models.pipeline import Pipeline
+from models.training.calibration import (
+    _clearly_better,
+    calibrate_band,
+    calibrate_maps,
+    calibrate_presence,
+    platt_line,
+)
 from models.training.data_folder import Sample
 
 
@@ -34,8 +43,58 @@ def test_presence_is_calibrated_on_whole_frames(make_pipeline, tmp_path):
         presence = {"a": i < 1, "b": True} if i < 4 else {"b": True}
         samples.append(Sample(str(i), path, {}, presence, False))
     before = pipeline.classifier.bias.detach().clone()
-    calibrate_presence(pipeline, samples)
+    calibrate_presence(pipeline, [], samples)
     known = [pipeline.predict([sample.read_image()])[0].presence["a"] for sample in samples[:4]]
     # Platt's targets: 2/3 for the one positive, 1/5 for the three negatives.
     assert np.mean(known) == pytest.approx((2 / 3 + 3 / 5) / 4, abs=0.05)
     assert pipeline.classifier.bias[1] == before[1]
+
+
+def bright_squares(tmp_path, count):
+    """Images with a square of 100 on black, its masks, and a pipeline whose map of it is its brightness."""
+    samples = []
+    for i in range(count):
+        image, mask = np.zeros((64, 64, 3), np.uint8), np.zeros((64, 64), np.uint8)
+        at = 8 + 2 * i
+        image[at : at + 24, at : at + 24] = 100
+        mask[at : at + 24, at : at + 24] = 255
+        cv2.imwrite(str(tmp_path / f"{i}.png"), image)
+        cv2.imwrite(str(tmp_path / f"m{i}.png"), mask)
+        samples.append(Sample(str(i), tmp_path / f"{i}.png", {"a": tmp_path / f"m{i}.png"}, {"a": True}, False))
+    return samples
+
+
+def dim_maps(monkeypatch):
+    """Maps that are as strong as the image is bright: 0.39 on the square, 0 elsewhere; the class is surely there."""
+    monkeypatch.setattr(
+        Pipeline,
+        "maps",
+        lambda self, images: (
+            np.ones((len(images), 2), np.float32),
+            [np.stack([image[..., 0] / np.float32(255)] * 2) for image in images],
+        ),
+    )
+
+
+def test_a_map_that_is_dim_all_over_is_cut_lower(make_pipeline, tmp_path, monkeypatch):
+    dim_maps(monkeypatch)
+    config = calibrate_maps(make_pipeline(), bright_squares(tmp_path, 6))
+    assert config.threshold("a") < 0.39
+    assert config.threshold("b") == 0.5
+    assert replace(config, cam="LayerCAM").threshold("a") == pytest.approx(0.38, abs=0.01)  # the default does as well
+
+
+def test_few_held_out_frames_move_nothing(make_pipeline, tmp_path, monkeypatch):
+    dim_maps(monkeypatch)
+    pipeline, samples = make_pipeline(), bright_squares(tmp_path, 4)
+    assert calibrate_maps(pipeline, samples).threshold("a") == 0.5
+    assert calibrate_band(pipeline, samples) == pipeline.config
+
+
+def test_a_difference_that_may_be_chance_moves_nothing():
+    rng = np.random.default_rng(0)
+    same = np.clip(rng.normal(0.6, 0.2, (8, 1)) + rng.normal(0, 0.001, (8, 3)), 0, 1)
+    noisy = [[0.5, 0.9], [0.5, 0.2], [0.5, 0.9], [0.5, 0.2], [0.5, 0.4], [0.5, 0.5]]
+    assert _clearly_better(noisy) == 0
+    better = np.column_stack([same[:, 0], same[:, 0] - 0.1, same[:, 0] + 0.05])
+    assert _clearly_better(better.tolist()) == 2
