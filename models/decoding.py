@@ -60,7 +60,7 @@ def decode_image(data: bytes, max_pixels: int) -> RgbImage:
             problem = _refusal(image, data, max_pixels)
             if problem is None:
                 image.load()
-                return _rgb(_upright(image))
+                return rgb_array(image)
     except UnidentifiedImageError as error:
         raise ValueError(f"it is {_described(data)}; supported are {', '.join(FORMATS)}") from error
     except Image.DecompressionBombError as error:
@@ -69,6 +69,11 @@ def decode_image(data: bytes, max_pixels: int) -> RgbImage:
     except Exception as error:
         raise ValueError(f"it is damaged or of a kind that cannot be read: {error}") from error
     raise ValueError(problem)
+
+
+def rgb_array(image: Any) -> RgbImage:
+    """A Pillow image as `decode_image` gives it: shape (H, W, 3), uint8, RGB, turned as its EXIF orientation says."""
+    return _rgb(_upright(image))
 
 
 def _refusal(image: Any, data: bytes, max_pixels: int) -> str | None:

@@ -36,6 +36,8 @@ MAY_IMPORT = {
     # Versions, and the models that serve them, without Label Studio.
     "backend.registry": ("models", "backend.errors", "backend.files"),
     "backend.serving": ("models", "backend.errors", "backend.files", "backend.registry"),
+    # The same pipeline for CVAT, without registry or jobs.
+    "backend.cvat": ("models", "backend.serving"),
     "backend.predictor": (
         "models.segment",
         "backend.answers",

@@ -1,0 +1,1 @@
+"""CVAT: the same pipeline as its auto-annotation functions."""

@@ -1,0 +1,54 @@
+"""A detection function for `cvat-cli task auto-annotate`, `cvat-cli function create-native` and their agents.
+
+cvat-cli task auto-annotate 7 --function-module backend.cvat.detection
+cvat-cli task auto-annotate 7 --function-module backend.cvat.detection -p model=str:DIR -p draws=str:tags
+"""
+
+from collections.abc import Iterator
+
+import cvat_sdk.auto_annotation as cvataa
+from cvat_sdk.masks import encode_mask
+from PIL.Image import Image
+
+from backend.cvat.detector import Detector
+from models.decoding import rgb_array
+from models.outlines import outlines
+from models.segment import Segment
+
+
+class DetectionFunction:
+    """Masks or tags for one image at a time.
+
+    Attributes:
+        spec: the model's classes as labels, numbered in the model's order.
+    """
+
+    def __init__(self, detector: Detector) -> None:
+        self._detector = detector
+        self._ids = {name: number for number, name in enumerate(detector.classes)}
+        self.spec = cvataa.DetectionFunctionSpec(
+            labels=[cvataa.label_spec(id=self._ids[label["name"]], **label) for label in detector.labels]
+        )
+
+    def detect(self, context: cvataa.DetectionFunctionContext, image: Image) -> list[cvataa.DetectionAnnotation]:
+        """Annotations of an image.
+
+        CVAT hands out images already turned as their EXIF orientation says; one that still has it is turned here, as
+        CVAT's canvas shows it.
+        """
+        segments, tags = self._detector.find(rgb_array(image), context.conf_threshold)
+        shapes = [shape for segment in segments for shape in self._shapes(segment, context.conv_mask_to_poly)]
+        return [*(cvataa.tag(self._ids[name]) for name, _ in tags), *shapes]
+
+    def _shapes(self, segment: Segment, as_polygons: bool) -> Iterator[cvataa.DetectionAnnotation]:
+        label, score = self._ids[segment.label], segment.score
+        if not as_polygons:
+            yield cvataa.mask(label, encode_mask(segment.mask), score=score)
+            return
+        for corners in outlines(segment.mask):
+            yield cvataa.polygon(label, corners.ravel().tolist(), score=score)
+
+
+def create(model: str = "", device: str = "auto", draws: str = "masks") -> DetectionFunction:
+    """What cvat-cli calls with its `-p` parameters, which `Detector` explains."""
+    return DetectionFunction(Detector(model, device, draws))

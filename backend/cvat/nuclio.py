@@ -1,0 +1,103 @@
+"""What Nuclio runs for CVAT's own server; docker/cvat holds the functions, whose `main.py` call `answer`.
+
+CVAT posts {"image": base64, "threshold": 0.5} and expects a list of objects. It draws "mask" or, if the user wants
+polygons, "points", and the function is not told which: so each connected part of a mask is an object of its own.
+"""
+
+import base64
+import json
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from backend.cvat.detector import Detector
+from models.decoding import RgbImage, decode_image
+from models.files import MOST_PIXELS
+from models.outlines import outlines
+from models.segment import Segment
+
+Function = Callable[[dict[str, Any]], Any]
+
+
+class BadCall(ValueError):
+    """A call is not one that CVAT makes; the text says what was expected and what came."""
+
+
+def detector(model: Path, draws: str = "masks") -> Function:
+    """A detector, from a call's body to the objects that CVAT draws.
+
+    Args:
+        model: checkpoint folder; the starter weights are used if there is none.
+        draws: as in `Detector`.
+    """
+    found = Detector(model if model.is_dir() else "", draws=draws)
+    found.load()  # the first user would wait for it otherwise
+
+    def detect(call: dict[str, Any]) -> list[dict[str, Any]]:
+        threshold = call.get("threshold")
+        if threshold is not None and (isinstance(threshold, bool) or not isinstance(threshold, int | float)):
+            raise BadCall(f"'threshold' should be a number, got {type(threshold).__name__}")
+        segments, tags = found.find(image_of(call), threshold)
+        objects = [{"type": "tag", "label": name, "confidence": str(score)} for name, score in tags]
+        return objects + [one for segment in segments for one in _objects(segment)]
+
+    return detect
+
+
+def answer(context: Any, event: Any) -> Any:
+    """The response of `context.user_data.function` to an event: its JSON, or 400 or 500 with the reason."""
+    try:
+        body, status = context.user_data.function(_body(event.body)), 200
+    except BadCall as error:
+        context.logger.warn(f"refused: {error}")
+        body, status = {"error": str(error)}, 400
+    except Exception as error:
+        context.logger.error(f"failed: {traceback.format_exc()}")
+        body, status = {"error": f"{type(error).__name__}: {error}"}, 500
+    return context.Response(body=json.dumps(body), headers={}, content_type="application/json", status_code=status)
+
+
+def image_of(call: dict[str, Any]) -> RgbImage:
+    """The call's image, shape (H, W, 3), uint8, RGB, turned as its EXIF orientation says.
+
+    Raises:
+        BadCall: there is none, or it cannot be read.
+    """
+    image = call.get("image")
+    if not isinstance(image, str):
+        raise BadCall(f"'image' should be an image file in base64, got {type(image).__name__}")
+    try:
+        return decode_image(base64.b64decode(image, validate=True), MOST_PIXELS)
+    except ValueError as error:
+        raise BadCall(f"'image' cannot be read: {error}") from None
+
+
+def _body(body: Any) -> dict[str, Any]:
+    if isinstance(body, bytes | str):
+        try:
+            body = json.loads(body)
+        except ValueError:
+            raise BadCall(f"the body should be JSON, got {len(body)} characters that are not") from None
+    if not isinstance(body, dict):
+        raise BadCall(f"the body should be a JSON object, got {type(body).__name__}")
+    return body
+
+
+def _objects(segment: Segment) -> Iterator[dict[str, Any]]:
+    """Each connected part of a segment: its pixels row by row within its box, then the box's first and last x and y."""
+    count, parts, stats, _ = cv2.connectedComponentsWithStats(segment.mask.astype(np.uint8))
+    for part in range(1, count):
+        x, y, width, height = stats[part, :4].tolist()
+        inside = parts[y : y + height, x : x + width] == part
+        for corners in outlines(inside):
+            yield {
+                "type": "mask",
+                "label": segment.label,
+                "confidence": str(segment.score),
+                "points": (corners + np.array([x, y])).ravel().tolist(),
+                "mask": [*inside.astype(int).ravel().tolist(), x, y, x + width - 1, y + height - 1],
+            }
