@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.classifier import STRIDE, Classifier
+from models.errors import ModelError
 
 DEFAULT_METHOD = "HiResCAM"
 GAMMA = 2.0  # of LayerCAM's scaling
@@ -67,7 +68,7 @@ def explain(classifier: Classifier, images: Tensor, strides: Sequence[int] = (ST
         strides: of the layers to look at: 4 is the last convolution, the others are the top-down path's.
 
     Raises:
-        ValueError: the classifier has no layer of such a stride.
+        ModelError: the classifier has no layer of such a stride.
     """
     deeper = [stride for stride in strides if stride != STRIDE]
     gradients: dict[int, Tensor] = {}
@@ -76,7 +77,8 @@ def explain(classifier: Classifier, images: Tensor, strides: Sequence[int] = (ST
             output = classifier(images)
     else:
         if unknown := set(deeper) - set(classifier.strides):
-            raise ValueError(f"no layer of stride {min(unknown)}; there are {', '.join(map(str, classifier.strides))}")
+            offered = ", ".join(map(str, classifier.strides))
+            raise ModelError(f"{classifier.config.backbone} has no layer of stride {min(unknown)}, only {offered}")
         with torch.no_grad():  # the backbone keeps nothing for a backward pass
             sides = classifier.sides(images)
         with torch.enable_grad():

@@ -14,14 +14,15 @@ from numpy.typing import NDArray
 from models.activation_maps import DEFAULT_METHOD, METHODS, activation_maps, default_threshold, explain
 from models.checkpoint import Card, load_weights, read_card, save_weights
 from models.classifier import STRIDE, Classifier, ClassifierConfig
+from models.closed_form import closed_form
 from models.errors import CheckpointError, ModelError
 from models.fba_net import FBANet, FBANetConfig
-from models.refiner import Subject, centre_map, refine
+from models.refiner import Subject, centre_map, fba_matting, refine
 from models.segment import Prediction, Segment
 from models.trimap import SIZE, TrimapConfig, coarse_mask, trimap_from_mask
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
-REFINERS = ("fba", "none")
+REFINERS = ("fba", "closed-form", "none")
 
 
 @dataclass(frozen=True)
@@ -143,12 +144,13 @@ class Pipeline:
             found.append([])
             for label, probability, cam in zip(self.classes, probabilities.tolist(), maps, strict=True):
                 step = self._trimap_step(image, label, probability, cam)
-                if step.coarse.any() and self.config.refiner == "fba":
+                if step.coarse.any() and self.config.refiner != "none":
                     subjects.append(Subject(image, step.trimap, centre_map(cam, self.config.threshold(label))))
                     places.append((found[-1], len(found[-1])))
                 found[-1].append(step)
+        matting = closed_form if self.config.refiner == "closed-form" else fba_matting(self.refiner, self.device)
         with autocast(self.device):
-            alphas = refine(self.refiner, subjects, self.device)
+            alphas = refine(matting, subjects, self.refiner.config.crop_size)
         for (steps, index), alpha in zip(places, alphas, strict=True):
             mask = without_specks(alpha >= 0.5, self.config.trimap.speck)
             steps[index] = replace(steps[index], alpha=alpha, mask=mask)

@@ -1,5 +1,6 @@
-"""From trimaps to masks: crop the region around each object, run FBANet on all crops at once, write alpha back."""
+"""From trimaps to masks: crop the region around each object, have a matting solve all crops, write alpha back."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -43,6 +44,35 @@ class Subject:
     cam: NDArray[np.float32]
 
 
+@dataclass(frozen=True, eq=False)
+class Crop:
+    """The region around one object, scaled to S x S.
+
+    Attributes:
+        image: shape (S, S, 3), uint8 RGB.
+        trimap: shape (S, S), uint8.
+        cam: shape (S, S), floats in [0, 1], as in `Subject`.
+    """
+
+    image: NDArray[np.uint8]
+    trimap: NDArray[np.uint8]
+    cam: NDArray[np.float32]
+
+
+Matting = Callable[[Sequence[Crop]], Sequence[NDArray[np.float32]]]  # crops -> alpha of each, (S, S) in [0, 1]
+
+
+def fba_matting(network: FBANet, device: torch.device) -> Matting:
+    """FBANet as a matting; the network in evaluation mode, on `device`."""
+
+    def matting(crops: Sequence[Crop]) -> list[NDArray[np.float32]]:
+        inputs = np.stack([network_input(crop.image, crop.trimap, crop.cam) for crop in crops])
+        with torch.inference_mode():
+            return list(network(torch.from_numpy(inputs).to(device)).alpha.float().cpu().numpy())
+
+    return matting
+
+
 def centre_map(cam: NDArray[np.float32], threshold: float) -> NDArray[np.float32]:
     """Bend a map so that `threshold` becomes 0.5: p in logits, minus the threshold's logit."""
     clipped = np.clip(cam, 1e-4, 1 - 1e-4)
@@ -82,43 +112,50 @@ def cut(plane: NDArray[np.generic], box: Box, size: int, interpolation: int) -> 
     return np.asarray(cv2.resize(part, (size, size), interpolation=interpolation))
 
 
-def refine(network: FBANet, subjects: list[Subject], device: torch.device) -> list[NDArray[np.float32]]:
+def refine(matting: Matting, subjects: Sequence[Subject], size: int) -> list[NDArray[np.float32]]:
     """Alpha of each subject, in its image's own size.
 
+    The cost is that of the objects' crops, `size` x `size` each, whatever the images' size.
+
     Args:
-        network: in evaluation mode, on `device`.
-        subjects: classes and frames in any mix; all their objects go through the network together.
-        device: where to compute.
+        matting: solves the crops.
+        subjects: classes and frames in any mix; all their objects are solved together.
+        size: side of a crop, in pixels.
 
     Returns:
         For each subject alpha of shape (H, W), floats in [0, 1]; the coarse mask outside the refined objects.
         A trimap without an unknown zone comes back as it is.
     """
-    size = network.config.crop_size
-    alphas, boxes, inputs = [], [], []
+    alphas, places, crops = [], [], []
     for index, subject in enumerate(subjects):
         height, width = subject.image.shape[:2]
         trimap = np.asarray(
             cv2.resize(subject.trimap, (width, height), interpolation=cv2.INTER_NEAREST), dtype=np.uint8
         )
-        cam = cv2.resize(subject.cam, (width, height), interpolation=cv2.INTER_LINEAR)
+        cam = np.asarray(cv2.resize(subject.cam, (width, height), interpolation=cv2.INTER_LINEAR), dtype=np.float32)
         alphas.append(np.where(trimap == UNKNOWN, cam, trimap == FOREGROUND).astype(np.float32))
-        if not (trimap == UNKNOWN).any():
-            continue
         for box in object_boxes(subject.trimap, height, width):
-            boxes.append((index, box, trimap))
-            crop = cut(subject.image, box, size, cv2.INTER_AREA)
-            inputs.append(
-                network_input(crop, cut(trimap, box, size, cv2.INTER_NEAREST), cut(cam, box, size, cv2.INTER_LINEAR))  # type: ignore[arg-type]
-            )
+            crop = cut_crop(subject.image, trimap, cam, box, size)
+            if (crop.trimap == UNKNOWN).any():
+                places.append((index, box, trimap))
+                crops.append(crop)
     # In slices, so that a frame full of objects does not fill the memory.
-    for start in range(0, len(inputs), 16):
-        batch = torch.from_numpy(np.stack(inputs[start : start + 16])).to(device)
-        with torch.inference_mode():
-            refined = network(batch).alpha.float().cpu().numpy()
-        for (index, box, trimap), alpha in zip(boxes[start : start + 16], refined, strict=True):
+    for start in range(0, len(crops), 16):
+        solved = matting(crops[start : start + 16])
+        for (index, box, trimap), alpha in zip(places[start : start + 16], solved, strict=True):
             _paste(alphas[index], trimap, box, alpha)
     return alphas
+
+
+def cut_crop(
+    image: NDArray[np.uint8], trimap: NDArray[np.uint8], cam: NDArray[np.float32], box: Box, size: int
+) -> Crop:
+    """The part inside `box` of an image of shape (H, W, 3) and its trimap and map of shape (H, W), scaled."""
+    return Crop(
+        np.asarray(cut(image, box, size, cv2.INTER_AREA), dtype=np.uint8),
+        np.asarray(cut(trimap, box, size, cv2.INTER_NEAREST), dtype=np.uint8),
+        np.asarray(cut(cam, box, size, cv2.INTER_LINEAR), dtype=np.float32),
+    )
 
 
 def _paste(alpha: NDArray[np.float32], trimap: NDArray[np.uint8], box: Box, crop: NDArray[np.float32]) -> None:

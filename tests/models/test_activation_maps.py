@@ -6,6 +6,7 @@ import torch
 
 from models.activation_maps import METHODS, SCORED_CHANNELS, activation_maps, explain, score_cam
 from models.classifier import Classifier, ClassifierConfig
+from models.errors import ModelError
 
 GRADIENT_METHODS = [method for method in METHODS if method != "ScoreCAM"]
 
@@ -178,5 +179,5 @@ def test_an_unknown_method_is_refused_by_name(classifier, images):
 
 
 def test_an_unknown_layer_is_refused_by_its_stride(classifier, images):
-    with pytest.raises(ValueError, match="no layer of stride 2; there are 4, 8, 16, 32"):
+    with pytest.raises(ModelError, match="no layer of stride 2, only 4, 8, 16, 32"):
         explain(classifier, images, (4, 2))

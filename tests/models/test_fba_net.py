@@ -1,9 +1,10 @@
 import cv2
 import numpy as np
+import pytest
 import torch
 
 from models.fba_net import FBANet, FBANetConfig, network_input, unknown_band
-from models.refiner import Box, Subject, centre_map, cut, object_boxes, refine
+from models.refiner import Box, Subject, centre_map, cut, fba_matting, object_boxes, refine
 from models.trimap import BACKGROUND, FOREGROUND, SIZE, UNKNOWN, TrimapConfig, trimap_from_mask
 
 CPU = torch.device("cpu")
@@ -20,7 +21,7 @@ def disc_subject(height=200, width=300):
 
 def test_untrained_it_returns_the_map_inside_the_band():
     subject = disc_subject()
-    alpha = refine(FBANet(SMALL).eval(), [subject], CPU)[0]
+    alpha = refine(fba_matting(FBANet(SMALL).eval(), CPU), [subject], 64)[0]
     trimap = cv2.resize(subject.trimap, (300, 200), interpolation=cv2.INTER_NEAREST)
     cam = cv2.resize(subject.cam, (300, 200))
     assert alpha.shape == (200, 300)
@@ -31,7 +32,7 @@ def test_known_pixels_are_written_back_whatever_the_network_says():
     network = FBANet(SMALL).eval()
     torch.nn.init.normal_(network.out.weight, std=10)
     subject = disc_subject()
-    alpha = refine(network, [subject], CPU)[0]
+    alpha = refine(fba_matting(network, CPU), [subject], 64)[0]
     trimap = cv2.resize(subject.trimap, (300, 200), interpolation=cv2.INTER_NEAREST)
     assert (alpha[trimap == FOREGROUND] == 1).all()
     assert (alpha[trimap == BACKGROUND] == 0).all()
@@ -73,6 +74,25 @@ def test_several_objects_are_several_crops():
     trimap[700:1000, 600:900] = FOREGROUND
     boxes = object_boxes(trimap, 512, 512)
     assert [round(box.side / 1.3) for box in boxes] == [150, 50]
+
+
+@pytest.mark.parametrize("scale", [1, 8])
+def test_the_refiners_cost_is_that_of_the_objects_crops_whatever_the_frames_size(scale):
+    """Two objects are two crops of 64 x 64 pixels; one without an unknown zone costs nothing."""
+    trimap = np.zeros((SIZE, SIZE), np.uint8)
+    for left in (50, 700):
+        trimap[100:300, left : left + 200] = UNKNOWN
+        trimap[150:250, left + 50 : left + 150] = FOREGROUND
+    trimap[600:800, 300:500] = FOREGROUND
+    image = np.zeros((100 * scale, 150 * scale, 3), np.uint8)
+    pixels = []
+
+    def matting(crops):
+        pixels.extend(crop.image.shape[0] * crop.image.shape[1] for crop in crops)
+        return [crop.cam for crop in crops]
+
+    refine(matting, [Subject(image, trimap, np.full((16, 16), 0.6, np.float32))], 64)
+    assert pixels == [64 * 64] * 2
 
 
 def test_a_box_over_the_edge_repeats_it():

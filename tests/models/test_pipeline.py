@@ -1,13 +1,16 @@
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
+from models.activation_maps import METHODS
 from models.checkpoint import Card, read_card
 from models.errors import CheckpointError
-from models.pipeline import PipelineConfig, fit_square, load_pipeline, save_pipeline, without_specks
+from models.pipeline import REFINERS, PipelineConfig, fit_square, load_pipeline, save_pipeline, without_specks
+from models.trimap import UNKNOWN
 
 
 def card(name="small"):
@@ -48,9 +51,8 @@ def test_masks_lie_where_the_object_is_on_images_of_any_shape(make_pipeline, sha
     pipeline.classifier = Brightness(pipeline.classifier)
     found = pipeline.predict([bright_corner(*shape)])[0]
     assert [segment.label for segment in found.segments] == ["a"]
-    mask, truth = found.segments[0].mask, bright_corner(*shape)[..., 0] > 0
-    assert mask.shape == shape
-    assert (mask & truth).sum() / (mask | truth).sum() > 0.8
+    assert found.segments[0].mask.shape == shape
+    assert agreement(found.segments[0].mask, bright_corner(*shape)[..., 0] > 0) > 0.8
     assert found.presence["a"] > 0.9 > 0.1 > found.presence["b"]
     assert 0 <= found.score <= 1
 
@@ -87,9 +89,85 @@ def test_without_the_refiner_the_mask_is_the_coarse_one(make_pipeline):
     assert (step.mask == step.coarse).all()
 
 
+def agreement(mask, truth):
+    return (mask & truth).sum() / (mask | truth).sum()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_finds_the_object_without_a_threshold_measured_for_it(make_pipeline, method):
+    pipeline = make_pipeline(config=PipelineConfig(cam=method, refiner="none"))
+    pipeline.classifier = Brightness(pipeline.classifier)
+    image = bright_corner(120, 120)
+    found = pipeline.steps([image, np.zeros_like(image)])
+    assert agreement(found[0][0].mask, image[..., 0] > 0) > 0.8
+    assert not found[0][1].mask.any()  # an absent class
+    assert not found[1][0].mask.any()  # an image without the object
+
+
+@pytest.mark.parametrize("refiner", REFINERS)
+def test_every_refiner_draws_the_object_and_nothing_where_a_class_is_absent(make_pipeline, refiner):
+    pipeline = make_pipeline(config=PipelineConfig(refiner=refiner))
+    pipeline.classifier = Brightness(pipeline.classifier)
+    found = pipeline.predict([bright_corner(120, 120)])[0]
+    assert [segment.label for segment in found.segments] == ["a"]
+    assert agreement(found.segments[0].mask, bright_corner(120, 120)[..., 0] > 0) > 0.9
+
+
+def test_thresholds_belong_to_a_method_and_its_layers():
+    config = PipelineConfig(map_threshold={"HiResCAM": {"a": 0.3}, "LayerCAM@4+8": {"a": 0.7}})
+    assert config.threshold("a") == 0.3
+    assert config.threshold("b") == 0.5
+    assert replace(config, layers=(8, 4), cam="LayerCAM").threshold("a") == 0.7
+    assert replace(config, layers=(4, 8)).threshold("a") == replace(config, cam="EigenCAM").threshold("a") < 0.5
+
+
+def test_a_class_has_its_own_threshold_and_band(make_pipeline):
+    """A lower threshold makes the coarse mask larger, a wider band the unknown zone."""
+    image = cv2.GaussianBlur(bright_corner(120, 120), (0, 0), 8)
+
+    def step(**options):
+        pipeline = make_pipeline(config=PipelineConfig(refiner="none", **options))
+        pipeline.classifier = Brightness(pipeline.classifier)
+        return pipeline.steps([image])[0][0]
+
+    plain = step()
+    assert step(map_threshold={"HiResCAM": {"a": 0.01}}).coarse.sum() > plain.coarse.sum()
+    assert step(map_threshold={"HiResCAM": {"b": 0.01}}).coarse.sum() == plain.coarse.sum()
+    narrow, wide = step(band={"a": 0.05, "b": 0.2}), step(band={"a": 0.1})
+    assert (narrow.trimap == UNKNOWN).sum() < (wide.trimap == UNKNOWN).sum() < (plain.trimap == UNKNOWN).sum()
+
+
+@pytest.mark.parametrize("options", [{"cam": "CAM"}, {"refiner": "hand"}, {"layers": ()}])
+def test_settings_that_no_pipeline_has_are_refused(options):
+    with pytest.raises(ValueError, match=r"no activation-map method|no refiner|at least one layer"):
+        PipelineConfig(**options)
+
+
+def test_settings_travel_with_the_weights(make_pipeline, tmp_path):
+    config = PipelineConfig(
+        cam="LayerCAM",
+        layers=(4, 16),
+        refiner="closed-form",
+        map_threshold={"LayerCAM@4+16": {"a": 0.4}},
+        band={"b": 0.2},
+    )
+    save_pipeline(make_pipeline(config=config), tmp_path / "v1", card())
+    assert load_pipeline(tmp_path / "v1").config == config
+
+
+def test_a_card_from_before_layers_and_bands_loads_with_the_last_layer_and_one_band(make_pipeline, tmp_path):
+    save_pipeline(make_pipeline(), tmp_path / "v1", card())
+    path = tmp_path / "v1" / "card.json"
+    values = json.loads(path.read_text())
+    for newer in ("layers", "band"):
+        del values["config"]["pipeline"][newer]
+    path.write_text(json.dumps(values))
+    assert load_pipeline(tmp_path / "v1").config == PipelineConfig()
+
+
 def test_a_saved_pipeline_predicts_the_same_after_loading(make_pipeline, tmp_path):
     """Weights travel as float16, so the maps agree to its precision."""
-    pipeline = make_pipeline(config=PipelineConfig(map_threshold={"a": 0.4}))
+    pipeline = make_pipeline(config=PipelineConfig(map_threshold={"HiResCAM": {"a": 0.4}}))
     save_pipeline(pipeline, tmp_path / "v1", card())
     loaded = load_pipeline(tmp_path / "v1")
     assert loaded.classes == ("a", "b")
