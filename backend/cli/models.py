@@ -140,6 +140,10 @@ def train(data: Path, out: Path, json_file: Path | None, **options: object) -> N
 @model_option
 @click.option("--refiner", type=click.Choice(REFINERS), help="Instead of the model's own.")
 @click.option("--cam", type=click.Choice(list(METHODS)), help="Activation-map method instead of the model's own.")
+@click.option(
+    "--layers", type=click.Choice(["4", "8", "16", "32"]), multiple=True,
+    help="Stride of a layer instead of the model's own; several are fused. 4 is the last convolution.",
+)  # fmt: skip
 @click.option("--skip-bad", is_flag=True, help="Leave out inconsistent files instead of stopping.")
 @device_option
 @json_option
@@ -149,13 +153,20 @@ def evaluate(
     model: Path | None,
     refiner: str | None,
     cam: str | None,
+    layers: tuple[str, ...],
     skip_bad: bool,
     device: str,
     json_file: Path | None,
 ) -> None:
     """Measure a model on a data folder: IoU per class, presence, seconds per frame."""
     pipeline = load_pipeline(model or STARTER, device)
-    config = replace(pipeline.config, refiner=refiner or pipeline.config.refiner, cam=cam or pipeline.config.cam)
+    config = pipeline.config
+    config = replace(
+        config,
+        refiner=refiner or config.refiner,
+        cam=cam or config.cam,
+        layers=tuple(map(int, layers)) or config.layers,
+    )
     pipeline = Pipeline(pipeline.classifier, pipeline.refiner, config, name=pipeline.name, device=device)
     labelled = open_data_folder(data, skip_bad=skip_bad)
     if set(pipeline.classes).isdisjoint(labelled.classes):

@@ -98,6 +98,17 @@ def test_the_refiner_can_be_left_out_and_the_method_chosen(tmp_path):
     assert lumen["iou"] == lumen["coarse_iou"]
 
 
+def test_closed_form_matting_and_fused_layers_can_be_measured(tmp_path):
+    invoke("phantom", "--out", tmp_path / "data", "--count", 4, "--seed", 7, "--size", 256)
+    arguments = ("--refiner", "closed-form", "--layers", 8, "--layers", 4, "--json", tmp_path / "r.json")
+    invoke("evaluate", "--data", tmp_path / "data", "--split", "val", *arguments)
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert (result["refiner"], result["cam"]) == ("closed-form", "HiResCAM@4+8")
+    lumen = result["classes"]["Lumen"]
+    assert lumen["iou"] > 0.6
+    assert lumen["iou"] != lumen["coarse_iou"]
+
+
 def test_a_model_of_other_classes_is_refused(tmp_path):
     for folder in ("images", "masks/crack"):
         (tmp_path / "data" / folder).mkdir(parents=True)
