@@ -183,14 +183,47 @@ def test_a_round_mask_becomes_a_polygon_of_few_corners_within_a_pixel() -> None:
     assert iou(adapter.to_mask(made), mask) > 0.97
 
 
-def test_each_part_becomes_a_polygon_without_specks_and_holes() -> None:
+def test_each_part_becomes_a_polygon_without_specks_and_with_its_holes() -> None:
     mask = box((60, 80), 5, 5, 30, 30) | box((60, 80), 50, 10, 10, 10)
     hollow = mask & ~box((60, 80), 10, 10, 5, 5)
-    hollow[58, 78] = True
-    made = REGION_CONTROLS["PolygonLabels"].to_regions(Segment("Lumen", 1.0, hollow), control("PolygonLabels"))
+    specked = hollow.copy()
+    specked[58, 78] = True
+    made = REGION_CONTROLS["PolygonLabels"].to_regions(Segment("Lumen", 1.0, specked), control("PolygonLabels"))
     masks = [REGION_CONTROLS["PolygonLabels"].to_mask(one) for one in made]
-    assert np.array_equal(masks[0] | masks[1], mask)
     assert len(made) == len({one["id"] for one in made}) == 2
+    assert iou(masks[0] | masks[1], hollow) > 0.98
+
+
+@st.composite
+def blobs(draw: st.DrawFn) -> Mask:
+    """Discs of at least 30 pixels across, grown together, on an image of odd sides."""
+    height, width = draw(st.integers(75, 151)), draw(st.integers(75, 151))
+    rows, columns = np.mgrid[:height, :width]
+    mask = np.zeros((height, width), dtype=bool)
+    for _ in range(draw(st.integers(1, 4))):
+        row, column = draw(st.integers(20, height - 20)), draw(st.integers(20, width - 20))
+        mask |= np.hypot(rows - row, columns - column) <= draw(st.integers(15, 50))
+    return mask
+
+
+@given(blobs())
+def test_a_blob_of_any_shape_survives_as_polygons_in_percent(mask: Mask) -> None:
+    adapter = REGION_CONTROLS["PolygonLabels"]
+    made = adapter.to_regions(Segment("Lumen", 1.0, mask), control("PolygonLabels"))
+    drawn = np.zeros_like(mask)
+    for one in made:
+        assert all(0 <= number <= 100 for point in one["value"]["points"] for number in point)
+        drawn |= adapter.to_mask(one)
+    assert iou(drawn, mask) >= 0.97
+
+
+@given(blobs(), st.sampled_from(["RectangleLabels", "EllipseLabels"]))
+@settings(max_examples=50)
+def test_boxes_and_ellipses_stay_within_their_hundred_percent(mask: Mask, tag: str) -> None:
+    for one in REGION_CONTROLS[tag].to_regions(Segment("Lumen", 1.0, mask), control(tag)):
+        sizes = {key: number for key, number in one["value"].items() if isinstance(number, float)}
+        sizes.pop("rotation", None)
+        assert all(0 <= number <= 100 for number in sizes.values())
 
 
 @settings(max_examples=50)
