@@ -15,6 +15,9 @@ from models.evaluation.metrics import iou
 from models.phantom import render_phantom
 from tests.backend.cvat.fake_cvat import FakeCVAT
 
+# Each command and each agent's worker starts an interpreter and loads the networks; busy machines take minutes.
+pytestmark = pytest.mark.timeout(900)
+
 SIZE = 256
 CLASSES = ("Lumen", "Fibrous cap", "Lipid core", "Vasa vasorum")
 PHANTOM = render_phantom(seed=3, size=SIZE, difficulty=0.2)
