@@ -52,18 +52,22 @@ def coarse_mask(cam: NDArray[np.float32], threshold: float, config: TrimapConfig
     mask = (resized >= threshold).astype(np.uint8)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     smoothed = np.zeros_like(mask)
+    # The frame's border is no edge of an object: beyond it, what touches it goes on.
+    reach = int(config.smoothing * SIZE) + 2
+    wide = np.pad(labels, reach, mode="edge")
     for i in range(1, count):
         x, y, w, h, area = stats[i]
         if area < config.speck * SIZE * SIZE:
             continue
-        part = np.pad((labels[y : y + h, x : x + w] == i).astype(np.uint8), 1)
-        radius = config.smoothing * float(_distance(part).max())
+        part = (labels[y : y + h, x : x + w] == i).astype(np.uint8)
+        radius = config.smoothing * float(_distance(np.pad(part, 1)).max())
         if radius >= 1:
-            margin = int(radius) + 1  # room for the closing to work across the box's edge
-            part = np.pad(part, margin)
+            margin = int(radius) + 2  # room for the closing to work across the box's edge
+            start = reach - margin
+            part = (wide[y + start :, x + start :][: h + 2 * margin, : w + 2 * margin] == i).astype(np.uint8)
             part = _eroded(_dilated(_dilated(_eroded(part, radius), radius), radius), radius)
             part = part[margin:-margin, margin:-margin]
-        smoothed[y : y + h, x : x + w] |= part[1:-1, 1:-1]
+        smoothed[y : y + h, x : x + w] |= part
     return smoothed
 
 

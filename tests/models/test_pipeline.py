@@ -133,7 +133,7 @@ def test_a_class_has_its_own_threshold_and_band(make_pipeline):
     plain = step()
     assert step(map_threshold={"HiResCAM": {"a": 0.01}}).coarse.sum() > plain.coarse.sum()
     assert step(map_threshold={"HiResCAM": {"b": 0.01}}).coarse.sum() == plain.coarse.sum()
-    narrow, wide = step(band={"a": 0.05, "b": 0.2}), step(band={"a": 0.1})
+    narrow, wide = step(band={"a": 0.03, "b": 0.2}), step(band={"a": 0.06})
     assert (narrow.trimap == UNKNOWN).sum() < (wide.trimap == UNKNOWN).sum() < (plain.trimap == UNKNOWN).sum()
 
 

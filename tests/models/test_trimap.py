@@ -50,6 +50,52 @@ def test_a_full_frame_is_all_foreground():
     assert (trimap == FOREGROUND).all()
 
 
+def test_a_single_pixel_is_an_object_too():
+    mask = np.zeros((SIZE, SIZE), np.uint8)
+    mask[512, 512] = 1
+    trimap = trimap_from_mask(mask, CONFIG)
+    assert trimap[512, 512] == FOREGROUND
+    assert radii(trimap) == (1, 21)  # the least band, 10 pixels on both sides
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_the_frames_edge_is_no_edge_of_an_object(turns):
+    """A half disc at the frame's edge is surely itself there, and has a band on its round side only."""
+    trimap = np.rot90(trimap_from_mask(np.ascontiguousarray(np.rot90(disc(200, (0, 512)), turns)), CONFIG), -turns)
+    assert (trimap[400:624, 0] == FOREGROUND).all()
+    assert trimap[512, 150] == FOREGROUND
+    assert (trimap[512, 165:235] == UNKNOWN).all()
+    assert trimap[512, 250] == BACKGROUND
+
+
+def test_a_hole_has_a_band_of_its_own_and_a_small_one_is_unknown():
+    mask = disc(300) - disc(100)
+    trimap = trimap_from_mask(mask, CONFIG)
+    assert trimap[512, 512] == BACKGROUND
+    assert trimap[512, 512 + 95] == trimap[512, 512 + 105] == UNKNOWN
+    assert trimap[512, 512 + 200] == FOREGROUND
+    assert trimap_from_mask(disc(300) - disc(5), CONFIG)[512, 512] == UNKNOWN
+
+
+def test_bands_of_neighbours_meet():
+    """Two objects closer than their bands share one unknown zone, and keep a core each."""
+    trimap = trimap_from_mask(disc(60, (440, 512)) | disc(60, (570, 512)), CONFIG)
+    assert (trimap[512, 490:521] == UNKNOWN).all()
+    assert trimap[512, 440] == trimap[512, 570] == FOREGROUND
+
+
+@settings(max_examples=25, deadline=None)
+@given(arrays(np.uint8, (24, 24), elements=st.integers(0, 1)))
+def test_the_sure_pixels_are_right_about_the_mask(small):
+    """Whatever the mask: foreground lies inside it, background outside, and every object keeps some foreground."""
+    mask = cv2.resize(small, (192, 192), interpolation=cv2.INTER_NEAREST)
+    trimap = trimap_from_mask(mask, CONFIG)
+    assert mask[trimap == FOREGROUND].all()
+    assert not mask[trimap == BACKGROUND].any()
+    count, labels = cv2.connectedComponents(mask, connectivity=8)
+    assert set(labels[trimap == FOREGROUND]) == set(range(1, count))
+
+
 @settings(max_examples=25, deadline=None)
 @given(arrays(np.uint8, (24, 24), elements=st.integers(0, 1)), st.floats(0.05, 0.5), st.floats(1.0, 2.0))
 def test_widening_the_band_only_adds_unknown_pixels(small, band, factor):
@@ -67,6 +113,21 @@ def test_a_coarse_mask_lies_near_its_map(cam):
     resized = cv2.resize(cam, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR) >= 0.5
     assert mask.shape == (SIZE, SIZE)
     assert not (mask.astype(bool) & ~cv2.dilate(resized.astype(np.uint8), np.ones((121, 121))).astype(bool)).any()
+
+
+@pytest.mark.parametrize("side", [slice(None), slice(0, 64), slice(64, None)])
+def test_smoothing_rounds_no_corner_at_the_frames_edge(side):
+    """All foreground, or half of the frame: there is nothing to open or close where the frame ends."""
+    cam = np.zeros((128, 128), np.float32)
+    cam[side] = 1
+    assert (coarse_mask(cam, 0.5, CONFIG) == (cv2.resize(cam, (SIZE, SIZE)) >= 0.5)).all()
+
+
+def test_small_holes_close_and_large_ones_stay():
+    cam = cv2.resize((disc(300) - disc(100) - disc(6, (312, 512))).astype(np.float32), (512, 512))
+    mask = coarse_mask(cam, 0.5, CONFIG)
+    assert mask[512, 512] == 0
+    assert mask[512, 312] == 1
 
 
 def test_specks_are_dropped_and_objects_stay():
