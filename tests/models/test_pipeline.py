@@ -118,7 +118,7 @@ def test_thresholds_belong_to_a_method_and_its_layers():
     assert config.threshold("a") == 0.3
     assert config.threshold("b") == 0.5
     assert replace(config, layers=(8, 4), cam="LayerCAM").threshold("a") == 0.7
-    assert replace(config, layers=(4, 8)).threshold("a") == replace(config, cam="EigenCAM").threshold("a") < 0.5
+    assert replace(config, layers=(4, 8)).threshold("a") == replace(config, cam="EigenCAM").threshold("a") > 0.5
 
 
 def test_a_class_has_its_own_threshold_and_band(make_pipeline):
