@@ -24,13 +24,16 @@ MAY_IMPORT = {
     # Leaves: nothing of ours.
     "backend.answers": (),
     "backend.csrf": (),
+    "backend.data_folder": (),
     "backend.errors": (),
     "backend.files": (),
     "backend.logs": (),
     "backend.processes": (),
     "backend.streaming": (),
     # Label Studio's formats and API, without networks, registry or jobs.
-    "backend.label_studio": (*VALUES, "models.outlines", "backend.errors"),
+    "backend.label_studio": (*VALUES, "models.outlines", "backend.data_folder", "backend.errors"),
+    # Other tools' exports as data folders.
+    "backend.sources": (*VALUES, "models.files", "backend.data_folder", "backend.errors", "backend.label_studio"),
     "backend.credentials": ("backend.errors", "backend.files"),
     "backend.connections": ("backend.credentials", "backend.errors", "backend.label_studio"),
     # Versions, and the models that serve them, without Label Studio.

@@ -10,19 +10,19 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from backend.cli.data import data_options
 from backend.cli.output import figure, json_option, progress_bar, write_json
 from models.activation_maps import METHODS
 from models.classifier import BACKBONES
 from models.errors import DataError
 from models.evaluation.evaluate import evaluate as evaluate_pipeline
 from models.evaluation.figures import overlay, step_pictures
-from models.files import read_image
+from models.files import IMAGE_SUFFIXES, read_image
 from models.phantom import write_phantoms
 from models.pipeline import REFINERS, Pipeline, load_pipeline, prediction
 from models.starter import STARTER
 from models.training.data_folder import open_data_folder
 from models.training.data_report import data_report
-from models.training.folder_files import IMAGE_SUFFIXES
 from models.training.presets import PRESETS
 from models.training.schedule import Progress
 from models.training.train import TrainingSpec
@@ -91,7 +91,7 @@ def predict(
 
 
 @click.command()
-@click.option("--data", type=folder, required=True, help="Data folder: images/, masks/CLASS/, classes.txt ...")
+@data_options
 @click.option("--out", type=new_folder, required=True, help="Checkpoint folder to write; must not exist.")
 @click.option("--from", "parent", type=folder, help="Checkpoint to begin from.")
 @click.option("--backbone", default="auto", show_default=True, help=f"A timm name, such as {', '.join(BACKBONES)}.")
@@ -112,7 +112,6 @@ def predict(
     help="Weight of the term by which images without masks help the refiner.",
 )
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--skip-bad", is_flag=True, help="Leave out inconsistent files instead of stopping.")
 @device_option
 @json_option
 def train(data: Path, out: Path, json_file: Path | None, **options: object) -> None:
@@ -135,7 +134,7 @@ def train(data: Path, out: Path, json_file: Path | None, **options: object) -> N
 
 
 @click.command()
-@click.option("--data", type=folder, required=True, help="Data folder: images/, masks/CLASS/, classes.txt ...")
+@data_options
 @click.option("--split", default="all", show_default=True, help="A split of split.json, such as val; or all.")
 @model_option
 @click.option("--refiner", type=click.Choice(REFINERS), help="Instead of the model's own.")
@@ -144,7 +143,6 @@ def train(data: Path, out: Path, json_file: Path | None, **options: object) -> N
     "--layers", type=click.Choice(["4", "8", "16", "32"]), multiple=True,
     help="Stride of a layer instead of the model's own; several are fused. 4 is the last convolution.",
 )  # fmt: skip
-@click.option("--skip-bad", is_flag=True, help="Leave out inconsistent files instead of stopping.")
 @device_option
 @json_option
 def evaluate(

@@ -1,6 +1,5 @@
 """Accepted annotations as a data folder to train on."""
 
-import csv
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -10,8 +9,8 @@ from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image
 
+from backend.data_folder import DataFolderWriter
 from backend.errors import ConfigError, ImageError, RegionError
 from backend.label_studio.controls import CHOICES, CONTROLS, REGION_CONTROLS
 from backend.label_studio.controls.brush import BrushLabels
@@ -120,13 +119,8 @@ def write_data_folder(
     report = AcceptedReport(classes=dict.fromkeys(classes, 0))
     dropped: Counter[str] = Counter()
     regions: Counter[str] = Counter()
-    (out / "images").mkdir(parents=True, exist_ok=True)
-    (out / "classes.txt").write_text("".join(f"{name}\n" for name in classes), encoding="utf-8")
-    with (out / "labels.csv").open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["name", *classes])
+    with DataFolderWriter(out, classes) as folder:
         for task in tasks:
-            name = f"task-{int(task['id'])}"
             try:
                 annotation = accepted_annotation(task)
                 image = images.load(task, config.image_key)
@@ -138,13 +132,7 @@ def write_data_folder(
                 dropped[NO_IMAGE if isinstance(error, ImageError) else NO_REGION] += 1
                 report.problem(str(error) if isinstance(error, ImageError) else f"task {task['id']}: {error}")
                 continue
-            # The quickest compression: the folder lives as long as one training.
-            Image.fromarray(image).save(out / "images" / f"{name}.png", compress_level=1)
-            for label, mask in truth.masks.items():
-                (out / "masks" / label).mkdir(parents=True, exist_ok=True)
-                Image.fromarray(mask.astype(np.uint8) * 255).save(out / "masks" / label / f"{name}.png")
-            cells = [truth.presence[label] for label in classes]
-            table.writerow([name, *("" if cell is None else int(cell) for cell in cells)])
+            folder.add(f"task-{int(task['id'])}", image, truth.masks, truth.presence)
             report.used += 1
             for label in classes:
                 report.classes[label] += bool(truth.presence[label])

@@ -2,6 +2,7 @@
 
 images/NAME.{jpg,png,...}   masks/CLASS/NAME.png (0/255; no file = absent)   classes.txt
 split.json (optional)       labels.csv (optional; name,CLASS,... 0, 1 or empty for unknown)
+skipped.json (optional; name -> why whatever wrote the folder left an image out)
 
 Of an image that has a row in labels.csv only what is drawn or written there is known; of any other, an undrawn class is
 absent, provided that there is a folder of masks at all.
@@ -19,8 +20,8 @@ from numpy.typing import NDArray
 
 from models.decoding import RgbImage
 from models.errors import DataError
-from models.files import read_image, read_mask
-from models.training.folder_files import IMAGE_SUFFIXES, list_images, read_classes, read_labels, read_splits
+from models.files import IMAGE_SUFFIXES, read_image, read_mask
+from models.training.folder_files import list_images, read_classes, read_labels, read_skipped, read_splits
 
 DECODERS = 4  # images decoded at the same time: few, since each may be large
 
@@ -203,7 +204,7 @@ def open_data_folder(root: Path, *, skip_bad: bool = False) -> DataFolder:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise DataError(f"{first}{more}; correct it, or go on without it with --skip-bad")
     splits = {split: tuple(n for n in names if n in samples) for split, names in read_splits(root, images).items()}
-    return DataFolder(root, classes, samples, splits, problems)
+    return DataFolder(root, classes, samples, splits, read_skipped(root) | problems)
 
 
 def _inspect(

@@ -1,4 +1,4 @@
-"""The files of a data folder beside its pictures: classes.txt, labels.csv, split.json; and the list of its images."""
+"""What a data folder holds beside its pictures: classes.txt, labels.csv, split.json ...; and the list of its images."""
 
 import csv
 import json
@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from models.errors import DataError
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+from models.files import IMAGE_SUFFIXES
 
 
 def read_classes(root: Path) -> tuple[str, ...]:
@@ -92,3 +91,14 @@ def read_splits(root: Path, images: Mapping[str, Path]) -> dict[str, list[str]]:
     if len(set(names)) < len(names):
         raise DataError(f"{path} names an image twice; a frame must not be trained on and held out")
     return splits
+
+
+def read_skipped(root: Path) -> dict[str, str]:
+    """Name -> why whatever wrote the folder left the image out, from skipped.json; none without it."""
+    path = root / "skipped.json"
+    if not path.is_file():
+        return {}
+    try:
+        return {str(name): str(reason) for name, reason in json.loads(path.read_text(encoding="utf-8")).items()}
+    except (ValueError, AttributeError) as error:
+        raise DataError(f'{path} must hold {{"name": "why it was left out"}}: {error}') from error

@@ -8,7 +8,7 @@ import numpy as np
 
 from backend.label_studio.controls.control import Control
 from backend.label_studio.controls.rectangle import rotation_of
-from backend.label_studio.controls.region import Mask, RegionAdapter, numbers, size_of
+from backend.label_studio.controls.region import Mask, Points, RegionAdapter, numbers, size_of
 from models.outlines import SMALLEST
 from models.segment import Segment
 
@@ -42,15 +42,30 @@ class EllipseLabels(RegionAdapter):
         """Pixels whose centre is in the ellipse; `rotation` turns it clockwise about its centre."""
         height, width = size_of(region)
         x, y, radius_x, radius_y = numbers(region, "x", "y", "radiusX", "radiusY")
-        if radius_x <= 0 or radius_y <= 0:
-            return np.zeros((height, width), dtype=bool)
-        across = np.arange(width) + 0.5 - x / 100 * width  # (W,) from the centre to each pixel's
-        down = (np.arange(height) + 0.5 - y / 100 * height)[:, None]  # (H, 1)
-        angle = np.deg2rad(rotation_of(region))
-        along = (across * np.cos(angle) + down * np.sin(angle)) / (radius_x / 100 * width)  # (H, W)
-        beside = (down * np.cos(angle) - across * np.sin(angle)) / (radius_y / 100 * height)  # (H, W)
-        inside: Mask = along**2 + beside**2 <= 1
-        return inside
+        scale = np.array([width, height]) / 100
+        centre, radii = np.array([x, y]) * scale, np.array([radius_x, radius_y]) * scale
+        return fill_ellipse(centre, radii, rotation_of(region), (height, width))
+
+
+def fill_ellipse(centre: Points, radii: Points, degrees: float, shape: tuple[int, int]) -> Mask:
+    """Fill an ellipse: a pixel is in if its centre is; none without two positive radii.
+
+    Args:
+        centre: x and y in pixels, (0, 0) being the outer corner of the first pixel.
+        radii: in pixels.
+        degrees: of the first radius from the x axis, clockwise as seen on the screen.
+        shape: (H, W) of the image.
+    """
+    height, width = shape
+    if (radii <= 0).any():
+        return np.zeros(shape, dtype=bool)
+    across = np.arange(width) + 0.5 - centre[0]  # (W,) from the centre to each pixel's
+    down = (np.arange(height) + 0.5 - centre[1])[:, None]  # (H, 1)
+    angle = np.deg2rad(degrees)
+    along = (across * np.cos(angle) + down * np.sin(angle)) / radii[0]  # (H, W)
+    beside = (down * np.cos(angle) - across * np.sin(angle)) / radii[1]  # (H, W)
+    inside: Mask = along**2 + beside**2 <= 1
+    return inside
 
 
 def equivalent_ellipse(mask: Mask) -> tuple[tuple[float, float], tuple[float, float], float]:

@@ -1,0 +1,197 @@
+"""CVAT's own export: every shape becomes the mask that the editor showed."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from backend.sources.source import open_source
+from models.errors import DataError
+from tests.backend.sources.exports import (
+    CVAT_LABEL,
+    HEIGHT,
+    WIDTH,
+    block,
+    cvat_export,
+    cvat_xml,
+    packed,
+    picture,
+    read,
+)
+
+BOX = (
+    '    <box label="{label}" source="manual" occluded="0" xtl="10.00" ytl="5.00" xbr="22.00" ybr="13.00" z_order="0">'
+    "\n    </box>"
+)
+POLYGON = (
+    '    <polygon label="dent" source="manual" occluded="0" '
+    'points="10.00,5.00;22.00,5.00;22.00,13.00;10.00,13.00" z_order="0">\n    </polygon>'
+)
+MASK = (
+    '    <mask label="scratch" source="semi-auto" occluded="0" rle="1, 3, 2, 2" left="7" top="9" width="4" height="2" '
+    'z_order="0">\n    </mask>'
+)
+ELLIPSE = (
+    '    <ellipse label="dent" source="manual" occluded="1" cx="20.00" cy="15.00" rx="12.00" ry="4.00" '
+    'rotation="90.00" z_order="0">\n    </ellipse>'
+)
+POLYLINE = (
+    '    <polyline label="scratch" source="manual" occluded="0" points="1.00,1.00;30.00,20.00" z_order="0">'
+    "\n    </polyline>"
+)
+TAG = '    <tag label="dent" source="manual">\n    </tag>'
+
+
+def masks_of(tmp_path: Path, shapes: str) -> dict[str, np.ndarray]:
+    with open_source(cvat_export(tmp_path / "export", {"a.png": shapes})) as source:
+        return read(source.folder)[1]["a"]
+
+
+def test_a_zip_becomes_a_data_folder(tmp_path: Path) -> None:
+    images = {"a.png": BOX.format(label="scratch"), "line 2/b.png": POLYGON, "c.png": ""}
+    export = packed(tmp_path / "export.zip", cvat_export(tmp_path / "export", images))
+    with open_source(export) as source:
+        data, masks = read(source.folder)
+        assert source.notes == [f'{export} is read as "CVAT for images 1.1": 3 images']
+        temporary = source.folder
+    assert not temporary.exists()
+    assert data.classes == ("scratch", "dent")
+    assert list(data.samples) == ["a", "c", "line 2-b"]
+    assert np.array_equal(masks["a"]["scratch"], block(5, 10, 13, 22))
+    assert np.array_equal(masks["line 2-b"]["dent"], block(5, 10, 13, 22))
+    assert data.samples["a"].presence == {"scratch": True, "dent": False}
+    assert data.samples["c"].presence == {"scratch": False, "dent": False}
+    assert data.samples["c"].has_masks
+
+
+def test_a_mask_is_its_runs_within_its_box(tmp_path: Path) -> None:
+    expected = np.zeros((HEIGHT, WIDTH), dtype=bool)
+    expected[9, 8:11] = True
+    expected[10, 9:11] = True
+    assert np.array_equal(masks_of(tmp_path, MASK)["scratch"], expected)
+
+
+def test_a_turned_ellipse_stands_upright(tmp_path: Path) -> None:
+    mask = masks_of(tmp_path, ELLIPSE)["dent"]
+    rows, columns = np.nonzero(mask)
+    assert (rows.min(), rows.max()) == (3, 26)
+    assert (columns.min(), columns.max()) == (16, 23)
+    assert mask.sum() == pytest.approx(np.pi * 12 * 4, rel=0.02)
+
+
+def test_a_box_turns_about_its_middle(tmp_path: Path) -> None:
+    turned = BOX.format(label="dent").replace('ybr="13.00"', 'ybr="13.00" rotation="90.00"')
+    assert np.array_equal(masks_of(tmp_path, turned)["dent"], block(3, 12, 15, 20))
+
+
+def test_shapes_of_a_class_are_united(tmp_path: Path) -> None:
+    mask = masks_of(tmp_path, "\n".join([MASK, BOX.format(label="scratch")]))["scratch"]
+    assert mask.sum() == (block(5, 10, 13, 22)).sum() + 3 + 2 - 2  # two pixels of the mask lie in the box
+
+
+def test_tags_and_lines_say_that_a_class_is_there_but_not_where(tmp_path: Path) -> None:
+    images = {"a.png": "\n".join([TAG, BOX.format(label="scratch")]), "b.png": "\n".join([POLYLINE, MASK])}
+    with open_source(cvat_export(tmp_path / "export", images)) as source:
+        data, masks = read(source.folder)
+        assert "dent: 1 without an area (tags, points, lines ...), which say that it is there, but not where" in (
+            source.notes
+        )
+    assert data.samples["a"].presence == {"scratch": True, "dent": True}
+    assert masks["a"].keys() == {"scratch"}
+    assert not data.samples["a"].has_masks
+    # The mask beside the line does not tell all of the scratches.
+    assert data.samples["b"].presence == {"scratch": True, "dent": False}
+    assert not masks["b"]
+
+
+def test_labels_of_points_and_parts_of_skeletons_are_not_learnt(tmp_path: Path) -> None:
+    points = '    <points label="corner" source="manual" occluded="0" points="3.00,4.00" z_order="0">\n    </points>'
+    labels = {"scratch": "mask", "corner": "points", "hand": "skeleton"}
+    part = CVAT_LABEL.format(name="thumb", kind="points", parent="\n          <parent>hand</parent>")
+    images = {"a.png": "\n".join([points, MASK])}
+    with open_source(cvat_export(tmp_path / "export", images, labels=labels, extra=part)) as source:
+        assert read(source.folder)[0].classes == ("scratch",)
+
+
+def test_subsets_of_a_project_become_the_split(tmp_path: Path) -> None:
+    folder = tmp_path / "export"
+    text = ""
+    for i, subset in enumerate(("Train", "Validation")):
+        picture(folder / "images" / subset / f"{i}.png")
+        text += (
+            f'  <image id="0" name="{i}.png" subset="{subset}" task_id="{i}" width="{WIDTH}" height="{HEIGHT}">\n'
+            f"{MASK}\n  </image>\n"
+        )
+    (folder / "annotations.xml").write_text(cvat_xml({}, more=text))
+    with open_source(folder) as source:
+        assert read(source.folder)[0].splits == {"train": ("0",), "val": ("1",)}
+
+
+def test_frames_of_a_video_have_no_ending_in_their_names(tmp_path: Path) -> None:
+    folder = tmp_path / "export"
+    picture(folder / "images" / "frame_000000.PNG")
+    (folder / "annotations.xml").write_text(cvat_xml({"frame_000000": MASK}))
+    with open_source(folder) as source:
+        assert list(read(source.folder)[0].samples) == ["frame_000000"]
+
+
+def test_the_file_alone_finds_its_images_elsewhere(tmp_path: Path) -> None:
+    picture(tmp_path / "pictures" / "a.png")
+    (tmp_path / "annotations.xml").write_text(cvat_xml({"a.png": MASK}))
+    with open_source(tmp_path / "annotations.xml", images=tmp_path / "pictures") as source:
+        assert list(read(source.folder)[0].samples) == ["a"]
+    with (
+        pytest.raises(DataError, match=r"a\.png is not in .*export with images, or name their folder with --images"),
+        open_source(tmp_path / "annotations.xml"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ('width="40" height', 'width="41" height', r"a\.png is 40x30 as it is shown, but was annotated at 41x30"),
+        ('label="scratch" source="semi', 'label="rust" source="semi', r"label 'rust' is not among the export's"),
+        ('rle="1, 3, 2, 2"', 'rle="1, 3, 2"', r"a\.png: a shape of scratch .* must add up to 4x2, they add up to 6"),
+        ('rle="1, 3, 2, 2"', 'rle="1, -3, 8, 2"', "must add up"),
+        ('rle="1, 3, 2, 2"', 'rle="one"', "its rle must be run lengths"),
+        ('left="7"', 'left="37"', "its box of 4x2 at 37, 9 is not within the image"),
+        ('left="7"', 'left="nan"', "left must be a number, it is 'nan'"),
+        ("<name>scratch</name>", "<name>a/b</name>", "label 'a/b' cannot be the name of a folder"),
+        ("<name>scratch</name>", "<name>name</name>", "label 'name' cannot be the name of a folder"),
+        ("</meta>", '</meta><track id="0" label="dent"></track>', 'is "CVAT for video"; export the task again'),
+        ('name="a.png"', 'name="../../../secret.png"', "is not in"),
+    ],
+)
+def test_what_is_inconsistent_is_named(tmp_path: Path, before: str, after: str, said: str) -> None:
+    picture(tmp_path / "secret.png")
+    text = cvat_xml({"a.png": MASK})
+    assert before in text
+    picture(tmp_path / "export" / "images" / "a.png")
+    (tmp_path / "export" / "annotations.xml").write_text(text.replace(before, after))
+    with pytest.raises(DataError, match=said), open_source(tmp_path / "export"):
+        pass
+
+
+@pytest.mark.parametrize("points", ["1,2;3", "1,2;x,4;5,6", "", "1,2;inf,4;5,6"])
+def test_a_polygon_that_cannot_be_read_is_named(tmp_path: Path, points: str) -> None:
+    shape = POLYGON.replace("10.00,5.00;22.00,5.00;22.00,13.00;10.00,13.00", points)
+    with pytest.raises(DataError, match=r"a\.png: a shape of dent cannot be read: its points must be x,y"):
+        masks_of(tmp_path, shape)
+
+
+def test_skip_bad_goes_on_and_counts(tmp_path: Path) -> None:
+    images = {"a.png": MASK, "b.png": MASK.replace('left="7"', 'left="38"'), "c.png": POLYGON}
+    folder = cvat_export(tmp_path / "export", images)
+    with open_source(folder, skip_bad=True) as source:
+        data, _ = read(source.folder)
+    assert list(data.samples) == ["a", "c"]
+    assert "is not within the image" in data.skipped["b.png"]
+
+
+def test_entities_are_refused(tmp_path: Path) -> None:
+    """A few lines of XML that would expand to gigabytes."""
+    head = '<?xml version="1.0"?>\n<!DOCTYPE a [<!ENTITY b "0123456789">]>\n'
+    (tmp_path / "annotations.xml").write_text(head + cvat_xml({}).partition("\n")[2])
+    with pytest.raises(DataError, match=r"annotations\.xml is refused"), open_source(tmp_path / "annotations.xml"):
+        pass
