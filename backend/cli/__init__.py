@@ -21,7 +21,7 @@ COMMANDS = {
     "predict": ("backend.cli.models", "Draw a mask per class for image files."),
     "train": ("backend.cli.models", "Train classifier and refiner on a data folder."),
     "evaluate": ("backend.cli.models", "Measure a model on a data folder."),
-    "phantom": ("backend.cli.models", "Write synthetic intravascular OCT frames with exact masks."),
+    "phantom": ("backend.cli.models", "Write synthetic images with exact masks, of OCT and other projects."),
     "demo": ("backend.cli.demo", "Start Label Studio and the backend with a sample project."),
 }
 

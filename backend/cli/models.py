@@ -18,7 +18,7 @@ from models.errors import DataError
 from models.evaluation.evaluate import evaluate as evaluate_pipeline
 from models.evaluation.figures import overlay, step_pictures
 from models.files import IMAGE_SUFFIXES, read_image
-from models.phantom import write_phantoms
+from models.phantom import KINDS, write_phantoms
 from models.pipeline import REFINERS, Pipeline, load_pipeline, prediction
 from models.starter import STARTER
 from models.training.data_folder import open_data_folder
@@ -179,17 +179,21 @@ def evaluate(
 
 @click.command()
 @click.option("--out", type=new_folder, required=True, help="Data folder to write; must be empty or not exist.")
+@click.option("--kind", type=click.Choice(list(KINDS)), default="oct", show_default=True)
 @click.option("--count", type=click.IntRange(min=1), required=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--size", type=click.IntRange(min=64), default=512, show_default=True, help="Side of a frame, pixels.")
+@click.option("--size", type=click.IntRange(min=64), help="Longer side of the largest images, pixels.")
 @click.option("--difficulty", type=click.FloatRange(0, 1), default=0.5, show_default=True)
 @json_option
-def phantom(out: Path, count: int, seed: int, size: int, difficulty: float, json_file: Path | None) -> None:
-    """Write synthetic intravascular OCT frames with exact masks."""
+def phantom(
+    out: Path, kind: str, count: int, seed: int, size: int | None, difficulty: float, json_file: Path | None
+) -> None:
+    """Write synthetic images with exact masks: intravascular OCT, leaf lesions, surface defects, ultrasound."""
     with progress_bar("rendering") as move:
-        write_phantoms(out, count, seed, size=size, difficulty=difficulty, progress=move)
-    click.echo(f"{count} frames in {out}")
-    write_json(json_file, {"out": str(out), "count": count, "seed": seed, "size": size, "difficulty": difficulty})
+        write_phantoms(out, count, seed, size, difficulty, progress=move, kind=kind)
+    click.echo(f"{count} images in {out}")
+    wanted = {"kind": kind, "count": count, "seed": seed, "size": size or KINDS[kind].size, "difficulty": difficulty}
+    write_json(json_file, {"out": str(out)} | wanted)
 
 
 def write_image(path: Path, picture: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> None:

@@ -1,7 +1,7 @@
-"""Synthetic intravascular OCT frames whose masks are exact. Start reading at frame.py."""
+"""Synthetic images whose masks are exact: intravascular OCT frames (start reading at frame.py) and other projects."""
 
-from models.phantom.folder import write_phantoms
+from models.phantom.folder import KINDS, write_phantoms
 from models.phantom.frame import Phantom, render_phantom
 from models.phantom.truth import CLASSES
 
-__all__ = ["CLASSES", "Phantom", "render_phantom", "write_phantoms"]
+__all__ = ["CLASSES", "KINDS", "Phantom", "render_phantom", "write_phantoms"]

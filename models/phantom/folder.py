@@ -4,6 +4,8 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -11,17 +13,45 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import DataError
-from models.phantom.frame import render_phantom
-from models.phantom.truth import CLASSES
+from models.phantom import leaf, surface, truth, ultrasound
+from models.phantom.frame import Phantom, render_phantom
+
+RARE = 3  # images of a folder on which a rare class is
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of synthetic project.
+
+    Attributes:
+        classes: in the order of classes.txt.
+        size: longer side of the largest images, in pixels, unless another is asked for.
+        render: (seed, size, difficulty) -> image and truth.
+        render_rare: the same with the class that is on RARE images only; None where there is none such.
+    """
+
+    classes: tuple[str, ...]
+    size: int
+    render: Callable[[int, int, float], Phantom]
+    render_rare: Callable[[int, int, float], Phantom] | None = None
+
+
+KINDS = {
+    "oct": Kind(truth.CLASSES, 512, render_phantom),
+    "leaf": Kind(leaf.CLASSES, 1100, leaf.render_leaf, partial(leaf.render_leaf, holes=True)),
+    "surface": Kind(surface.CLASSES, 1000, surface.render_surface),
+    "ultrasound": Kind(ultrasound.CLASSES, 800, ultrasound.render_ultrasound),
+}
 
 
 def write_phantoms(
     out: Path,
     count: int,
     seed: int,
-    size: int = 512,
+    size: int | None = None,
     difficulty: float = 0.5,
     progress: Callable[[int, int], None] | None = None,
+    kind: str = "oct",
 ) -> None:
     """Write `count` phantoms as a data folder: images, masks, classes.txt and split.json.
 
@@ -32,9 +62,10 @@ def write_phantoms(
         out: a folder that does not exist yet or is empty.
         count: number of frames, at least 1.
         seed: not negative.
-        size: width and height in pixels.
+        size: longer side of the largest images, in pixels; OCT frames are squares of it. None for the kind's own.
         difficulty: see `render_phantom`.
         progress: called with (frames done, count) after each frame.
+        kind: one of `KINDS`.
 
     Raises:
         DataError: `out` holds something already, or `count` is below 1.
@@ -42,6 +73,7 @@ def write_phantoms(
     """
     if count < 1:
         raise DataError(f"cannot write {count} phantoms; ask for at least 1")
+    made = KINDS[kind]
     out = out.resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out} is not an empty folder; choose another one or remove it first")
@@ -50,19 +82,22 @@ def write_phantoms(
     try:
         draft.chmod(0o755)  # mkdtemp's own mode would lock out other users
         names = [f"phantom-{number:05d}" for number in range(1, count + 1)]
-        for folder in ("images", *(f"masks/{label}" for label in CLASSES)):
+        for folder in ("images", *(f"masks/{label}" for label in made.classes)):
             (draft / folder).mkdir(parents=True)
+        rare = {round((i + 0.5) * count / RARE) for i in range(RARE)}  # the last of them is in the val split
         for done, name in enumerate(names, start=1):
             # Hashed, not seed + done: neighbouring seeds would share all frames but one.
             frame_seed = int(np.random.SeedSequence([seed, done]).generate_state(1, np.uint64)[0])
-            phantom = render_phantom(frame_seed, size, difficulty)
-            _write_image(draft / "images" / f"{name}.png", phantom.image[..., ::-1])
+            render = made.render_rare if made.render_rare and done in rare else made.render
+            phantom = render(frame_seed, size or made.size, difficulty)
+            grey = (phantom.image == phantom.image[..., :1]).all()
+            _write_image(draft / "images" / f"{name}.png", phantom.image[..., 0 if grey else slice(None, None, -1)])
             for label, mask in phantom.masks.items():
                 _write_image(draft / "masks" / label / f"{name}.png", mask.astype(np.uint8) * 255)
             if progress is not None:
                 progress(done, count)
         train = max(1, count - round(count / 4))
-        (draft / "classes.txt").write_text("".join(f"{label}\n" for label in CLASSES), encoding="utf-8")
+        (draft / "classes.txt").write_text("".join(f"{label}\n" for label in made.classes), encoding="utf-8")
         split = json.dumps({"train": names[:train], "val": names[train:]}, indent=0)
         (draft / "split.json").write_text(split, encoding="utf-8")
         draft.replace(out)

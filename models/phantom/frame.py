@@ -21,11 +21,11 @@ from models.phantom.truth import exact_masks
 
 @dataclass(frozen=True, eq=False)
 class Phantom:
-    """A frame and its truth.
+    """A synthetic image and its truth.
 
     Attributes:
-        image: shape (size, size, 3), uint8, RGB.
-        masks: one per class present, shape (size, size), bool, never empty, no two of them overlapping.
+        image: shape (H, W, 3), uint8, RGB.
+        masks: one per class present, shape (H, W), bool, never empty; no two of an OCT frame overlap.
     """
 
     image: NDArray[np.uint8]
