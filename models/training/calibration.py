@@ -19,7 +19,7 @@ from models.training.data_folder import Sample
 ENOUGH = 300  # whole frames that settle a class's line
 LEAST, MOST = 5, 24  # held-out frames with a class that its threshold and band need, and that are looked at
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-BANDS = (0.15, 0.6)  # beside the default, a fraction of the inscribed radius; FBANet has seen both
+BANDS = (0.15, 0.3, 0.6)  # fractions of the inscribed radius; FBANet has seen them all
 SLOW = ("ScoreCAM",)  # takes many forward passes a frame
 
 
@@ -62,8 +62,8 @@ def calibrate_maps(pipeline: Pipeline, held_out: Sequence[Sample]) -> PipelineCo
     """Where each class's map is cut, for every method but the slow one, as held-out frames would have it.
 
     Returns:
-        The pipeline's configuration with `map_threshold` of the classes for which another threshold than the default is
-        better by more than chance.
+        The pipeline's configuration with `map_threshold` changed for the classes for which another one is better by
+        more than chance.
     """
     thresholds: dict[str, dict[str, float]] = {}
     masked = _spread([sample for sample in held_out if sample.masks], MOST)
@@ -81,7 +81,8 @@ def calibrate_maps(pipeline: Pipeline, held_out: Sequence[Sample]) -> PipelineCo
                     small = cv2.resize(truth, cam.shape[::-1], interpolation=cv2.INTER_AREA) >= 128
                     scores[label].append([iou(cam >= t, small) for t in (config.threshold(label), *THRESHOLDS)])
         best = {label: _clearly_better(rows) for label, rows in scores.items()}
-        thresholds[config.maps] = {label: THRESHOLDS[index - 1] for label, index in best.items() if index}
+        changed = {label: THRESHOLDS[index - 1] for label, index in best.items() if index}
+        thresholds[config.maps] = config.map_threshold.get(config.maps, {}) | changed
     return replace(pipeline.config, map_threshold=pipeline.config.map_threshold | thresholds)
 
 
@@ -89,17 +90,18 @@ def calibrate_band(pipeline: Pipeline, held_out: Sequence[Sample]) -> PipelineCo
     """How wide each class's unknown band is, as held-out frames would have it.
 
     Returns:
-        The pipeline's configuration with `band` of the classes for which another width than the default is better by
-        more than chance.
+        The pipeline's configuration with `band` changed for the classes for which another width is better by more than
+        chance.
     """
     masked = _spread([sample for sample in held_out if sample.masks], MOST)
     scores: dict[str, list[list[float]]] = {label: [] for label in pipeline.classes}
-    columns = [list(_ious(pipeline, masked, {}))]
+    columns = [list(_ious(pipeline, masked, pipeline.config.band))]
     columns += [list(_ious(pipeline, masked, dict.fromkeys(pipeline.classes, band))) for band in BANDS]
     for row in zip(*columns, strict=True):
         scores[row[0][0]].append([value for _, value in row])
     best = {label: _clearly_better(rows) for label, rows in scores.items()}
-    return replace(pipeline.config, band={label: BANDS[index - 1] for label, index in best.items() if index})
+    changed = {label: BANDS[index - 1] for label, index in best.items() if index}
+    return replace(pipeline.config, band=pipeline.config.band | changed)
 
 
 def _ious(pipeline: Pipeline, samples: Sequence[Sample], band: dict[str, float]) -> Iterator[tuple[str, float]]:
