@@ -13,6 +13,8 @@ from collections.abc import Hashable
 from concurrent.futures import Future
 from typing import Any
 
+from backend.metrics import ANSWER_BYTES, ANSWERS
+
 Entry = dict[str, Any]
 
 
@@ -44,12 +46,15 @@ class Answers:
             finished = self._finished.get(key)
             if finished is not None and time.monotonic() - finished[0] <= self._max_age:
                 self._finished.move_to_end(key)
+                ANSWERS.labels("hit").inc()
                 future: Future[Entry | None] = Future()
                 future.set_result(json.loads(zlib.decompress(finished[1])))
                 return future, False
             if (running := self._running.get(key)) is not None:
+                ANSWERS.labels("joined").inc()
                 return running, False
             future = self._running[key] = Future()
+            ANSWERS.labels("miss").inc()
             return future, True
 
     def settle(self, key: Hashable, entry: Entry | None) -> None:
@@ -63,6 +68,7 @@ class Answers:
                 self._bytes += len(packed)
             while self._bytes > self._max_bytes:
                 self._drop(next(iter(self._finished)))
+            ANSWER_BYTES.set(self._bytes)
         future.set_result(entry)
 
     def _drop(self, key: Hashable) -> None:

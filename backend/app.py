@@ -1,6 +1,7 @@
 """The routes. Each one parses, calls, and formats; what happens behind them is handed in.
 
 GET  /, /health               alive, instantly, whatever the models do
+GET  /ready, /metrics         for those who watch over it: see `monitoring`
 POST /setup                   Label Studio asks which model version a project gets
 POST /predict                 masks for tasks, streamed
 POST /webhook, /train         Start Training, and news that are only acknowledged
@@ -14,18 +15,20 @@ POST /api/versions/promote    {"project", "version"}: serve it from now on;  /ap
 import json
 import logging
 import threading
-import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
 
+from backend.checks import Check
 from backend.credentials import Credentials
 from backend.errors import BackendError, BadRequest, ConfigError, LabelStudioError, UnknownJob, UnknownVersion
 from backend.jobs.queue import JobQueue
 from backend.label_studio.label_config import parse_label_config
 from backend.label_studio.protocol import START_TRAINING, PredictRequest, parse_predict, parse_setup, parse_webhook
+from backend.logs import REQUEST_ID
+from backend.monitoring import State, observe
 from backend.predictor import Predictor
 from backend.registry import Registry
 from backend.reports import job_report, project_report
@@ -54,6 +57,7 @@ def create_app(
     registry: Registry,
     credentials: Credentials,
     access: Access | None = None,
+    ready: Callable[[], Sequence[Check]] = tuple,
     max_request_bytes: int = 512 << 20,
     max_predicts: int = 6,
     blank_every: float = 1.0,
@@ -67,12 +71,14 @@ def create_app(
         registry: model versions.
         credentials: keeps what `/setup` says about a project's Label Studio.
         access: what callers have to know; None lets everybody in.
+        ready: what has to work before predictions can be answered, for `/ready`.
         max_request_bytes: larger bodies are refused with 413.
         max_predicts: prediction requests at the same time; beyond it 503, so that threads stay free for `/health`.
         blank_every: seconds of silence before a blank is sent while predicting.
     """
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = max_request_bytes
+    observe(app, State(serving, jobs), ready)
     secure(app, access)
     predicting = threading.BoundedSemaphore(max_predicts)
 
@@ -182,15 +188,8 @@ def create_app(
 
     @app.errorhandler(Exception)
     def unexpected(error: Exception) -> Any:
-        mark = uuid.uuid4().hex[:8]
-        logger.exception("%s %s failed [%s]", request.method, request.path, mark)
-        return _error(500, f"the backend failed; its log says more at [{mark}]")
-
-    @app.after_request
-    def log(response: Response) -> Response:
-        level = logging.WARNING if response.status_code >= 400 else logging.DEBUG
-        logger.log(level, "%s %s -> %d", request.method, request.path, response.status_code)
-        return response
+        logger.exception("%s %s failed", request.method, request.path)
+        return _error(500, f"the backend failed; its log says more at request {REQUEST_ID.get()}")
 
     return app
 

@@ -1,12 +1,114 @@
-"""Log lines that a person can read: time, level, where, and one sentence."""
+"""What goes into the log: a line or a JSON object per event, with the request it belongs to, and no secrets.
 
+Addresses, headers and other servers' words end up in messages and tracebacks, and with them keys and passwords. So what
+looks like one is struck out at the last moment, whoever logged it.
+"""
+
+import json
 import logging
+import re
+import threading
+from collections.abc import Collection
+from contextvars import ContextVar
+from datetime import UTC, datetime
+
+# The request that the current thread works for, "" outside of any.
+REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
+
+HIDDEN = "***"
+PATTERNS = [
+    # Authorization: Basic bGVhZDpwYXNz
+    (re.compile(r"(?i)(authorization\W{1,6})(?:(?:basic|bearer|token)\s+)?[\w.~+/=-]+"), rf"\1{HIDDEN}"),
+    # http://user:password@host
+    (re.compile(r"(?<=://)[^/\s@]+@"), f"{HIDDEN}@"),
+    # ?token=..., "access_token": "...", X-Amz-Signature=..., but not "token: it is wrong"
+    (
+        re.compile(
+            r"""(?ix)
+            ( (?: token | (?:api|access|secret|private)[-_]?key(?:[-_]?id)? | secret | pass(?:word|wd)? | sig(?:nature)?
+                | credentials? )
+              (?: = | %3D | ["']\s*[:=]\s* ) )
+            ["']? [^\s"'&,;)}\]]+ """
+        ),
+        rf"\1{HIDDEN}",
+    ),
+    # Personal and short-lived access tokens of Label Studio, and its legacy tokens.
+    (re.compile(r"\beyJ[\w-]{4,}\.[\w-]+(?:\.[\w-]+)?"), HIDDEN),
+    (re.compile(r"\b[0-9a-f]{40}\b"), HIDDEN),
+]
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+# Libraries that report every request.
+TALKATIVE = ("urllib3", "huey", "filelock", "PIL", "httpx", "httpcore")
 
 
-def configure_logging(level: str) -> None:
-    """Log to stderr from `level` on; libraries that report every request stay quiet."""
-    logging.basicConfig(
-        level=level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", datefmt="%Y-%m-%d %H:%M:%S", force=True
-    )
-    for name in ("urllib3", "huey", "filelock", "PIL", "httpx", "httpcore"):
+def redacted(text: str, secrets: Collection[str] = ()) -> str:
+    """A text without anything that looks like a key or a password, nor any of `secrets`."""
+    for secret in secrets:
+        text = text.replace(secret, HIDDEN)
+    for pattern, instead in PATTERNS:
+        text = pattern.sub(instead, text)
+    return text
+
+
+class Lines(logging.Formatter):
+    """A line per event for people: time, level, where, the request, and a sentence; tracebacks below it."""
+
+    def __init__(self, secrets: Collection[str] = ()) -> None:
+        super().__init__(datefmt="%Y-%m-%d %H:%M:%S")
+        self._secrets = secrets
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The event as text."""
+        request = f"[{asked}] " if (asked := REQUEST_ID.get()) else ""
+        line = f"{self.formatTime(record, self.datefmt)} {record.levelname:7} {record.name}: {request}"
+        return "\n".join(filter(None, [line + self.message(record), self.traceback(record)]))
+
+    def message(self, record: logging.LogRecord) -> str:
+        """What happened, on one line: whoever can have a message logged must not forge others."""
+        shown = redacted(record.getMessage(), self._secrets)
+        return CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), shown)
+
+    def traceback(self, record: logging.LogRecord) -> str:
+        """Where it happened, "" for what is no exception."""
+        return redacted(self.formatException(record.exc_info), self._secrets) if record.exc_info else ""
+
+
+class JsonLines(Lines):
+    """A JSON object per event for log collectors."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The event as JSON."""
+        event = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "request": REQUEST_ID.get(),
+            "message": self.message(record),
+            "traceback": self.traceback(record),
+        }
+        return json.dumps({name: value for name, value in event.items() if value}, ensure_ascii=False)
+
+
+def configure_logging(level: str, style: str = "text", secrets: Collection[str] = ()) -> None:
+    """Log to stderr.
+
+    Args:
+        level: the least severe level that is logged; libraries that report every request stay quiet.
+        style: "text" or "json".
+        secrets: what no line may show, besides what looks like a secret.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter((JsonLines if style == "json" else Lines)(secrets))
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.captureWarnings(True)
+    threading.excepthook = _log_death
+    for name in TALKATIVE:
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _log_death(death: threading.ExceptHookArgs) -> None:
+    """What Python otherwise prints to stderr, past every formatter."""
+    name = death.thread.name if death.thread else "?"
+    if death.exc_value is not None and death.exc_type is not SystemExit:
+        caught = (death.exc_type, death.exc_value, death.exc_traceback)
+        logging.getLogger(__name__).critical("thread %s died", name, exc_info=caught)

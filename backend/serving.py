@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.errors import RegistryError
+from backend.metrics import STAGE_SECONDS
 from backend.registry import Registry
 from models.checkpoint import CARD, read_card
 from models.errors import CheckpointError
@@ -55,7 +56,11 @@ class ServedPipeline:
 
     def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
         """One prediction per RGB image of shape (H, W, 3), uint8; waits for its turn."""
-        return self._inference.submit(self._pipeline.predict, images).result()
+        return self._inference.submit(self._timed, images).result()
+
+    @STAGE_SECONDS.labels("predict").time()
+    def _timed(self, images: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
+        return self._pipeline.predict(images)
 
 
 class Serving:
@@ -139,6 +144,20 @@ class Serving:
         """The versions that answer for a project now: several if its config changed, none before it asked."""
         with self._lock:
             return sorted({candidate.version for (asked, _), candidate in self._active.items() if asked == project})
+
+    def served(self) -> set[tuple[str, str]]:
+        """Project and version of everything that answers now."""
+        with self._lock:
+            return {(project, candidate.version) for (project, _), candidate in self._active.items()}
+
+    def loaded(self) -> list[str]:
+        """The versions in memory."""
+        with self._lock:
+            return sorted({pipeline.version for pipeline in self._resident.values()})
+
+    def failed(self) -> list[str]:
+        """The folders of versions that could not be loaded and have not been restored since."""
+        return sorted({folder.name for folder, modified in list(self._broken) if _modified(folder) == modified})
 
     def _resolve(self, project: str, classes: frozenset[str]) -> Candidate | None:
         """What is served now; begins to load in the background what is to be served next."""

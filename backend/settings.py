@@ -36,8 +36,8 @@ EXPECTED = {
     "max_request_mb": "a whole number of megabytes from 1 to 4096",
     "image_hosts": "host names separated by commas",
     "basic_auth_user": "a user name without a colon, together with PREMASK_BASIC_AUTH_PASSWORD",
-    "basic_auth_password": "a password, together with PREMASK_BASIC_AUTH_USER",
-    "webhook_token": "a long random string, together with PREMASK_BASIC_AUTH_USER and PREMASK_BASIC_AUTH_PASSWORD",
+    "basic_auth_password": "a password of 8 characters or more, together with PREMASK_BASIC_AUTH_USER",
+    "webhook_token": "a random string of 8 characters or more, together with user and password",
     "log_level": "DEBUG, INFO, WARNING or ERROR",
     "log_format": "text or json",
 }
@@ -92,8 +92,8 @@ class Settings(BaseSettings):
     max_request_mb: int = Field(512, ge=1, le=4096)
     image_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     basic_auth_user: str | None = Field(None, pattern="^[^:]+$")
-    basic_auth_password: SecretStr | None = Field(None, min_length=1)
-    webhook_token: SecretStr | None = Field(None, min_length=1)
+    basic_auth_password: SecretStr | None = Field(None, min_length=8)
+    webhook_token: SecretStr | None = Field(None, min_length=8)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["text", "json"] = "text"
 

@@ -4,6 +4,7 @@ Label Studio's time-out for an answer counts from byte to byte, and JSON allows 
 blank every second holds the line for as long as the work takes.
 """
 
+import contextvars
 import queue
 import threading
 from collections.abc import Generator, Iterator
@@ -40,7 +41,8 @@ def kept_alive(parts: Iterator[bytes], every: float = 1.0) -> Generator[bytes, N
         except BaseException as error:  # raised where the parts are read
             put(error)
 
-    threading.Thread(target=work, name="answer", daemon=True).start()
+    # In the caller's context, so that what the work logs names the request.
+    threading.Thread(target=contextvars.copy_context().run, args=(work,), name="answer", daemon=True).start()
     try:
         while True:
             try:

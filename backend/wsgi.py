@@ -5,8 +5,10 @@ import os
 
 from flask import Flask
 
+from backend import checks
 from backend.app import create_app
-from backend.assembly import assemble_core
+from backend.assembly import Core, assemble_core
+from backend.checks import Check
 from backend.label_studio.addresses import LOOPBACK
 from backend.logs import configure_logging
 from backend.security import Access
@@ -18,7 +20,7 @@ logger = logging.getLogger(__name__)
 def build_app() -> Flask:
     """The application; no weights are loaded before the first prediction."""
     settings = Settings.from_environ(os.environ)
-    configure_logging(settings.log_level)
+    configure_logging(settings.log_level, settings.log_format, settings.secrets)
     core = assemble_core(settings)
     return create_app(
         serving=core.serving,
@@ -27,10 +29,20 @@ def build_app() -> Flask:
         registry=core.parts.registry,
         credentials=core.parts.credentials,
         access=access_of(settings),
+        ready=lambda: ready(settings, core),
         max_request_bytes=settings.max_request_mb << 20,
         # Two threads stay free for /health and /setup, whatever is being predicted.
         max_predicts=max(settings.threads - 2, 1),
     )
+
+
+def ready(settings: Settings, core: Core) -> list[Check]:
+    """What has to work before predictions can be answered."""
+    return [
+        checks.data_folder(settings.data_dir),
+        checks.check("queue", lambda: checks.queue(core.jobs)),
+        checks.check("model", lambda: checks.model(core.serving, settings.starter)),
+    ]
 
 
 def access_of(settings: Settings) -> Access | None:

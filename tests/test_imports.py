@@ -22,23 +22,24 @@ BACKEND = ("backend", "models")
 MAY_IMPORT = {
     "models": (),
     # Leaves: nothing of ours.
-    "backend.answers": (),
+    "backend.answers": ("backend.metrics",),
     "backend.csrf": (),
     "backend.data_folder": (),
     "backend.errors": (),
     "backend.files": (),
     "backend.logs": (),
+    "backend.metrics": (),
     "backend.processes": (),
     "backend.streaming": (),
     # Label Studio's formats and API, without networks, registry or jobs.
-    "backend.label_studio": (*VALUES, "models.outlines", "backend.data_folder", "backend.errors"),
+    "backend.label_studio": (*VALUES, "models.outlines", "backend.data_folder", "backend.errors", "backend.metrics"),
     # Other tools' exports as data folders.
     "backend.sources": (*VALUES, "models.files", "backend.data_folder", "backend.errors", "backend.label_studio"),
     "backend.credentials": ("backend.errors", "backend.files"),
     "backend.connections": ("backend.credentials", "backend.errors", "backend.label_studio"),
     # Versions, and the models that serve them, without Label Studio.
     "backend.registry": ("models", "backend.errors", "backend.files"),
-    "backend.serving": ("models", "backend.errors", "backend.files", "backend.registry"),
+    "backend.serving": ("models", "backend.errors", "backend.files", "backend.metrics", "backend.registry"),
     # The same pipeline for CVAT, without registry or jobs.
     "backend.cvat": ("models", "backend.serving"),
     "backend.predictor": (
@@ -58,6 +59,14 @@ MAY_IMPORT = {
         "backend.processes",
         "backend.registry",
     ),
+    "backend.checks": (
+        "models.checkpoint",
+        "models.errors",
+        "backend.errors",
+        "backend.jobs",
+        "backend.serving",
+    ),
+    "backend.monitoring": ("backend.checks", "backend.jobs", "backend.logs", "backend.metrics", "backend.serving"),
     "backend.reports": ("models.errors", "backend.jobs", "backend.registry", "backend.serving"),
     "backend.security": ("backend.csrf",),
     "backend.settings": ("models.starter", "backend.errors"),

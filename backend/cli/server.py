@@ -30,7 +30,7 @@ def serve(host: str | None, port: str | None, json_file: Path | None) -> None:
     given = {"PREMASK_HOST": host, "PREMASK_PORT": port}
     environ = {**os.environ, **{name: value for name, value in given.items() if value is not None}}
     settings = Settings.from_environ(environ)
-    configure_logging(settings.log_level)
+    configure_logging(settings.log_level, settings.log_format, settings.secrets)
     supervisor = Supervisor(settings, environ)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: supervisor.stop())

@@ -132,7 +132,7 @@ def main(environ: Mapping[str, str]) -> int:
     """Run a worker until SIGTERM or SIGINT; returns the exit code."""
     try:
         settings = Settings.from_environ(environ)
-        configure_logging(settings.log_level)
+        configure_logging(settings.log_level, settings.log_format, settings.secrets)
         worker = build_worker(settings, assemble(settings))
     except BackendError as error:
         print(f"premask worker: {error}", file=sys.stderr)

@@ -15,6 +15,7 @@ from backend.label_studio.addresses import LOOPBACK, Judge, is_host, is_other_ho
 from backend.label_studio.client import LabelStudio
 from backend.label_studio.label_config import UNDEFINED_KEY
 from backend.label_studio.transport import MEGABYTE, read_bounded
+from backend.metrics import STAGE_SECONDS
 from models.decoding import RgbImage, decode_image
 
 # Schemes of cloud storages that Label Studio reads for us.
@@ -55,6 +56,7 @@ class ImageLoader:
         self.max_bytes, self.max_pixels = max_bytes, max_pixels
         self._timeout, self._total_seconds = timeout, total_seconds
 
+    @STAGE_SECONDS.labels("fetch").time()
     def load(self, task: Mapping[str, Any], image_key: str) -> RgbImage:
         """The image of a task.
 

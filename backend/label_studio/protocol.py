@@ -9,6 +9,7 @@ from backend.errors import BadRequest
 from backend.label_studio.controls import CHOICES, REGION_CONTROLS
 from backend.label_studio.controls.control import Control
 from backend.label_studio.label_config import LabelConfig, parse_label_config
+from backend.metrics import STAGE_SECONDS
 from models.segment import Prediction
 
 START_TRAINING = "START_TRAINING"
@@ -129,6 +130,7 @@ def parse_webhook(body: Any) -> WebhookEvent:
     )
 
 
+@STAGE_SECONDS.labels("encode").time()
 def prediction_entry(prediction: Prediction, config: LabelConfig, model_version: str) -> dict[str, Any]:
     """What the pipeline says about one task, as Label Studio stores it.
 

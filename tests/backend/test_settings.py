@@ -70,9 +70,13 @@ def test_a_key_without_an_address_is_refused_because_it_goes_nowhere_else():
 
 
 def test_passwords_come_with_users_and_the_webhooks_token_with_both():
-    both = {"PREMASK_BASIC_AUTH_USER": "lead", "PREMASK_BASIC_AUTH_PASSWORD": "s3cret", "PREMASK_WEBHOOK_TOKEN": "h00k"}
+    both = {
+        "PREMASK_BASIC_AUTH_USER": "lead",
+        "PREMASK_BASIC_AUTH_PASSWORD": "s3cret-s3cret",
+        "PREMASK_WEBHOOK_TOKEN": "h00k-h00k",
+    }
     settings = Settings.from_environ(both)
-    assert settings.secrets == ("s3cret", "h00k")
+    assert settings.secrets == ("s3cret-s3cret", "h00k-h00k")
     assert "s3cret" not in repr(settings) + str(settings)
     for without, says in (
         ("PREMASK_BASIC_AUTH_PASSWORD", "USER is set without PREMASK_BASIC_AUTH_PASSWORD"),
@@ -83,7 +87,10 @@ def test_passwords_come_with_users_and_the_webhooks_token_with_both():
         assert "PREMASK_PORT=no" in str(error.value)
         assert "s3cret" not in str(error.value)
     with pytest.raises(SettingsError, match="TOKEN is set without"):
-        Settings.from_environ({"PREMASK_WEBHOOK_TOKEN": "h00k"})
+        Settings.from_environ({"PREMASK_WEBHOOK_TOKEN": "h00k-h00k"})
+    with pytest.raises(SettingsError, match="8 characters or more") as error:
+        Settings.from_environ(both | {"PREMASK_BASIC_AUTH_PASSWORD": "sh0rt"})
+    assert "sh0rt" not in str(error.value)
     with pytest.raises(SettingsError, match="user name without a colon"):
         Settings.from_environ(both | {"PREMASK_BASIC_AUTH_USER": "le:ad"})
 
