@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from flask import Flask, Response, jsonify, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, ServiceUnavailable
 
 from backend.checks import Check
 from backend.credentials import Credentials
@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 
 # The version of a project that no model covers yet: a name, since after a null Label Studio asks again and again.
 UNTRAINED = "untrained"
+RETRY_SECONDS = 5
 STATUS: dict[type[BackendError], int] = {
     BadRequest: 400,
     ConfigError: 400,
@@ -108,7 +109,8 @@ def create_app(
             logger.warning("project %s: no masks: %s", body.get("project"), error)
             return {"results": [[] for _ in body["tasks"]]}
         if not predicting.acquire(blocking=False):
-            return _error(503, f"{max_predicts} prediction requests are being answered already; try again in a while")
+            text = f"{max_predicts} prediction requests are being answered already; try again in a while"
+            raise ServiceUnavailable(text, retry_after=RETRY_SECONDS)
         response = Response(kept_alive(_results(predictor, asked), blank_every), mimetype="application/json")
         response.call_on_close(predicting.release)
         return response

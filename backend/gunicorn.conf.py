@@ -3,10 +3,27 @@
 import os
 from typing import Any
 
+from gunicorn.glogging import Logger
+
+from backend.logs import configure_logging
 from backend.processes import die_with_parent
 from backend.settings import Settings
 
 settings = Settings.from_environ(os.environ)
+configure_logging(settings.log_level, settings.log_format, settings.secrets)
+
+
+class OurFormat(Logger):  # type: ignore[misc]
+    """gunicorn's own lines, in the same format as ours and with as few secrets: they quote addresses of requests."""
+
+    def setup(self, cfg: Any) -> None:
+        """Hand them to the root logger."""
+        super().setup(cfg)
+        self.error_log.handlers.clear()
+        self.error_log.propagate = True
+
+
+logger_class = OurFormat
 
 wsgi_app = "backend.wsgi:build_app()"
 bind = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"

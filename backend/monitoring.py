@@ -66,6 +66,7 @@ def observe(app: Flask, state: Collector, ready: Callable[[], Sequence[Check]]) 
             REQUEST_SECONDS.labels(route).observe(seconds)
             level = logging.WARNING if response.status_code >= 400 else logging.DEBUG
             logger.log(level, "%s %s -> %d in %.0f ms", method, path, response.status_code, seconds * 1000)
+            REQUEST_ID.set("")  # what this thread logs before its next request belongs to none
 
         return response
 

@@ -24,7 +24,7 @@ EXPECTED = {
     "data_dir": "a folder that this user may write to",
     "host": "the address to listen on, such as 127.0.0.1 or 0.0.0.0",
     "port": "a port from 1 to 65535",
-    "threads": "a whole number from 2 to 64 (one is kept free for /health)",
+    "threads": "a whole number from 2 to 256 (a fifth is kept free for /health and /setup)",
     "starter": "the folder of a checkpoint (with card.json), or none to serve no starter",
     "device": "cpu, cuda or auto",
     "batch_size": "a whole number from 1 to 256",
@@ -52,7 +52,7 @@ class Settings(BaseSettings):
         data_dir: model versions, job records and the queue live here.
         host: address to listen on.
         port: port to listen on.
-        threads: requests served at the same time by the one process.
+        threads: requests served at the same time by the one process: they wait for their turn on the networks.
         starter: checkpoint served to projects whose classes it knows until their first training.
         device: where the networks run; auto takes a GPU if there is one.
         batch_size: images per forward pass.
@@ -79,7 +79,7 @@ class Settings(BaseSettings):
     data_dir: Path = Field(Path("premask-data"), validate_default=True)
     host: str = Field("127.0.0.1", min_length=1)
     port: int = Field(9090, ge=1, le=65535)
-    threads: int = Field(8, ge=2, le=64)
+    threads: int = Field(40, ge=2, le=256)
     starter: Path | None = STARTER
     device: Literal["cpu", "cuda", "auto"] = "cpu"
     batch_size: int = Field(4, ge=1, le=256)

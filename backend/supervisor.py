@@ -76,6 +76,11 @@ class Supervisor:
         }
         self._commands = server, worker
         self._stopped = threading.Event()
+        self._reloading = threading.Event()
+
+    def reload(self) -> None:
+        """Have the server take up changed code without dropping a request; safe in a signal handler."""
+        self._reloading.set()
 
     def stop(self) -> None:
         """Make `run` return; safe in a signal handler."""
@@ -98,6 +103,9 @@ class Supervisor:
                 now = time.monotonic()
                 if server.poll() is not None:
                     raise ServeError(f"the server ended with exit code {server.returncode}; its last lines say why")
+                if self._reloading.is_set():
+                    self._reloading.clear()
+                    server.send_signal(signal.SIGHUP)
                 if not announced and self._answers():
                     ready(server.pid, worker.pid)
                     announced = True

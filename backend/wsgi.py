@@ -31,8 +31,8 @@ def build_app() -> Flask:
         access=access_of(settings),
         ready=lambda: ready(settings, core),
         max_request_bytes=settings.max_request_mb << 20,
-        # Two threads stay free for /health and /setup, whatever is being predicted.
-        max_predicts=max(settings.threads - 2, 1),
+        # Some threads stay free for /health, /setup and pages, whatever is being predicted.
+        max_predicts=max(settings.threads * 4 // 5, 1),
     )
 
 

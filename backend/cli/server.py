@@ -23,7 +23,7 @@ project_option = click.option("--project", required=True, help="Label Studio's p
 @click.option("--port", help="Port to listen on; otherwise PREMASK_PORT or 9090.")
 @json_option
 def serve(host: str | None, port: str | None, json_file: Path | None) -> None:
-    """Run the backend with its job worker until Ctrl-C or SIGTERM."""
+    """Run the backend with its job worker until Ctrl-C or SIGTERM; SIGHUP takes up changed code without a gap."""
     from backend.logs import configure_logging
     from backend.supervisor import Supervisor, url_of
 
@@ -34,6 +34,7 @@ def serve(host: str | None, port: str | None, json_file: Path | None) -> None:
     supervisor = Supervisor(settings, environ)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: supervisor.stop())
+    signal.signal(signal.SIGHUP, lambda *_: supervisor.reload())
 
     def ready(server: int, worker: int) -> None:
         click.echo(f"premask serves at {url_of(settings)} and keeps its data in {settings.data_dir}; Ctrl-C stops it")

@@ -17,6 +17,25 @@ from backend.serving import Serving
 from tests.backend.fakes import FakeImages, Loader, write_checkpoint
 
 
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint with real networks, as small as they come and untrained, that always finds Lumen."""
+    import torch
+
+    from models.checkpoint import Card
+    from models.classifier import Classifier, ClassifierConfig
+    from models.fba_net import FBANet, FBANetConfig
+    from models.pipeline import Pipeline, PipelineConfig, save_pipeline
+
+    torch.manual_seed(0)
+    classifier = Classifier(ClassifierConfig(("Lumen",), "tf_efficientnet_lite0", input_size=64, width=8))
+    config = PipelineConfig(presence_threshold={"Lumen": 0.0}, map_threshold={"Lumen": 0.3})
+    pipeline = Pipeline(classifier, FBANet(FBANetConfig((8, 8, 8, 8), crop_size=64)), config)
+    directory = tmp_path_factory.mktemp("models") / "tiny"
+    save_pipeline(pipeline, directory, Card("tiny", [], "", "2026-01-01T00:00:00+00:00"))
+    return directory
+
+
 @pytest.fixture
 def registry(tmp_path: Path) -> Registry:
     return Registry(tmp_path / "models")

@@ -75,7 +75,7 @@ def test_too_many_predictions_at_once_are_refused_and_health_goes_on(client, loa
     loader.predict_gates["oct-lite0"] = gate = threading.Event()
     held = [client.post("/predict", json=predict_body([str(n)]), buffered=False) for n in (1, 2)]
     refused = client.post("/predict", json=predict_body(["3"]))
-    assert refused.status_code == 503
+    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
     assert "try again" in refused.json["error"]
     assert client.get("/health").status_code == 200
     gate.set()

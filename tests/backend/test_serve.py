@@ -1,22 +1,27 @@
 """`premask serve` for real: gunicorn, the worker, signals."""
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import requests
+from flask import Flask
 
 from backend import supervisor as supervisor_module
 from backend.errors import ServeError
 from backend.processes import identity, is_alive
 from backend.settings import Settings
 from backend.supervisor import Supervisor
-from tests.backend.fakes import eventually, setup_body, start_training
+from tests.backend.fake_label_studio import serving
+from tests.backend.fakes import eventually, predict_body, setup_body, start_training
 
 ROOT = Path(__file__).parent.parent.parent
 PREMASK = (sys.executable, "-c", "from backend.cli import main; main()")
@@ -74,6 +79,82 @@ def test_serve_answers_trains_restarts_its_worker_and_leaves_nothing_behind(envi
         serve.kill()
         serve.wait()
         serve.stdout.close()
+
+
+def test_a_reload_drops_no_request_and_every_line_is_json_without_secrets(environ, tmp_path, tiny_model):
+    """A prediction whose image is slow to come is answered by the old process while the new one already serves."""
+    slow, log = threading.Event(), tmp_path / "log"
+    environ |= {
+        "PREMASK_STARTER": str(tiny_model),
+        "PREMASK_LOG_FORMAT": "json",
+        "PREMASK_LOG_LEVEL": "DEBUG",
+        "PREMASK_BASIC_AUTH_USER": "lead",
+        "PREMASK_BASIC_AUTH_PASSWORD": "s3cret-s3cret",
+        "PREMASK_WEBHOOK_TOKEN": "h00k-h00k",
+    }
+    url, auth = f"http://127.0.0.1:{environ['PREMASK_PORT']}", ("lead", "s3cret-s3cret")
+    with held_up_images(slow) as images, log.open("wb") as errors:
+        environ["PREMASK_IMAGE_HOSTS"] = "127.0.0.1"
+        serve = subprocess.Popen(
+            [*PREMASK, "serve"], env=environ, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True
+        )
+        answers = []
+        body = predict_body([f"{images}/a.png?token=h00k-h00k"])
+        asking = threading.Thread(
+            target=lambda: answers.append(requests.post(f"{url}/predict", json=body, auth=auth, timeout=100))
+        )
+        try:
+            assert serve.stdout.readline().startswith("premask serves")
+            before = _answering(serve.pid)
+            asking.start()
+            eventually(lambda: requests.get(f"{images}/asked", timeout=30).text == "1", 120)
+            serve.send_signal(signal.SIGHUP)
+            eventually(lambda: set(_answering(serve.pid)) - set(before), 60)
+            slow.set()
+            assert requests.get(f"{url}/ready?token=h00k-h00k", auth=auth, timeout=30).status_code == 200
+            assert requests.post(f"{url}/webhook?token=wr0ng-token", json={}, timeout=30).status_code == 401
+            with socket.create_connection(("127.0.0.1", int(environ["PREMASK_PORT"]))) as broken:
+                broken.sendall(b"GET /?token=h00k-h00k HTTP/9.9\r\nAuthorization: Basic bGVhZDpzM2NyZXQ=\r\n\r\n")
+                broken.recv(1000)
+            slow.set()
+            asking.join(60)
+            assert [answer.json() for answer in answers] == [{"results": [[]]}]
+            eventually(lambda: not set(_answering(serve.pid)) & set(before), 60)
+            serve.terminate()
+            assert serve.wait(60) == 0
+        finally:
+            slow.set()
+            serve.kill()
+            serve.wait()
+            serve.stdout.close()
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert {line["logger"] for line in lines} >= {"backend.monitoring", "gunicorn.error", "backend.jobs.worker"}
+    for secret in ("s3cret", "h00k", "wr0ng", "bGVhZDpzM2NyZXQ"):
+        assert secret not in log.read_text()
+
+
+@contextmanager
+def held_up_images(released: threading.Event) -> Iterator[str]:
+    """A host whose images come once they are released, and are none; /asked says how many were asked for."""
+    app, asked = Flask("images"), []
+
+    @app.get("/a.png")
+    def image() -> str:
+        asked.append(1)
+        released.wait(100)
+        return "no image"
+
+    @app.get("/asked")
+    def count() -> str:
+        return str(len(asked))
+
+    with serving(app) as url:
+        yield url
+
+
+def _answering(pid: int) -> list[int]:
+    """The processes of gunicorn that answer requests."""
+    return [child for one in _children(pid) if "gunicorn" in _command(one) for child in _children(one)]
 
 
 def test_a_busy_port_is_a_sentence_and_exit_code_1(environ):
