@@ -29,6 +29,8 @@ def verdict(new: Sequence[FrameFigures], before: Sequence[FrameFigures] | None, 
     """
     if before is None:
         return True, "there is no earlier model of these classes to compare with"
+    if not new:
+        return False, "no image is held out, so nothing tells whether it is better than the model before"
     as_drawn = [_as_drawn(frame) for frame in before]
     corrected = [index for index, unchanged in enumerate(as_drawn) if not unchanged]
     kept = [index for index, unchanged in enumerate(as_drawn) if unchanged]

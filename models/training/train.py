@@ -143,7 +143,7 @@ def train(spec: TrainingSpec, report: Report) -> TrainingResult:
         steps, preset.batch, preset.view, rate, preset.backbone_rate, preset.checks, _frozen(spec, preset, pipeline)
     )
     classifier, history = train_classifier(
-        pipeline.classifier, frames, recipe, score=score, report=report, seed=spec.seed,
+        pipeline.classifier, frames, recipe, score=score if held_out else None, report=report, seed=spec.seed,
         device=torch.device(spec.device), seconds=seconds and seconds * CLASSIFIER_TIME, saved=saved,
     )  # fmt: skip
     pipeline = Pipeline(classifier, pipeline.refiner, pipeline.config, name=spec.name, device=spec.device)
@@ -167,25 +167,9 @@ def train(spec: TrainingSpec, report: Report) -> TrainingResult:
         parent_metrics = summarise(frames_before, parent)
     promote, reason = verdict(frames_new, frames_before, spec.tolerance)
     report(Progress("saving", 0, 1, str(spec.out)))
-    card = Card(
-        name=spec.name,
-        classes=list(folder.classes),
-        backbone=pipeline.classifier.config.backbone,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        parent=parent.name if parent else None,
-        data={
-            "fingerprint": folder.fingerprint(),
-            "train": len(train_samples),
-            "held_out": len(held_out),
-            "present": {c: sum(s.presence.get(c, False) for s in train_samples) for c in folder.classes},
-            "skipped": dict(folder.skipped),
-        },
-        metrics=metrics,
-        training={
-            "preset": spec.preset, "steps": steps, "seed": spec.seed, "minutes": spec.minutes,
-            "seconds": round(time.monotonic() - start, 1), "device": spec.device, "history": history,
-        },
-    )  # fmt: skip
+    card = _card(spec, folder, pipeline, parent, history)
+    card.metrics = metrics
+    card.training |= {"steps": steps, "seconds": round(time.monotonic() - start, 1)}
     save_pipeline(pipeline, spec.out, card)
     add_gallery(spec.out, card, pipeline, held_out, frames_new)
     shutil.rmtree(saved.folder, ignore_errors=True)
@@ -206,6 +190,35 @@ def begin(spec: TrainingSpec, preset: Preset, classes: tuple[str, ...], parent: 
         load_pretrained(classifier, spec.weights)
     refiner = parent.refiner if parent else FBANet(FBANetConfig())
     return Pipeline(classifier, refiner, PipelineConfig(), name=spec.name, device=spec.device)
+
+
+def _card(
+    spec: TrainingSpec,
+    folder: DataFolder,
+    pipeline: Pipeline,
+    parent: Pipeline | None,
+    history: list[dict[str, float]],
+) -> Card:
+    """All that is known of a new model before it is measured."""
+    train_samples, held_out = folder.train_and_held_out()
+    return Card(
+        name=spec.name,
+        classes=list(folder.classes),
+        backbone=pipeline.classifier.config.backbone,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        parent=parent.name if parent else None,
+        data={
+            "fingerprint": folder.fingerprint(),
+            "train": len(train_samples),
+            "held_out": len(held_out),
+            "present": {c: sum(s.presence.get(c, False) for s in train_samples) for c in folder.classes},
+            "skipped": dict(folder.skipped),
+        },
+        training={
+            "preset": spec.preset, "seed": spec.seed, "minutes": spec.minutes, "device": spec.device,
+            "history": history,
+        },
+    )  # fmt: skip
 
 
 def _is_light(pipeline: Pipeline) -> bool:
@@ -252,7 +265,11 @@ def _inherit(classifier: Classifier, parent: Classifier) -> None:
 def _better_refiner(
     pipeline: Pipeline, trained: FBANet, held_out: Sequence[Sample], report: Report
 ) -> tuple[Pipeline, list[FrameFigures]]:
-    """Keep the new refiner unless the one it began from does better on the held-out frames."""
+    """Keep the new refiner unless the one it began from does better on the held-out frames, if there are any."""
+    if not held_out:
+        return Pipeline(
+            pipeline.classifier, trained, pipeline.config, name=pipeline.name, device=str(pipeline.device)
+        ), []
     candidates = []
     for refiner, which in ((trained, "the new refiner"), (pipeline.refiner, "the refiner it began from")):
         candidate = Pipeline(
