@@ -1,15 +1,16 @@
 """A pipeline's figures on labelled images."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.errors import DataError
-from models.evaluation.metrics import boundary_f, dice, iou
-from models.pipeline import Pipeline, describe
+from models.evaluation.metrics import Mask, boundary_f, dice, iou
+from models.pipeline import Pipeline, Steps, describe
 from models.training.data_folder import Sample
 
 
@@ -54,6 +55,27 @@ class FrameFigures:
         return float(np.mean(right)) if right else 0.0
 
 
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What the pipeline made of one sample.
+
+    Attributes:
+        sample: the labelled image.
+        image: its pixels, shape (H, W, 3), uint8 RGB.
+        steps: of each of the pipeline's classes.
+        seconds: the pipeline took.
+    """
+
+    sample: Sample
+    image: NDArray[np.uint8]
+    steps: Mapping[str, Steps]
+    seconds: float
+
+    def truth(self, label: str) -> Mask:
+        """The true mask of a class, shape (H, W), bool; all False where the class is not drawn."""
+        return self.sample.read_mask(label, (self.image.shape[0], self.image.shape[1]))
+
+
 def evaluate(
     pipeline: Pipeline, samples: Sequence[Sample], *, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> dict[str, Any]:
@@ -67,37 +89,47 @@ def evaluate(
     return summarise(measure(pipeline, samples, progress=progress), pipeline)
 
 
+def with_settings(pipeline: Pipeline, **settings: Any) -> Pipeline:
+    """The same networks with some of their `PipelineConfig` changed, such as `cam` or `refiner`."""
+    config = replace(pipeline.config, **settings)
+    return Pipeline(pipeline.classifier, pipeline.refiner, config, name=pipeline.name, device=str(pipeline.device))
+
+
 def measure(
     pipeline: Pipeline, samples: Sequence[Sample], *, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> list[FrameFigures]:
-    """Predict every sample and compare: masks where it has them, presence wherever it is known.
+    """Predict every sample and compare; see `outcomes` and `compare`."""
+    return [compare(outcome) for outcome in outcomes(pipeline, samples, progress=progress)]
 
-    Args:
-        pipeline: what to measure.
-        samples: labelled images.
-        progress: told (done, total) after each image.
-    """
-    frames = []
+
+def outcomes(
+    pipeline: Pipeline, samples: Sequence[Sample], *, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Iterator[Outcome]:
+    """Predict sample after sample; `progress` is told (done, total) when the caller is through with one."""
     for index, sample in enumerate(samples):
         image = sample.read_image()
         start = time.perf_counter()
         steps = {step.label: step for step in pipeline.steps([image])[0]}
-        seconds = time.perf_counter() - start
-        agreements = {}
-        for label in pipeline.classes:
-            if label in sample.masks:
-                step, truth = steps[label], sample.read_mask(label, (image.shape[0], image.shape[1]))
-                agreements[label] = Agreement(
-                    iou(step.mask, truth), dice(step.mask, truth), boundary_f(step.mask, truth), iou(step.coarse, truth)
-                )
-        decisions = {
-            label: Decision(bool(steps[label].mask.any()), present)
-            for label, present in sample.presence.items()
-            if label in steps
-        }
-        frames.append(FrameFigures(sample.name, seconds, agreements, decisions))
+        yield Outcome(sample, image, steps, time.perf_counter() - start)
         progress(index + 1, len(samples))
-    return frames
+
+
+def compare(outcome: Outcome) -> FrameFigures:
+    """Compare a sample's masks with the truth where it has them, presence wherever it is known."""
+    sample, steps = outcome.sample, outcome.steps
+    agreements = {}
+    for label in steps:
+        if label in sample.masks:
+            step, truth = steps[label], outcome.truth(label)
+            agreements[label] = Agreement(
+                iou(step.mask, truth), dice(step.mask, truth), boundary_f(step.mask, truth), iou(step.coarse, truth)
+            )
+    decisions = {
+        label: Decision(bool(steps[label].mask.any()), present)
+        for label, present in sample.presence.items()
+        if label in steps
+    }
+    return FrameFigures(sample.name, outcome.seconds, agreements, decisions)
 
 
 def summarise(frames: Sequence[FrameFigures], pipeline: Pipeline) -> dict[str, Any]:
