@@ -21,7 +21,7 @@ def overlay(image: Picture, segments: Sequence[Segment], classes: Sequence[str],
     for segment in segments:
         colour = np.array(COLOURS[classes.index(segment.label) % len(COLOURS)], dtype=np.float32)
         picture[segment.mask] = (1 - opacity) * picture[segment.mask] + opacity * colour
-        picture[_outline(segment.mask)] = colour
+        picture[outline(segment.mask)] = colour
     return picture.astype(np.uint8)
 
 
@@ -33,14 +33,12 @@ def step_pictures(image: Picture, step: Steps) -> dict[str, Picture]:
         "4-alpha", "5-mask" (0 or 255).
     """
     height, width = image.shape[:2]
-    cam = cv2.resize(step.cam, (width, height), interpolation=cv2.INTER_LINEAR)
-    heat = cv2.cvtColor(cv2.applyColorMap((cam * 255).astype(np.uint8), cv2.COLORMAP_JET), cv2.COLOR_BGR2RGB)
     trimap = np.asarray(cv2.resize(step.trimap, (width, height), interpolation=cv2.INTER_NEAREST), dtype=np.uint8)
     boundary = image.copy()
-    boundary[_outline(trimap > 0)] = COLOURS[1]
-    boundary[_outline(trimap == 255)] = COLOURS[0]
+    boundary[outline(trimap > 0, line_width(image))] = COLOURS[1]
+    boundary[outline(trimap == 255, line_width(image))] = COLOURS[0]
     return {
-        "1-map": np.asarray(cv2.addWeighted(image, 0.5, heat, 0.5, 0), dtype=np.uint8),
+        "1-map": heat(image, step.cam),
         "2-trimap": trimap,
         "3-boundary": boundary,
         "4-alpha": (step.alpha * 255).astype(np.uint8),
@@ -48,6 +46,19 @@ def step_pictures(image: Picture, step: Steps) -> dict[str, Picture]:
     }
 
 
-def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def heat(image: Picture, cam: NDArray[np.float32]) -> Picture:
+    """A map of shape (h, w), floats in [0, 1], over the image it stretches over; shape (H, W, 3), uint8 RGB."""
+    resized = cv2.resize(cam, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR)
+    colours = cv2.cvtColor(cv2.applyColorMap((resized * 255).astype(np.uint8), cv2.COLORMAP_JET), cv2.COLOR_BGR2RGB)
+    return np.asarray(cv2.addWeighted(image, 0.5, colours, 0.5, 0), dtype=np.uint8)
+
+
+def outline(mask: NDArray[np.bool_], width: int = 1) -> NDArray[np.bool_]:
+    """The pixels of a mask of shape (H, W) within `width` pixels of what is outside it."""
     filled = mask.astype(np.uint8)
-    return np.asarray((filled - cv2.erode(filled, np.ones((3, 3), np.uint8))).astype(bool))
+    return np.asarray((filled - cv2.erode(filled, np.ones((2 * width + 1, 2 * width + 1), np.uint8))).astype(bool))
+
+
+def line_width(image: Picture) -> int:
+    """A line over an image of shape (H, W, 3) this wide, in pixels, is still seen when it is shown small."""
+    return max(1, round(max(image.shape[:2]) / 400))
