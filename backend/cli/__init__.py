@@ -20,7 +20,8 @@ COMMANDS = {
     "versions": ("backend.cli.server", "List, show, promote or roll back model versions."),
     "predict": ("backend.cli.models", "Draw a mask per class for image files."),
     "train": ("backend.cli.models", "Train classifier and refiner on a data folder."),
-    "evaluate": ("backend.cli.models", "Measure a model on a data folder."),
+    "evaluate": ("backend.cli.evaluate", "Measure a model on a data folder."),
+    "curve": ("backend.cli.evaluate", "Measure how masks improve with the number of accepted images."),
     "phantom": ("backend.cli.models", "Write synthetic images with exact masks, of OCT and other projects."),
     "demo": ("backend.cli.demo", "Start Label Studio and the backend with a sample project."),
 }

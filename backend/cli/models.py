@@ -1,25 +1,21 @@
-"""`premask predict | train | evaluate | phantom`: the models on files and data folders, without a server."""
+"""`premask predict | train | phantom`: the models on files and data folders, without a server."""
 
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 import cv2
 import numpy as np
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
 
 from backend.cli.data import data_options
-from backend.cli.output import figure, json_option, progress_bar, write_json
-from models.activation_maps import METHODS
+from backend.cli.output import json_option, print_metrics, progress_bar, write_json
 from models.classifier import BACKBONES
 from models.errors import DataError
-from models.evaluation.evaluate import evaluate as evaluate_pipeline
 from models.evaluation.figures import overlay, step_pictures
 from models.files import IMAGE_SUFFIXES, read_image
 from models.phantom import KINDS, write_phantoms
-from models.pipeline import REFINERS, Pipeline, load_pipeline, prediction
+from models.pipeline import load_pipeline, prediction
 from models.starter import STARTER
 from models.training.data_folder import open_data_folder
 from models.training.data_report import data_report
@@ -90,30 +86,42 @@ def predict(
         raise DataError("\n".join(failed))
 
 
+def training_options(command: Callable[..., None]) -> Callable[..., None]:
+    """What `train` and `curve` let the user choose of a training."""
+    weights = click.Path(exists=True, dir_okay=False, path_type=Path)
+    options = (
+        click.option(
+            "--backbone", default="auto", show_default=True, help=f"A timm name, such as {', '.join(BACKBONES)}."
+        ),
+        click.option("--weights", type=weights, help="Backbone weights, safetensors."),
+        click.option("--from-scratch", is_flag=True, help="Go on where there are no pretrained weights."),
+        click.option("--preset", type=click.Choice(list(PRESETS)), default="fast", show_default=True),
+        click.option("--epochs", type=click.IntRange(min=1), help="Instead of the preset's."),
+        click.option(
+            "--minutes",
+            type=click.FloatRange(min=0, min_open=True),
+            help="Limit on each training; fast: 10, or 20 if heavy.",
+        ),
+        click.option(
+            "--contrast",
+            type=click.FloatRange(min=0),
+            default=0.0,
+            show_default=True,
+            help="Weight of the term by which images without masks help the refiner.",
+        ),
+        click.option("--seed", type=int, default=0, show_default=True),
+        device_option,
+        json_option,
+    )
+    for option in reversed(options):
+        command = option(command)
+    return data_options(command)
+
+
 @click.command()
-@data_options
+@training_options
 @click.option("--out", type=new_folder, required=True, help="Checkpoint folder to write; must not exist.")
 @click.option("--from", "parent", type=folder, help="Checkpoint to begin from.")
-@click.option("--backbone", default="auto", show_default=True, help=f"A timm name, such as {', '.join(BACKBONES)}.")
-@click.option(
-    "--weights", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Backbone weights, safetensors."
-)
-@click.option("--from-scratch", is_flag=True, help="Go on where there are no pretrained weights.")
-@click.option("--preset", type=click.Choice(list(PRESETS)), default="fast", show_default=True)
-@click.option("--epochs", type=click.IntRange(min=1), help="Instead of the preset's.")
-@click.option(
-    "--minutes", type=click.FloatRange(min=0, min_open=True), help="Limit on the whole run; fast: 10, or 20 if heavy."
-)
-@click.option(
-    "--contrast",
-    type=click.FloatRange(min=0),
-    default=0.0,
-    show_default=True,
-    help="Weight of the term by which images without masks help the refiner.",
-)
-@click.option("--seed", type=int, default=0, show_default=True)
-@device_option
-@json_option
 def train(data: Path, out: Path, json_file: Path | None, **options: object) -> None:
     """Train classifier and refiner on a data folder."""
     spec = TrainingSpec(data=data, out=out, name=out.name, **options)  # type: ignore[arg-type]
@@ -131,50 +139,6 @@ def train(data: Path, out: Path, json_file: Path | None, **options: object) -> N
     print_metrics(result.metrics)
     click.echo(f"{out}: {result.reason}")
     write_json(json_file, asdict(result.card) | {"promote": result.promote, "reason": result.reason})
-
-
-@click.command()
-@data_options
-@click.option("--split", default="all", show_default=True, help="A split of split.json, such as val; or all.")
-@model_option
-@click.option("--refiner", type=click.Choice(REFINERS), help="Instead of the model's own.")
-@click.option("--cam", type=click.Choice(list(METHODS)), help="Activation-map method instead of the model's own.")
-@click.option(
-    "--layers", type=click.Choice(["4", "8", "16", "32"]), multiple=True,
-    help="Stride of a layer instead of the model's own; several are fused. 4 is the last convolution.",
-)  # fmt: skip
-@device_option
-@json_option
-def evaluate(
-    data: Path,
-    split: str,
-    model: Path | None,
-    refiner: str | None,
-    cam: str | None,
-    layers: tuple[str, ...],
-    skip_bad: bool,
-    device: str,
-    json_file: Path | None,
-) -> None:
-    """Measure a model on a data folder: IoU per class, presence, seconds per frame."""
-    pipeline = load_pipeline(model or STARTER, device)
-    config = pipeline.config
-    config = replace(
-        config,
-        refiner=refiner or config.refiner,
-        cam=cam or config.cam,
-        layers=tuple(map(int, layers)) or config.layers,
-    )
-    pipeline = Pipeline(pipeline.classifier, pipeline.refiner, config, name=pipeline.name, device=device)
-    labelled = open_data_folder(data, skip_bad=skip_bad)
-    if set(pipeline.classes).isdisjoint(labelled.classes):
-        known, offered = ", ".join(pipeline.classes), ", ".join(labelled.classes)
-        raise DataError(f"{pipeline.name} knows {known}, but {data} has only {offered}; name another --model")
-    with progress_bar("evaluating") as move:
-        metrics = evaluate_pipeline(pipeline, labelled.split(split), progress=move)
-    metrics["skipped"] = dict(labelled.skipped)
-    print_metrics(metrics)
-    write_json(json_file, metrics)
 
 
 @click.command()
@@ -202,32 +166,3 @@ def write_image(path: Path, picture: np.ndarray[tuple[int, ...], np.dtype[np.uin
     pixels = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
     if not cv2.imwrite(str(path), pixels):
         raise DataError(f"{path} cannot be written; is the disk full or the folder read-only?")
-
-
-def print_metrics(metrics: dict[str, object]) -> None:
-    """The figures of `evaluate` as a table."""
-    table = Table(
-        box=SIMPLE_HEAD,
-        title=f"{metrics['model']}, {metrics['frames']} images, {metrics['cam']}, refiner {metrics['refiner']}",
-    )
-    # Short enough for a terminal of 80 columns.
-    columns = {
-        "frames": "n",
-        "iou": "IoU",
-        "coarse_iou": "map",
-        "dice": "Dice",
-        "boundary_f": "edge F",
-        "precision": "prec.",
-        "recall": "rec.",
-        "accuracy": "acc.",
-    }
-    table.add_column("class", no_wrap=True)
-    for name in columns.values():
-        table.add_column(name, justify="right", no_wrap=True)
-    classes: dict[str, dict[str, float | None]] = metrics["classes"]  # type: ignore[assignment]
-    for label, figures in classes.items():
-        cells = [str(figures["frames"]), *(figure(figures[column]) for column in list(columns)[1:])]
-        table.add_row(label, *cells)
-    Console().print(table)
-    mean, seconds = metrics["mean_iou"], metrics["seconds_per_frame"]
-    click.echo(f"mean IoU {figure(mean)}, {figure(seconds)} s per frame")  # type: ignore[arg-type]

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import click
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 
 class Move(Protocol):
@@ -74,3 +76,32 @@ class ProgressLines:
 def figure(value: float | None, digits: int = 3) -> str:
     """A figure for a table; a dash where there is none."""
     return "–" if value is None else f"{value:.{digits}f}"
+
+
+def print_metrics(metrics: dict[str, object]) -> None:
+    """The figures of `evaluate` as a table."""
+    table = Table(
+        box=SIMPLE_HEAD,
+        title=f"{metrics['model']}, {metrics['frames']} images, {metrics['cam']}, refiner {metrics['refiner']}",
+    )
+    # Short enough for a terminal of 80 columns.
+    columns = {
+        "frames": "n",
+        "iou": "IoU",
+        "coarse_iou": "map",
+        "dice": "Dice",
+        "boundary_f": "edge F",
+        "precision": "prec.",
+        "recall": "rec.",
+        "accuracy": "acc.",
+    }
+    table.add_column("class", no_wrap=True)
+    for name in columns.values():
+        table.add_column(name, justify="right", no_wrap=True)
+    classes: dict[str, dict[str, float | None]] = metrics["classes"]  # type: ignore[assignment]
+    for label, figures in classes.items():
+        cells = [str(figures["frames"]), *(figure(figures[column]) for column in list(columns)[1:])]
+        table.add_row(label, *cells)
+    Console().print(table)
+    mean, seconds = metrics["mean_iou"], metrics["seconds_per_frame"]
+    click.echo(f"mean IoU {figure(mean)}, {figure(seconds)} s per frame")  # type: ignore[arg-type]

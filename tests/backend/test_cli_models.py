@@ -62,10 +62,11 @@ def test_evaluate_writes_the_figures_of_the_contract(tmp_path):
     assert done.exit_code == 0, done.output
     result = json.loads((tmp_path / "r.json").read_text())
     keys = {"classes", "mean_iou", "seconds_per_frame", "frames", "model", "refiner", "cam", "skipped"}
-    assert set(result) == keys
+    assert set(result) == keys | {"groups"}
     assert set(result["classes"]) == set(CLASSES)
     figures = {"frames", "iou", "dice", "boundary_f", "coarse_iou", "precision", "recall", "accuracy"}
-    assert set(result["classes"]["Lumen"]) == figures
+    intervals = {"refiner_gain", "refiner_gain_ci", "iou_ci", "coarse_iou_ci", "accuracy_ci"}
+    assert set(result["classes"]["Lumen"]) == figures | intervals
     assert result["classes"]["Lumen"]["iou"] > 0.7
     assert "Lumen" in done.output
 

@@ -1,0 +1,210 @@
+"""`premask evaluate | curve`: how good the masks are, with tables and pictures."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from backend.cli.data import data_options
+from backend.cli.models import device_option, folder, new_folder, training_options
+from backend.cli.output import figure, json_option, print_metrics, progress_bar, write_json
+from models.activation_maps import METHODS
+from models.errors import DataError
+from models.evaluation.charts import WAYS, curve_chart, mean_iou
+from models.evaluation.curve import label_efficiency
+from models.evaluation.evaluate import measure, summarise, with_settings
+from models.evaluation.intervals import read_groups, with_intervals
+from models.evaluation.report import write_report
+from models.evaluation.tables import classifier_row, compare_methods, effort_table, measure_with_effort
+from models.pipeline import REFINERS, Pipeline, load_pipeline
+from models.starter import STARTER
+from models.training.data_folder import DataFolder, open_data_folder
+from models.training.schedule import Progress
+from models.training.train import TrainingSpec
+
+
+@click.command()
+@data_options
+@click.option("--split", default="all", show_default=True, help="A split of split.json, such as val; or all.")
+@click.option(
+    "--model",
+    "models",
+    type=folder,
+    multiple=True,
+    help="Checkpoint folder; the starter weights if omitted. More of them are compared in --tables.",
+)
+@click.option("--refiner", type=click.Choice(REFINERS), help="Instead of the model's own.")
+@click.option("--cam", type=click.Choice(list(METHODS)), help="Activation-map method instead of the model's own.")
+@click.option(
+    "--layers",
+    type=click.Choice(["4", "8", "16", "32"]),
+    multiple=True,
+    help="Stride of a layer instead of the model's own; several are fused. 4 is the last convolution.",
+)
+@click.option("--tables", "with_tables", is_flag=True, help="Also the paper's tables: classifiers, effort, methods.")
+@click.option(
+    "--report",
+    "report_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the figures with pictures here, as one HTML file.",
+)
+@device_option
+@json_option
+def evaluate(
+    data: Path,
+    split: str,
+    models: tuple[Path, ...],
+    refiner: str | None,
+    cam: str | None,
+    layers: tuple[str, ...],
+    with_tables: bool,
+    report_file: Path | None,
+    skip_bad: bool,
+    device: str,
+    json_file: Path | None,
+) -> None:
+    """Measure a model on a data folder: IoU per class, presence, seconds per frame, with 95 % intervals.
+
+    The intervals are by bootstrap over groups of images: those of DATA/groups.json ({"NAME": "PATIENT"}) if there is
+    one, else blocks of neighbours by name.
+    """
+    if len(models) > 1 and not with_tables:
+        raise click.UsageError("more than one --model is for --tables")
+    asked = {"refiner": refiner, "cam": cam, "layers": tuple(map(int, layers))}
+    changes = {key: value for key, value in asked.items() if value}
+    pipelines = [with_settings(load_pipeline(model, device), **changes) for model in models or (STARTER,)]
+    labelled = open_data_folder(data, skip_bad=skip_bad)
+    for pipeline in pipelines:
+        _check_classes(pipeline, labelled)
+    samples, groups = labelled.split(split), read_groups(labelled)
+    if not samples:
+        raise DataError(f"there is nothing to evaluate on: split {split} of {data} is empty")
+    pipeline = pipelines[0]
+    with progress_bar(f"evaluating {pipeline.name}") as move:
+        if with_tables:
+            frames, efforts = measure_with_effort(pipeline, samples, progress=move)
+        else:
+            frames = measure(pipeline, samples, progress=move)
+    metrics = with_intervals(summarise(frames, pipeline), frames, groups)
+    metrics["skipped"] = dict(labelled.skipped)
+    if with_tables:
+        rows = [classifier_row(metrics, pipeline)]
+        for other in pipelines[1:]:
+            with progress_bar(f"evaluating {other.name}") as move:
+                rows.append(classifier_row(summarise(measure(other, samples, progress=move), other), other))
+        with progress_bar("comparing map methods") as move:
+            methods = compare_methods(pipeline, samples, progress=move)
+        metrics["tables"] = {"classifiers": rows, "effort": effort_table(efforts, metrics), "methods": methods}
+    print_metrics(metrics)
+    _print_intervals(metrics)
+    if with_tables:
+        _print_tables(metrics["tables"])
+    write_json(json_file, metrics)
+    if report_file is not None:
+        write_report(
+            report_file, pipeline, samples, frames, metrics, f"{pipeline.name} on {data.resolve().name}, {split}"
+        )
+        click.echo(f"report in {report_file}")
+
+
+@click.command()
+@training_options
+@click.option("--out", type=new_folder, required=True, help="Folder for curve.json, curve.png and the checkpoints.")
+@click.option(
+    "--sizes", default="5,10,20,40,all", show_default=True, help="Numbers of accepted images, with commas; or all."
+)
+@click.option(
+    "--plain", is_flag=True, help="Also a plain segmentation network, trained for as long on the same images."
+)
+def curve(data: Path, out: Path, sizes: str, plain: bool, json_file: Path | None, **options: object) -> None:
+    """Measure how masks improve with the number of accepted images.
+
+    Trains on nested subsets of the training images and measures each model on the held-out ones. What is in
+    OUT/curve.json already is not done again.
+    """
+    try:
+        numbers = [None if size.strip() == "all" else int(size) for size in sizes.split(",")]
+    except ValueError:
+        raise click.BadParameter(f"numbers with commas, or all, not {sizes!r}", param_hint="--sizes") from None
+    spec = TrainingSpec(data=data, out=out, name=out.name, **options)  # type: ignore[arg-type]
+    with progress_bar("curve") as move:
+
+        def report(size: int, progress: Progress) -> None:
+            move(progress.done, progress.total, progress.message, f"{size} images, {progress.stage}")
+
+        result = label_efficiency(spec, numbers, plain=plain, report=report)
+    curve_chart(result, out / "curve.png")
+    _print_curve(result)
+    click.echo(f"{out / 'curve.json'}, {out / 'curve.png'}")
+    write_json(json_file, result)
+
+
+def _check_classes(pipeline: Pipeline, labelled: DataFolder) -> None:
+    if set(pipeline.classes).isdisjoint(labelled.classes):
+        known, offered = ", ".join(pipeline.classes), ", ".join(labelled.classes)
+        raise DataError(f"{pipeline.name} knows {known}, but {labelled.root} has only {offered}; name another --model")
+
+
+def _table(title: str, *columns: str, text: int = 1) -> Table:
+    """A table whose first `text` columns are text and are not broken."""
+    table = Table(box=SIMPLE_HEAD, title=title)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number < text else "right", no_wrap=number < text)
+    return table
+
+
+def _print_intervals(metrics: Mapping[str, Any]) -> None:
+    table = _table(
+        f"95 % intervals over {metrics['groups']} groups of images", "class", "IoU", "map", "refiner adds", "accuracy"
+    )
+    for label, known in metrics["classes"].items():
+        keys = ("iou_ci", "coarse_iou_ci", "refiner_gain_ci", "accuracy_ci")
+        table.add_row(label, *("–" if known[key] is None else "{:.3f}, {:.3f}".format(*known[key]) for key in keys))
+    Console().print(table)
+
+
+def _print_tables(tables: Mapping[str, Any]) -> None:
+    console = Console()
+    classifiers = _table(
+        "Classifiers: presence, means over classes", "model", "backbone", "acc.", "prec.", "rec.", text=2
+    )
+    for row in tables["classifiers"]:
+        values = (figure(row[key]) for key in ("accuracy", "precision", "recall"))
+        classifiers.add_row(row["model"], row["backbone"], *values)
+    console.print(classifiers)
+    effort = tables["effort"]
+    ways = _table("Masks by hand and by machine", "", "IoU", "strokes an image", "machine, s an image")
+    for way in effort["ways"]:
+        ways.add_row(way["way"], figure(way["iou"]), figure(way["strokes"], 1), figure(way["seconds"]))
+    console.print(ways)
+    starts = {"from_nothing": "nothing", "from_model": "model"}
+    columns = [f"{name}\nto {target}" for target in effort["targets"] for name in starts.values()]
+    strokes = _table("Strokes a mask, from nothing or the model (gave up)", "class", *columns, "false\nmasks")
+    for label, known in effort["classes"].items():
+        counts = [known[start][str(target)] for target in effort["targets"] for start in starts]
+        cells = [figure(count["mean"], 1) + (f" ({count['never']})" if count["never"] else "") for count in counts]
+        strokes.add_row(label, *cells, str(known["false_masks"]))
+    console.print(strokes)
+    classes = list(next(iter(tables["methods"].values())))
+    methods = _table("IoU of the thresholded map (best threshold)", "method", *classes)
+    for method, known in tables["methods"].items():
+        methods.add_row(method, *(f"{figure(one['iou'])} ({figure(one['threshold'], 1)})" for one in known.values()))
+    console.print(methods)
+
+
+def _print_curve(result: Mapping[str, Any]) -> None:
+    sizes = {int(size): point for size, point in result["sizes"].items()}
+    classes = list(next(iter(sizes.values()))["present"])
+    title = f"IoU on {result['frames']} held-out images, and seconds of training"
+    table = _table(title, "images", "masks", *classes, "mean", "s", text=2)
+    for size, point in sorted(sizes.items()):
+        for way, (name, *_) in WAYS.items():
+            if way in point["results"]:
+                known = point["results"][way]
+                ious = [known[label]["iou"] for label in classes] + [mean_iou(known)]
+                table.add_row(str(size), name, *map(figure, ious), figure(point["seconds"], 0))
+    Console().print(table)
