@@ -30,8 +30,8 @@ def label_efficiency(
 ) -> dict[str, Any]:
     """Train on nested subsets of the training images, each as if nothing else had been accepted; measure on held-out.
 
-    A training sees its subset alone: what it holds out to choose by, it holds out of the subset. So the images that are
-    measured on decide nothing. The plain network holds nothing out and learns from the whole subset.
+    A training sees its subset alone and learns from all of it, the plain network's likewise: the images that are
+    measured on decide nothing.
 
     Args:
         spec: `data` is divided into training and held-out images as `train` does; `out` takes the result and a
@@ -116,10 +116,12 @@ def spread_order(count: int, seed: int) -> list[int]:
 
 
 def link_samples(samples: Sequence[Sample], classes: Sequence[str], root: Path) -> None:
-    """Make `root`, anew, a data folder of these samples alone: links to their files, and what is known of presence."""
+    """Make `root`, anew, a data folder of these samples alone, none held out: links, and what is known of presence."""
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir(parents=True)
     (root / "classes.txt").write_text("".join(f"{label}\n" for label in classes), encoding="utf-8")
+    split = {"train": [sample.name for sample in samples], "val": []}
+    (root / "split.json").write_text(json.dumps(split), encoding="utf-8")
     with (root / "labels.csv").open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(["name", *classes])

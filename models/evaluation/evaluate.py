@@ -154,7 +154,7 @@ def summarise(frames: Sequence[FrameFigures], pipeline: Pipeline) -> dict[str, A
     return {
         "classes": classes,
         "mean_iou": float(np.mean(means)) if means else None,
-        "seconds_per_frame": float(np.mean([frame.seconds for frame in timed])),
+        "seconds_per_frame": float(np.mean([frame.seconds for frame in timed])) if timed else None,
         "frames": len(frames),
     } | describe(pipeline)
 

@@ -17,6 +17,7 @@ from models.errors import CheckpointError
 from models.pipeline import load_pipeline
 from models.training.__main__ import main
 from models.training.pretrained import LIGHT, load_pretrained, resolve_backbone
+from models.training.promotion import verdict
 from models.training.train import TrainingSpec, _inherit
 
 
@@ -153,3 +154,15 @@ def test_a_run_killed_half_way_goes_on(tmp_path):
     assert code == 0
     assert re.match(r"goes on at step [2-9]", lines[0]["message"])
     assert sorted(folder.name for folder in tmp_path.iterdir()) == ["data", "out", "spec.json"]
+
+
+def test_nothing_needs_to_be_held_out(tmp_path):
+    """All images are learnt from; there are no figures, and a model that is served stays served."""
+    data = write_squares(tmp_path / "data")
+    names = [f"f{i}" for i in range(6)]
+    (data / "split.json").write_text(json.dumps({"train": names, "val": []}))
+    code, lines = run(tmp_path, data=str(data), epochs=1)
+    assert code == 0, lines
+    assert lines[-1]["metrics"]["mean_iou"] is None
+    assert json.loads((tmp_path / "out" / "card.json").read_text())["data"]["train"] == 6
+    assert verdict([], [], tolerance=0.01)[0] is False
