@@ -95,6 +95,30 @@ class Steps:
     mask: NDArray[np.bool_]
 
 
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What the classifier makes of one frame, kept to answer an annotator's prompts.
+
+    Attributes:
+        image: shape (H, W, 3), uint8 RGB.
+        size: side of the square that the image was fitted into, in pixels.
+        covered: height and width that the image covers in it.
+        maps: activation map per class over the square, shape (C, s, s), float16 in [0, 1].
+        features: of the last convolution over the square, shape (K, s, s), float16.
+    """
+
+    image: Image
+    size: int
+    covered: tuple[int, int]
+    maps: NDArray[np.float16]
+    features: NDArray[np.float16]
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes of the memory."""
+        return self.image.nbytes + self.maps.nbytes + self.features.nbytes
+
+
 class Pipeline:
     """A classifier and a refiner that together draw masks. Not thread-safe: callers take turns."""
 
@@ -176,6 +200,18 @@ class Pipeline:
             pixels = [cv2.resize(cam, (size, size), interpolation=cv2.INTER_LINEAR)[:height, :width] for cam in maps]
             cut.append(np.stack(pixels).astype(np.float32))
         return explanation.logits.float().sigmoid().cpu().numpy(), cut
+
+    def look(self, image: Image) -> Look:
+        """Maps and features of one frame, from one forward pass. Raises ValueError if it is no image."""
+        check_image(image)
+        size = self.classifier.config.input_size
+        square, height, width = fit_square(image, size)
+        batch = torch.from_numpy(square)[None].to(self.device).permute(0, 3, 1, 2).float() / 255  # (1, 3, S, S)
+        with autocast(self.device):
+            explanation = explain(self.classifier, batch, self.config.layers)
+            maps = activation_maps(explanation, self.config.cam)[0]
+        finest = min(explanation.layers, key=lambda layer: layer.stride).activations[0]
+        return Look(image, size, (height, width), maps.half().cpu().numpy(), finest.half().cpu().numpy())
 
     def _trimap_step(self, image: Image, label: str, presence: float, cam: NDArray[np.float32]) -> Steps:
         height, width = image.shape[:2]
