@@ -8,13 +8,14 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from backend.answers import Answers, Entry
 from backend.errors import BackendError
+from backend.interactive import ImageSource, Interactive
 from backend.label_studio.protocol import PredictRequest, prediction_entry
 from backend.serving import ServedPipeline, Serving
 from models.segment import Prediction
@@ -24,13 +25,6 @@ logger = logging.getLogger(__name__)
 Image = NDArray[np.uint8]
 # Label Studio skips a task whose entry is an empty list, and asks for it again next time.
 NOTHING: list[Any] = []
-
-
-class ImageSource(Protocol):
-    """What `backend.label_studio.images.ImageLoader` offers."""
-
-    def load(self, task: Mapping[str, Any], image_key: str) -> Image:
-        """The task's image, RGB of shape (H, W, 3), uint8; raises ImageError."""
 
 
 @dataclass
@@ -67,6 +61,7 @@ class Predictor:
         self._batch_size = batch_size
         self._loaders = ThreadPoolExecutor(load_threads, "images")
         self._answers = answers or Answers()
+        self._interactive = Interactive(serving, images)
 
     def predict(self, request: PredictRequest) -> list[Entry | list[Any]]:
         """One entry per task, in order; an empty list for a task without an answer, whose reason is logged."""
@@ -74,6 +69,9 @@ class Predictor:
 
     def stream(self, request: PredictRequest) -> Iterator[Entry | list[Any]]:
         """The entries of `predict` one by one, as they are finished; never raises, never yields another number."""
+        if request.context is not None:
+            yield from self._interactive.entries(request)
+            return
         began = time.monotonic()
         given = answered = 0
         version = "no model"

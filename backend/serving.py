@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from models.segment import Prediction
 
 logger = logging.getLogger(__name__)
 
+Result = TypeVar("Result")
 MAX_REMEMBERED = 1024  # projects (with their classes) whose served version is kept in mind
 
 
@@ -47,12 +48,15 @@ class Candidate:
 
 
 class ServedPipeline:
-    """A loaded pipeline, its version, and the one thread on which all networks run."""
+    """A loaded pipeline, its version, and the threads on which all networks run: one for tasks, one for prompts."""
 
-    def __init__(self, pipeline: Pipeline, version: str, inference: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, pipeline: Pipeline, version: str, inference: ThreadPoolExecutor, prompts: ThreadPoolExecutor
+    ) -> None:
         self.version = version
         self._pipeline = pipeline
         self._inference = inference
+        self._prompts = prompts
 
     def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
         """One prediction per RGB image of shape (H, W, 3), uint8; waits for its turn."""
@@ -61,6 +65,13 @@ class ServedPipeline:
     @STAGE_SECONDS.labels("predict").time()
     def _timed(self, images: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
         return self._pipeline.predict(images)
+
+    def run(self, work: Callable[[Any], Result]) -> Result:
+        """What `work` makes of the pipeline for an annotator's prompt; waits for its turn among prompts alone.
+
+        An annotator waits for it, and a batch of tasks takes seconds; networks only read, so both may run at once.
+        """
+        return self._prompts.submit(work, self._pipeline).result()
 
 
 class Serving:
@@ -90,6 +101,7 @@ class Serving:
         # One thread runs every network: batches of several requests take turns in the order in which they came, and
         # torch keeps one pool of cores instead of one per request thread.
         self._inference = ThreadPoolExecutor(1, "inference", _limit_torch, (torch_threads,))
+        self._prompts = ThreadPoolExecutor(1, "prompts", _limit_torch, (torch_threads,))
         self._lock = threading.Lock()  # guards what follows; never held while weights are loaded
         self._active: OrderedDict[tuple[str, frozenset[str]], Candidate] = OrderedDict()
         self._resident: OrderedDict[Path, ServedPipeline] = OrderedDict()
@@ -258,7 +270,7 @@ class Serving:
                 exc_info=not isinstance(error, CheckpointError),
             )
             return None
-        served = ServedPipeline(pipeline, candidate.version, self._inference)
+        served = ServedPipeline(pipeline, candidate.version, self._inference, self._prompts)
         with self._lock:
             self._resident[candidate.directory] = served
             while len(self._resident) > self._max_resident:

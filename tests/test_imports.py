@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 # What models hands to others: dataclasses, errors and arrays from files, no networks.
-VALUES = ("models.decoding", "models.errors", "models.segment")
+VALUES = ("models.decoding", "models.errors", "models.prompt", "models.segment")
 BACKEND = ("backend", "models")
 
 MAY_IMPORT = {
@@ -42,10 +42,19 @@ MAY_IMPORT = {
     "backend.serving": ("models", "backend.errors", "backend.files", "backend.metrics", "backend.registry"),
     # The same pipeline for CVAT, without registry or jobs.
     "backend.cvat": ("models", "backend.serving"),
+    "backend.interactive": (
+        "models.interactive",
+        "models.pipeline",
+        "models.segment",
+        "backend.errors",
+        "backend.label_studio",
+        "backend.serving",
+    ),
     "backend.predictor": (
         "models.segment",
         "backend.answers",
         "backend.errors",
+        "backend.interactive",
         "backend.label_studio",
         "backend.serving",
     ),

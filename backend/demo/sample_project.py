@@ -20,11 +20,17 @@ SIZE = 512  # pixels
 CHUNK = 4  # frames per upload
 COLOURS = ("#2e86de", "#f6b93b", "#e55039", "#78e08f")
 
+LABELS = "".join(
+    f'<Label value="{name}" background="{colour}"/>' for name, colour in zip(CLASSES, COLOURS, strict=True)
+)
+# The smart tools come after the brush: of several controls with a label Label Studio offers the first one's tool first.
 CONFIG = f"""<View>
+  <Header value="Brush"/>
+  <BrushLabels name="tissue" toName="image">{LABELS}</BrushLabels>
+  <Header value="With Auto-Annotation: click on the tissue (Alt: not this), or drag a box around it"/>
+  <KeyPointLabels name="click" toName="image" smart="true" smartOnly="true">{LABELS}</KeyPointLabels>
+  <RectangleLabels name="box" toName="image" smart="true" smartOnly="true">{LABELS}</RectangleLabels>
   <Image name="image" value="$image" zoom="true" zoomControl="true" brightnessControl="true" contrastControl="true"/>
-  <BrushLabels name="tissue" toName="image">
-    {"".join(f'<Label value="{name}" background="{colour}"/>' for name, colour in zip(CLASSES, COLOURS, strict=True))}
-  </BrushLabels>
   <Choices name="findings" toName="image" choice="multiple" showInline="true">
     {"".join(f'<Choice value="{name}"/>' for name in ("Fibrous cap", "Lipid core", "Vasa vasorum", "Lumen"))}
   </Choices>

@@ -95,6 +95,15 @@ def connect(
         backend = _create(client, project_id, backend_url, title, login)
     else:
         backend = _with_login(client, project_id, registered, login)
+    if not backend.get("is_interactive"):
+        # Smart tools show up only then. Label Studio checks the address with the fields of this request alone.
+        backend = client.update_ml_backend(
+            backend["id"],
+            is_interactive=True,
+            project=int(project_id),
+            url=backend["url"],
+            **(login.fields if login else {}),
+        )
     progress(f"{'Already registered' if registered else 'Registered'} as {backend['title']!r} at {backend['url']}")
     if backend.get("state") in BROKEN:
         raise LabelStudioError(_unhealthy(backend_url, str(backend.get("error_message") or "")))
@@ -117,7 +126,8 @@ def _create(
     client: LabelStudio, project_id: str | int, backend_url: str, title: str, login: Login | None
 ) -> dict[str, Any]:
     try:
-        return client.create_ml_backend(project_id, backend_url, title, **(login.fields if login else {}))
+        fields = login.fields if login else {}
+        return client.create_ml_backend(project_id, backend_url, title, is_interactive=True, **fields)
     except LabelStudioError as error:
         if error.status == 403 and "reserved" in error.detail:
             raise LabelStudioError(

@@ -9,6 +9,7 @@ from defusedxml.ElementTree import fromstring  # type: ignore[import-untyped]
 
 from backend.errors import ConfigError
 from backend.label_studio.controls import CHOICES, CONTROLS, REGION_CONTROLS
+from backend.label_studio.controls.brush import BrushLabels
 from backend.label_studio.controls.control import Control
 
 __all__ = ["Control", "LabelConfig", "parse_label_config"]
@@ -36,8 +37,11 @@ class LabelConfig:
 
     @property
     def region_controls(self) -> tuple[Control, ...]:
-        """Controls that draw on the image of `image_key`."""
-        return tuple(c for c in self.controls if c.tag in REGION_CONTROLS and c.image_key == self.image_key)
+        """Controls that draw on the image of `image_key`; a smart tool whose labels a brush offers only prompts it."""
+        controls = [c for c in self.controls if c.tag in REGION_CONTROLS and c.image_key == self.image_key]
+        brushes = [c for c in controls if c.tag == BrushLabels.tag]
+        painted = {label for brush in brushes for label in brush.labels.values()}
+        return tuple(c for c in controls if c in brushes or not (c.smart and painted.issuperset(c.labels.values())))
 
     @property
     def choices_controls(self) -> tuple[Control, ...]:

@@ -24,7 +24,11 @@ def backend() -> Flask:
 def test_the_config_offers_every_class_as_a_brush_and_as_a_choice() -> None:
     config = parse_label_config(CONFIG)
     assert config.classes == CLASSES
-    assert [control.tag for control in config.controls] == ["BrushLabels", "Choices"]
+    assert [control.tag for control in (*config.region_controls, *config.choices_controls)] == [
+        "BrushLabels",
+        "Choices",
+    ]
+    assert [control.tag for control in config.controls if control.smart] == ["RectangleLabels"]
 
 
 def test_a_second_run_doubles_nothing() -> None:

@@ -44,6 +44,16 @@ def test_a_backend_is_registered_once_and_annotators_start_from_it(
     assert len(server.backends) == len(server.webhooks) == 1
 
 
+def test_smart_tools_show_up_also_for_a_backend_that_was_registered_by_hand(
+    server: FakeLabelStudio, client: LabelStudio, backend_url: str
+) -> None:
+    project = server.add_project(BRUSH)
+    client.create_ml_backend(project, backend_url, "by hand")
+    connected = connect(client, project, backend_url)
+    assert not connected.created
+    assert server.backends[connected.backend_id]["is_interactive"] is True
+
+
 def test_a_private_address_that_label_studio_refuses_names_both_switches(
     server: FakeLabelStudio, client: LabelStudio, backend_url: str
 ) -> None:
