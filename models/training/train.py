@@ -32,8 +32,8 @@ from models.training.refiner_loop import RefinerRecipe, train_refiner
 from models.training.resume import Saved
 from models.training.schedule import Progress, Report
 
-CLASSIFIER_TIME = 0.6  # of the minutes; FBANet gets REFINER_TIME, the figures the rest
-REFINER_TIME = 0.25
+CLASSIFIER_TIME = 0.65  # of the minutes; FBANet gets REFINER_TIME, the figures the rest
+REFINER_TIME = 0.22
 
 
 @dataclass(frozen=True)
