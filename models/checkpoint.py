@@ -99,6 +99,27 @@ def save_weights(directory: Path, card: Card, networks: Mapping[str, nn.Module])
     partial.rename(directory)
 
 
+def check_weights(directory: Path) -> Card:
+    """The card of a checkpoint whose weights are all there and whole, without loading them.
+
+    Raises:
+        CheckpointError: there is no card, or a file is missing, or its checksum differs from the card's.
+    """
+    card = read_card(directory)
+    for name in card.weights:
+        _check_file(directory / name, card)
+    return card
+
+
+def _check_file(path: Path, card: Card) -> None:
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing; restore the folder {path.parent} or promote another version")
+    if _sha256(path) != card.weights.get(path.name):
+        raise CheckpointError(
+            f"{path} is damaged: its checksum is not the card's; restore it or promote another version"
+        )
+
+
 def load_weights(directory: Path, card: Card, name: str, network: nn.Module) -> None:
     """Fill `network` with the weights `name` of a checkpoint.
 
@@ -106,12 +127,7 @@ def load_weights(directory: Path, card: Card, name: str, network: nn.Module) -> 
         CheckpointError: the file is missing, its checksum differs from the card's, or it does not fit the network.
     """
     path = directory / f"{name}.safetensors"
-    if not path.is_file():
-        raise CheckpointError(f"{path} is missing; restore the folder {directory} or promote another version")
-    if _sha256(path) != card.weights.get(path.name):
-        raise CheckpointError(
-            f"{path} is damaged: its checksum is not the card's; restore it or promote another version"
-        )
+    _check_file(path, card)
     try:
         network.load_state_dict(load_file(path))
     except (RuntimeError, ValueError) as error:

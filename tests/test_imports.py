@@ -93,6 +93,7 @@ MAY_IMPORT = {
     "backend.app": BACKEND,
     "backend.assembly": BACKEND,
     "backend.cli": BACKEND,
+    "backend.doctor": BACKEND,
     "backend.gunicorn.conf": BACKEND,
     "backend.jobs.worker": BACKEND,
     "backend.label_studio.sdk_adapter": BACKEND,

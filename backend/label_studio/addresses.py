@@ -20,6 +20,7 @@ from requests.adapters import HTTPAdapter
 from requests.utils import select_proxy
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 from urllib3.util.connection import create_connection
 
 from backend.errors import LabelStudioError
@@ -120,8 +121,16 @@ class GuardedAdapter(HTTPAdapter):
         return super().send(request, *args, **options)
 
     def _connect(self, connection: HTTPConnection) -> socket.socket:
-        addresses = permitted(connection.host, connection.port, self._judge)
-        sock = _first_that_answers(addresses, connection)
+        """What urllib3 does, with its errors, but to addresses that were judged."""
+        try:
+            addresses = permitted(connection.host, connection.port, self._judge)
+            sock = _first_that_answers(addresses, connection)
+        except socket.gaierror as error:
+            raise NameResolutionError(connection.host, connection, error) from error
+        except TimeoutError as error:
+            raise ConnectTimeoutError(connection, f"connecting to {connection.host} took too long") from error
+        except OSError as error:
+            raise NewConnectionError(connection, f"connecting failed: {error}") from error
         self._opened(sock)
         return sock
 

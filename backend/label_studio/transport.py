@@ -57,6 +57,11 @@ class Transport:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r}, {self._token.kind})"
 
+    @property
+    def key_kind(self) -> str:
+        """Which of Label Studio's two kinds of token the key is, in its words."""
+        return self._token.kind
+
     def own_path(self, address: str) -> str | None:
         """The path on this server that an address means, None if the address is another server's.
 

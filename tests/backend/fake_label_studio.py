@@ -26,6 +26,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 CREATED = 1795393773  # goes into the project reference of /setup and /predict
 # Label Studio waits 1 s for /health and webhooks and 3 s for /setup: too little for tests on a machine that trains.
 PATIENCE = 30
+RESERVED = "URL resolves to a reserved network address (block: 127.0.0.0/8)"
 PERSONAL_TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJ0b2tlbl90eXBlIjoicmVmcmVzaCJ9.c2lnbmF0dXJl"
 
 
@@ -61,6 +62,8 @@ class FakeLabelStudio:
         base_path: path that it is mounted under, such as "/label-studio".
         legacy_enabled: False refuses every legacy token, as a new organization does.
         block_local_backends: ML_BLOCK_LOCAL_IP.
+        block_local_webhooks: SSRF_PROTECTION_ENABLED.
+        local_files_root: LOCAL_FILES_DOCUMENT_ROOT; "" where local files are not served.
         storage: cloud URI -> address that its presign call redirects to.
     """
 
@@ -69,6 +72,8 @@ class FakeLabelStudio:
     personal_token: str = PERSONAL_TOKEN
     legacy_enabled: bool = True
     block_local_backends: bool = False
+    block_local_webhooks: bool = False
+    local_files_root: str = ""
     projects: dict[int, dict[str, Any]] = field(default_factory=dict)
     tasks: dict[int, dict[str, Any]] = field(default_factory=dict)
     annotations: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -283,6 +288,14 @@ class FakeLabelStudio:
         def whoami() -> dict[str, Any]:
             return {"id": 1, "username": "admin", "email": "admin@example.com"}
 
+        @app.get("/api/version/")
+        def version() -> dict[str, Any]:
+            return {"release": "1.23.2"}
+
+        @app.get("/api/jwt/settings")
+        def tokens() -> dict[str, Any]:
+            return {"api_tokens_enabled": True, "legacy_api_tokens_enabled": self.legacy_enabled}
+
         self._project_routes(app)
         self._backend_routes(app)
         self._file_routes(app)
@@ -319,6 +332,11 @@ class FakeLabelStudio:
         @app.post("/api/projects/<int:project_id>/import/predictions")
         def import_predictions(project_id: int) -> tuple[dict[str, Any], int]:
             return {"created": len([self.add_prediction(row) for row in request.get_json()])}, 201
+
+        @app.get("/api/tasks")
+        def tasks() -> dict[str, Any]:
+            found = [task for task in self.tasks.values() if task["project"] == int(request.args["project"])]
+            return {"tasks": found[: int(request.args["page_size"])], "total": len(found)}
 
         @app.get("/api/predictions/")
         def predictions() -> Response:
@@ -365,8 +383,11 @@ class FakeLabelStudio:
                 for backend in found:
                     self._set_up(backend)
                 return jsonify([self._shown(backend) for backend in found])
+            # The address is judged before anything else.
             if self.block_local_backends:
-                raise _Refused(403, detail="URL resolves to a reserved network address (block: 127.0.0.0/8)")
+                raise _Refused(403, detail=RESERVED)
+            if "project" not in request.get_json():
+                raise _Refused(400, validation_errors={"project": ["This field is required."]})
             backend = {"title": "", "model_version": None, **request.get_json(), "id": next(self._ids)}
             self._set_up(backend)
             if backend["state"] != "CO":
@@ -393,6 +414,12 @@ class FakeLabelStudio:
             requests.post(url, json=event, timeout=100, auth=self._login(backend))
             return Response(status=200)
 
+        @app.post("/api/webhooks/")
+        def add_webhook() -> None:
+            if self.block_local_webhooks:
+                raise _Refused(403, detail=RESERVED)
+            raise _Refused(400, validation_errors={"actions": {"0": ["is not a valid choice."]}})
+
         @app.get("/api/webhooks/")
         def webhooks() -> Response:
             project_id = int(request.args["project"])
@@ -407,7 +434,15 @@ class FakeLabelStudio:
         @app.get("/data/<path:path>")
         def file(path: str) -> Response:
             query = f"?d={request.args['d']}" if "d" in request.args else ""
+            if query and f"/data/{path}{query}" not in self.files and not self.local_files_root:
+                return Response("Serving local files can be dangerous, so it's disabled by default.", 403)
             return Response(self.files[f"/data/{path}{query}"], mimetype="application/octet-stream")
+
+        @app.post("/api/storages/localfiles/validate")
+        def validate_storage() -> None:
+            root = self.local_files_root or "/"
+            text = f'"/" must be a subdirectory of LOCAL_FILES_DOCUMENT_ROOT="{root}" by security reasons.'
+            raise _Refused(400, validation_errors={"non_field_errors": [text]})
 
         @app.get("/tasks/<int:task_id>/presign/")
         def presign(task_id: int) -> Any:
