@@ -20,14 +20,13 @@ SIZE = 512  # pixels
 CHUNK = 4  # frames per upload
 COLOURS = ("#2e86de", "#f6b93b", "#e55039", "#78e08f")
 
+# The smart brush of Label Studio 1.23.2 sends nothing, so it is not offered.
 LABELS = "".join(
     f'<Label value="{name}" background="{colour}"/>' for name, colour in zip(CLASSES, COLOURS, strict=True)
 )
-# The smart tools come after the brush: of several controls with a label Label Studio offers the first one's tool first.
 CONFIG = f"""<View>
-  <Header value="Brush"/>
-  <BrushLabels name="tissue" toName="image">{LABELS}</BrushLabels>
-  <Header value="With Auto-Annotation: click on the tissue (Alt: not this), or drag a box around it"/>
+  <BrushLabels name="tissue" toName="image" smart="false">{LABELS}</BrushLabels>
+  <Header size="6" value="With Auto-Annotation: click on the tissue (Alt: not this), or drag a box around it"/>
   <KeyPointLabels name="click" toName="image" smart="true" smartOnly="true">{LABELS}</KeyPointLabels>
   <RectangleLabels name="box" toName="image" smart="true" smartOnly="true">{LABELS}</RectangleLabels>
   <Image name="image" value="$image" zoom="true" zoomControl="true" brightnessControl="true" contrastControl="true"/>
