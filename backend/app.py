@@ -4,10 +4,10 @@ GET  /, /health               alive, instantly, whatever the models do
 GET  /ready, /metrics         for those who watch over it: see `monitoring`
 POST /setup                   Label Studio asks which model version a project gets
 POST /predict                 masks for tasks, streamed
-POST /webhook, /train         Start Training, and news that are only acknowledged
+POST /webhook, /train         Start Training; annotations, which are noted; news that are only acknowledged
 GET  /versions                names of all model versions
 GET, POST /job_status         state of one job, as Label Studio's own backends answer it
-GET  /api/jobs[?project=]     jobs, newest first;  /api/jobs/ID with the end of its log
+...  /api/jobs, /api/projects  see `job_routes`
 GET  /api/versions[?project=] versions with their figures
 POST /api/versions/promote    {"project", "version"}: serve it from now on;  /api/versions/rollback {"project"}
 """
@@ -15,7 +15,7 @@ POST /api/versions/promote    {"project", "version"}: serve it from now on;  /ap
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flask import Flask, Response, jsonify, request
@@ -23,18 +23,27 @@ from werkzeug.exceptions import HTTPException, ServiceUnavailable
 
 from backend.checks import Check
 from backend.credentials import Credentials
-from backend.errors import BackendError, BadRequest, ConfigError, LabelStudioError, UnknownJob, UnknownVersion
+from backend.delivery import Delivery
+from backend.errors import (
+    BackendError,
+    BadRequest,
+    ConfigError,
+    JobConflict,
+    LabelStudioError,
+    UnknownJob,
+    UnknownVersion,
+)
+from backend.job_routes import job_routes
+from backend.jobs.automatic import AutomaticTraining
 from backend.jobs.queue import JobQueue
 from backend.label_studio.label_config import parse_label_config
-from backend.label_studio.protocol import START_TRAINING, PredictRequest, parse_predict, parse_setup, parse_webhook
+from backend.label_studio.protocol import START_TRAINING, parse_predict, parse_setup, parse_webhook
 from backend.logs import REQUEST_ID
 from backend.monitoring import State, observe
-from backend.predictor import Predictor
 from backend.registry import Registry
-from backend.reports import job_report, project_report
+from backend.reports import project_report
 from backend.security import Access, secure
 from backend.serving import Serving
-from backend.streaming import kept_alive
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +54,7 @@ STATUS: dict[type[BackendError], int] = {
     BadRequest: 400,
     ConfigError: 400,
     UnknownJob: 404,
+    JobConflict: 409,
     UnknownVersion: 404,
     LabelStudioError: 502,
 }
@@ -53,29 +63,29 @@ STATUS: dict[type[BackendError], int] = {
 def create_app(
     *,
     serving: Serving,
-    predictor: Predictor,
+    delivery: Delivery,
     jobs: JobQueue,
+    automatic: AutomaticTraining,
     registry: Registry,
     credentials: Credentials,
     access: Access | None = None,
     ready: Callable[[], Sequence[Check]] = tuple,
     max_request_bytes: int = 512 << 20,
     max_predicts: int = 6,
-    blank_every: float = 1.0,
 ) -> Flask:
     """The backend as a WSGI application.
 
     Args:
         serving: which version answers for a project.
-        predictor: answers prediction requests.
-        jobs: the training queue.
+        delivery: answers prediction requests.
+        jobs: the job queue.
+        automatic: starts trainings by itself.
         registry: model versions.
         credentials: keeps what `/setup` says about a project's Label Studio.
         access: what callers have to know; None lets everybody in.
         ready: what has to work before predictions can be answered, for `/ready`.
         max_request_bytes: larger bodies are refused with 413.
         max_predicts: prediction requests at the same time; beyond it 503, so that threads stay free for `/health`.
-        blank_every: seconds of silence before a blank is sent while predicting.
     """
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = max_request_bytes
@@ -111,17 +121,19 @@ def create_app(
         if not predicting.acquire(blocking=False):
             text = f"{max_predicts} prediction requests are being answered already; try again in a while"
             raise ServiceUnavailable(text, retry_after=RETRY_SECONDS)
-        response = Response(kept_alive(_results(predictor, asked), blank_every), mimetype="application/json")
+        response = Response(delivery.answer(asked), mimetype="application/json")
         response.call_on_close(predicting.release)
         return response
 
     @app.post("/webhook")
     def webhook() -> Any:
         event = parse_webhook(_body())
-        if not event.starts_training:
-            # Trainings fetch what was accepted themselves: webhooks get lost, and carry secrets.
-            return {"status": "ignored", "action": event.action}
-        return _submitted(event.project_id)
+        if event.starts_training:
+            return _submitted(event.project_id)
+        # Trainings fetch what was accepted themselves: webhooks get lost, and carry secrets.
+        if event.changes_annotations:
+            automatic.note(event.project_id)
+        return {"status": "noted" if event.changes_annotations else "ignored", "action": event.action}
 
     @app.post("/train")
     def train() -> Any:
@@ -150,14 +162,7 @@ def create_app(
         job = jobs.store.get(job_id)
         return {"job": job.id, "job_status": job.state, "progress": job.progress, "error": job.reason or None}
 
-    @app.get("/api/jobs")
-    def list_jobs() -> Any:
-        return {"jobs": [job_report(job) for job in jobs.store.find(request.args.get("project"))]}
-
-    @app.get("/api/jobs/<job_id>")
-    def show_job(job_id: str) -> Any:
-        lines = min(max(request.args.get("lines", 50, type=int), 0), 2000)
-        return job_report(jobs.store.get(job_id)) | {"log": jobs.store.log_tail(job_id, lines)}
+    app.register_blueprint(job_routes(jobs))
 
     @app.get("/api/versions")
     def list_versions() -> Any:
@@ -194,14 +199,6 @@ def create_app(
         return _error(500, f"the backend failed; its log says more at request {REQUEST_ID.get()}")
 
     return app
-
-
-def _results(predictor: Predictor, asked: PredictRequest) -> Iterator[bytes]:
-    """The answer to /predict piece by piece, so that a thousand tasks' masks are never in memory together."""
-    yield b'{"results": ['
-    for number, entry in enumerate(predictor.stream(asked)):
-        yield (b"," if number else b"") + json.dumps(entry).encode()
-    yield b"]}\n"
 
 
 def _body() -> Any:

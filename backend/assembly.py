@@ -1,17 +1,21 @@
 """The parts made from the settings: those that the server and the worker share, and those that answer requests.
 
-Server and worker meet in the data folder's files.
+Server and worker meet in the data folder, or in Redis.
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-
-from huey import Huey
+from typing import Any
 
 from backend.connections import Connections
 from backend.credentials import Credentials
-from backend.jobs.queue import JobQueue, sqlite_queue
+from backend.delivery import Delivery
+from backend.jobs.automatic import AutomaticTraining
+from backend.jobs.ledger import Ledger
+from backend.jobs.queue import JobQueue, Queues, redis_queues, sqlite_queues
+from backend.jobs.records import Records, RedisRecords, SqliteRecords
 from backend.jobs.store import JobStore
 from backend.predictor import Predictor
 from backend.registry import Registry
@@ -23,23 +27,38 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Parts:
-    """What is kept in the data folder, and the way to Label Studio."""
+    """What is kept in the data folder or in Redis, and the way to Label Studio."""
 
     registry: Registry
     store: JobStore
-    huey: Huey
+    ledger: Ledger
+    automatic: AutomaticTraining
+    queues: Queues
     credentials: Credentials
     connections: Connections
 
 
 def assemble(settings: Settings) -> Parts:
-    """The shared parts."""
+    """The shared parts.
+
+    Raises:
+        JobError: the job records cannot be reached.
+    """
     folder = settings.data_dir
+    records: Records
+    if settings.queue_url is None:
+        records, queues = SqliteRecords(folder / "records.sqlite"), sqlite_queues(folder / "queue.sqlite")
+    else:
+        url = settings.queue_url.get_secret_value()
+        records, queues = RedisRecords(url), redis_queues(url)
+        records.tables("")  # an address that cannot be reached is better known now than at the first request
     credentials = Credentials(folder / "credentials.json", settings.label_studio_url, settings.label_studio_api_key)
     return Parts(
         registry=Registry(folder / "models", settings.keep_versions),
-        store=JobStore(folder / "jobs.sqlite"),
-        huey=sqlite_queue(folder / "queue.sqlite"),
+        store=JobStore(records),
+        ledger=Ledger(records),
+        automatic=AutomaticTraining(records, settings.train_after),
+        queues=queues,
         credentials=credentials,
         connections=Connections(credentials, settings.image_hosts),
     )
@@ -61,16 +80,20 @@ class Core:
     serving: Serving
     predictor: Predictor
     jobs: JobQueue
+    delivery: Delivery
 
 
-def assemble_core(settings: Settings) -> Core:
-    """What answers requests; no weights are loaded before the first prediction."""
+def assemble_core(settings: Settings, load: Callable[[str], Callable[[Path], Any]] = load_on) -> Core:
+    """What answers requests; no weights are loaded before the first prediction.
+
+    Args:
+        settings: what is configured.
+        load: gives the loader of pipelines on a device.
+    """
     parts = assemble(settings)
-    serving = Serving(parts.registry, starter(settings), load_on(settings.device), torch_threads=settings.torch_threads)
+    serving = Serving(parts.registry, starter(settings), load(settings.device), torch_threads=settings.torch_threads)
     serving.watch()
-    return Core(
-        parts=parts,
-        serving=serving,
-        predictor=Predictor(serving, parts.connections.images, batch_size=settings.batch_size),
-        jobs=JobQueue(parts.store, parts.huey),
-    )
+    predictor = Predictor(serving, parts.connections.images, batch_size=settings.batch_size)
+    jobs = JobQueue(parts.store, parts.ledger, parts.queues)
+    delivery = Delivery(predictor, parts.ledger, jobs, parts.connections.client, deadline=settings.deadline)
+    return Core(parts, serving, predictor, jobs, delivery)

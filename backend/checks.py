@@ -71,7 +71,7 @@ def data_folder(folder: Path) -> Check:
 
 def queue(jobs: JobQueue) -> str:
     """Whether jobs can be queued and looked up."""
-    waiting = jobs.huey.pending_count()
+    waiting = jobs.waiting()
     jobs.store.find(limit=1)
     return f"reachable, {waiting} jobs wait"
 

@@ -12,7 +12,8 @@ BackendError
 ├── ServeError         the server cannot start or has ended
 ├── JobError           a job cannot be queued or went wrong
 │   ├── UnknownJob     there is no such job
-│   └── JobInterrupted its worker is being stopped
+│   ├── JobConflict    a job is too far for what is asked
+│   └── JobInterrupted it is not this worker's any more, or begins again
 └── DemoError          `premask demo` cannot go on
 """
 
@@ -80,11 +81,12 @@ class UnknownJob(JobError):
     """There is no such job."""
 
 
-class JobInterrupted(JobError):
-    """A job's worker is being stopped; the job goes back into the queue."""
+class JobConflict(JobError):
+    """A job is too far for what is asked of it; the text says how far."""
 
-    def __init__(self) -> None:
-        super().__init__("the worker was stopped; the job begins again when it is back")
+
+class JobInterrupted(JobError):
+    """A job stops here without having failed; the text says why, and what becomes of it."""
 
 
 class DemoError(BackendError):

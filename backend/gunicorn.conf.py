@@ -6,7 +6,7 @@ from typing import Any
 from gunicorn.glogging import Logger
 
 from backend.logs import configure_logging
-from backend.processes import die_with_parent
+from backend.processes import PARENT, die_with_parent
 from backend.settings import Settings
 
 settings = Settings.from_environ(os.environ)
@@ -47,5 +47,4 @@ loglevel = "warning"
 
 def on_starting(server: Any) -> None:
     """End with `premask serve`, even if that is killed."""
-    if os.environ.get("PREMASK_SUPERVISED"):
-        die_with_parent()
+    die_with_parent(os.environ.get(PARENT))

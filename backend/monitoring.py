@@ -95,7 +95,7 @@ class State(Collector):
             models.add_metric([project, served], 1)
         yield models
         depth = GaugeMetricFamily("premask_queue_depth", "Jobs that wait for a worker.")
-        depth.add_metric([], self._jobs.huey.pending_count())
+        depth.add_metric([], self._jobs.waiting())
         yield depth
         states = GaugeMetricFamily("premask_jobs", "Jobs on record.", labels=["kind", "state"])
         for (kind, state), count in Counter((job.kind, job.state) for job in self._jobs.store.find(limit=1000)).items():

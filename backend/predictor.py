@@ -67,6 +67,10 @@ class Predictor:
         """One entry per task, in order; an empty list for a task without an answer, whose reason is logged."""
         return list(self.stream(request))
 
+    def version(self, request: PredictRequest) -> str | None:
+        """The model version that answers a request now, None if no model covers its project; loads no weights."""
+        return self._serving.served_version(request.project_id, request.config.classes)
+
     def stream(self, request: PredictRequest) -> Iterator[Entry | list[Any]]:
         """The entries of `predict` one by one, as they are finished; never raises, never yields another number."""
         if request.context is not None:
@@ -92,7 +96,8 @@ class Predictor:
                     answered += bool(entry)
                     yield entry
         except GeneratorExit:
-            logger.warning("project %s: the caller hung up after %d tasks", request.project_id, given)
+            total = len(request.tasks)
+            logger.info("project %s: no one waits any longer after %d of %d tasks", request.project_id, given, total)
             raise
         except Exception:
             logger.exception("project %s: predicting stopped after %d tasks", request.project_id, given)

@@ -15,7 +15,7 @@ def job_report(job: Job) -> dict[str, Any]:
     report = asdict(job)
     for name in ("worker", "process", "beat"):
         del report[name]
-    return report | {name: _iso(report[name]) for name in ("created", "updated")}
+    return report | {name: _iso(report[name]) for name in ("created", "updated", "started")}
 
 
 def version_report(info: VersionInfo) -> dict[str, Any]:
@@ -51,5 +51,5 @@ def project_report(registry: Registry, serving: Serving, project: str) -> dict[s
     }
 
 
-def _iso(stamp: float) -> str:
-    return datetime.fromtimestamp(stamp, UTC).isoformat(timespec="seconds")
+def _iso(stamp: float | None) -> str | None:
+    return None if stamp is None else datetime.fromtimestamp(stamp, UTC).isoformat(timespec="seconds")

@@ -15,7 +15,7 @@ from backend.errors import SettingsError
 from models.starter import STARTER
 
 PREFIX = "PREMASK_"
-SECRET = ("label_studio_api_key", "basic_auth_password", "webhook_token")
+SECRET = ("label_studio_api_key", "basic_auth_password", "webhook_token", "queue_url")
 
 # What to write instead, per field; a problem is reported as "NAME=seen: expected ...; remedy".
 EXPECTED = {
@@ -29,10 +29,13 @@ EXPECTED = {
     "device": "cpu, cuda or auto",
     "batch_size": "a whole number from 1 to 256",
     "torch_threads": "a whole number from 1 to 256",
+    "deadline": "seconds from 1 to 600",
+    "queue_url": "the address of a Redis, such as redis://:password@host:6379/0, or nothing to use a file",
     "train_minutes": "minutes above 0, at most 10080",
     "train_preset": "paper, fast or full",
     "min_accepted": "a whole number from 1 up",
     "keep_versions": "a whole number from 1 up",
+    "train_after": "a whole number from 0 up; 0 trains only when somebody asks for it",
     "max_request_mb": "a whole number of megabytes from 1 to 4096",
     "image_hosts": "host names separated by commas",
     "basic_auth_user": "a user name without a colon, together with PREMASK_BASIC_AUTH_PASSWORD",
@@ -57,10 +60,13 @@ class Settings(BaseSettings):
         device: where the networks run; auto takes a GPU if there is one.
         batch_size: images per forward pass.
         torch_threads: cores that one forward pass may use; unset leaves the choice to torch.
+        deadline: seconds after which an answer to Label Studio is complete; a job predicts what is missing.
+        queue_url: Redis for jobs and their records, where workers run on several machines; unset keeps them in files.
         train_minutes: time budget of one training.
         train_preset: size of a training.
         min_accepted: accepted tasks that a project needs before it can train.
         keep_versions: model versions of a project that are kept, besides the served one and the one before it.
+        train_after: newly accepted tasks after which a project trains by itself; 0 for never.
         max_request_mb: larger request bodies are refused with 413.
         image_hosts: hosts besides Label Studio's from which images may be fetched.
         basic_auth_user: user name that callers need; unset lets everybody in.
@@ -82,12 +88,17 @@ class Settings(BaseSettings):
     threads: int = Field(40, ge=2, le=256)
     starter: Path | None = STARTER
     device: Literal["cpu", "cuda", "auto"] = "cpu"
-    batch_size: int = Field(4, ge=1, le=256)
+    # On a CPU larger batches are no faster, and whoever opens a task waits for the one that is on the networks.
+    batch_size: int = Field(2, ge=1, le=256)
     torch_threads: int | None = Field(None, ge=1, le=256)
+    # Below Label Studio's 100 s even where a proxy holds back the blanks that keep it waiting.
+    deadline: float = Field(60.0, ge=1, le=600)
+    queue_url: SecretStr | None = None
     train_minutes: float = Field(10.0, gt=0, le=10080)
     train_preset: Literal["paper", "fast", "full"] = "fast"
     min_accepted: int = Field(4, ge=1)
     keep_versions: int = Field(10, ge=1)
+    train_after: int = Field(0, ge=0)
     # A request repeats every annotation and prediction of its tasks, masks and all: 1,500 tasks can be 100 MB.
     max_request_mb: int = Field(512, ge=1, le=4096)
     image_hosts: Annotated[tuple[str, ...], NoDecode] = ()
@@ -162,6 +173,13 @@ class Settings(BaseSettings):
         if not parts.hostname:
             raise ValueError("it names no host")
         return value.rstrip("/")
+
+    @field_validator("queue_url")
+    @classmethod
+    def _is_redis(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and urlsplit(value.get_secret_value()).scheme not in ("redis", "rediss", "unix"):
+            raise ValueError("it must begin with redis:// or rediss://")
+        return value
 
     @field_validator("data_dir")
     @classmethod

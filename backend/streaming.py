@@ -1,4 +1,4 @@
-"""Keep a caller waiting without its time-out running out.
+"""Keep a caller waiting without its time-out running out, but not for ever.
 
 Label Studio's time-out for an answer counts from byte to byte, and JSON allows white space between its parts, so a
 blank every second holds the line for as long as the work takes.
@@ -7,26 +7,31 @@ blank every second holds the line for as long as the work takes.
 import contextvars
 import queue
 import threading
+import time
 from collections.abc import Generator, Iterator
+from typing import TypeVar
 
 BLANK = b" "
+Part = TypeVar("Part")
 
 
-def kept_alive(parts: Iterator[bytes], every: float = 1.0) -> Generator[bytes, None, None]:
-    """The parts, with a blank whenever nothing came for a while.
+def until(deadline: float, parts: Iterator[Part], every: float = 1.0) -> Generator[Part | None, None, None]:
+    """The parts as they come, and None whenever nothing came for a while; ends with them or at the deadline.
 
-    The parts are made on a thread of their own; when the caller hangs up, that thread stops at its next part.
+    The parts are made on a thread of their own. When it is late or the caller hangs up, that thread stops at its next
+    part.
 
     Args:
-        parts: pieces of a JSON text, split between its tokens.
-        every: seconds of silence before a blank.
+        deadline: on the clock of `time.monotonic`.
+        parts: work that takes its time.
+        every: seconds of silence before a None.
     """
     finished = object()
-    hung_up = threading.Event()
+    over = threading.Event()
     waiting: queue.Queue[object] = queue.Queue(maxsize=4)
 
     def put(part: object) -> bool:
-        while not hung_up.is_set():
+        while not over.is_set():
             try:
                 waiting.put(part, timeout=0.2)
             except queue.Full:
@@ -44,17 +49,16 @@ def kept_alive(parts: Iterator[bytes], every: float = 1.0) -> Generator[bytes, N
     # In the caller's context, so that what the work logs names the request.
     threading.Thread(target=contextvars.copy_context().run, args=(work,), name="answer", daemon=True).start()
     try:
-        while True:
+        while (left := deadline - time.monotonic()) > 0:
             try:
-                part = waiting.get(timeout=every)
+                part = waiting.get(timeout=min(every, left))
             except queue.Empty:
-                yield BLANK
+                yield None
                 continue
             if part is finished:
                 return
             if isinstance(part, BaseException):
                 raise part
-            assert isinstance(part, bytes)
-            yield part
+            yield part  # type: ignore[misc]
     finally:
-        hung_up.set()
+        over.set()

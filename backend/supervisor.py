@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from backend.errors import ServeError
+from backend.processes import PARENT
 from backend.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ class Supervisor:
             **environ,
             "PREMASK_HOST": settings.host,
             "PREMASK_PORT": str(settings.port),
-            "PREMASK_SUPERVISED": "1",
+            PARENT: str(os.getpid()),
         }
         self._commands = server, worker
         self._stopped = threading.Event()

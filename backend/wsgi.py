@@ -2,6 +2,9 @@
 
 import logging
 import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from flask import Flask
 
@@ -12,20 +15,26 @@ from backend.checks import Check
 from backend.label_studio.addresses import LOOPBACK
 from backend.logs import configure_logging
 from backend.security import Access
+from backend.serving import load_on
 from backend.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 
-def build_app() -> Flask:
-    """The application; no weights are loaded before the first prediction."""
+def build_app(load: Callable[[str], Callable[[Path], Any]] = load_on) -> Flask:
+    """The application; no weights are loaded before the first prediction.
+
+    Args:
+        load: gives the loader of pipelines on a device.
+    """
     settings = Settings.from_environ(os.environ)
     configure_logging(settings.log_level, settings.log_format, settings.secrets)
-    core = assemble_core(settings)
+    core = assemble_core(settings, load)
     return create_app(
         serving=core.serving,
-        predictor=core.predictor,
+        delivery=core.delivery,
         jobs=core.jobs,
+        automatic=core.parts.automatic,
         registry=core.parts.registry,
         credentials=core.parts.credentials,
         access=access_of(settings),

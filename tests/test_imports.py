@@ -58,7 +58,14 @@ MAY_IMPORT = {
         "backend.label_studio",
         "backend.serving",
     ),
-    # Training runs as `python -m models.training`, so jobs reads its cards and imports no network.
+    "backend.delivery": (
+        "backend.errors",
+        "backend.jobs",
+        "backend.label_studio",
+        "backend.predictor",
+        "backend.streaming",
+    ),
+    # Jobs work in processes of their own, so they read cards here and import no network.
     "backend.jobs": (
         "models.checkpoint",
         "models.errors",
@@ -79,7 +86,7 @@ MAY_IMPORT = {
     "backend.reports": ("models.errors", "backend.jobs", "backend.registry", "backend.serving"),
     "backend.security": ("backend.csrf",),
     "backend.settings": ("models.starter", "backend.errors"),
-    "backend.supervisor": ("backend.errors", "backend.settings"),
+    "backend.supervisor": ("backend.errors", "backend.processes", "backend.settings"),
     # The demo does what a user does, over HTTP.
     "backend.demo": (
         "models.evaluation.metrics",
@@ -95,6 +102,8 @@ MAY_IMPORT = {
     "backend.cli": BACKEND,
     "backend.doctor": BACKEND,
     "backend.gunicorn.conf": BACKEND,
+    "backend.job_routes": BACKEND,
+    "backend.jobs.bulk_process": BACKEND,
     "backend.jobs.worker": BACKEND,
     "backend.label_studio.sdk_adapter": BACKEND,
     "backend.wsgi": BACKEND,
@@ -108,7 +117,8 @@ MODELS_IMPORT_FIRST = {"cv2", "numpy", "safetensors", "timm", "torch"}
 READ_THE_ENVIRONMENT = (
     "backend.cli",
     "backend.gunicorn.conf",
-    "backend.jobs.process",  # hands it on to the training process
+    "backend.jobs.bulk_process",
+    "backend.jobs.process",  # hands it on to the job's process
     "backend.jobs.worker",
     "backend.label_studio.sdk_adapter",
     "backend.wsgi",

@@ -183,7 +183,7 @@ def newest_job(backend: str) -> tuple[str, str]:
     if not jobs:
         return "", "no training yet"
     job = jobs[0]
-    state = f"Training for project {job['project']}: {job['state']}"
+    state = f"{job['kind'].capitalize()} for project {job['project']}: {job['state']}"
     if job["state"] in FINISHED:
         return f"{state}. {job['reason'] or job['message'] or ''} {job['version'] or ''}".rstrip(), ""
     return state, f"{job['progress']:.0%} {job['message']}"

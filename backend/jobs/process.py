@@ -1,4 +1,4 @@
-"""A training process: started in a group of its own, read line by line, killed as a whole."""
+"""The process of a job: started in a group of its own, read line by line, killed as a whole."""
 
 import contextlib
 import json
@@ -13,33 +13,30 @@ from pathlib import Path
 from typing import Any
 
 from backend.errors import JobError
-from backend.processes import describe_exit, identity
-
-# Annotators who wait for masks come before a training.
-NICENESS = 10
+from backend.processes import PARENT, describe_exit, identity, lower_priority
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line that training printed: for the log, and, where it was JSON, as an object."""
+    """A line that it printed: for the log, and, where it was JSON, as an object."""
 
     text: str
     report: Mapping[str, Any] | None
 
 
-class TrainingProcess:
-    """One run of a training command.
+class JobProcess:
+    """One run of a job's command, at low priority: annotators who wait for masks come first.
 
     Args:
         command: program and arguments.
         folder: where it keeps temporary files.
-        limit_seconds: it is killed when it takes longer.
+        limit_seconds: it is killed when it takes longer; None for as long as it takes.
 
     Raises:
         JobError: it cannot be started.
     """
 
-    def __init__(self, command: Sequence[str], folder: Path, limit_seconds: float) -> None:
+    def __init__(self, command: Sequence[str], folder: Path, limit_seconds: float | None = None) -> None:
         self._limit = limit_seconds
         self._overdue = False
         self._reaping = threading.Lock()  # no signal goes to a number that has just been given back
@@ -50,21 +47,22 @@ class TrainingProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"},
+                env={**os.environ, "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1", PARENT: str(os.getpid())},
                 start_new_session=True,
                 text=True,
                 errors="replace",
             )
         except OSError as error:
-            raise JobError(f"training cannot be started: {error.strerror}: {command[0]}") from error
-        os.setpriority(os.PRIO_PROCESS, self._process.pid, NICENESS)
+            raise JobError(f"the job's process cannot be started: {error.strerror}: {command[0]}") from error
+        lower_priority(self._process.pid)
         self.identity = identity(self._process.pid)
 
     def lines(self) -> Iterator[Line]:
         """What it prints, until it ends."""
-        timer = threading.Timer(self._limit, self._expire)
+        timer = threading.Timer(self._limit or 0, self._expire)
         timer.daemon = True
-        timer.start()
+        if self._limit is not None:
+            timer.start()
         try:
             assert self._process.stdout is not None
             with self._process.stdout as output:
@@ -82,7 +80,7 @@ class TrainingProcess:
             with self._reaping:
                 self._signal()  # what it started and left behind
                 self._process.wait()
-        if self._overdue:
+        if self._overdue and self._limit is not None:
             return f"killed because it took longer than {self._limit / 60:.0f} minutes"
         if self._process.returncode == 0:
             return None

@@ -1,22 +1,25 @@
 """The queue: who asks for work leaves a job's id here, and a worker takes it."""
 
 import json
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from huey import Huey, SqliteHuey
+import redis
+from huey import Huey, RedisHuey, SqliteHuey
 from huey.registry import Message
 from huey.serializer import Serializer
 
 from backend.errors import JobError
-from backend.jobs.store import Job, JobStore
-
-TRAINING = "training"
+from backend.jobs.ledger import Ledger
+from backend.jobs.store import ANNOTATION, KINDS, TRAINING, Job, JobStore
+from backend.processes import kill_group
 
 
 class JsonSerializer(Serializer):  # type: ignore[misc]
-    """Messages as JSON instead of pickle: whoever can write to the queue's file still cannot run code."""
+    """Messages as JSON instead of pickle: whoever can write to the queue still cannot run code."""
 
     def _serialize(self, data: Any) -> bytes:
         return json.dumps(data).encode()
@@ -25,10 +28,20 @@ class JsonSerializer(Serializer):  # type: ignore[misc]
         return Message(*json.loads(data))
 
 
-def sqlite_queue(path: Path) -> Huey:
-    """A queue in a SQLite file."""
-    # What came of a job is in its record, so the queue keeps no results.
-    return SqliteHuey("premask", filename=str(path), results=False, serializer=JsonSerializer(), timeout=30)
+# One queue per kind of job, so that masks for a thousand tasks need not wait for a training to end.
+Queues = Mapping[str, Huey]
+# What came of a job is in its record, so the queues keep no results.
+OPTIONS: Mapping[str, Any] = {"results": False, "serializer": JsonSerializer()}
+
+
+def sqlite_queues(path: Path) -> Queues:
+    """Queues in a SQLite file."""
+    return {kind: SqliteHuey(f"premask-{kind}", filename=str(path), timeout=30, **OPTIONS) for kind in KINDS}
+
+
+def redis_queues(url: str) -> Queues:
+    """Queues in Redis."""
+    return {kind: RedisHuey(f"premask-{kind}", url=url, **OPTIONS) for kind in KINDS}
 
 
 def no_worker(job_id: str) -> None:
@@ -36,37 +49,90 @@ def no_worker(job_id: str) -> None:
     raise JobError(f"job {job_id} was taken from the queue by a process that is no worker; start `premask worker`")
 
 
+def on_this_machine(job: Job) -> bool:
+    """Whether the worker that runs a job, and so the job's process, is or was on this machine."""
+    return (job.worker or "").rpartition("/")[0] == socket.gethostname()
+
+
 class JobQueue:
     """Submits jobs and reads their records.
 
     Args:
         store: the records.
-        huey: the queue proper.
+        ledger: tasks that want a prediction.
+        queues: the queue proper of each kind.
         run: does the job of an id; in a worker only.
     """
 
-    def __init__(self, store: JobStore, huey: Huey, run: Callable[[str], None] = no_worker) -> None:
+    def __init__(self, store: JobStore, ledger: Ledger, queues: Queues, run: Callable[[str], None] = no_worker) -> None:
         self.store = store
-        self.huey = huey
+        self.ledger = ledger
+        self.queues = queues
 
         # Huey finds the task by module and name, so server and worker both define it here.
-        @huey.task()  # type: ignore[untyped-decorator]
         def run_job(job_id: str) -> None:
             run(job_id)
 
-        self._enqueue = run_job
+        self._enqueue = {kind: huey.task()(run_job) for kind, huey in queues.items()}
 
     def submit(self, project: str, kind: str = TRAINING) -> tuple[Job, bool]:
         """The project's waiting or running job, or else a new one; and whether the request joined an earlier one."""
         job, new = self.store.submit(kind, project)
         if job.state == "queued":
-            self.send(job.id)
+            self.send(job)
         return job, not new
 
-    def send(self, job_id: str) -> None:
-        """Put a job's id into the queue unless it waits there: its record may be older than a crash.
+    def annotate(self, project: str, tasks: str) -> tuple[Job, bool]:
+        """Have tasks predicted by the served version; as `submit`.
+
+        Args:
+            project: Label Studio's project id.
+            tasks: "all", or "unlabelled": those without an accepted annotation.
+        """
+        self.ledger.want(project, [tasks])
+        return self.submit(project, ANNOTATION)
+
+    def cancel(self, job_id: str) -> Job:
+        """End a waiting or running job and everything that it started; returns it as it is then.
+
+        Raises:
+            UnknownJob: there is none of that id.
+            JobConflict: it is over, or its version is being published.
+        """
+        job = self.store.cancel(job_id)
+        self.store.log(job_id, "cancelled")
+        # Its worker would see it in a moment; but that may be dead.
+        if job.process is not None and on_this_machine(job):
+            kill_group(job.process)
+        if job.kind == ANNOTATION:
+            self.ledger.give_up(job.project, job.id)
+        return self.store.get(job_id)
+
+    def waiting(self) -> int:
+        """How many jobs are in the queues.
+
+        Raises:
+            JobError: they cannot be reached.
+        """
+        with _reachable():
+            return sum(huey.pending_count() for huey in self.queues.values())
+
+    def send(self, job: Job) -> None:
+        """Put a job's id into its queue unless it waits there: its record may be older than a crash.
 
         Sent twice does no harm, because a worker runs a job only if it can claim the record.
+
+        Raises:
+            JobError: the queue cannot be reached.
         """
-        if all(job_id not in task.args for task in self.huey.pending()):
-            self._enqueue(job_id)
+        with _reachable():
+            if all(job.id not in task.args for task in self.queues[job.kind].pending()):
+                self._enqueue[job.kind](job.id)
+
+
+@contextmanager
+def _reachable() -> Iterator[None]:
+    try:
+        yield
+    except redis.RedisError as error:
+        raise JobError(f"the queue in Redis cannot be used: {error}; check PREMASK_QUEUE_URL") from error

@@ -1,4 +1,4 @@
-"""The worker: a process that takes jobs from the queue, and takes up those whose worker died."""
+"""The worker: a process that takes jobs from the queues, and takes up those whose worker died."""
 
 import logging
 import os
@@ -7,18 +7,21 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-from huey import Huey
 from huey.consumer import Consumer
 
 from backend.assembly import Parts, assemble, starter
 from backend.errors import BackendError
-from backend.jobs.queue import JobQueue
-from backend.jobs.store import ACTIVE, Job, JobStore
+from backend.jobs import annotation, training
+from backend.jobs.annotation import Annotator
+from backend.jobs.ledger import Ledger
+from backend.jobs.queue import JobQueue, Queues, on_this_machine
+from backend.jobs.running import Runner, Work
+from backend.jobs.store import ACTIVE, ANNOTATION, KEPT, TRAINING, Job, JobStore
 from backend.jobs.training import Plan, Trainer
 from backend.logs import configure_logging
-from backend.processes import die_with_parent, identity, is_alive, kill_group
+from backend.processes import PARENT, die_with_parent, identity, is_alive, kill_group
 from backend.settings import Settings
 
 logger = logging.getLogger("backend.jobs.worker")  # also when it is run as __main__
@@ -26,41 +29,43 @@ logger = logging.getLogger("backend.jobs.worker")  # also when it is run as __ma
 BEAT_SECONDS = 5.0
 # A worker on another machine is taken for dead after this silence; on this one the process itself is looked at.
 DEAD_AFTER_SECONDS = 120.0
-MAX_RESTARTS = 1
 
 
 class Worker:
-    """Runs jobs until it is stopped.
+    """Runs jobs until it is stopped, one of each kind at a time.
 
     Args:
         store: job records.
-        huey: the queue.
-        trainer: does the jobs.
-        at_once: jobs at the same time.
+        ledger: tasks that want a prediction.
+        queues: the queues.
+        runner: does the jobs.
     """
 
-    def __init__(self, store: JobStore, huey: Huey, trainer: Trainer, at_once: int = 1) -> None:
-        self.name = f"{socket.gethostname()}/{identity(os.getpid())}"
-        self._store = store
-        self._trainer = trainer
-        self._queue = JobQueue(store, huey, run=lambda job_id: trainer.run(job_id, self.name))
-        self._consumer = _Consumer(huey, workers=at_once, periodic=False, max_delay=1.0, shutdown_timeout=20)
+    def __init__(self, store: JobStore, ledger: Ledger, queues: Queues, runner: Runner) -> None:
+        self.name = worker_name()
+        self.jobs = JobQueue(store, ledger, queues, run=lambda job_id: runner.run(job_id, self.name))
+        self._store, self._ledger, self._runner = store, ledger, runner
+        self._consumers = [
+            _Consumer(queue, workers=1, periodic=False, max_delay=1.0, shutdown_timeout=20) for queue in queues.values()
+        ]
         self._stopped = threading.Event()
 
-    def run(self) -> None:
-        """Work until `stop`; then end running trainings, which begin again with the next worker."""
-        self.recover()
-        self._consumer.start()
+    def run(self, beside: Callable[[threading.Event], None] = lambda stopped: None) -> None:
+        """Work until `stop`; then end running jobs, which begin again with the next worker.
+
+        Args:
+            beside: called once, to do what it likes on a thread of its own until the event is set.
+        """
+        for consumer in self._consumers:
+            consumer.start()
+        self._look_after()
+        beside(self._stopped)
         logger.info("worker %s waits for jobs", self.name)
         while not self._stopped.wait(BEAT_SECONDS):
-            try:
-                self._store.beat(self.name)
-                self.recover()
-                self._consumer.check_worker_health()
-            except Exception:  # a full disk or a locked file now may be gone at the next beat
-                logger.exception("looking after the jobs failed; tried again in %.0f s", BEAT_SECONDS)
-        self._trainer.stop()
-        self._consumer.stop(graceful=True)
+            self._look_after()
+        self._runner.stop()
+        for consumer in self._consumers:
+            consumer.stop(graceful=True)
         logger.info("worker %s has stopped", self.name)
 
     def stop(self) -> None:
@@ -68,30 +73,31 @@ class Worker:
         self._stopped.set()
 
     def recover(self) -> None:
-        """Queue waiting jobs that the queue has lost, and take up those whose worker is gone."""
-        for job in self._store.find(states=ACTIVE):
+        """Queue waiting jobs that the queue has lost, take up those whose worker is gone, and tasks left over."""
+        active = self._store.find(states=ACTIVE, limit=KEPT)
+        for job in active:
             if job.state == "queued":
-                self._queue.send(job.id)
+                self.jobs.send(job)
+            elif job.worker == self.name:
+                if job.id not in self._runner.running:  # its end could not be recorded
+                    self._runner.restart(job, f"it broke off while {job.state}, as the worker's log says")
             elif _orphaned(job):
-                self._take_up(job)
+                if job.process is not None and on_this_machine(job):
+                    kill_group(job.process)
+                self._runner.restart(job, f"its worker died while {job.state}")
+        for project in self._ledger.due():
+            if not any(job.kind == ANNOTATION and job.project == project for job in active):
+                job, _ = self.jobs.submit(project, ANNOTATION)
+                self._store.log(job.id, "began by itself: predictions are wanted that nobody makes any more")
 
-    def _take_up(self, job: Job) -> None:
-        if job.process is not None:
-            kill_group(job.process)
-        if job.restarts < MAX_RESTARTS:
-            reason = f"its worker died while {job.state}; it began again"
-            if self._store.release(job, "queued", reason, restarts=job.restarts + 1):
-                logger.warning("job %s: %s", job.id, reason)
-                self._store.log(job.id, reason)
-                self._queue.send(job.id)
-            return
-        reason = (
-            f"its worker died {job.restarts + 1} times, lastly while {job.state}; look into the system's log for a "
-            "lack of memory, then press Start Training again"
-        )
-        if self._store.release(job, "failed", reason, restarts=job.restarts):
-            logger.error("job %s: %s", job.id, reason)
-            self._store.log(job.id, f"failed: {reason}")
+    def _look_after(self) -> None:
+        try:
+            self._store.beat(self.name)
+            self.recover()
+            for consumer in self._consumers:
+                consumer.check_worker_health()
+        except Exception:  # a full disk or a locked file now may be gone at the next beat
+            logger.exception("looking after the jobs failed; tried again in %.0f s", BEAT_SECONDS)
 
 
 class _Consumer(Consumer):  # type: ignore[misc]
@@ -101,15 +107,24 @@ class _Consumer(Consumer):  # type: ignore[misc]
         pass
 
 
+def worker_name() -> str:
+    """What this process is called in job records: "host/pid:start"."""
+    return f"{socket.gethostname()}/{identity(os.getpid())}"
+
+
 def _orphaned(job: Job) -> bool:
-    host, _, process = (job.worker or "").rpartition("/")
-    if host == socket.gethostname():
-        return not is_alive(process)
-    return time.time() - job.beat > DEAD_AFTER_SECONDS
+    if on_this_machine(job):
+        return not is_alive((job.worker or "").rpartition("/")[2])
+    return abs(time.time() - job.beat) > DEAD_AFTER_SECONDS  # their clocks may differ
 
 
-def build_worker(settings: Settings, parts: Parts) -> Worker:
-    """The worker that the settings describe."""
+def build_runner(
+    settings: Settings,
+    parts: Parts,
+    training: Sequence[str] = training.COMMAND,
+    annotation: Sequence[str] = annotation.COMMAND,
+) -> Runner:
+    """What does the jobs that the settings describe, with the commands of their processes."""
     plan = Plan(
         preset=settings.train_preset,
         minutes=settings.train_minutes,
@@ -117,29 +132,36 @@ def build_worker(settings: Settings, parts: Parts) -> Worker:
         min_accepted=settings.min_accepted,
     )
     trainer = Trainer(
-        store=parts.store,
         registry=parts.registry,
         starter=starter(settings),
         client=parts.connections.client,
         images=parts.connections.images,
-        work=settings.data_dir / "jobs",
         plan=plan,
+        learned=parts.automatic.learned,
+        command=training,
     )
-    return Worker(parts.store, parts.huey, trainer)
+    kinds: dict[str, Work] = {TRAINING: trainer, ANNOTATION: Annotator(annotation)}
+    return Runner(parts.store, parts.ledger, kinds, settings.data_dir / "jobs")
 
 
-def main(environ: Mapping[str, str]) -> int:
-    """Run a worker until SIGTERM or SIGINT; returns the exit code."""
+def main(environ: Mapping[str, str], **commands: Sequence[str]) -> int:
+    """Run a worker until SIGTERM or SIGINT; returns the exit code.
+
+    Args:
+        environ: the settings.
+        commands: as for `build_runner`.
+    """
     try:
         settings = Settings.from_environ(environ)
         configure_logging(settings.log_level, settings.log_format, settings.secrets)
-        worker = build_worker(settings, assemble(settings))
+        parts = assemble(settings)
+        worker = Worker(parts.store, parts.ledger, parts.queues, build_runner(settings, parts, **commands))
     except BackendError as error:
         print(f"premask worker: {error}", file=sys.stderr)
         return 1
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.stop())
-    worker.run()
+    worker.run(lambda stopped: parts.automatic.watch(worker.jobs, parts.connections.client, stopped, BEAT_SECONDS))
     return 0
 
 
@@ -152,5 +174,7 @@ def _device(device: str) -> str:
 
 
 if __name__ == "__main__":
-    die_with_parent()  # `premask serve` starts it, and a worker without its server would go on unseen
+    die_with_parent(
+        os.environ.get(PARENT)
+    )  # `premask serve` starts it, and a worker without its server would go on unseen
     sys.exit(main(os.environ))

@@ -72,6 +72,11 @@ class WebhookEvent:
         """Somebody pressed Start Training, or the project trains on every submission."""
         return self.action == START_TRAINING
 
+    @property
+    def changes_annotations(self) -> bool:
+        """Annotations were submitted, changed or deleted, one or many."""
+        return self.action.startswith("ANNOTATION")
+
 
 def parse_predict(body: Any) -> PredictRequest:
     """Read the body of /predict.

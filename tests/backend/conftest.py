@@ -1,20 +1,30 @@
 """Parts of a backend with fakes behind them."""
 
-from collections.abc import Callable
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from flask.testing import FlaskClient
 
 from backend.app import create_app
 from backend.credentials import Credentials
-from backend.jobs.queue import JobQueue, sqlite_queue
+from backend.delivery import Delivery
+from backend.errors import LabelStudioError
+from backend.jobs.automatic import AutomaticTraining
+from backend.jobs.ledger import Ledger
+from backend.jobs.queue import JobQueue, Queues, redis_queues, sqlite_queues
+from backend.jobs.records import Records, RedisRecords, SqliteRecords
 from backend.jobs.store import JobStore
 from backend.predictor import Predictor
 from backend.registry import Registry
 from backend.serving import Serving
-from tests.backend.fakes import FakeImages, Loader, write_checkpoint
+from tests.backend.fakes import FakeImages, Loader, eventually, write_checkpoint
 
 
 @pytest.fixture(scope="session")
@@ -66,14 +76,78 @@ def predictor(serving: Serving, images: FakeImages) -> Predictor:
     return Predictor(serving, lambda project: images, batch_size=2)
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> JobStore:
-    return JobStore(tmp_path / "jobs.sqlite")
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Redis of our own on a free port."""
+    program = shutil.which("redis-server")
+    if program is None:
+        reason = "needs redis-server; on Debian: apt install redis-server"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path_factory.mktemp("redis"))]
+    with subprocess.Popen([program, *options], stdout=subprocess.DEVNULL) as server:
+        client = redis.Redis(port=port)
+        eventually(lambda: answers(client))
+        yield f"redis://127.0.0.1:{port}/0"
+        server.terminate()
+
+
+def answers(client: Any) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.ConnectionError:
+        return False
+
+
+# For modules whose tests are to be passed by both: SQLite alone is the default elsewhere.
+BOTH_STORAGES = pytest.mark.parametrize("storage", ["sqlite", "redis"], indirect=True)
 
 
 @pytest.fixture
-def jobs(store: JobStore, tmp_path: Path) -> JobQueue:
-    return JobQueue(store, sqlite_queue(tmp_path / "queue.sqlite"))
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Records, Callable[[], Queues]]:
+    """Where jobs are kept, empty: the records, and what opens the queues, as every process does for itself."""
+    if getattr(request, "param", "sqlite") == "sqlite":
+        return SqliteRecords(tmp_path / "records.sqlite"), lambda: sqlite_queues(tmp_path / "queue.sqlite")
+    url = request.getfixturevalue("redis_url")
+    redis.Redis.from_url(url).flushdb()
+    return RedisRecords(url), lambda: redis_queues(url)
+
+
+@pytest.fixture
+def records(storage: tuple[Records, Callable[[], Queues]]) -> Records:
+    return storage[0]
+
+
+@pytest.fixture
+def open_queues(storage: tuple[Records, Callable[[], Queues]]) -> Callable[[], Queues]:
+    return storage[1]
+
+
+@pytest.fixture
+def store(records: Records) -> JobStore:
+    return JobStore(records)
+
+
+@pytest.fixture
+def ledger(records: Records) -> Ledger:
+    return Ledger(records)
+
+
+@pytest.fixture
+def jobs(store: JobStore, ledger: Ledger, open_queues: Callable[[], Queues]) -> JobQueue:
+    return JobQueue(store, ledger, open_queues())
+
+
+@pytest.fixture
+def delivery(predictor: Predictor, ledger: Ledger, jobs: JobQueue) -> Delivery:
+    return Delivery(predictor, ledger, jobs, nobody, blank_every=0.05)
+
+
+def nobody(project: str) -> Any:
+    """The Label Studio of a project whose credentials are unknown."""
+    raise LabelStudioError(f"no credentials for project {project}")
 
 
 @pytest.fixture
@@ -83,16 +157,22 @@ def credentials(tmp_path: Path) -> Credentials:
 
 @pytest.fixture
 def make_client(
-    serving: Serving, predictor: Predictor, jobs: JobQueue, registry: Registry, credentials: Credentials
+    serving: Serving,
+    delivery: Delivery,
+    jobs: JobQueue,
+    records: Records,
+    registry: Registry,
+    credentials: Credentials,
 ) -> Callable[..., FlaskClient]:
     """Makes clients of applications that differ in some of create_app's arguments."""
 
     def make(**options: Any) -> FlaskClient:
-        usual: dict[str, Any] = {"max_request_bytes": 1 << 20, "max_predicts": 2, "blank_every": 0.05}
+        usual: dict[str, Any] = {"max_request_bytes": 1 << 20, "max_predicts": 2}
         app = create_app(
             serving=serving,
-            predictor=predictor,
+            delivery=delivery,
             jobs=jobs,
+            automatic=AutomaticTraining(records, after=2),
             registry=registry,
             credentials=credentials,
             **usual | options,

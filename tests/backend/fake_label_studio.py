@@ -11,18 +11,22 @@ It calls registered backends and webhooks for real. Its state lies open in attri
 
 import base64
 import itertools
+import json
+import operator
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import requests
 from flask import Flask, Response, jsonify, redirect, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+FILTERS = {"greater": operator.gt, "equal": operator.eq, "empty": lambda text, empty: (text == "") == empty}
 CREATED = 1795393773  # goes into the project reference of /setup and /predict
 # Label Studio waits 1 s for /health and webhooks and 3 s for /setup: too little for tests on a machine that trains.
 PATIENCE = 30
@@ -65,6 +69,9 @@ class FakeLabelStudio:
         block_local_webhooks: SSRF_PROTECTION_ENABLED.
         local_files_root: LOCAL_FILES_DOCUMENT_ROOT; "" where local files are not served.
         storage: cloud URI -> address that its presign call redirects to.
+        faults: each is used up by the next request whose path ends so: it is refused with that status, or done and then
+            answered with that status, as a proxy does whose patience ends.
+        storing_seconds: what it takes to store one prediction of an answer to /predict.
     """
 
     base_path: str = ""
@@ -82,6 +89,8 @@ class FakeLabelStudio:
     webhooks: dict[int, dict[str, Any]] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
     storage: dict[str, str] = field(default_factory=dict)
+    faults: list[tuple[str, int, Literal["refused", "done"]]] = field(default_factory=list)
+    storing_seconds: float = 0.0
     requests: list[tuple[str, str, str]] = field(default_factory=list)  # method, path, Authorization
 
     def __post_init__(self) -> None:
@@ -173,6 +182,32 @@ class FakeLabelStudio:
         ]
         return [task for task in tasks if all_tasks or task["annotations"]]
 
+    def _backend_of(self, project_id: int) -> dict[str, Any] | None:
+        return next((b for b in list(self.backends.values()) if b["project"] == project_id), None)
+
+    def _listed(self, project_id: int, query: dict[str, Any]) -> list[dict[str, Any]]:
+        """Tasks as the Data Manager lists them, with the columns that it was asked to sort or filter by."""
+        columns = [column.removeprefix("tasks:") for column in query.get("ordering", [])]
+        filters = query.get("filters", {}).get("items", [])
+        columns += [one["filter"].removeprefix("filter:tasks:") for one in filters]
+        chosen = query.get("selectedItems")
+        rows = []
+        for task in list(self.tasks.values()):
+            if task["project"] != project_id or (chosen and task["id"] not in chosen["included"]):
+                continue
+            annotations = [a for a in list(self.annotations.values()) if a["task"] == task["id"]]
+            versions = {p["model_version"] for p in list(self.predictions.values()) if p["task"] == task["id"]}
+            row = {
+                **task,
+                "total_annotations": sum(not a["was_cancelled"] for a in annotations),
+                "annotations_ids": ",".join(str(a["id"]) for a in annotations),
+                "predictions_model_versions": ",".join(versions)[:500],
+            }
+            if all(FILTERS[one["operator"]](row[one["filter"][13:]], one["value"]) for one in filters):
+                shown = {"id", "project", "data", "meta", "total_annotations", *columns}
+                rows.append({key: value if key in shown else "" for key, value in row.items()})
+        return rows
+
     # What it asks backends
 
     def _reference(self, project_id: int) -> str:
@@ -217,7 +252,7 @@ class FakeLabelStudio:
     def _predict(self, backend: dict[str, Any], tasks: list[dict[str, Any]]) -> None:
         """One POST /predict with every task that lacks the current version; a wrong number of results stores none."""
         version = backend["model_version"]
-        have = {p["task"] for p in self.predictions.values() if version and p["model_version"] == version}
+        have = {p["task"] for p in list(self.predictions.values()) if version and p["model_version"] == version}
         wanted = [{**task, "annotations": [], "predictions": []} for task in tasks if task["id"] not in have]
         if not wanted:
             return
@@ -228,8 +263,11 @@ class FakeLabelStudio:
             "params": {"login": None, "password": None, "context": None},
         }
         url = f"{backend['url'].rstrip('/')}/predict"
-        answer = requests.post(url, json=body, timeout=100, auth=self._login(backend))
-        results = answer.json().get("results") if answer.ok else None
+        try:
+            answer = requests.post(url, json=body, timeout=100, auth=self._login(backend))
+            results = answer.json().get("results") if answer.ok else None
+        except requests.RequestException:
+            return  # the backend was killed: whatever had come of its answer is dropped
         if not results or len(results) != len(wanted):
             return
         if None in results:
@@ -237,6 +275,7 @@ class FakeLabelStudio:
         for task, entry in zip(wanted, results, strict=True):
             for row in entry if isinstance(entry, list) else [entry]:
                 if row:
+                    time.sleep(self.storing_seconds)
                     self.add_prediction({"model_version": version, **row, "task": task["id"]})
 
     def _announce(self, event: dict[str, Any]) -> None:
@@ -257,6 +296,13 @@ class FakeLabelStudio:
         elif not (kind == "Bearer" and token and token == self.access_token):
             raise _Refused(401, detail="Invalid token.")
 
+    def _fault(self, when: str) -> int | None:
+        for fault in self.faults:
+            if fault[2] == when and request.path.endswith(fault[0]):
+                self.faults.remove(fault)
+                return fault[1]
+        return None
+
     def _app(self) -> Flask:
         app = Flask("fake-label-studio")
         app.wsgi_app = _Mounted(app.wsgi_app, self.base_path)  # type: ignore[method-assign]
@@ -267,6 +313,13 @@ class FakeLabelStudio:
             self.requests.append((request.method, path, request.headers.get("Authorization", "")))
             if request.path != "/api/token/refresh":
                 self._authorize()
+            if (status := self._fault("refused")) is not None:
+                raise _Refused(status, detail="for a test")
+
+        @app.after_request
+        def swallow(response: Response) -> Response:
+            status = self._fault("done")
+            return response if status is None else Response("<html>", status)
 
         @app.errorhandler(_Refused)
         def refused(error: _Refused) -> tuple[Response, int]:
@@ -331,17 +384,24 @@ class FakeLabelStudio:
 
         @app.post("/api/projects/<int:project_id>/import/predictions")
         def import_predictions(project_id: int) -> tuple[dict[str, Any], int]:
+            self.projects[project_id]
+            if missing := [row["task"] for row in request.get_json() if row["task"] not in self.tasks]:
+                raise _Refused(400, validation_errors=[f"contains invalid task {missing[0]}"])
             return {"created": len([self.add_prediction(row) for row in request.get_json()])}, 201
-
-        @app.get("/api/tasks")
-        def tasks() -> dict[str, Any]:
-            found = [task for task in self.tasks.values() if task["project"] == int(request.args["project"])]
-            return {"tasks": found[: int(request.args["page_size"])], "total": len(found)}
 
         @app.get("/api/predictions/")
         def predictions() -> Response:
-            project_id = int(request.args["project"])
-            return jsonify([p for p in self.predictions.values() if p["project"] == project_id])
+            ((key, value),) = request.args.items()
+            return jsonify([p for p in list(self.predictions.values()) if p[key] == int(value)])
+
+        @app.get("/api/tasks")
+        def tasks() -> dict[str, Any]:
+            self.projects[int(request.args["project"])]
+            rows = self._listed(int(request.args["project"]), json.loads(request.args.get("query", "{}")))
+            size, page = int(request.args["page_size"]), int(request.args.get("page", "1"))
+            if page > 1 and (page - 1) * size >= len(rows):
+                raise _Refused(404, detail="Invalid page.")
+            return {"total": len(rows), "tasks": rows[(page - 1) * size : page * size]}
 
         @app.get("/api/predictions/<int:prediction_id>/")
         def prediction(prediction_id: int) -> dict[str, Any]:
@@ -349,6 +409,11 @@ class FakeLabelStudio:
 
         @app.get("/api/tasks/<int:task_id>/")
         def task(task_id: int) -> dict[str, Any]:
+            backend = self._backend_of(self.tasks[task_id]["project"])
+            if backend is not None and not any(p["task"] == task_id for p in list(self.predictions.values())):
+                self._set_up(backend)
+                if backend["state"] == "CO":
+                    self._predict(backend, [self.tasks[task_id]])
             return {
                 **self.tasks[task_id],
                 "annotations": [a for a in self.annotations.values() if a["task"] == task_id],
@@ -367,7 +432,7 @@ class FakeLabelStudio:
                 for task in self.tasks.values()
                 if task["project"] == project_id and (chosen["all"] or task["id"] in chosen["included"])
             ]
-            backend = next((b for b in self.backends.values() if b["project"] == project_id), None)
+            backend = self._backend_of(project_id)
             if backend is not None:
                 self._set_up(backend)
                 if backend["state"] == "CO":

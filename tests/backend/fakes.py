@@ -102,10 +102,10 @@ def setup_body(
     return {"project": reference, "schema": config, "hostname": hostname, "access_token": token, "extra_params": None}
 
 
-def predict_body(addresses: Sequence[str], project: int = 3, config: str = CONFIG) -> Any:
-    """What Label Studio posts to /predict, with a task per image address, numbered from 1."""
+def predict_body(addresses: Sequence[str], project: int = 3, config: str = CONFIG, first: int = 1) -> Any:
+    """What Label Studio posts to /predict, with a task per image address, numbered from `first`."""
     return {
-        "tasks": [{"id": i, "data": {"image": address}} for i, address in enumerate(addresses, 1)],
+        "tasks": [{"id": i, "data": {"image": address}} for i, address in enumerate(addresses, first)],
         "project": f"{project}.1795393773",
         "label_config": config,
         "params": {"login": None, "password": None, "context": None},

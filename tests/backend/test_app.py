@@ -1,3 +1,4 @@
+import itertools
 import json
 import logging
 import threading
@@ -32,9 +33,13 @@ def test_a_project_that_no_model_covers_gets_a_version_name_all_the_same(client,
 
 
 def test_setup_and_predict_say_the_same_version_before_and_after_a_promotion(client, registry, tmp_path):
+    tasks = itertools.count(1)
+
     def versions():
         setup = client.post("/setup", json=setup_body()).json["model_version"]
-        predicted = client.post("/predict", json=predict_body(["1"]), buffered=True).json["results"][0]["model_version"]
+        # Each time another task: Label Studio does not ask twice for the same one.
+        body = predict_body(["1"], first=next(tasks))
+        predicted = client.post("/predict", json=body, buffered=True).json["results"][0]["model_version"]
         assert setup == predicted
         return setup
 
@@ -73,7 +78,7 @@ def test_the_first_bytes_arrive_before_the_result(client, loader):
 
 def test_too_many_predictions_at_once_are_refused_and_health_goes_on(client, loader):
     loader.predict_gates["oct-lite0"] = gate = threading.Event()
-    held = [client.post("/predict", json=predict_body([str(n)]), buffered=False) for n in (1, 2)]
+    held = [client.post("/predict", json=predict_body([str(n)], first=n), buffered=False) for n in (1, 2)]
     refused = client.post("/predict", json=predict_body(["3"]))
     assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
     assert "try again" in refused.json["error"]
@@ -82,7 +87,7 @@ def test_too_many_predictions_at_once_are_refused_and_health_goes_on(client, loa
     for answer in held:
         assert answer.json["results"][0]
         answer.close()
-    assert client.post("/predict", json=predict_body(["3"])).status_code == 200
+    assert client.post("/predict", json=predict_body(["3"], first=3)).status_code == 200
 
 
 def test_predict_with_a_config_that_cannot_be_used_gives_empty_entries_and_says_why(client, caplog):
@@ -107,11 +112,19 @@ def test_train_does_what_the_webhook_does(client, project):
     assert client.post("/train", json={"project": project}).json["job"] == first
 
 
-def test_other_webhooks_are_acknowledged_and_nothing_more(client, jobs):
-    event = {"action": "ANNOTATION_CREATED", "project": {"id": 3}, "annotation": {"id": 1}, "task": {"id": 2}}
-    answer = client.post("/webhook", json=event)
+def test_other_webhooks_are_acknowledged_and_nothing_more(client, jobs, records):
+    answer = client.post("/webhook", json={"action": "TASKS_CREATED", "project": {"id": 3}, "tasks": [{"id": 2}]})
     assert (answer.status_code, answer.json["status"]) == (200, "ignored")
     assert jobs.store.find() == []
+    assert records.tables("") == []
+
+
+def test_news_of_annotations_are_noted_and_start_nothing_at_once(client, jobs, records):
+    event = {"action": "ANNOTATION_CREATED", "project": {"id": 3}, "annotation": {"id": 1}, "task": {"id": 2}}
+    answer = client.post("/webhook", json=event)
+    assert (answer.status_code, answer.json["status"]) == (200, "noted")
+    assert jobs.store.find() == []
+    assert list(records.read("noted")) == ["3"]
 
 
 def test_a_job_shows_state_progress_log_and_reason(client, store):

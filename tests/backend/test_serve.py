@@ -218,7 +218,10 @@ def test_a_worker_that_keeps_dying_is_started_again_after_longer_and_longer_paus
 
 
 def test_kill_9_of_the_supervisor_ends_what_called_die_with_parent():
-    code = "import backend.processes as p, time; p.die_with_parent(); print('up', flush=True); time.sleep(600)"
+    code = (
+        "import backend.processes as p, os, time; p.die_with_parent(str(os.getppid())); "
+        "print('up', flush=True); time.sleep(600)"
+    )
     parent = subprocess.Popen(
         [sys.executable, "-c", f"import subprocess, sys; subprocess.run([sys.executable, '-c', {code!r}])"],
         cwd=ROOT,

@@ -99,3 +99,12 @@ def test_a_folder_that_is_a_file_is_no_data_folder(tmp_path: Path):
     (tmp_path / "file").touch()
     with pytest.raises(SettingsError, match="PREMASK_DATA_DIR"):
         Settings.from_environ({"PREMASK_DATA_DIR": str(tmp_path / "file")})
+
+
+def test_a_queue_that_is_no_redis_is_refused_without_its_password():
+    with pytest.raises(SettingsError) as error:
+        Settings.from_environ({"PREMASK_QUEUE_URL": "amqp://:s3cret@host", "PREMASK_DEADLINE": "0"})
+    assert "PREMASK_QUEUE_URL=***: it must begin with redis:// or rediss://" in str(error.value)
+    assert "PREMASK_DEADLINE=0: " in str(error.value)
+    assert "s3cret" not in str(error.value)
+    assert "s3cret" not in repr(Settings.from_environ({"PREMASK_QUEUE_URL": "redis://:s3cret@host:6379/0"}))

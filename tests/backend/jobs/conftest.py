@@ -1,9 +1,10 @@
 """A trainer with a small Label Studio before it and a fake training process behind it."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,10 @@ from PIL import Image
 
 from backend.connections import Connections
 from backend.credentials import Credentials
-from backend.jobs.store import JobStore
+from backend.jobs.annotation import Annotator
+from backend.jobs.ledger import Ledger
+from backend.jobs.running import Runner, Work
+from backend.jobs.store import ANNOTATION, TRAINING, JobStore
 from backend.jobs.training import Plan, Trainer
 from backend.registry import Registry
 from tests.backend.fake_label_studio import FakeLabelStudio
@@ -61,21 +65,24 @@ def connections(label_studio: FakeLabelStudio, tmp_path: Path) -> Connections:
 
 
 @pytest.fixture
-def trainer_that(
-    store: JobStore, registry: Registry, starter: Path, connections: Connections, tmp_path: Path
-) -> Callable[..., Trainer]:
-    """A trainer whose training process does as told: promote, worse, hang, killed, crash, refuse or silent."""
+def runner_that(
+    store: JobStore, ledger: Ledger, registry: Registry, starter: Path, connections: Connections, tmp_path: Path
+) -> Callable[..., Runner]:
+    """A runner whose training process does as told (see `fake_training`), and whose annotation process as it likes."""
 
-    def make(how: str, min_accepted: int = 4) -> Trainer:
-        return Trainer(
-            store=store,
+    def make(
+        how: str = "promote", min_accepted: int = 4, annotation: Sequence[str] = ("false",), **hooks: Any
+    ) -> Runner:
+        trainer = Trainer(
             registry=registry,
             starter=starter,
             client=connections.client,
             images=connections.images,
-            work=tmp_path / "work",
             plan=Plan(min_accepted=min_accepted),
             command=(sys.executable, str(FAKE_TRAINING), how),
+            **hooks,
         )
+        kinds: dict[str, Work] = {TRAINING: trainer, ANNOTATION: Annotator(annotation)}
+        return Runner(store, ledger, kinds, tmp_path / "work")
 
     return make

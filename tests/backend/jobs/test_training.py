@@ -13,14 +13,14 @@ from tests.backend.jobs.conftest import POLYGONS, TRIANGLE, png
 WORKER = "host/1:1"
 
 
-def run(store, trainer, project):
+def run(store, runner, project):
     job, _ = store.submit("training", project)
-    trainer.run(job.id, WORKER)
+    runner.run(job.id, WORKER)
     return store.get(job.id)
 
 
-def test_a_training_is_fetched_trained_published_and_served(store, registry, trainer_that, project, tmp_path):
-    job = run(store, trainer_that("promote"), project)
+def test_a_training_is_fetched_trained_published_and_served(store, registry, runner_that, project, tmp_path):
+    job = run(store, runner_that("promote"), project)
     assert (job.state, job.progress, job.reason) == ("done", 1.0, "")
     assert job.version == f"p{project}-r001-lite0"
     assert registry.current(project).version == job.version
@@ -36,7 +36,7 @@ def test_a_training_is_fetched_trained_published_and_served(store, registry, tra
     assert list((tmp_path / "work").iterdir()) == []
 
 
-def test_a_training_tells_how_much_of_earlier_masks_was_kept(store, trainer_that, label_studio):
+def test_a_training_tells_how_much_of_earlier_masks_was_kept(store, runner_that, label_studio):
     """What a prediction drew is compared with what was submitted in its place, also when it was deleted since."""
     project = label_studio.add_project(POLYGONS, "Vessels")
     half = {**TRIANGLE, "value": {**TRIANGLE["value"], "points": [[0, 0], [50, 0], [50, 100], [0, 100]]}}
@@ -47,34 +47,78 @@ def test_a_training_tells_how_much_of_earlier_masks_was_kept(store, trainer_that
         prediction = label_studio.add_prediction(row)
         label_studio.add_annotation(task, accepted, parent_prediction=prediction)
     del label_studio.predictions[prediction]
-    report = run(store, trainer_that("promote"), str(project)).report
+    report = run(store, runner_that("promote"), str(project)).report
     assert report["title"] == "Vessels"
     assert report["kept"] == {"oct-lite0": {"Lumen": {"drawn": 3, "iou": 0.5, "unchanged": 1, "added": 0}}}
 
 
-def test_training_yields_to_annotators(store, trainer_that, project):
-    assert run(store, trainer_that("promote"), project).metrics["new"]["nice"] >= 10
+def test_training_yields_to_annotators(store, runner_that, project):
+    assert run(store, runner_that("promote"), project).metrics["new"]["nice"] >= 10
 
 
-def test_the_next_version_continues_from_the_current_one(store, registry, trainer_that, project):
-    first = run(store, trainer_that("promote"), project)
-    second = run(store, trainer_that("promote"), project)
+def test_the_next_version_continues_from_the_current_one(store, registry, runner_that, project):
+    first = run(store, runner_that("promote"), project)
+    second = run(store, runner_that("promote"), project)
     assert registry.version(project, second.version).card.parent == first.version
 
 
-def test_a_version_that_is_worse_stays_a_candidate(store, registry, trainer_that, project):
-    job = run(store, trainer_that("worse"), project)
+def test_a_version_that_is_worse_stays_a_candidate(store, registry, runner_that, project):
+    job = run(store, runner_that("worse"), project)
     assert job.state == "done"
     assert job.message.endswith("stays a candidate: 0.80 against 0.90")
     assert registry.current(project) is None
     assert [info.state for info in registry.versions(project)] == ["candidate"]
 
 
-def test_too_few_accepted_tasks_are_counted_and_asked_for(store, trainer_that, project):
-    job = run(store, trainer_that("promote", min_accepted=7), project)
+def test_too_few_accepted_tasks_are_counted_and_asked_for(store, runner_that, project):
+    job = run(store, runner_that("promote", min_accepted=7), project)
     assert job.state == "failed"
     assert "has 5 accepted tasks to learn from and needs 7; annotate and submit 2 more" in job.reason
     assert "1 skipped by the annotator" in job.reason
+
+
+def test_step_loss_and_seconds_to_go_are_known_while_it_trains(store, runner_that, project, monkeypatch):
+    seen = []
+    advance = store.advance
+    monkeypatch.setattr(store, "advance", lambda job, **changes: seen.append(changes) or advance(job, **changes))
+    job = run(store, runner_that("slow"), project)
+    assert job.figures == {}  # the last stages have none
+    assert {"step": 19, "loss": 0.5} in [changes.get("figures") for changes in seen]
+    assert any(0 < changes["eta"] < 600 for changes in seen if changes.get("eta") is not None)
+    assert (job.eta, job.started >= job.created) == (None, True)
+
+
+@pytest.mark.parametrize("moment", ["published", "promoted"])
+def test_a_training_that_was_killed_while_it_published_is_published_once(
+    store, registry, runner_that, project, monkeypatch, moment
+):
+    """It took minutes, and is not done again."""
+
+    class PowerCut(BaseException):
+        pass
+
+    def cut(*_):
+        raise PowerCut
+
+    monkeypatch.setattr(registry, {"published": "publish", "promoted": "promote"}[moment], cut)
+    job, _ = store.submit("training", project)
+    with pytest.raises(PowerCut):
+        runner_that("promote").run(job.id, WORKER)
+    monkeypatch.undo()
+    assert store.get(job.id).state == "publishing"
+    runner = runner_that("crash")  # training again would fail
+    runner.restart(store.get(job.id), "its worker died while publishing")
+    runner.run(job.id, WORKER)
+    after = store.get(job.id)
+    assert (after.state, after.reason) == ("done", "its worker died while publishing; it began again")
+    assert [info.version for info in registry.versions(project)] == [after.version]
+    assert registry.current(project).version == after.version
+
+
+def test_what_a_training_learns_from_is_kept_for_the_next_by_itself(store, runner_that, project):
+    learned = []
+    run(store, runner_that("refuse", learned=lambda *what: learned.append(what)), project)
+    assert [(of, len(tasks)) for of, tasks in learned] == [(project, 7)]
 
 
 @pytest.mark.parametrize(
@@ -86,22 +130,22 @@ def test_too_few_accepted_tasks_are_counted_and_asked_for(store, trainer_that, p
         ("silent", "training ended without a result"),
     ],
 )
-def test_a_training_that_fails_says_how_and_publishes_nothing(store, registry, trainer_that, project, how, says):
-    job = run(store, trainer_that(how), project)
+def test_a_training_that_fails_says_how_and_publishes_nothing(store, registry, runner_that, project, how, says):
+    job = run(store, runner_that(how), project)
     assert job.state == "failed"
     assert says in job.reason
     assert registry.versions(project) == []
 
 
-def test_the_last_words_of_a_crash_are_the_errors(store, trainer_that, project):
-    assert "MemoryError: no room left" in run(store, trainer_that("crash"), project).reason
+def test_the_last_words_of_a_crash_are_the_errors(store, runner_that, project):
+    assert "MemoryError: no room left" in run(store, runner_that("crash"), project).reason
 
 
-def test_kill_9_of_the_training_process_gives_a_failed_job_with_the_signal_named(store, trainer_that, project):
+def test_kill_9_of_the_training_process_gives_a_failed_job_with_the_signal_named(store, runner_that, project):
     """Progress and log can be seen while it runs; nothing that it started is left behind."""
-    trainer = trainer_that("hang")
+    runner = runner_that("hang")
     job, _ = store.submit("training", project)
-    thread = threading.Thread(target=trainer.run, args=(job.id, WORKER))
+    thread = threading.Thread(target=runner.run, args=(job.id, WORKER))
     thread.start()
     running = eventually(lambda: (j := store.get(job.id)).progress >= 0.3 and j)
     assert running.state == "training"
@@ -115,14 +159,14 @@ def test_kill_9_of_the_training_process_gives_a_failed_job_with_the_signal_named
     assert not is_alive(running.process)
 
 
-def test_stopping_the_worker_ends_the_training_and_queues_the_job_again(store, trainer_that, project):
-    trainer = trainer_that("hang")
+def test_stopping_the_worker_ends_the_training_and_queues_the_job_again(store, runner_that, project):
+    runner = runner_that("hang")
     job, _ = store.submit("training", project)
-    thread = threading.Thread(target=trainer.run, args=(job.id, WORKER))
+    thread = threading.Thread(target=runner.run, args=(job.id, WORKER))
     thread.start()
     running = eventually(lambda: (j := store.get(job.id)).progress >= 0.3 and j)
     (child,) = eventually(lambda: _children(int(running.process.partition(":")[0])))
-    trainer.stop()
+    runner.stop()
     thread.join(20)
     after = store.get(job.id)
     assert (after.state, after.restarts) == ("queued", 0)
@@ -131,25 +175,25 @@ def test_stopping_the_worker_ends_the_training_and_queues_the_job_again(store, t
     eventually(lambda: not Path(f"/proc/{child}/cmdline").exists() or not Path(f"/proc/{child}/cmdline").read_bytes())
 
 
-def test_a_training_that_hangs_is_ended(store, trainer_that, project, monkeypatch):
+def test_a_training_that_hangs_is_ended(store, runner_that, project, monkeypatch):
     monkeypatch.setattr(Plan, "limit_seconds", 1.0)
-    assert "killed because it took longer than" in run(store, trainer_that("hang"), project).reason
+    assert "killed because it took longer than" in run(store, runner_that("hang"), project).reason
 
 
-def test_label_studio_that_refuses_the_key_is_quoted(store, label_studio, trainer_that, project):
+def test_label_studio_that_refuses_the_key_is_quoted(store, label_studio, runner_that, project):
     label_studio.legacy_enabled = False
-    assert "legacy" in run(store, trainer_that("promote"), project).reason
+    assert "legacy" in run(store, runner_that("promote"), project).reason
 
 
-def test_the_files_of_the_last_three_failures_are_kept(store, trainer_that, project, tmp_path):
-    jobs = [run(store, trainer_that("refuse"), project).id for _ in range(5)]
+def test_the_files_of_the_last_three_failures_are_kept(store, runner_that, project, tmp_path):
+    jobs = [run(store, runner_that("refuse"), project).id for _ in range(5)]
     assert sorted(path.name for path in (tmp_path / "work").iterdir()) == sorted(jobs[-3:])
 
 
-def test_a_job_that_another_worker_has_is_left_alone(store, trainer_that, project):
+def test_a_job_that_another_worker_has_is_left_alone(store, runner_that, project):
     job, _ = store.submit("training", project)
     store.claim(job.id, "host/2:2")
-    trainer_that("promote").run(job.id, WORKER)
+    runner_that("promote").run(job.id, WORKER)
     assert store.get(job.id).state == "fetching"
 
 

@@ -7,21 +7,22 @@ import time
 
 import pytest
 
+from backend.errors import JobError
 from backend.jobs import worker as worker_module
-from backend.jobs.queue import JobQueue, sqlite_queue
 from backend.jobs.worker import Worker
 from backend.processes import identity, is_alive
+from tests.backend.conftest import BOTH_STORAGES
 from tests.backend.fakes import eventually
 
 
 @pytest.fixture
-def worker_that(store, trainer_that, tmp_path, monkeypatch):
+def worker_that(store, ledger, open_queues, runner_that, monkeypatch):
     """A worker that runs on a thread until the test ends."""
     monkeypatch.setattr(worker_module, "BEAT_SECONDS", 0.1)
     running = []
 
     def start(how):
-        worker = Worker(store, sqlite_queue(tmp_path / "queue.sqlite"), trainer_that(how))
+        worker = Worker(store, ledger, open_queues(), runner_that(how))
         thread = threading.Thread(target=worker.run)
         thread.start()
         running.append((worker, thread))
@@ -41,6 +42,7 @@ def dead_process():
     return name
 
 
+@BOTH_STORAGES
 def test_a_job_submitted_by_the_server_is_done_by_the_worker(store, jobs, worker_that, project, registry):
     worker_that("promote")
     job, _ = jobs.submit(project)
@@ -61,7 +63,7 @@ def test_a_job_whose_worker_was_killed_begins_again_and_says_so(store, worker_th
     worker_that("promote")
     assert eventually(lambda: store.get(job.id).state == "done")
     assert store.get(job.id).restarts == 1
-    assert "its worker died while training; it began again" in "\n".join(store.log_tail(job.id))
+    assert "its worker died while training; it begins again" in "\n".join(store.log_tail(job.id))
 
 
 def test_a_job_whose_worker_dies_again_fails_with_the_reason(store, worker_that, project):
@@ -70,7 +72,7 @@ def test_a_job_whose_worker_dies_again_fails_with_the_reason(store, worker_that,
     store.update(job.id, state="evaluating", restarts=1)
     worker_that("promote")
     assert eventually(lambda: store.get(job.id).state == "failed")
-    assert "its worker died 2 times, lastly while evaluating" in store.get(job.id).reason
+    assert "its worker died while evaluating; that makes 2 times" in store.get(job.id).reason
 
 
 def test_the_training_process_of_a_killed_worker_is_ended(store, worker_that, project):
@@ -84,13 +86,47 @@ def test_the_training_process_of_a_killed_worker_is_ended(store, worker_that, pr
 
 def test_a_job_of_a_worker_that_lives_is_left_alone(store, worker_that, project):
     job, _ = store.submit("training", project)
-    store.claim(job.id, f"{socket.gethostname()}/{identity(os.getpid())}")
+    store.claim(job.id, f"{socket.gethostname()}/{identity(os.getppid())}")
     elsewhere, _ = store.submit("training", "2")
     store.claim(elsewhere.id, "other-host/1:1")
     worker = worker_that("promote")
     worker.recover()
     time.sleep(0.3)
     assert [store.get(j.id).state for j in (job, elsewhere)] == ["fetching", "fetching"]
+
+
+def test_a_job_whose_end_could_not_be_recorded_begins_again(store, worker_that, project, monkeypatch):
+    """The disk was full, or Redis away, for a moment."""
+    advance, refused = store.advance, []
+
+    def at_first_not(job, **changes):
+        if changes.get("state") in ("publishing", "failed") and len(refused) < 2:
+            refused.append(changes["state"])
+            raise JobError("the disk is full")
+        return advance(job, **changes)
+
+    monkeypatch.setattr(store, "advance", at_first_not)
+    job, _ = store.submit("training", project)
+    worker_that("promote")
+    assert eventually(lambda: store.get(job.id).state == "done")
+    assert refused == ["publishing", "failed"]
+    assert "it broke off while" in "\n".join(store.log_tail(job.id, 100))
+
+
+def test_a_worker_of_another_machine_whose_clock_is_ahead_is_alive(store, worker_that, project):
+    job, _ = store.submit("training", project)
+    store.claim(job.id, "other-host/1:1")
+    store.update(job.id, beat=time.time() + 30)
+    worker_that("promote").recover()
+    assert store.get(job.id).state == "fetching"
+
+
+def test_tasks_that_are_wanted_and_nobodys_get_a_job(store, ledger, worker_that, project):
+    ledger.want(project, ["1"])
+    worker_that("promote")
+    (job,) = eventually(lambda: store.find(project, kind="annotation"))
+    wanted = "predictions are wanted that nobody makes any more"
+    eventually(lambda: any(wanted in line for line in store.log_tail(job.id, 100)))
 
 
 def test_a_worker_of_another_machine_that_has_been_silent_is_taken_for_dead(store, worker_that, project):
@@ -101,10 +137,11 @@ def test_a_worker_of_another_machine_that_has_been_silent_is_taken_for_dead(stor
     assert eventually(lambda: store.get(job.id).state == "done")
 
 
-def test_a_stopped_worker_leaves_its_job_in_the_queue_and_no_process(store, tmp_path, trainer_that, project):
-    queue = JobQueue(store, sqlite_queue(tmp_path / "queue.sqlite"))
-    job, _ = queue.submit(project)
-    worker = Worker(store, sqlite_queue(tmp_path / "queue.sqlite"), trainer_that("hang"))
+def test_a_stopped_worker_leaves_its_job_in_the_queue_and_no_process(
+    store, ledger, open_queues, jobs, runner_that, project
+):
+    job, _ = jobs.submit(project)
+    worker = Worker(store, ledger, open_queues(), runner_that("hang"))
     thread = threading.Thread(target=worker.run)
     thread.start()
     running = eventually(lambda: (j := store.get(job.id)).process and j)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from backend.errors import LabelStudioError
+from backend.label_studio import client as client_module
 from backend.label_studio.client import LabelStudio
 from tests.backend.fake_label_studio import PERSONAL_TOKEN, FakeLabelStudio
 from tests.backend.label_studio.file_server import FileServer
@@ -172,3 +173,36 @@ def test_a_certificate_of_an_own_authority_is_explained(server: FakeLabelStudio)
     """Plain HTTP on the port of an https address fails like a wrong certificate does, in the TLS handshake."""
     with pytest.raises(LabelStudioError, match="REQUESTS_CA_BUNDLE"):
         LabelStudio(f"https://127.0.0.1:{server.port}", "key").check()
+
+
+def test_tasks_are_listed_page_by_page(
+    server: FakeLabelStudio, client: LabelStudio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "TASKS_AT_ONCE", 2)
+    project = server.add_project("<View/>")
+    server.add_task(server.add_project("<View/>"), {"image": "/other"})
+    tasks = [server.add_task(project, {"image": f"/{n}"}) for n in range(5)]
+    submitted = [server.add_annotation(tasks[1], []) for _ in range(2)]
+    server.add_annotation(tasks[2], [], was_cancelled=True)
+    assert [row.id for row in client.task_rows(project)] == tasks
+    assert client.task_rows(project)[0].data == {"image": "/0"}
+    (annotated,) = client.task_rows(project, annotated=True)
+    assert (annotated.id, annotated.annotations) == (tasks[1], f"{submitted[0]},{submitted[1]}")
+    assert [row.id for row in client.task_rows(project, annotated=False)] == [tasks[0], *tasks[2:]]
+
+
+def test_chosen_tasks_come_with_the_versions_of_their_predictions(server: FakeLabelStudio, client: LabelStudio) -> None:
+    project = server.add_project("<View/>")
+    first, second = (server.add_task(project, {"image": "/a"}) for _ in range(2))
+    client.import_predictions(project, [{"task": first, "result": [], "model_version": v} for v in ("v1", "v1-b")])
+    rows = {row.id: row.versions for row in client.task_rows(project, [first, second, 99])}
+    assert rows == {first: {"v1", "v1-b"}, second: frozenset()}
+    assert client.task_rows(project, []) == []
+
+
+def test_versions_are_all_known_where_the_column_is_cut_off(server: FakeLabelStudio, client: LabelStudio) -> None:
+    project = server.add_project("<View/>")
+    task = server.add_task(project, {"image": "/a"})
+    versions = {f"p1-r{number:03d}-lite0" for number in range(60)}
+    client.import_predictions(project, [{"task": task, "result": [], "model_version": v} for v in versions])
+    assert client.task_rows(project, [task])[0].versions == versions

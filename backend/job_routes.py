@@ -1,0 +1,45 @@
+"""The routes for jobs: what they do, and starting and ending them by hand.
+
+GET  /api/jobs[?project=]       jobs, newest first
+GET  /api/jobs/ID[?lines=]      one, with the end of its log
+POST /api/jobs/ID/cancel        end it
+POST /api/projects/ID/predict   predictions by the served version: {"tasks": "unlabelled"} (or "all")
+"""
+
+from typing import Any
+
+from flask import Blueprint, request
+
+from backend.errors import BadRequest
+from backend.jobs.ledger import ALL, UNLABELLED
+from backend.jobs.queue import JobQueue
+from backend.reports import job_report
+
+
+def job_routes(jobs: JobQueue) -> Blueprint:
+    """The routes as a blueprint."""
+    routes = Blueprint("jobs", __name__)
+
+    @routes.get("/api/jobs")
+    def list_jobs() -> Any:
+        return {"jobs": [job_report(job) for job in jobs.store.find(request.args.get("project"))]}
+
+    @routes.get("/api/jobs/<job_id>")
+    def show_job(job_id: str) -> Any:
+        lines = min(max(request.args.get("lines", 50, type=int), 0), 2000)
+        return job_report(jobs.store.get(job_id)) | {"log": jobs.store.log_tail(job_id, lines)}
+
+    @routes.post("/api/jobs/<job_id>/cancel")
+    def cancel_job(job_id: str) -> Any:
+        return job_report(jobs.cancel(job_id))
+
+    @routes.post("/api/projects/<int:project>/predict")
+    def predict_project(project: int) -> Any:
+        body = request.get_json(silent=True) if request.get_data() else {}
+        tasks = body.get("tasks", UNLABELLED) if isinstance(body, dict) else None
+        if tasks not in (ALL, UNLABELLED):
+            raise BadRequest(f"{request.path}: 'tasks' should be {UNLABELLED!r} or {ALL!r}, as JSON, or left out")
+        job, joined = jobs.annotate(str(project), tasks)
+        return {"job": job.id, "project": job.project, "state": job.state, "joined": joined}, 201
+
+    return routes

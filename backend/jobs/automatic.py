@@ -1,0 +1,131 @@
+"""Training by itself: after every so many newly accepted tasks, and never twice on the same ones.
+
+A webhook only notes that something happened in a project: that takes milliseconds however many arrive. The worker
+looks some seconds later what there is. Nothing is counted from webhooks, because Label Studio loses some, and a hook
+that outlived its backend's registration sends each event twice.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from backend.errors import BackendError
+from backend.jobs.queue import JobQueue
+from backend.jobs.records import Document, Records
+from backend.jobs.store import ACTIVE, TRAINING
+from backend.label_studio.client import TaskRow
+
+logger = logging.getLogger(__name__)
+
+CALM_SECONDS = 10.0  # without an event, after which a project is looked at ...
+LONGEST_SECONDS = 60.0  # ... or after this, if events never cease or Label Studio did not answer
+NOTED, LEARNED = "noted", "learned:"  # tables
+
+
+class Tasks(Protocol):
+    """What is asked of `backend.label_studio.client.LabelStudio`."""
+
+    def task_rows(self, project_id: str, *, annotated: bool) -> list[TaskRow]:
+        """Tasks in short."""
+
+
+class AutomaticTraining:
+    """Notes events and starts trainings.
+
+    Args:
+        records: shared by server and workers.
+        after: newly accepted tasks after which a project trains; 0 for never.
+        clock: Unix time.
+    """
+
+    def __init__(self, records: Records, after: int, clock: Callable[[], float] = time.time) -> None:
+        self._records = records
+        self._after = after
+        self._clock = clock
+
+    def note(self, project: str) -> None:
+        """Something about a project's annotations has changed: it is looked at when no more such news come."""
+        if not self._after:
+            return
+        now = self._clock()
+
+        def work(rows: dict[str, Document]) -> None:
+            since = rows.get(project, {}).get("since", now)
+            rows[project] = {"since": since, "at": min(now + CALM_SECONDS, max(now, since + LONGEST_SECONDS))}
+
+        self._records.change(NOTED, work, [project])
+
+    def learned(self, project: str, tasks: Sequence[Mapping[str, Any]]) -> None:
+        """Keep which annotations a training begins to learn from.
+
+        Args:
+            project: Label Studio's project id.
+            tasks: as exported, with their annotations.
+        """
+        now = {str(task["id"]): _stamp(one["id"] for one in task.get("annotations") or []) for task in tasks}
+
+        def work(rows: dict[str, Document]) -> None:
+            rows.clear()
+            rows.update({task: {"annotations": stamp} for task, stamp in now.items()})
+
+        self._records.change(LEARNED + project, work)
+
+    def look(self, jobs: JobQueue, client: Callable[[str], Tasks]) -> None:
+        """Start a training for each noted project with enough that is new. Never raises."""
+        try:
+            noted = self._records.read(NOTED)
+        except BackendError as error:
+            logger.error("automatic training: %s", error)
+            return
+        for project, note in noted.items():
+            # An event that seems far ahead was noted before the clock was set back.
+            if not 0 < note["at"] - self._clock() <= LONGEST_SECONDS:
+                self._look_at(project, note, jobs, client)
+
+    def watch(self, jobs: JobQueue, client: Callable[[str], Tasks], stopped: threading.Event, every: float) -> None:
+        """`look` every so many seconds on a thread of its own, since Label Studio may take its time."""
+        if self._after:
+
+            def work() -> None:
+                while not stopped.wait(every):
+                    self.look(jobs, client)
+
+            threading.Thread(target=work, name="automatic-training", daemon=True).start()
+
+    def _look_at(self, project: str, note: Document, jobs: JobQueue, client: Callable[[str], Tasks]) -> None:
+        try:
+            if jobs.store.find(project, ACTIVE, kind=TRAINING):
+                return  # what has come since it began is looked at when it is over
+            accepted = {
+                str(row.id): _stamp(row.annotations.split(","))
+                for row in client(project).task_rows(project, annotated=True)
+            }
+            known = self._records.read(LEARNED + project)
+            new = sum(known.get(task, {}).get("annotations") != stamp for task, stamp in accepted.items())
+            if new >= self._after:
+                job, _ = jobs.submit(project)
+                logger.info("project %s: %d newly accepted tasks; job %s trains on them", project, new, job.id)
+                jobs.store.log(job.id, f"began by itself: {new} newly accepted tasks")
+        except BackendError as error:
+            logger.warning("project %s: cannot see what is newly accepted, looked at again later: %s", project, error)
+            self._replace(project, note, {"since": note["since"], "at": self._clock() + LONGEST_SECONDS})
+        else:
+            self._replace(project, note, None)
+
+    def _replace(self, project: str, note: Document, by: Document | None) -> None:
+        """Change a note unless another event came meanwhile."""
+
+        def work(rows: dict[str, Document]) -> None:
+            if rows.get(project) == note:
+                del rows[project]
+                if by is not None:
+                    rows[project] = by
+
+        self._records.change(NOTED, work, [project])
+
+
+def _stamp(ids: Iterable[Any]) -> str:
+    """Annotations of a task as one text, whatever their order."""
+    return ",".join(sorted(str(one).strip() for one in ids))

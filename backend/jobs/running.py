@@ -1,0 +1,217 @@
+"""A job's way from the queue to its end, the same for every kind: claimed, done in a process, recorded, cancelled."""
+
+import logging
+import shutil
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from backend.errors import BackendError, JobError, JobInterrupted
+from backend.jobs.ledger import Ledger
+from backend.jobs.process import JobProcess
+from backend.jobs.store import ANNOTATION, RUNNING, TRAINING, Job, JobStore
+from models.errors import ModelError
+
+logger = logging.getLogger(__name__)
+
+KEPT_FAILURES = 3  # work folders of failed jobs, for whoever looks into it
+WATCH_SECONDS = 0.5  # between two looks at whether a running job was cancelled
+# How often a job begins again after its worker was killed. An annotation goes on where it was, so for it only those
+# times count at which it got no further, and its process may be killed too.
+RESTARTS = {TRAINING: 1, ANNOTATION: 3}
+
+
+class Killed(JobError):
+    """A job's process was killed from outside."""
+
+
+class Work(Protocol):
+    """What jobs of one kind do."""
+
+    def do(self, attempt: "Attempt") -> str:
+        """Do it all; returns a sentence about the outcome. Raises BackendError or ModelError if it fails."""
+
+
+class Attempt:
+    """One run of a job.
+
+    Args:
+        store: its record.
+        job: as it was claimed.
+        folder: for its files; removed when it is done.
+        stopping: set when the worker is to end.
+    """
+
+    def __init__(self, store: JobStore, job: Job, folder: Path, stopping: threading.Event) -> None:
+        self.job, self.folder = job, folder
+        self._store, self._stopping = store, stopping
+        self._first: tuple[float, float] | None = None  # time and progress of the first report
+
+    def say(self, **changes: Any) -> None:
+        """Record fields of the job.
+
+        Raises:
+            JobInterrupted: the worker is to end, or the job was cancelled or taken over.
+        """
+        if self._stopping.is_set():
+            raise JobInterrupted("the worker was stopped; the job begins again when it is back")
+        if "progress" in changes:
+            changes["eta"] = self._eta(changes["progress"])
+        if not self._store.advance(self.job, **changes):
+            raise JobInterrupted("it was cancelled, or another worker took it")
+
+    def log(self, line: str) -> None:
+        """Add a line to the job's log."""
+        self._store.log(self.job.id, line)
+
+    def process(
+        self,
+        command: Sequence[str],
+        report: Callable[[Mapping[str, Any]], None],
+        limit_seconds: float | None = None,
+    ) -> Mapping[str, Any]:
+        """Do the work in a process of its own.
+
+        Args:
+            command: prints lines for the log; those that are JSON objects are reports, and the last one's "stage" is
+                "done", or "failed" with a "reason".
+            report: gets the reports.
+            limit_seconds: after which it is taken for hung and killed.
+
+        Returns:
+            The last report.
+
+        Raises:
+            JobError: it failed; the text says how.
+            Killed: by a signal from outside.
+            JobInterrupted: as for `say`.
+        """
+        process = JobProcess(command, self.folder, limit_seconds)
+        ended = threading.Event()
+        watcher = threading.Thread(target=self._watch, args=(process, ended), name="watch-job", daemon=True)
+        last: Mapping[str, Any] = {}
+        try:
+            self.say(process=process.identity)
+            watcher.start()
+            for line in process.lines():
+                self.log(line.text)
+                if line.report is not None:
+                    last = line.report
+                    report(last)
+            failure = process.wait()
+            self.say(process=None)
+        finally:
+            ended.set()
+            process.kill()
+            process.wait()
+        what = self.job.kind
+        if last.get("stage") == "failed":
+            raise JobError(f"{what} failed: {last.get('reason') or 'no reason given'}")
+        if failure is not None and failure.startswith("killed by"):
+            raise Killed(f"{what} was {failure}")
+        if failure is not None:
+            raise JobError(f"{what} was {failure}" if failure.startswith("killed") else f"{what} {failure}")
+        if last.get("stage") != "done":
+            raise JobError(f"{what} ended without a result; the job's log says how far it came")
+        return last
+
+    def _watch(self, process: JobProcess, ended: threading.Event) -> None:
+        while not ended.wait(WATCH_SECONDS):
+            try:
+                now = self._store.get(self.job.id)
+            except BackendError as error:  # records that cannot be read now may be readable in a moment
+                logger.warning("job %s: %s", self.job.id, error)
+                continue
+            if self._stopping.is_set() or now.state not in RUNNING or now.worker != self.job.worker:
+                process.kill()
+                return
+
+    def _eta(self, progress: float) -> float | None:
+        """Seconds to go if it goes on as since the first report."""
+        now = time.monotonic()
+        if self._first is None or progress < self._first[1]:
+            self._first = now, progress
+        since, begun = self._first
+        return round((now - since) * (1 - progress) / (progress - begun), 1) if progress > begun else None
+
+
+class Runner:
+    """Does jobs. Safe to share between the worker's threads.
+
+    Args:
+        store: job records.
+        ledger: tasks that want a prediction.
+        kinds: what to do, by kind of job.
+        folder: for the jobs' files.
+    """
+
+    def __init__(self, store: JobStore, ledger: Ledger, kinds: Mapping[str, Work], folder: Path) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._kinds = kinds
+        self._folder = folder
+        self._stopping = threading.Event()
+        self.running: set[str] = set()  # ids of jobs
+
+    def run(self, job_id: str, worker: str) -> None:
+        """Do one job to its end, and record it; a job that cannot be claimed is left alone."""
+        self.running.add(job_id)
+        try:
+            if not self._stopping.is_set() and self._store.claim(job_id, worker):
+                self._run(job_id)
+        finally:
+            self.running.discard(job_id)
+
+    def _run(self, job_id: str) -> None:
+        job = self._store.get(job_id)
+        logger.info("job %s: project %s: %s begins", job_id, job.project, job.kind)
+        attempt = Attempt(self._store, job, self._folder / job_id, self._stopping)
+        try:
+            attempt.folder.mkdir(parents=True, exist_ok=True)
+            message = self._kinds[job.kind].do(attempt)
+            self._store.advance(job, state="done", progress=1.0, eta=None, message=message)
+        except JobInterrupted as error:
+            attempt.log(str(error))
+            self._store.release(job, "queued", str(error), restarts=job.restarts)
+        except Killed as error:
+            (self.restart if job.kind == ANNOTATION else self.fail)(job, str(error))
+        except (BackendError, ModelError) as error:
+            self.fail(job, str(error))
+        except Exception as error:
+            logger.exception("job %s: unexpected error", job_id)
+            self.fail(job, f"{type(error).__name__}: {error}; the worker's log has the details")
+        else:
+            logger.info("job %s: project %s: %s", job_id, job.project, message)
+            attempt.log(message)
+            shutil.rmtree(attempt.folder, ignore_errors=True)
+        if self._store.get(job_id).state == "cancelled":
+            shutil.rmtree(attempt.folder, ignore_errors=True)
+            if job.kind == ANNOTATION:  # what its process may have added since
+                self._ledger.give_up(job.project, job.id)
+
+    def restart(self, job: Job, reason: str) -> None:
+        """Put a job that was killed back into the queue, unless that has happened too often already."""
+        restarts = self._store.get(job.id).restarts
+        if restarts >= RESTARTS[job.kind]:
+            self.fail(job, f"{reason}; that makes {restarts + 1} times: look for a lack of memory, then start it again")
+        elif self._store.release(job, "queued", f"{reason}; it began again", restarts=restarts + 1):
+            logger.warning("job %s: %s; it begins again", job.id, reason)
+            self._store.log(job.id, f"{reason}; it begins again")
+
+    def fail(self, job: Job, reason: str) -> None:
+        """End a running job as failed; what it would have had to do is left to whoever asks again."""
+        if job.kind == ANNOTATION:
+            self._ledger.give_up(job.project, job.id)
+        ended = {"message": "", "process": None, "eta": None}
+        if not self._store.advance(job, state="failed", reason=reason, **ended):
+            return  # cancelled, or another worker has it
+        logger.error("job %s: project %s: %s failed: %s", job.id, job.project, job.kind, reason)
+        self._store.log(job.id, f"failed: {reason}")
+        for old in self._store.find(states=("failed",), limit=1000)[KEPT_FAILURES:]:
+            shutil.rmtree(self._folder / old.id, ignore_errors=True)
+
+    def stop(self) -> None:
+        """End running jobs; they go back into the queue."""
+        self._stopping.set()

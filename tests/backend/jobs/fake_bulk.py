@@ -1,0 +1,12 @@
+"""Stands in for `python -m backend.jobs.bulk_process PROJECT JOB`: the same, with a pipeline that needs no networks."""
+
+import os
+import sys
+
+from backend.jobs.bulk_process import main
+from backend.processes import PARENT, die_with_parent
+from tests.backend.fakes import FakePipeline
+
+if __name__ == "__main__":
+    die_with_parent(os.environ.get(PARENT))
+    sys.exit(main(os.environ, *sys.argv[1:3], load=lambda device: FakePipeline, import_seconds=5.0))
