@@ -18,6 +18,8 @@ COMMANDS = {
     "worker": ("backend.cli.server", "Run a job worker alone."),
     "connect": ("backend.cli.server", "Register the backend with a Label Studio project."),
     "doctor": ("backend.cli.doctor", "Look at everything the backend needs and say the remedy for what it lacks."),
+    "annotate": ("backend.cli.jobs", "Predict the tasks of a Label Studio project."),
+    "jobs": ("backend.cli.jobs", "List, show or cancel jobs."),
     "versions": ("backend.cli.server", "List, show, promote or roll back model versions."),
     "predict": ("backend.cli.models", "Draw a mask per class for image files."),
     "train": ("backend.cli.models", "Train classifier and refiner on a data folder."),

@@ -45,7 +45,7 @@ def serve(host: str | None, port: str | None, json_file: Path | None) -> None:
 
 @click.command()
 def worker() -> None:
-    """Run a job worker alone, beside others that share the same data folder."""
+    """Run a job worker alone, beside others that share the same data folder, or the same Redis and models."""
     from backend.jobs.worker import main
 
     sys.exit(main(os.environ))

@@ -1,0 +1,130 @@
+"""`premask annotate` and `premask jobs`: predictions for whole projects, and what jobs do."""
+
+import json
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from backend.cli.output import json_option, progress_bar, write_json
+from backend.errors import JobError
+from backend.settings import Settings
+
+POLL_SECONDS = 0.5
+
+
+@click.command()
+@click.option("--url", envvar="LABEL_STUDIO_URL", show_envvar=True, required=True, help="Label Studio's address.")
+@click.option(
+    "--api-key", envvar="LABEL_STUDIO_API_KEY", show_envvar=True, required=True, help="Token of a Label Studio user."
+)
+@click.option("--project", required=True, type=int, help="Label Studio's project id.")
+@click.option(
+    "--all/--unlabelled", "all_tasks", default=True, help="Every task (the default), or those not labelled yet."
+)
+@json_option
+def annotate(url: str, api_key: str, project: int, all_tasks: bool, json_file: Path | None) -> None:
+    """Predict a project's tasks with its served version and store the predictions in Label Studio.
+
+    Tasks that have a prediction of that version are passed over, so it may be interrupted and run again. It is a job
+    like those of the backend: where that runs on the same data folder, it shows it, and goes on with it after a crash.
+    """
+    from backend.assembly import assemble
+    from backend.jobs.ledger import ALL, UNLABELLED
+    from backend.jobs.queue import JobQueue
+    from backend.jobs.store import ANNOTATION, FINISHED
+    from backend.jobs.worker import build_runner, worker_name
+    from backend.label_studio.client import LabelStudio
+    from backend.logs import configure_logging
+
+    # The job's process reads them there.
+    os.environ.update(LABEL_STUDIO_URL=url, LABEL_STUDIO_API_KEY=api_key)
+    settings = Settings.from_environ(os.environ)
+    configure_logging("ERROR", settings.log_format, settings.secrets)
+    LabelStudio(url, api_key).project(project)  # a wrong address or key is better said at once
+    parts = assemble(settings)
+    jobs = JobQueue(parts.store, parts.ledger, parts.queues)
+    parts.ledger.want(str(project), [ALL if all_tasks else UNLABELLED])
+    job, joined = parts.store.submit(ANNOTATION, str(project))
+    if joined and job.state != "queued":
+        click.echo(f"job {job.id} is at it already", err=True)
+    runner = build_runner(settings, parts)
+    # Left alone if a worker has it.
+    thread = threading.Thread(target=runner.run, args=(job.id, worker_name()))
+    thread.start()
+    try:
+        with progress_bar(f"project {project}") as move:
+            while (job := parts.store.get(job.id)).state not in FINISHED:
+                move(job.figures.get("done", 0), job.figures.get("total", 0), job.message.partition(": ")[2])
+                if not thread.is_alive() and job.state == "queued":  # its process was killed: it goes on
+                    thread = threading.Thread(target=runner.run, args=(job.id, worker_name()))
+                    thread.start()
+                thread.join(POLL_SECONDS)
+    except KeyboardInterrupt:
+        jobs.cancel(job.id)
+        thread.join()
+        raise JobError(f"stopped after {job.figures.get('done', 0)} tasks; run it again to go on") from None
+    write_json(json_file, {"project": str(project), "job": job.id, "state": job.state, **job.report})
+    if job.state != "done":
+        raise JobError(job.reason)
+    click.echo(job.message)
+
+
+@click.group()
+def jobs() -> None:
+    """Look at jobs, and cancel them."""
+
+
+@jobs.command("list")
+@click.option("--project", help="Only of this project.")
+@json_option
+def list_jobs(project: str | None, json_file: Path | None) -> None:
+    """List jobs, newest first."""
+    from backend.reports import job_report
+
+    reports = [job_report(job) for job in _queue().store.find(project)]
+    table = Table("job", "kind", "project", "state", "progress", "")
+    for report in reports:
+        says = report["reason"] if report["state"] == "failed" else report["message"]
+        progress = f"{report['progress']:.0%}"
+        table.add_row(report["id"], report["kind"], report["project"], report["state"], progress, says)
+    if reports:
+        Console().print(table)
+    else:
+        click.echo("there are no jobs")
+    write_json(json_file, {"jobs": reports})
+
+
+@jobs.command()
+@click.argument("job")
+@json_option
+def show(job: str, json_file: Path | None) -> None:
+    """Show one job with the end of its log."""
+    from backend.reports import job_report
+
+    store = _queue().store
+    report = job_report(store.get(job)) | {"log": store.log_tail(job)}
+    click.echo(json.dumps(report, indent=2, ensure_ascii=False))
+    write_json(json_file, report)
+
+
+@jobs.command()
+@click.argument("job")
+@json_option
+def cancel(job: str, json_file: Path | None) -> None:
+    """End a waiting or running job."""
+    ended = _queue().cancel(job)
+    click.echo(f"job {ended.id} is {ended.state}")
+    write_json(json_file, {"job": ended.id, "state": ended.state})
+
+
+def _queue() -> Any:
+    from backend.assembly import assemble
+    from backend.jobs.queue import JobQueue
+
+    parts = assemble(Settings.from_environ(os.environ))
+    return JobQueue(parts.store, parts.ledger, parts.queues)
