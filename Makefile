@@ -19,7 +19,7 @@ endif
 COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command "make lock"
 
-.PHONY: help setup setup-label-studio run serve worker test check format lock clean
+.PHONY: help setup setup-label-studio run serve worker test soak check format lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ worker: $(SETUP) ## one more job worker
 
 test: $(SETUP) $(SETUP_LABEL_STUDIO) ## every test, also those with a real Label Studio and a browser
 	@$(BIN)/python -m pytest
+
+soak: $(SETUP) ## the tests that take minutes each: processes killed at random moments, and the like
+	@$(BIN)/python -m pytest -m soak
 
 check: $(SETUP) ## formatting, lint and types, as in pre-commit
 	@$(BIN)/ruff format --check .

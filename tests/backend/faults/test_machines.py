@@ -1,0 +1,58 @@
+"""Two machines: what they share is Redis and the folder of models; each has a data folder of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import redis
+
+from backend.jobs.ledger import Ledger
+from backend.jobs.queue import JobQueue, redis_queues
+from backend.jobs.records import RedisRecords
+from backend.jobs.store import FINISHED, JobStore
+from backend.registry import Registry
+from tests.backend.fake_label_studio import FakeLabelStudio
+from tests.backend.fakes import eventually
+from tests.backend.jobs.conftest import POLYGONS, TRIANGLE, png
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.mark.timeout(900)
+def test_a_worker_elsewhere_does_the_jobs_of_the_server_here(redis_url, starter, tmp_path):
+    redis.Redis.from_url(redis_url).flushdb()
+    records = RedisRecords(redis_url)
+    jobs = JobQueue(JobStore(records), Ledger(records), redis_queues(redis_url))
+    registry = Registry(tmp_path / "shared-models")
+    registry.root.mkdir()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "models").symlink_to(registry.root)
+    with FakeLabelStudio() as label_studio:
+        project = str(label_studio.add_project(POLYGONS))
+        for number in range(5):
+            label_studio.add_annotation(label_studio.add_upload(int(project), f"{number}.png", png()), [TRIANGLE])
+        kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        environ = kept | {
+            "PREMASK_DATA_DIR": str(elsewhere),
+            "PREMASK_QUEUE_URL": redis_url,
+            "PREMASK_STARTER": str(starter),
+            "LABEL_STUDIO_URL": label_studio.url,
+            "LABEL_STUDIO_API_KEY": label_studio.legacy_token,
+            "OMP_NUM_THREADS": "1",
+        }
+        worker = [sys.executable, "-m", "tests.backend.faults.stack", "worker"]
+        with subprocess.Popen(worker, env=environ, cwd=ROOT) as process:
+            try:
+                training, _ = jobs.submit(project)
+                annotation, _ = jobs.annotate(project, "all")
+                for job in (training, annotation):
+                    done = eventually(lambda job=job: (now := jobs.store.get(job.id)).state in FINISHED and now, 600)
+                    assert done.state == "done", (done, jobs.store.log_tail(job.id))
+            finally:
+                process.terminate()
+        assert registry.current(project).version == jobs.store.get(training.id).version
+        assert len({one["task"] for one in label_studio.predictions.values()}) == 5
+        assert len(label_studio.predictions) == 5
