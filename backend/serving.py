@@ -73,13 +73,6 @@ class ServedPipeline:
         """
         return self._prompts.submit(work, self._pipeline).result()
 
-    def run(self, work: Callable[[Any], Result]) -> Result:
-        """What `work` makes of the pipeline for an annotator's prompt; waits for its turn among prompts alone.
-
-        An annotator waits for it, and a batch of tasks takes seconds; networks only read, so both may run at once.
-        """
-        return self._prompts.submit(work, self._pipeline).result()
-
 
 class Serving:
     """Which version answers for which project, and its loaded pipeline.

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from models.pipeline import Image, Look, Pipeline, autocast, without_specks
 from models.prompt import Click, Mask, Prompt
-from models.refiner import Subject, centre_map, refine
+from models.refiner import Subject, centre_map, fba_matting, refine
 from models.trimap import BACKGROUND, FOREGROUND, SIZE, TrimapConfig, coarse_mask, trimap_from_mask
 
 Logits = NDArray[np.float32]
@@ -262,7 +262,8 @@ def _drawn(
         cv2.circle(trimap, (column, row), radius, FOREGROUND if click.positive else BACKGROUND, cv2.FILLED)
     cam = np.asarray(1 / (1 + np.exp(-logits)), dtype=np.float32)
     with autocast(pipeline.device):
-        (alpha,) = refine(pipeline.refiner, [Subject(image, trimap, cam)], pipeline.device)
+        matting = fba_matting(pipeline.refiner, pipeline.device)
+        (alpha,) = refine(matting, [Subject(image, trimap, cam)], pipeline.refiner.config.crop_size)
     mask = without_specks(alpha >= 0.5, config.speck)
     return mask, float(np.abs(2 * alpha[mask] - 1).mean()) if mask.any() else 0.0
 
