@@ -26,7 +26,7 @@ LABELS = "".join(
 )
 CONFIG = f"""<View>
   <BrushLabels name="tissue" toName="image" smart="false">{LABELS}</BrushLabels>
-  <Header size="6" value="With Auto-Annotation: click on the tissue (Alt: not this), or drag a box around it"/>
+  <Header size="6" value="Auto-Annotation: click on the tissue (Alt: not this) or box it; on a drawn mask hold Ctrl"/>
   <KeyPointLabels name="click" toName="image" smart="true" smartOnly="true">{LABELS}</KeyPointLabels>
   <RectangleLabels name="box" toName="image" smart="true" smartOnly="true">{LABELS}</RectangleLabels>
   <Image name="image" value="$image" zoom="true" zoomControl="true" brightnessControl="true" contrastControl="true"/>

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
+from backend.demo.predictions import iou, masks
 from tests.end_to_end.frames import FRAMES
 from tests.end_to_end.stack import Project, Stack
 
@@ -83,6 +84,53 @@ def test_the_editor_draws_the_masks_over_the_tissue(stack: Stack, project: Proje
     outside = ~on_page(np.logical_or.reduce(list(frame.masks.values())), page.evaluate(PLACE), changed.shape)
     picture = on_page(np.ones_like(frame.masks["Lumen"]), page.evaluate(PLACE), changed.shape)
     assert changed[outside & picture].mean() < 0.3
+
+
+@pytest.mark.parametrize("tool", ["click", "box"])
+def test_a_prompt_draws_a_region_of_the_label_that_was_chosen(
+    stack: Stack, project: Project, page: Page, tmp_path: Path, tool: str
+) -> None:
+    """Auto-Annotation on, a smart tool, one click or one box around the lumen: a brush region of it is suggested."""
+    frame = FRAMES[0]
+    task = next(task for task, one in project.frames.items() if one is frame)
+    page.add_init_script("localStorage.setItem('autoAnnotation', 'true')")
+    page.goto(f"{stack.label_studio.url}/projects/{project.id}/data?task={task}")
+    page.wait_for_function(f"({REGIONS})().length > 0")
+    before = page.evaluate(REGIONS)
+    page.wait_for_timeout(2000)
+    rounds, row = {"click": (1, 1), "box": (2, 2)}[tool]
+    for _ in range(rounds):  # the button changes from one smart tool to the next
+        page.locator(".lsf-toolbar__group").last.locator(".lsf-tool_smart").first.click(position={"x": 10, "y": 10})
+    page.locator(".lsf-labels").nth(row).get_by_text("Lumen", exact=True).first.click()
+    place = page.evaluate(PLACE)
+    mask = frame.masks["Lumen"]
+    rows, columns = np.nonzero(mask)
+
+    def on_screen(x: float, y: float) -> tuple[float, float]:
+        return (
+            place["left"] + place["x"] + x / frame.size[0] * place["width"] * place["scale"],
+            place["top"] + place["y"] + y / frame.size[1] * place["height"] * place["scale"],
+        )
+
+    page.keyboard.down("Control")  # without it a click on a region that is there selects that
+    if tool == "click":
+        page.mouse.click(*on_screen(float(np.median(columns)), float(np.median(rows))))
+    else:
+        page.mouse.move(*on_screen(columns.min(), rows.min()))
+        page.mouse.down()
+        page.mouse.move(*on_screen(columns.max() - 5, rows.max() - 5), steps=5)
+        page.mouse.move(*on_screen(columns.max(), rows.max()))
+        page.mouse.up()
+    page.keyboard.up("Control")
+    page.wait_for_function("() => window.Htx.annotationStore.selected.suggestions.size > 0")
+    page.wait_for_timeout(1500)
+    screenshot(page, tmp_path / f"{tool}.png")
+    page.evaluate("() => window.Htx.annotationStore.selected.acceptAllSuggestions()")
+    page.wait_for_timeout(1500)
+    drawn = masks(page.evaluate("() => window.Htx.annotationStore.selected.serializeAnnotation()"))
+    assert iou(drawn["Lumen"], mask) >= 0.8
+    # The lumen that was there is improved, not drawn a second time.
+    assert sorted(one["label"] for one in page.evaluate(REGIONS)) == sorted(one["label"] for one in before)
 
 
 def screenshot(page: Page, path: Path) -> NDArray[np.uint8]:
