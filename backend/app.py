@@ -41,7 +41,7 @@ from backend.label_studio.protocol import START_TRAINING, parse_predict, parse_s
 from backend.logs import REQUEST_ID
 from backend.monitoring import State, observe
 from backend.registry import Registry
-from backend.reports import project_report
+from backend.reports import MOST_JOBS, project_report
 from backend.security import Access, secure
 from backend.serving import Serving
 
@@ -168,7 +168,8 @@ def create_app(
     def list_versions() -> Any:
         project = request.args.get("project")
         projects = registry.projects() if project is None else [project]
-        return {"projects": [project_report(registry, serving, project) for project in projects]}
+        known = jobs.store.find(project, limit=MOST_JOBS)
+        return {"projects": [project_report(registry, serving, known, project) for project in projects]}
 
     @app.post("/api/versions/promote")
     def promote() -> Any:

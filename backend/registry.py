@@ -139,7 +139,7 @@ class Registry:
             RegistryError: its name is no version of this project, or is taken, or the copy failed.
         """
         name = read_card(checkpoint).name
-        number = _number(project, name)
+        number = version_number(project, name)
         if number is None:
             raise RegistryError(f"{checkpoint} calls itself {name!r}, which is no version of project {project}")
         with self._writing(project) as state:
@@ -213,12 +213,14 @@ class Registry:
 
     def _directories(self, project: str) -> list[Path]:
         candidates = self._folder(project).glob(f"p{project}-r*/{CARD}")
-        numbered = [(_number(project, card.parent.name), card.parent) for card in candidates]
+        numbered = [(version_number(project, card.parent.name), card.parent) for card in candidates]
         return [directory for number, directory in sorted((n, d) for n, d in numbered if n is not None)]
 
     def _info(self, project: str, version: str, state: _State) -> VersionInfo:
         served = "served" if version == state.current else "retired" if version in state.ever_served else "candidate"
-        return VersionInfo(project, version, self._folder(project) / version, _number(project, version) or 0, served)
+        return VersionInfo(
+            project, version, self._folder(project) / version, version_number(project, version) or 0, served
+        )
 
     def _state(self, project: str) -> _State:
         path = self._folder(project) / STATE
@@ -241,7 +243,7 @@ class Registry:
             state = self._state(project)
             before = asdict(state)
             # A lost served.json must not make a number be given twice.
-            published = [_number(project, directory.name) or 0 for directory in self._directories(project)]
+            published = [version_number(project, directory.name) or 0 for directory in self._directories(project)]
             state.last_number = max(state.last_number, *published, 0)
             yield state
             if asdict(state) != before:
@@ -261,7 +263,7 @@ def _locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _number(project: str, version: str) -> int | None:
+def version_number(project: str, version: str) -> int | None:
     """The number in a version's name, None if it is no version of that project."""
     match = re.fullmatch(rf"p{project}-r([0-9]{{3,}})(-[0-9A-Za-z.]+)?", version)
     return int(match[1]) if match else None

@@ -155,6 +155,19 @@ def test_versions_tell_what_is_served_and_how_good_it_is(client, registry, tmp_p
     assert project["versions"][0]["metrics"] == {"mean_iou": 0.5}
 
 
+def test_a_version_is_compared_with_the_one_before_it_on_the_same_tasks(client, registry, store, tmp_path):
+    version = publish(registry, tmp_path)
+    job, _ = store.submit("training", "3")
+    store.update(job.id, state="done", version=version, metrics={"new": {"mean_iou": 0.5}, "parent": {"mean_iou": 0.4}})
+    other = publish(registry, tmp_path, project="4")
+    assert client.get("/api/versions?project=3").json["projects"][0]["versions"][0]["before"] == {"mean_iou": 0.4}
+    assert [p["versions"][0]["before"] for p in client.get("/api/versions").json["projects"]] == [
+        {"mean_iou": 0.4},
+        None,
+    ]
+    assert other.startswith("p4")
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "says"),
     [
