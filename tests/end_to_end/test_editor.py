@@ -1,8 +1,6 @@
 """What an annotator sees: the labelling editor in a browser, on a task that was predicted."""
 
 import io
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,24 +9,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 from backend.demo.predictions import iou, masks
+from tests.browser import chromium
 from tests.end_to_end.frames import FRAMES
 from tests.end_to_end.stack import Project, Stack
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(900)]
 
-# Without these the browser looks for hosts on the internet, or for a sandbox that containers do not grant.
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 # Natural pixels -> pixels of the page, for the displayed picture.
 PLACE = """() => {
     const image = window.Htx.annotationStore.selected.objects[0];
@@ -43,12 +32,7 @@ REGIONS = """() => (window.Htx?.annotationStore?.selected?.regions ?? []).filter
 @pytest.fixture
 def page(stack: Stack, tmp_path: Path) -> Iterator[Page]:
     """A page of a headless Chromium that is logged in by the form."""
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if program is None:
-        reason = "needs a Chromium browser; on Debian: apt install chromium"
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
+    with chromium() as browser:
         page = browser.new_page(viewport={"width": 1500, "height": 1000})
         page.set_default_timeout(60_000)
         page.goto(f"{stack.label_studio.url}/user/login/")
@@ -57,7 +41,6 @@ def page(stack: Stack, tmp_path: Path) -> Iterator[Page]:
         page.click("button[type=submit]")
         page.wait_for_url(lambda url: "/user/login" not in url)
         yield page
-        browser.close()
 
 
 def test_the_editor_draws_the_masks_over_the_tissue(stack: Stack, project: Project, page: Page, tmp_path: Path) -> None:
