@@ -10,6 +10,7 @@ GET, POST /job_status         state of one job, as Label Studio's own backends a
 ...  /api/jobs, /api/projects  see `job_routes`
 GET  /api/versions[?project=] versions with their figures
 POST /api/versions/promote    {"project", "version"}: serve it from now on;  /api/versions/rollback {"project"}
+GET  /dashboard               pages for people; see `backend.dashboard.pages`
 """
 
 import json
@@ -23,6 +24,7 @@ from werkzeug.exceptions import HTTPException, ServiceUnavailable
 
 from backend.checks import Check
 from backend.credentials import Credentials
+from backend.dashboard.pages import dashboard
 from backend.delivery import Delivery
 from backend.errors import (
     BackendError,
@@ -70,6 +72,7 @@ def create_app(
     credentials: Credentials,
     access: Access | None = None,
     ready: Callable[[], Sequence[Check]] = tuple,
+    minutes_per_mask: float | None = None,
     max_request_bytes: int = 512 << 20,
     max_predicts: int = 6,
 ) -> Flask:
@@ -84,6 +87,7 @@ def create_app(
         credentials: keeps what `/setup` says about a project's Label Studio.
         access: what callers have to know; None lets everybody in.
         ready: what has to work before predictions can be answered, for `/ready`.
+        minutes_per_mask: what drawing a mask by hand takes, for the dashboard; None if nobody has measured it.
         max_request_bytes: larger bodies are refused with 413.
         max_predicts: prediction requests at the same time; beyond it 503, so that threads stay free for `/health`.
     """
@@ -181,6 +185,8 @@ def create_app(
         (project,) = _named("project")
         info = registry.rollback(project)
         return {"project": project, "current": None if info is None else info.version}
+
+    app.register_blueprint(dashboard(registry, serving, jobs, credentials, minutes_per_mask))
 
     @app.errorhandler(BackendError)
     def expected(error: BackendError) -> Any:

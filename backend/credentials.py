@@ -59,6 +59,14 @@ class Credentials:
             newest = dict([*entries.items(), (project, entry)][-MOST_PROJECTS:])
             write_json(self._path, newest, mode=0o600)
 
+    def addresses(self) -> dict[str, str]:
+        """Where people find the Label Studio of each project that has introduced itself, as it says.
+
+        That is the address its pages have, while the configured one may be of a network that browsers do not reach.
+        """
+        entries = self._read().items()
+        return {project: entry["url"] for project, entry in entries if entry["url"].startswith(("http://", "https://"))}
+
     def of(self, project: str) -> Credential:
         """The credential to use for a project.
 

@@ -36,6 +36,7 @@ EXPECTED = {
     "min_accepted": "a whole number from 1 up",
     "keep_versions": "a whole number from 1 up",
     "train_after": "a whole number from 0 up; 0 trains only when somebody asks for it",
+    "minutes_per_mask": "minutes above 0, at most 600",
     "max_request_mb": "a whole number of megabytes from 1 to 4096",
     "image_hosts": "host names separated by commas",
     "basic_auth_user": "a user name without a colon, together with PREMASK_BASIC_AUTH_PASSWORD",
@@ -67,6 +68,7 @@ class Settings(BaseSettings):
         min_accepted: accepted tasks that a project needs before it can train.
         keep_versions: model versions of a project that are kept, besides the served one and the one before it.
         train_after: newly accepted tasks after which a project trains by itself; 0 for never.
+        minutes_per_mask: what drawing one mask by hand takes your annotators; unset, no minutes are reckoned.
         max_request_mb: larger request bodies are refused with 413.
         image_hosts: hosts besides Label Studio's from which images may be fetched.
         basic_auth_user: user name that callers need; unset lets everybody in.
@@ -99,6 +101,7 @@ class Settings(BaseSettings):
     min_accepted: int = Field(4, ge=1)
     keep_versions: int = Field(10, ge=1)
     train_after: int = Field(0, ge=0)
+    minutes_per_mask: float | None = Field(None, gt=0, le=600)
     # A request repeats every annotation and prediction of its tasks, masks and all: 1,500 tasks can be 100 MB.
     max_request_mb: int = Field(512, ge=1, le=4096)
     image_hosts: Annotated[tuple[str, ...], NoDecode] = ()

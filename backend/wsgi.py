@@ -39,6 +39,7 @@ def build_app(load: Callable[[str], Callable[[Path], Any]] = load_on) -> Flask:
         credentials=core.parts.credentials,
         access=access_of(settings),
         ready=lambda: ready(settings, core),
+        minutes_per_mask=settings.minutes_per_mask,
         max_request_bytes=settings.max_request_mb << 20,
         # Some threads stay free for /health, /setup and pages, whatever is being predicted.
         max_predicts=max(settings.threads * 4 // 5, 1),

@@ -85,6 +85,17 @@ MAY_IMPORT = {
     "backend.monitoring": ("backend.checks", "backend.jobs", "backend.logs", "backend.metrics", "backend.serving"),
     "backend.reports": ("models.errors", "backend.jobs", "backend.registry", "backend.serving"),
     "backend.security": ("backend.csrf",),
+    # The dashboard's pages: what jobs, versions and reports say, and the buttons that change it.
+    "backend.dashboard": (
+        "backend.credentials",
+        "backend.csrf",
+        "backend.errors",
+        "backend.jobs",
+        "backend.logs",
+        "backend.registry",
+        "backend.reports",
+        "backend.serving",
+    ),
     "backend.settings": ("models.starter", "backend.errors"),
     "backend.supervisor": ("backend.errors", "backend.processes", "backend.settings"),
     # The demo does what a user does, over HTTP.

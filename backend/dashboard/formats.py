@@ -1,0 +1,41 @@
+"""Figures and times as the pages write them."""
+
+from datetime import UTC, datetime
+
+
+def figure(value: float | None, digits: int = 3) -> str:
+    """0.812, or a dash where there is none."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def change(value: float) -> str:
+    """+0.012, with a true minus sign."""
+    return f"{value:+.3f}".replace("-", "−")
+
+
+def percent(part: int, whole: int) -> str:
+    """41 %, or a dash where there is nothing to take a part of."""
+    return f"{100 * part / whole:.0f} %" if whole else "–"
+
+
+def duration(seconds: float) -> str:
+    """45 s, 3 min or 2 h 05 min."""
+    if seconds < 60:
+        return f"{max(seconds, 0):.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def moment(iso: str) -> str:
+    """23 Nov 2026, 08:25, in UTC; what is no time is left as it is."""
+    try:
+        time = datetime.fromisoformat(iso)
+    except ValueError:
+        return iso
+    time = time.astimezone(UTC) if time.tzinfo else time
+    return f"{time.day} {time:%b %Y, %H:%M}"
+
+
+def seconds_between(begin: str, end: str) -> float:
+    """Seconds from one ISO time to another."""
+    return (datetime.fromisoformat(end) - datetime.fromisoformat(begin)).total_seconds()
