@@ -2,7 +2,7 @@
 
 GET  /dashboard                  every project
 GET  /dashboard/projects/ID      one of them; below it versions/VERSION/gallery/FILE, the pictures
-POST /dashboard/projects/ID/...  train, rollback, versions/VERSION/promote
+POST /dashboard/projects/ID/...  train, predict, rollback, versions/VERSION/promote, jobs/ID/cancel
 """
 
 import logging
@@ -17,9 +17,10 @@ from werkzeug.exceptions import HTTPException
 from backend.credentials import Credentials
 from backend.csrf import protect_forms
 from backend.dashboard import formats, overview
-from backend.errors import BackendError, UnknownVersion
-from backend.jobs.queue import TRAINING, JobQueue
-from backend.jobs.store import ACTIVE, Job
+from backend.errors import BackendError, JobConflict, UnknownJob, UnknownVersion
+from backend.jobs.ledger import UNLABELLED
+from backend.jobs.queue import JobQueue
+from backend.jobs.store import ACTIVE, TRAINING, Job
 from backend.logs import REQUEST_ID
 from backend.registry import STARTER, Registry
 from backend.reports import MOST_JOBS, history, job_report
@@ -30,7 +31,7 @@ logger = logging.getLogger(__name__)
 LOG_LINES = 12
 RECENT_JOBS = 8
 GALLERY = "gallery"  # folder of a checkpoint
-STATUS: dict[type[BackendError], int] = {UnknownVersion: 404}
+STATUS: dict[type[BackendError], int] = {UnknownVersion: 404, UnknownJob: 404, JobConflict: 409}
 
 
 def dashboard(
@@ -142,10 +143,20 @@ def dashboard(
         )
         return _back(project)
 
+    @pages.post("/projects/<project>/jobs/<job>/cancel")
+    def cancel(project: str, job: str) -> Any:
+        kind = jobs.cancel(job).kind
+        flash(
+            "The training is cancelled; nothing was published, and what is served stays."
+            if kind == TRAINING
+            else "Drawing masks is cancelled; those that are in Label Studio stay. Press Draw masks to go on."
+        )
+        return _back(project)
+
     @pages.post("/projects/<project>/versions/<version>/promote")
     def promote(project: str, version: str) -> Any:
         registry.promote(project, version)
-        flash(f"{version} is served from now on. Press Retrieve Predictions in Label Studio, and its masks come.")
+        flash(f"{version} is served from now on. Press Draw masks to have the unlabelled tasks drawn by it.")
         return _back(project)
 
     @pages.post("/projects/<project>/rollback")
@@ -156,7 +167,18 @@ def dashboard(
             return _back(project)
         info = registry.rollback(project)
         name = "The starter" if info is None else info.version
-        flash(f"{name} is served again. Press Retrieve Predictions in Label Studio, and its masks come.")
+        flash(f"{name} is served again. Press Draw masks to have the unlabelled tasks drawn by it.")
+        return _back(project)
+
+    @pages.post("/projects/<project>/predict")
+    def predict(project: str) -> Any:
+        _jobs_of(project)
+        _, joined = jobs.annotate(project, UNLABELLED)
+        flash(
+            "The unlabelled tasks are being drawn already; new ones are taken in."
+            if joined
+            else "The unlabelled tasks are going to be drawn by the served version; those that have its masks are left."
+        )
         return _back(project)
 
     def _back(project: str) -> Any:

@@ -134,6 +134,8 @@ def populate(
     with at(START + 41 * DAY):
         named["training"] = store.submit("training", "3")[0].id
         store.claim(named["training"], "worker/1:1")
+        named["annotation"] = store.submit("annotation", "3")[0].id
+        store.claim(named["annotation"], "worker/1:1")
     with at(START + 41 * DAY + 190):
         store.update(
             named["training"],
@@ -141,6 +143,16 @@ def populate(
             progress=0.62,
             message="FBANet learns the boundaries",
             version="p3-r008-lite0",
+            figures={"step": 412, "loss": 0.2137},
+            eta=171.0,
+        )
+        store.update(
+            named["annotation"],
+            state="annotating",
+            progress=0.34,
+            message="340 of 1000 tasks: predicting with p3-r005-lite0",
+            figures={"done": 340, "total": 1000},
+            eta=1240.0,
         )
         named["queued"] = store.submit("training", "4")[0].id
         failed = store.submit("training", "6")[0].id
@@ -213,6 +225,7 @@ def busy(folder: Path, registry: Registry, store: JobStore, drawn: Path) -> None
         if promoted:
             registry.promote("3", version)
             parent = version
+    training_that(store, START + 39 * DAY, "cancelled", reason="cancelled")
 
 
 def training_that(store: JobStore, moment: float, state: str, **outcome: object) -> None:

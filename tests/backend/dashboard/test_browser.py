@@ -105,13 +105,20 @@ def test_a_version_is_promoted_after_a_question_and_rolled_back(visit, address, 
     expect(page.get_by_role("status")).to_have_count(0)
 
 
-def test_train_without_scripts_on_a_phone(visit, address, store):
+def test_train_cancel_and_draw_without_scripts_on_a_phone(visit, address, store):
     page = visit(PHONE, java_script_enabled=False)
     page.goto(f"{address}/projects/5")
     page.get_by_role("button", name="Train").click()
     expect(page.get_by_role("status")).to_contain_text("is queued")
     (job,) = store.find("5")
-    assert (job.kind, job.state) == ("training", "queued")
+    page.get_by_role("button", name="Cancel…").click()
+    page.get_by_role("button", name="Cancel it").click()
+    expect(page.get_by_role("status")).to_contain_text("The training is cancelled")
+    assert store.get(job.id).state == "cancelled"
+    page.get_by_role("button", name="Draw masks…").click()
+    page.get_by_role("button", name="Draw the unlabelled tasks").click()
+    expect(page.get_by_role("status")).to_contain_text("are going to be drawn")
+    assert [found.kind for found in store.find("5", ("queued",))] == ["annotation"]
 
 
 def test_progress_moves_by_itself_and_the_page_follows_when_a_job_ends(visit, address, store, populated):
@@ -154,7 +161,7 @@ def test_everything_that_can_be_pressed_is_reached_by_keyboard_and_seen_to_be(vi
         assert width == "3px", name
         seen.append(name)
     assert seen[:2] == ["Skip to the content", "premask"]
-    assert {"Open in Label Studio", "Train"} <= set(seen)
+    assert {"Open in Label Studio", "Train", "Draw masks…"} <= set(seen)
 
 
 def test_all_pictures_of_the_gallery_are_shown(visit, address):

@@ -104,7 +104,7 @@ def test_a_running_job_shows_how_far_it_is(visitor, populated):
     job = populated["training"]
     assert f'id="progress-{job}" data-live' in page
     assert '<progress max="1" value="0.62"' in page
-    for said in ("FBANet learns the boundaries", "62 %"):
+    for said in ("FBANet learns the boundaries", "62 %", "step 412", "loss 0.214", "about 3 min left"):
         assert said in page
     assert "refiner 460/1000: about 170 s left" in page
     assert '<noscript><meta http-equiv="refresh" content="10"></noscript>' in page
@@ -159,9 +159,23 @@ def test_train_queues_a_training_and_a_second_press_joins_it(visitor, store, cre
     assert (job.kind, job.state) == ("training", "queued")
 
 
+def test_draw_masks_queues_predictions_of_unlabelled_tasks(visitor, store, populated):
+    assert "are being drawn already" in visitor.press("3", "predict")
+    assert "are going to be drawn" in visitor.press("5", "predict")
+    (job,) = store.find("5")
+    assert (job.kind, job.state) == ("annotation", "queued")
+
+
+def test_cancel_ends_a_job_and_a_cancelled_one_cannot_be_cancelled(visitor, store, populated):
+    job = populated["training"]
+    assert "what is served stays" in visitor.press("3", f"jobs/{job}/cancel")
+    assert store.get(job).state == "cancelled"
+    assert "Press Draw masks to go on" in visitor.press("3", f"jobs/{populated['annotation']}/cancel")
+
+
 def test_promote_serves_a_version_and_roll_back_returns(visitor, registry, populated):
     said = visitor.press("3", "versions/p3-r006-lite0/promote")
-    assert "p3-r006-lite0 is served from now on. Press Retrieve Predictions" in said
+    assert "p3-r006-lite0 is served from now on. Press Draw masks" in said
     assert registry.current("3").version == "p3-r006-lite0"
     assert "p3-r005-lite0 is served again" in visitor.press("3", "rollback", to="p3-r005-lite0")
     assert registry.current("3").version == "p3-r005-lite0"
@@ -185,7 +199,8 @@ def test_rolling_back_the_first_version_returns_to_the_starter(visitor, registry
 @pytest.mark.usefixtures("populated")
 def test_no_button_works_without_the_pages_token(visitor, registry, store):
     jobs = {job.id: job.state for job in store.find()}
-    for button in ("train", "rollback", "versions/p3-r006-lite0/promote"):
+    running = next(name for name, state in jobs.items() if state == "training")
+    for button in ("train", "predict", "rollback", "versions/p3-r006-lite0/promote", f"jobs/{running}/cancel"):
         for token in ({}, {"csrf_token": ""}, {"csrf_token": "forged"}):
             answer = visitor.client.post(f"/dashboard/projects/3/{button}", data={"to": "p3-r004-lite0", **token})
             assert answer.status_code == 403
@@ -198,8 +213,9 @@ def test_no_button_works_without_the_pages_token(visitor, registry, store):
 def test_nothing_is_queued_for_a_project_that_nobody_has_heard_of(visitor, store):
     before = len(store.find())
     token = re.search(r'name="csrf_token" value="([^"]+)"', visitor.read("/projects/3"))[1]
-    answer = visitor.client.post("/dashboard/projects/99/train", data={"csrf_token": token})
-    assert answer.status_code == 404
+    for button in ("train", "predict"):
+        answer = visitor.client.post(f"/dashboard/projects/99/{button}", data={"csrf_token": token})
+        assert answer.status_code == 404
     assert len(store.find()) == before
 
 
