@@ -174,7 +174,6 @@ def _device(device: str) -> str:
 
 
 if __name__ == "__main__":
-    die_with_parent(
-        os.environ.get(PARENT)
-    )  # `premask serve` starts it, and a worker without its server would go on unseen
+    # `premask serve` starts it, and a worker without its server would go on unseen.
+    die_with_parent(os.environ.get(PARENT))
     sys.exit(main(os.environ))

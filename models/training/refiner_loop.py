@@ -172,9 +172,11 @@ def _draw_batch(pipeline: Pipeline, examples: Sequence[Example], size: int, rng:
         if len(inputs) == size:
             break
         example = examples[int(rng.integers(len(examples)))]
+        label = pipeline.classes[example.label]
+        threshold = pipeline.config.threshold(label)
         if example.truth is not None and rng.random() < 0.5:
-            example = replace(example, cam=_imagined_map(example.truth, rng))
-        subject = _subject(example, pipeline.config.trimap, rng)
+            example, threshold = replace(example, cam=_imagined_map(example.truth, rng)), 0.5
+        subject = _subject(example, threshold, pipeline.config.trimap_of(label), rng)
         boxes = object_boxes(subject.trimap, *example.image.shape[:2])
         if not boxes:
             continue
@@ -194,15 +196,16 @@ def _draw_batch(pipeline: Pipeline, examples: Sequence[Example], size: int, rng:
     return Batch(np.stack(inputs), np.stack(targets), np.array(labels)) if inputs else None
 
 
-def _subject(example: Example, config: TrimapConfig, rng: np.random.Generator) -> Subject:
+def _subject(example: Example, threshold: float, config: TrimapConfig, rng: np.random.Generator) -> Subject:
     """Threshold and band of random size around what serving would use, so that neither is learned by heart."""
     factor = np.exp(rng.uniform(-0.5, 0.7))
     config = replace(
         config, band=config.band * factor, band_min=config.band_min * factor, band_max=config.band_max * factor
     )
-    threshold = float(np.clip(0.5 + rng.normal(0, 0.1), 0.25, 0.75))
-    trimap = trimap_from_mask(coarse_mask(example.cam, threshold, config), config)
-    return Subject(example.image, trimap, centre_map(example.cam, threshold))
+    odds = threshold / (1 - threshold) * np.exp(rng.normal(0, 0.4))
+    moved = float(odds / (1 + odds))
+    trimap = trimap_from_mask(coarse_mask(example.cam, moved, config), config)
+    return Subject(example.image, trimap, centre_map(example.cam, moved))
 
 
 def _imagined_map(truth: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.float32]:
