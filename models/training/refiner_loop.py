@@ -202,7 +202,7 @@ def _subject(example: Example, threshold: float, config: TrimapConfig, rng: np.r
     config = replace(
         config, band=config.band * factor, band_min=config.band_min * factor, band_max=config.band_max * factor
     )
-    odds = threshold / (1 - threshold) * np.exp(rng.normal(0, 0.4))
+    odds = threshold / (1 - threshold) * np.exp(np.clip(rng.normal(0, 0.4), -1, 1))
     moved = float(odds / (1 + odds))
     trimap = trimap_from_mask(coarse_mask(example.cam, moved, config), config)
     return Subject(example.image, trimap, centre_map(example.cam, moved))
