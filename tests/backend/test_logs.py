@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+from contextvars import Context
 
 import pytest
 from hypothesis import given
@@ -83,16 +84,14 @@ def test_a_message_cannot_forge_lines() -> None:
 
 
 def test_each_line_names_the_request_that_it_belongs_to() -> None:
-    before = REQUEST_ID.set("abc-1")
-    try:
-        assert "[abc-1] hello" in Lines().format(record("hello"))
-        event = json.loads(JsonLines().format(record("hello %d", 3)))
-    finally:
-        REQUEST_ID.reset(before)
-    assert (event["request"], event["message"], event["level"], event["logger"]) == (
-        "abc-1",
-        "hello 3",
-        "WARNING",
-        "backend.app",
-    )
-    assert "request" not in json.loads(JsonLines().format(record("hello")))
+    def lines() -> tuple[str, dict[str, str], dict[str, str]]:
+        outside = json.loads(JsonLines().format(record("hello")))
+        REQUEST_ID.set("abc-1")
+        return Lines().format(record("hello")), json.loads(JsonLines().format(record("hello %d", 3))), outside
+
+    # A context of its own: what ran before in this thread may have left a request open.
+    line, event, outside = Context().run(lines)
+    assert "[abc-1] hello" in line
+    found = (event["request"], event["message"], event["level"], event["logger"])
+    assert found == ("abc-1", "hello 3", "WARNING", "backend.app")
+    assert "request" not in outside

@@ -54,7 +54,10 @@ def test_retrieving_again_stores_nothing_twice(stack: Stack, project: Project) -
 
 
 def test_start_training_on_six_accepted_tasks_serves_a_new_version(stack: Stack, project: Project) -> None:
-    """The skipped task is left out and counted; new masks come beside the old ones."""
+    """The skipped task is left out and counted; new masks come beside the old ones, once they are served.
+
+    A minute's training on five images need not be good enough to be served by itself; then the lead does it by hand.
+    """
     before = stored(stack, project)
     tasks = {frame.name: task for task, frame in project.frames.items()}
     for frame in FRAMES[:6]:
@@ -73,6 +76,10 @@ def test_start_training_on_six_accepted_tasks_serves_a_new_version(stack: Stack,
     assert job["report"]["used"] == 6
     assert sum(job["report"]["dropped"].values()) == 1
 
+    if not job["metrics"]["promote"]:
+        assert stack.client.ml_backends(project.id)[0]["model_version"] == project.version
+        by_hand = {"project": project.id, "version": job["version"]}
+        requests.post(f"{stack.backend.url}/api/versions/promote", json=by_hand, timeout=10).raise_for_status()
     # Label Studio asks /setup each time; the old version answers until the new one is loaded.
     wait_for(lambda: stack.client.ml_backends(project.id)[0]["model_version"] == job["version"], 60)
     assert job["version"] != project.version
