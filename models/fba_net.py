@@ -120,7 +120,8 @@ def network_input(crop: NDArray[np.uint8], trimap: NDArray[np.uint8], cam: NDArr
     for plane in known:
         if plane.any():
             distance = cv2.distanceTransform((~plane).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-            planes.append(np.exp(-(distance[None] ** 2) / (2 * sigmas**2)))
+            # Squared distances are whole numbers; OpenCV's differ from run to run in the last bit.
+            planes.append(np.exp(-np.rint(distance[None] ** 2) / (2 * sigmas**2)))
         else:
             planes.append(np.zeros((len(DISTANCE_WIDTHS), *trimap.shape), dtype=np.float32))
     planes.append(cam[None].astype(np.float32))

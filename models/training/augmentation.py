@@ -72,7 +72,7 @@ def random_view(
 
 def random_colours(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
     """Change gain, gamma, colour balance, sharpness and noise of an image of shape (H, W, 3), uint8 RGB."""
-    factor = np.ones(3)
+    factor: NDArray[np.float64] = np.ones(3)
     if rng.random() < 0.25:  # another colour map, or none
         image = np.asarray(cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB), dtype=np.uint8)
         if rng.random() < 0.5:
