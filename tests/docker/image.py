@@ -21,7 +21,14 @@ CACHE = ROOT / ".cache" / "docker"
 BUILDAH = ("buildah", "--root", str(CACHE / "store"), "--runroot", str(CACHE / "run"))
 AUTHORITIES = Path("/usr/local/share/ca-certificates")
 # Program -> the Debian package that brings it.
-NEEDED = {"buildah": "buildah", "mmdebstrap": "mmdebstrap", "unshare": "util-linux", "ip": "iproute2"}
+NEEDED = {
+    "buildah": "buildah",
+    "ip": "iproute2",
+    "mmdebstrap": "mmdebstrap",
+    "psql": "postgresql",
+    "redis-server": "redis-server",
+    "unshare": "util-linux",
+}
 
 # An engine's part: a root that cannot be written to, a /tmp in memory, the volume at /data, no privileges.
 START = """
@@ -81,11 +88,16 @@ class Image:
         ]
         # fmt: on
 
-    def run(self, data: Path, command: Sequence[str], environ: Mapping[str, str] | None = None) -> tuple[int, str]:
+    def run(
+        self,
+        data: Path,
+        command: Sequence[str],
+        environ: Mapping[str, str] | None = None,
+        hosts: Path = Path("/etc/hosts"),
+    ) -> tuple[int, str]:
         """Run a command to its end; gives the exit code, and what it wrote."""
-        done = subprocess.run(
-            self.command(data, environ or {}, command), capture_output=True, text=True, timeout=300, check=False
-        )
+        line = self.command(data, environ or {}, command, hosts)
+        done = subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)
         return done.returncode, done.stdout + done.stderr
 
 
