@@ -144,7 +144,18 @@ def _ensure_base(name: str) -> None:
     authorities = (
         [f"--customize-hook=copy-in {AUTHORITIES} {Path(AUTHORITIES).parent}"] if Path(AUTHORITIES).exists() else []
     )
-    _run(["mmdebstrap", "--quiet", "--variant=minbase", *slim, *authorities, release[1], str(archive)])
+    _run(
+        [
+            "mmdebstrap",
+            "--quiet",
+            "--variant=minbase",
+            "--dpkgopt=force-unsafe-io",
+            *slim,
+            *authorities,
+            release[1],
+            str(archive),
+        ]
+    )
     container = _buildah("from", "scratch").strip()
     _buildah("add", container, str(archive), "/")
     _buildah("commit", "--rm", container, f"docker.io/library/{name}")

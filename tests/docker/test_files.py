@@ -1,10 +1,12 @@
 """The files that build, compose and deploy the image: valid by their own tools, and in step with the code."""
 
+import functools
 import json
 import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +30,16 @@ def example(**changes: str) -> dict[str, str]:
     return {name: value or MADE_UP for name, value in found.items()} | changes
 
 
-def composed(tmp_path: Path, profile: str, **changes: str) -> Any:
+@functools.cache
+def composed(profile: str, **changes: str) -> Any:
     """compose.yml as Compose understands it, which checks it against its specification."""
-    env = tmp_path / ".env"
-    env.write_text("".join(f"{name}={value}\n" for name, value in example(COMPOSE_PROFILES=profile, **changes).items()))
-    command = [BIN / "docker-compose", "--file", DOCKER / "compose.yml", "--env-file", env, "config", "--format=json"]
-    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    done = subprocess.run(command, env=kept, capture_output=True, text=True, check=False)
+    with tempfile.NamedTemporaryFile("w", suffix=".env") as env:
+        env.writelines(f"{name}={value}\n" for name, value in example(COMPOSE_PROFILES=profile, **changes).items())
+        env.flush()
+        files = ["--file", DOCKER / "compose.yml", "--env-file", env.name]
+        kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        command = [BIN / "docker-compose", *files, "config", "--format=json"]
+        done = subprocess.run(command, env=kept, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -63,10 +68,8 @@ def test_what_the_dockerfile_copies_exists_and_passes_dockerignore() -> None:
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_every_profile_has_a_label_studio_a_backend_and_a_worker_that_find_each_other(
-    tmp_path: Path, profile: str
-) -> None:
-    services = composed(tmp_path, profile)["services"]
+def test_every_profile_has_a_label_studio_a_backend_and_a_worker_that_find_each_other(profile: str) -> None:
+    services = composed(profile)["services"]
     by_name = {alias: service for service in services.values() for alias in _aliases(service)}
     label_studio, server = by_name["label-studio"], by_name["premask"]
     assert label_studio["environment"]["ML_BLOCK_LOCAL_IP"] == "false"
@@ -89,7 +92,7 @@ def test_every_profile_has_a_label_studio_a_backend_and_a_worker_that_find_each_
 def test_a_setting_in_env_reaches_every_backend(tmp_path: Path, profile: str) -> None:
     """All of them, or whoever sets one wonders why nothing changes; and none that does not exist."""
     known = {name for name in Settings.model_fields if not name.startswith("label_studio")} - DECIDED
-    for service in backends(composed(tmp_path, profile, PREMASK_TRAIN_MINUTES="33")["services"]).values():
+    for service in backends(composed(profile, PREMASK_TRAIN_MINUTES="33")["services"]).values():
         passed = {name.removeprefix(PREFIX).lower() for name in service["environment"] if name.startswith(PREFIX)}
         assert passed - DECIDED == known
         environ = {name: value for name, value in service["environment"].items() if value is not None}
@@ -103,13 +106,13 @@ def test_a_setting_in_env_reaches_every_backend(tmp_path: Path, profile: str) ->
 @pytest.mark.parametrize(
     "name", [name for name, value in example().items() if value == MADE_UP and "POSTGRES" not in name]
 )
-def test_compose_stops_with_the_name_of_a_password_that_is_empty(tmp_path: Path, name: str) -> None:
+def test_compose_stops_with_the_name_of_a_password_that_is_empty(name: str) -> None:
     with pytest.raises(AssertionError, match=f"{name} is missing a value"):
-        composed(tmp_path, "team", **{name: ""})
+        composed("team", **{name: ""})
 
 
-def test_label_studio_is_the_one_that_premask_is_tested_with(tmp_path: Path) -> None:
-    images = {service["image"] for profile in PROFILES for service in composed(tmp_path, profile)["services"].values()}
+def test_label_studio_is_the_one_that_premask_is_tested_with() -> None:
+    images = {service["image"] for profile in PROFILES for service in composed(profile)["services"].values()}
     assert f"heartexlabs/label-studio:{pinned('label-studio.txt', 'label-studio')}" in images
     assert all(":" in image and not image.endswith(":latest") for image in images)
 

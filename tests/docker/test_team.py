@@ -48,7 +48,7 @@ class Team:
 @pytest.fixture(scope="module")
 def team(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
     folder = tmp_path_factory.mktemp("team")
-    services = composed(folder, "team", PREMASK_TRAIN_MINUTES="1")["services"]
+    services = composed("team", PREMASK_TRAIN_MINUTES="1")["services"]
     names = ("postgres", "redis", "label-studio", "premask")
     with ExitStack() as started:
         database = Path(started.enter_context(tempfile.TemporaryDirectory(prefix="premask-postgres-")))
