@@ -23,8 +23,8 @@ from tests.end_to_end.stack import free_port
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(3600)]
 
-BUILD_TOOLS = set("as c++ cc cmake g++ gcc git ld make pip pip3 uv".split())
-DEVELOPERS_TOOLS = set("cvat_sdk hypothesis mypy pip playwright pytest ruff uv".split())
+BUILD_TOOLS = {"as", "c++", "cc", "cmake", "g++", "gcc", "git", "ld", "make", "pip", "pip3", "uv"}
+DEVELOPERS_TOOLS = {"cvat_sdk", "hypothesis", "mypy", "pip", "playwright", "pytest", "ruff", "uv"}
 
 
 @contextmanager
