@@ -40,8 +40,9 @@ def serving(image: Image, data: Path, **environ: str) -> Iterator[tuple[str, dic
         assert log.read_text().startswith(f"premask serves at {url} and keeps its data in /data")
         yield url, variables
     finally:
-        for inside in Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split():
-            os.kill(int(inside), signal.SIGTERM)
+        if server.poll() is None:
+            for inside in Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split():
+                os.kill(int(inside), signal.SIGTERM)
         code = server.wait(60)
     assert code == 0, "SIGTERM, as `docker stop` sends it, must end it in order"
 
