@@ -19,7 +19,7 @@ endif
 COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command "make lock"
 
-.PHONY: help setup setup-label-studio run serve worker test soak check format lock clean
+.PHONY: help setup setup-label-studio run serve worker test soak docker-test check format lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ test: $(SETUP) $(SETUP_LABEL_STUDIO) ## every test, also those with a real Label
 soak: $(SETUP) ## the tests that take minutes each: processes killed at random moments, and the like
 	@$(BIN)/python -m pytest -m soak
 
+docker-test: $(SETUP) $(SETUP_LABEL_STUDIO) ## build the image without Docker and run it; needs root, 20 GB and some Debian packages
+	@$(BIN)/python -m pytest -m docker
+
 check: $(SETUP) ## formatting, lint and types, as in pre-commit
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
@@ -66,6 +69,7 @@ format: $(SETUP) ## rewrite the files as `make check` wants them
 lock: $(SETUP) ## newest versions that pyproject.toml allows, with their hashes
 	@$(COMPILE) $(REQUIREMENTS)/uv.in -o $(REQUIREMENTS)/uv.txt
 	@$(COMPILE) pyproject.toml --extra dev -o $(REQUIREMENTS)/premask.txt
+	@$(COMPILE) pyproject.toml --constraints $(REQUIREMENTS)/premask.txt --no-annotate -o $(REQUIREMENTS)/runtime.txt
 	@$(COMPILE) $(REQUIREMENTS)/label-studio.in -o $(REQUIREMENTS)/label-studio.txt
 
 clean: ## remove both environments and the caches; your data in premask-data stays

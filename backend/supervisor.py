@@ -56,7 +56,7 @@ class Supervisor:
         settings: where to listen.
         environ: environment of both.
         server: command of the server.
-        worker: command of the worker.
+        worker: command of the worker; None where workers run elsewhere.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Supervisor:
         settings: Settings,
         environ: Mapping[str, str],
         server: Sequence[str] = SERVER,
-        worker: Sequence[str] = WORKER,
+        worker: Sequence[str] | None = WORKER,
     ) -> None:
         self._settings = settings
         self._environ = {
@@ -75,7 +75,7 @@ class Supervisor:
             "PREMASK_PORT": str(settings.port),
             PARENT: str(os.getpid()),
         }
-        self._commands = server, worker
+        self._server, self._worker = server, worker
         self._stopped = threading.Event()
         self._reloading = threading.Event()
 
@@ -87,17 +87,18 @@ class Supervisor:
         """Make `run` return; safe in a signal handler."""
         self._stopped.set()
 
-    def run(self, ready: Callable[[int, int], None] = lambda server, worker: None) -> None:
+    def run(self, ready: Callable[[int, int | None], None] = lambda server, worker: None) -> None:
         """Serve until `stop`.
 
         Args:
-            ready: called once with the process ids of server and worker when the server answers.
+            ready: called once with the process ids of server and worker, if there is one, when the server answers.
 
         Raises:
             ServeError: the server ended by itself.
         """
         check_port(self._settings.host, self._settings.port)
-        server, worker = (self._start(command) for command in self._commands)
+        server = self._start(self._server)
+        worker = self._start(self._worker) if self._worker else None
         started, pause, restart_at, announced = time.monotonic(), FIRST_PAUSE, 0.0, False
         try:
             while not self._stopped.wait(0.2):
@@ -108,18 +109,18 @@ class Supervisor:
                     self._reloading.clear()
                     server.send_signal(signal.SIGHUP)
                 if not announced and self._answers():
-                    ready(server.pid, worker.pid)
+                    ready(server.pid, worker.pid if worker else None)
                     announced = True
-                if worker.poll() is None:
+                if worker is None or self._worker is None or worker.poll() is None:
                     continue
                 if not restart_at:
                     pause = FIRST_PAUSE if now - started > STEADY_SECONDS else pause
                     logger.error("the worker ended (%s); started again in %.0f s", worker.returncode, pause)
                     restart_at, pause = now + pause, min(pause * 2, LONGEST_PAUSE)
                 elif now >= restart_at:
-                    worker, started, restart_at = self._start(self._commands[1]), now, 0.0
+                    worker, started, restart_at = self._start(self._worker), now, 0.0
         finally:
-            _end([server, worker])
+            _end([server, worker] if worker else [server])
 
     def _start(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
         # A session of its own: Ctrl-C in the terminal reaches this process alone, which then ends both in order.

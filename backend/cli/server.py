@@ -21,22 +21,23 @@ project_option = click.option("--project", required=True, help="Label Studio's p
 @click.command()
 @click.option("--host", help="Address to listen on; otherwise PREMASK_HOST or 127.0.0.1.")
 @click.option("--port", help="Port to listen on; otherwise PREMASK_PORT or 9090.")
+@click.option("--worker/--no-worker", "with_worker", default=True, help="Without one, run `premask worker` elsewhere.")
 @json_option
-def serve(host: str | None, port: str | None, json_file: Path | None) -> None:
+def serve(host: str | None, port: str | None, with_worker: bool, json_file: Path | None) -> None:
     """Run the backend with its job worker until Ctrl-C or SIGTERM; SIGHUP takes up changed code without a gap."""
     from backend.logs import configure_logging
-    from backend.supervisor import Supervisor, url_of
+    from backend.supervisor import WORKER, Supervisor, url_of
 
     given = {"PREMASK_HOST": host, "PREMASK_PORT": port}
     environ = {**os.environ, **{name: value for name, value in given.items() if value is not None}}
     settings = Settings.from_environ(environ)
     configure_logging(settings.log_level, settings.log_format, settings.secrets)
-    supervisor = Supervisor(settings, environ)
+    supervisor = Supervisor(settings, environ, worker=WORKER if with_worker else None)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: supervisor.stop())
     signal.signal(signal.SIGHUP, lambda *_: supervisor.reload())
 
-    def ready(server: int, worker: int) -> None:
+    def ready(server: int, worker: int | None) -> None:
         click.echo(f"premask serves at {url_of(settings)} and keeps its data in {settings.data_dir}; Ctrl-C stops it")
         write_json(json_file, {"url": url_of(settings), "server": server, "worker": worker})
 

@@ -81,6 +81,32 @@ def test_serve_answers_trains_restarts_its_worker_and_leaves_nothing_behind(envi
         serve.stdout.close()
 
 
+def test_a_server_without_a_worker_leaves_the_jobs_to_others(environ, tmp_path):
+    url, report = f"http://127.0.0.1:{environ['PREMASK_PORT']}", tmp_path / "report.json"
+    command = [*PREMASK, "serve", "--no-worker", "--json", str(report)]
+    serve = subprocess.Popen(command, env=environ, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert serve.stdout.readline().startswith(f"premask serves at {url}")
+        assert json.loads(report.read_text())["worker"] is None
+        requests.post(f"{url}/setup", json=setup_body(hostname="http://127.0.0.1:1"), timeout=3)
+        job = requests.post(f"{url}/webhook", json=start_training(), timeout=3).json()["job"]
+        assert [_command(pid) for pid in _children(serve.pid) if "gunicorn" not in _command(pid)] == []
+        show = lambda: requests.get(f"{url}/api/jobs/{job}", timeout=3).json()  # noqa: E731
+        assert show()["state"] == "queued"
+        worker = subprocess.Popen([*PREMASK, "worker"], env=environ, cwd=ROOT)
+        try:
+            assert eventually(lambda: show()["state"] == "failed", 60)
+        finally:
+            worker.terminate()
+            worker.wait(60)
+        serve.terminate()
+        assert serve.wait(60) == 0
+    finally:
+        serve.kill()
+        serve.wait()
+        serve.stdout.close()
+
+
 def test_a_reload_drops_no_request_and_every_line_is_json_without_secrets(environ, tmp_path, tiny_model):
     """A prediction whose image is slow to come is answered by the old process while the new one already serves."""
     slow, log = threading.Event(), tmp_path / "log"
