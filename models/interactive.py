@@ -64,7 +64,7 @@ def answer(pipeline: Pipeline, look: Look, label: str, prompt: Prompt, existing:
     Returns:
         An empty mask if nothing is left, or nothing was meant.
     """
-    logits = _class_logits(pipeline, look, label)
+    logits = class_logits(pipeline, look, label)
     config = pipeline.config.trimap_of(label)
     height, width = look.image.shape[:2]
     fresh = np.zeros((SIZE, SIZE), dtype=np.uint8)
@@ -90,7 +90,7 @@ def answer(pipeline: Pipeline, look: Look, label: str, prompt: Prompt, existing:
     return Answer(mask, score, meant)
 
 
-def _class_logits(pipeline: Pipeline, look: Look, label: str) -> Logits:
+def class_logits(pipeline: Pipeline, look: Look, label: str) -> Logits:
     """The class's map over the frame in logits, 0 at the edge of its objects; shape (h, w)."""
     height, width = look.covered
     if label not in pipeline.classes:

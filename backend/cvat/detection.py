@@ -11,6 +11,7 @@ from cvat_sdk.masks import encode_mask
 from PIL.Image import Image
 
 from backend.cvat.detector import Detector
+from backend.cvat.model import Model
 from models.decoding import rgb_array
 from models.outlines import outlines
 from models.segment import Segment
@@ -25,9 +26,9 @@ class DetectionFunction:
 
     def __init__(self, detector: Detector) -> None:
         self._detector = detector
-        self._ids = {name: number for number, name in enumerate(detector.classes)}
+        self._ids = {label["name"]: number for number, label in enumerate(detector.labels)}
         self.spec = cvataa.DetectionFunctionSpec(
-            labels=[cvataa.label_spec(id=self._ids[label["name"]], **label) for label in detector.labels]
+            labels=[cvataa.label_spec(id=number, **label) for number, label in enumerate(detector.labels)]
         )
 
     def detect(self, context: cvataa.DetectionFunctionContext, image: Image) -> list[cvataa.DetectionAnnotation]:
@@ -50,5 +51,5 @@ class DetectionFunction:
 
 
 def create(model: str = "", device: str = "auto", draws: str = "masks") -> DetectionFunction:
-    """What cvat-cli calls with its `-p` parameters, which `Detector` explains."""
-    return DetectionFunction(Detector(model, device, draws))
+    """What cvat-cli calls with its `-p` parameters, which `Model` and `Detector` explain."""
+    return DetectionFunction(Detector(Model(model, device), draws))

@@ -8,6 +8,7 @@ import json
 import click
 
 from backend.cvat.detector import LABEL_TYPES, Detector
+from backend.cvat.model import Model
 
 
 @click.command()
@@ -15,7 +16,7 @@ from backend.cvat.detector import LABEL_TYPES, Detector
 @click.option("--draws", type=click.Choice(list(LABEL_TYPES)), default="masks", show_default=True)
 def main(model: str, draws: str) -> None:
     """Print the labels that a CVAT project needs for a model."""
-    click.echo(json.dumps(Detector(model, draws=draws).labels, indent=2, ensure_ascii=False))
+    click.echo(json.dumps(Detector(Model(model), draws).labels, indent=2, ensure_ascii=False))
 
 
 if __name__ == "__main__":

@@ -1,26 +1,38 @@
 """What Nuclio runs for CVAT's own server; docker/cvat holds the functions, whose `main.py` call `answer`.
 
-CVAT posts {"image": base64, "threshold": 0.5} and expects a list of objects. It draws "mask" or, if the user wants
-polygons, "points", and the function is not told which: so each connected part of a mask is an object of its own.
+To a detector CVAT posts {"image": base64, "threshold": 0.5} and expects a list of objects. It draws "mask" or, if the
+user wants polygons, "points", and the function is not told which: so each connected part of a mask is an object of its
+own. To an interactor it posts the image with each click, {"image": base64, "pos_points": [[x, y], ...], "neg_points":
+..., "obj_bbox": two corners, [] or null}, and expects {"shapes": [...]}, each mask as run lengths and a box.
 """
 
 import base64
+import hashlib
 import json
+import math
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
+from cachetools import LRUCache
+from numpy.typing import NDArray
 
 from backend.cvat.detector import Detector
+from backend.cvat.interactor import Interactor
+from backend.cvat.model import Model
 from models.decoding import RgbImage, decode_image
 from models.files import MOST_PIXELS
 from models.outlines import outlines
 from models.segment import Segment
 
+if TYPE_CHECKING:
+    from models.pipeline import Look
+
 Function = Callable[[dict[str, Any]], Any]
+MOST_KEPT = 256 << 20  # bytes of images that an interactor has looked at
 
 
 class BadCall(ValueError):
@@ -34,8 +46,7 @@ def detector(model: Path, draws: str = "masks") -> Function:
         model: checkpoint folder; the starter weights are used if there is none.
         draws: as in `Detector`.
     """
-    found = Detector(model if model.is_dir() else "", draws=draws)
-    found.load()  # the first user would wait for it otherwise
+    found = Detector(_loaded(model), draws)
 
     def detect(call: dict[str, Any]) -> list[dict[str, Any]]:
         threshold = call.get("threshold")
@@ -46,6 +57,33 @@ def detector(model: Path, draws: str = "masks") -> Function:
         return objects + [one for segment in segments for one in _objects(segment)]
 
     return detect
+
+
+def interactor(model: Path, label: str = "") -> Function:
+    """An interactor, from a call's body to the mask that CVAT draws.
+
+    Args:
+        model: checkpoint folder; the starter weights are used if there is none.
+        label: as in `Interactor`.
+    """
+    drawing = Interactor(_loaded(model), label)
+    looks: LRUCache[str, Look] = LRUCache(MOST_KEPT, getsizeof=lambda look: look.nbytes)
+
+    def interact(call: dict[str, Any]) -> dict[str, Any]:
+        positive, negative = _points(call, "pos_points"), _points(call, "neg_points")
+        box = _points(call, "obj_bbox")
+        if len(box) not in (0, 2):
+            raise BadCall(f"'obj_bbox' should be two corners, got {len(box)}")
+        # CVAT sends the whole image with every click; only the first one on it needs the classifier.
+        key = hashlib.sha256(str(call.get("image")).encode()).hexdigest()
+        if (look := looks.get(key)) is None:
+            look = drawing.look(image_of(call))
+            if look.nbytes <= looks.maxsize:
+                looks[key] = look
+        mask = drawing.draw(look, positive, negative, box or None)
+        return {"shapes": [{"type": "mask", "points": _runs(mask), "attributes": []}] if mask.any() else []}
+
+    return interact
 
 
 def answer(context: Any, event: Any) -> Any:
@@ -85,6 +123,34 @@ def _body(body: Any) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise BadCall(f"the body should be a JSON object, got {type(body).__name__}")
     return body
+
+
+def _loaded(directory: Path) -> Model:
+    model = Model(directory if directory.is_dir() else "")
+    _ = model.pipeline  # the first user would wait for it otherwise
+    return model
+
+
+def _points(call: dict[str, Any], key: str) -> list[tuple[float, float]]:
+    """Points of a call; CVAT sends null for a box that was not drawn."""
+    points = call.get(key) or []
+    if not isinstance(points, list) or not all(isinstance(point, list) and len(point) == 2 for point in points):
+        raise BadCall(f"'{key}' should be a list of [x, y], got {str(points)[:50]}")
+    values = [value for point in points for value in point]
+    if not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
+        raise BadCall(f"'{key}' should hold numbers, got {str(points)[:50]}")
+    return [(float(x), float(y)) for x, y in points]
+
+
+def _runs(mask: NDArray[np.bool_]) -> list[int]:
+    """A mask as CVAT stores it: run lengths row by row within its box, off first, then the box's first and last x, y.
+
+    The same as encode_mask of cvat-sdk, which this function's image does not need for it.
+    """
+    x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    inside = mask[y : y + height, x : x + width].ravel()
+    changes = np.flatnonzero(np.diff(inside, prepend=False, append=not inside[-1]))
+    return [*np.diff(changes, prepend=0).tolist(), x, y, x + width - 1, y + height - 1]
 
 
 def _objects(segment: Segment) -> Iterator[dict[str, Any]]:

@@ -6,9 +6,11 @@ A folder with two lines in `model.py` is enough for `label-studio-ml create` and
     __all__ = ["PremaskModel"]
 
 and `label_studio_ml.api.init_app(model_class=PremaskModel)` is the WSGI application for a server of one's own. The
-settings are premask's, read from the environment, and a `premask worker` beside it does the trainings.
+settings are premask's, read from the environment, and a `premask worker` beside it does the trainings and predicts what
+an answer did not reach by its deadline. docs/label-studio-ml.md tells the rest.
 """
 
+import json
 import logging
 import os
 import threading
@@ -74,7 +76,7 @@ class PremaskModel(LabelStudioMLBase):  # type: ignore[misc]
     def predict(
         self, tasks: list[dict[str, Any]], context: Mapping[str, Any] | None = None, **kwargs: Any
     ) -> ModelResponse:
-        """One prediction per task, in order, an empty list for a task without an answer.
+        """One prediction per task, in order, an empty list for a task without an answer or not reached by the deadline.
 
         Args:
             tasks: tasks as Label Studio sends them.
@@ -89,10 +91,11 @@ class PremaskModel(LabelStudioMLBase):  # type: ignore[misc]
         except (BadRequest, ConfigError) as error:
             logger.warning("project %r: no masks: %s", self.project_id, error)
             return ModelResponse(predictions=[[] for _ in tasks])
-        return ModelResponse(predictions=self.core().predictor.predict(asked))
+        answer = json.loads(b"".join(self.core().delivery.answer(asked)))
+        return ModelResponse(predictions=answer["results"])
 
     def fit(self, event: str, data: Mapping[str, Any], **kwargs: Any) -> dict[str, Any]:
-        """Queue a training when Start Training was pressed; other events are only acknowledged.
+        """Queue a training when Start Training was pressed; note that annotations have changed.
 
         Args:
             event: the webhook's action.
@@ -104,7 +107,9 @@ class PremaskModel(LabelStudioMLBase):  # type: ignore[misc]
         """
         asked = parse_webhook({**data, "action": event})
         if not asked.starts_training:
-            return {"status": "ignored", "action": asked.action}
+            if asked.changes_annotations:
+                self.core().parts.automatic.note(asked.project_id)
+            return {"status": "noted" if asked.changes_annotations else "ignored", "action": asked.action}
         job, joined = self.core().jobs.submit(asked.project_id)
         logger.info("project %s: Start Training %s job %s", asked.project_id, "joined" if joined else "queued", job.id)
         return {"job": job.id, "project": asked.project_id, "state": job.state, "joined": joined}

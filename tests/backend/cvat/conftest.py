@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from backend.cvat import detector
+from backend.cvat import model as cvat_model
 from models.pipeline import PipelineConfig
 from models.segment import Prediction, Segment
 from tests.backend.cvat.fake_cvat import TOKEN, FakeCVAT
@@ -45,7 +45,7 @@ def finds(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def find(scene: Callable[[np.ndarray], Prediction], **config: Any) -> None:
         pipeline = FakePipeline(scene, PipelineConfig(**config))
-        monkeypatch.setattr(detector, "load_on", lambda device: lambda directory: pipeline)
+        monkeypatch.setattr(cvat_model, "load_on", lambda device: lambda directory: pipeline)
 
     return find
 

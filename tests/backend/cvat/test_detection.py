@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from backend.cvat import detector
+from backend.cvat import model as cvat_model
 from backend.cvat.detection import DetectionFunction, create
 from backend.cvat.labels import main as labels_command
 from backend.label_studio.controls.polygon import fill
@@ -103,7 +103,7 @@ def test_masks_arrive_where_they_are_in_images_of_any_size_and_orientation(
 def test_every_mask_survives_cvats_encoding_and_an_empty_one_is_left_out(mask: np.ndarray) -> None:
     with pytest.MonkeyPatch.context() as patch:
         pipeline = FakePipeline(lambda image: Prediction({"Lumen": 1.0}, [Segment("Lumen", 1.0, mask)]))
-        patch.setattr(detector, "load_on", lambda device: lambda directory: pipeline)
+        patch.setattr(cvat_model, "load_on", lambda device: lambda directory: pipeline)
         found = create().detect(Context(frame_name="a"), Image.new("RGB", mask.shape[::-1]))
     assert len(found) == mask.any()
     for shape in found:

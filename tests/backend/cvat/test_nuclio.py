@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -14,14 +15,20 @@ import nuclio_sdk
 import numpy as np
 import pytest
 import yaml
+from cvat_sdk.masks import decode_mask, encode_mask
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from PIL import Image
 
 from backend.cvat.detector import Detector
-from backend.cvat.nuclio import _objects, detector
+from backend.cvat.interaction import InteractionFunction, create
+from backend.cvat.model import Model
+from backend.cvat.nuclio import _objects, _runs, detector
 from backend.label_studio.controls.polygon import fill
 from models.outlines import outlines
+from models.phantom import render_phantom
+from models.pipeline import Pipeline
 from models.segment import Prediction, Segment
 from tests.backend.cvat.conftest import ROOT, bright, picture
 
@@ -127,8 +134,71 @@ def test_an_image_on_which_the_model_fails_fails_alone(finds: Finds) -> None:
     assert call(body(picture(np.ones((14, 14)))))[0] == 200
 
 
-def test_the_function_files_fit_their_handlers_and_the_starter() -> None:
-    config = yaml.safe_load((ROOT / "docker" / "cvat" / "detector" / "function.yaml").read_text(encoding="utf-8"))
-    assert json.loads(config["metadata"]["annotations"]["spec"]) == Detector().labels
-    assert config["metadata"]["annotations"]["type"] == "detector"
-    assert config["spec"]["handler"] == "main:handler"
+def annotations(function: str) -> dict[str, Any]:
+    """What CVAT reads of a function, and that the rest is one and the same for all of them."""
+    configs = [
+        yaml.safe_load((ROOT / "docker" / "cvat" / name / "function.yaml").read_text(encoding="utf-8"))
+        for name in (function, "detector")
+    ]
+    for config in configs:
+        assert config["spec"]["build"].pop("image").startswith("cvat.premask.")
+        assert config["spec"].pop("description")
+    assert configs[0]["spec"] == configs[1]["spec"]
+    assert configs[0]["spec"]["handler"] == "main:handler"
+    assert configs[0]["metadata"]["name"] == f"premask-{function}"
+    found: dict[str, Any] = configs[0]["metadata"]["annotations"]
+    assert found["type"] == function
+    return found
+
+
+def test_the_detectors_file_has_the_starters_labels() -> None:
+    assert json.loads(annotations("detector")["spec"]) == Detector(Model()).labels
+
+
+def test_the_interactors_file_asks_for_a_click_or_a_box() -> None:
+    """Read as CVAT 2.80's LambdaFunction does: its bool() takes any text for true, so a key may only be left out."""
+    found = annotations("interactor")
+    assert json.loads(found.get("spec") or "[]") == []
+    assert int(found["version"]) >= 2  # the editor refuses older ones
+    assert (int(found["min_pos_points"]), int(found["min_neg_points"])) == (0, 0)
+    assert "startswith_box" not in found
+    assert bool(found["startswith_box_optional"])
+    spec = InteractionFunction.spec
+    assert (spec.min_pos_points, spec.min_neg_points, spec.min_bounding_boxes) == (0, 0, 0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(mask=arrays(bool, st.tuples(st.integers(1, 19), st.integers(1, 23)), elements=st.booleans()))
+def test_masks_are_encoded_as_cvat_sdk_does(mask: np.ndarray) -> None:
+    if mask.any():
+        assert _runs(mask) == encode_mask(mask)
+
+
+def test_a_prompt_is_answered_as_by_an_agent_and_looks_at_each_image_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = []
+    look = Pipeline.look
+    monkeypatch.setattr(Pipeline, "look", lambda self, image: looks.append(image) or look(self, image))
+    frame = render_phantom(seed=3, size=256, difficulty=0.2)
+    out = io.BytesIO()
+    Image.fromarray(frame.image).save(out, format="PNG")
+    y, x = (float(np.mean(places)) for places in np.nonzero(frame.masks["Lumen"]))
+    call, agent = start("interactor"), create(device="cpu")
+    seen = agent.preprocess_image(None, Image.fromarray(frame.image))
+    for negative, box in (([], None), ([[5.0, 5.0]], []), ([], [[x + 60, y + 60], [x - 60, y - 60]])):
+        status, drawn = call(body(out.getvalue(), pos_points=[[x, y]], neg_points=negative, obj_bbox=box))
+        prompts = SimpleNamespace(pos_points=[(x, y)], neg_points=negative, bounding_box=box)
+        (theirs,) = agent.detect(None, seen, prompts)
+        assert (status, drawn) == (200, {"shapes": [{"type": "mask", "points": theirs.points, "attributes": []}]})
+    mask = decode_mask(drawn["shapes"][0]["points"], image_height=256, image_width=256)
+    assert mask[round(y), round(x)]
+    assert len(looks) == 2  # one by the agent
+    for refused, words in (
+        ({"pos_points": [[1]]}, "'pos_points' should be a list of [x, y]"),
+        ({"neg_points": [["a", 1]]}, "'neg_points' should hold numbers"),
+        ({"obj_bbox": [[1, 2]]}, "'obj_bbox' should be two corners, got 1"),
+        ({"image": "%%%"}, "'image' cannot be read"),
+    ):
+        status, told = call(body(out.getvalue(), pos_points=[[x, y]], neg_points=[]) | refused)
+        assert status == 400
+        assert words in told["error"]
+    assert call(body(out.getvalue(), pos_points=[], neg_points=[[x, y]], obj_bbox=[])) == (200, {"shapes": []})

@@ -127,6 +127,26 @@ def test_subsets_of_a_project_become_the_split(tmp_path: Path) -> None:
         assert read(source.folder)[0].splits == {"train": ("0",), "val": ("1",)}
 
 
+@pytest.mark.parametrize("of", ["project", "job"])
+def test_a_project_of_several_tasks_and_a_single_job_are_read_like_a_task(tmp_path: Path, of: str) -> None:
+    """A project's labels stand beside its tasks, and its images carry their task's number."""
+    text = ""
+    for task in (4, 5):
+        picture(tmp_path / "export" / "images" / "default" / f"{task}.png")
+        text += (
+            f'  <image id="0" name="{task}.png" subset="default" task_id="{task}" width="{WIDTH}" height="{HEIGHT}">\n'
+            f"{MASK if task == 4 else ELLIPSE}\n  </image>\n"
+        )
+    xml = cvat_xml({}, more=text).replace("<task>", f"<{of}>").replace("</task>", f"</{of}>")
+    if of == "project":
+        xml = xml.replace("<owner>", "<tasks><task><id>4</id></task><task><id>5</id></task></tasks><owner>")
+    (tmp_path / "export" / "annotations.xml").write_text(xml)
+    with open_source(packed(tmp_path / "export.zip", tmp_path / "export")) as source:
+        data, masks = read(source.folder)
+    assert data.classes == ("scratch", "dent")
+    assert {name: list(found) for name, found in masks.items()} == {"4": ["scratch"], "5": ["dent"]}
+
+
 def test_frames_of_a_video_have_no_ending_in_their_names(tmp_path: Path) -> None:
     folder = tmp_path / "export"
     picture(folder / "images" / "frame_000000.PNG")

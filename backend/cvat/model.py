@@ -1,0 +1,31 @@
+"""The model behind CVAT's functions."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from backend.serving import load_on
+from models.checkpoint import read_card
+from models.starter import STARTER
+
+
+class Model:
+    """A checkpoint whose classes are known at once, and whose weights are loaded when the first image comes.
+
+    Args:
+        directory: checkpoint folder; empty for the starter weights.
+        device: cpu, cuda, or auto for a GPU if there is one.
+
+    Raises:
+        CheckpointError: there is no checkpoint at `directory`.
+    """
+
+    def __init__(self, directory: str | Path = "", device: str = "auto") -> None:
+        self._directory = Path(directory or STARTER)
+        self._device = device
+        self.classes: tuple[str, ...] = tuple(read_card(self._directory).classes)
+
+    @cached_property
+    def pipeline(self) -> Any:
+        """The loaded `models.pipeline.Pipeline`."""
+        return load_on(self._device)(self._directory)
