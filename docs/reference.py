@@ -41,10 +41,14 @@ def settings() -> Iterator[str]:
     meanings = dict(re.findall(r"^    (\w+): (.+)$", inspect.getdoc(Settings) or "", re.MULTILINE))
     yield "| variable | default | meaning | may be |"
     yield "|---|---|---|---|"
+    variables = {
+        name: name.upper() if name.startswith("label_studio") else PREFIX + name.upper()
+        for name in Settings.model_fields
+    }
     for name, known in Settings.model_fields.items():
-        variable = name.upper() if name.startswith("label_studio") else PREFIX + name.upper()
+        meaning = re.sub(r"`(\w+)`", lambda found: f"`{variables.get(found[1], found[1])}`", meanings[name])
         default = "the shipped weights" if known.default == STARTER else _code(known.default)
-        yield f"| `{variable}` | {default} | {_sentence(meanings[name])} | {_cell(EXPECTED[name])} |"
+        yield f"| `{variables[name]}` | {default} | {_sentence(meaning)} | {_cell(EXPECTED[name])} |"
 
 
 def commands() -> Iterator[str]:
@@ -98,7 +102,7 @@ def _command(command: click.Command, context: click.Context, level: int = 2) -> 
     usage = " ".join(command.collect_usage_pieces(context))
     yield f"```text\n{context.command_path} {usage}\n```\n"
     # click's own words for each option: type, default, variable, whether it is required.
-    records = [record for one in command.get_params(context) if (record := one.get_help_record(context))]
+    records = [record for one in command.params if (record := one.get_help_record(context))]  # all but --help
     if records:
         yield "| option | |\n|---|---|"
         yield from (f"| `{_cell(name)}` | {_cell(text)} |" for name, text in records)
@@ -183,7 +187,7 @@ def _code(value: Any) -> str:
 
 def _sentence(text: str) -> str:
     text = _cell(text).removesuffix(".")
-    return re.sub(r"(?<= |^)(/\w+)", r"`\1`", text[:1].upper() + text[1:])
+    return re.sub(r"(?<!\S)(/\w+)", r"`\1`", text[:1].upper() + text[1:])
 
 
 def _cell(text: str) -> str:
