@@ -39,8 +39,8 @@ def settings() -> Iterator[str]:
     from models.starter import STARTER
 
     meanings = dict(re.findall(r"^    (\w+): (.+)$", inspect.getdoc(Settings) or "", re.MULTILINE))
-    yield "| variable | default | meaning | may be |"
-    yield "|---|---|---|---|"
+    yield "| variable | default | meaning, and what it may be |"
+    yield "|---|---|---|"
     variables = {
         name: name.upper() if name.startswith("label_studio") else PREFIX + name.upper()
         for name in Settings.model_fields
@@ -48,7 +48,7 @@ def settings() -> Iterator[str]:
     for name, known in Settings.model_fields.items():
         meaning = re.sub(r"`(\w+)`", lambda found: f"`{variables.get(found[1], found[1])}`", meanings[name])
         default = "the shipped weights" if known.default == STARTER else _code(known.default)
-        yield f"| `{variables[name]}` | {default} | {_sentence(meaning)} | {_cell(EXPECTED[name])} |"
+        yield f"| `{variables[name]}` | {default} | {_sentence(meaning)}.<br>*{_cell(EXPECTED[name])}* |"
 
 
 def commands() -> Iterator[str]:
