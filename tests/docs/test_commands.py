@@ -36,7 +36,7 @@ def test_every_command_can_be_typed(page: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        ("premask predict", "misses images"),
+        ("premask predict --out masks", "misses images"),
         ("premask evaluate --data x --cams LayerCAM", "--cams"),
         ("premask evaluate --data x --cam Best", "'Best'"),
         ("premask versions drop", "no command drop"),
@@ -119,14 +119,19 @@ def premask_problem(words: list[str], whole: bool) -> str | None:
         if child is None:
             return f"no command {words[0]}"
         command, context, words = child, click.Context(child, context, words[0]), words[1:]
+    if not whole:
+        options = {option for one in command.params for option in (*one.opts, *one.secondary_opts)}
+        unknown = [word for word in words if word.startswith("-") and word not in options]
+        return f"no option {', '.join(unknown)}" if unknown else None
     try:
-        given, _, _ = command.make_parser(context).parse_args([word for word in words if word != "..."])
+        given, _, _ = command.make_parser(context).parse_args(words)
         for parameter in command.params:
             value = given.get(parameter.name)
-            if whole and parameter.required and not value and not parameter.envvar:
+            missing = value is None or type(value).__name__ == "Sentinel"  # click's mark of an argument left out
+            if parameter.required and missing and not parameter.envvar:
                 return f"it misses {parameter.name}"
             # Files that are named do not exist here.
-            if value and not isinstance(parameter.type, click.Path):
+            if not missing and not isinstance(parameter.type, click.Path):
                 parameter.type_cast_value(context, value)
     except click.UsageError as error:
         return error.format_message()
