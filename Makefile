@@ -65,7 +65,7 @@ format: $(SETUP) ## rewrite the files as `make check` wants them
 
 docs: $(SETUP) ## the documentation as a site, strictly, into .cache/site
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
-	@echo "Open .cache/site/index.html"
+	@echo "Open .cache/site/index.html; for its search: python3 -m http.server --directory .cache/site"
 
 lock: $(SETUP) ## newest versions that pyproject.toml allows, with their hashes
 	@$(COMPILE) $(REQUIREMENTS)/uv.in -o $(REQUIREMENTS)/uv.txt
