@@ -88,7 +88,7 @@ def http() -> Iterator[str]:
                     yield from _operation(f"{method.upper()} {path}", operation, shared, usual, described)
     yield "\n## Objects\n"
     for name, schema in described["components"]["schemas"].items():
-        yield f"\n### {name}\n\n{schema.get('description', '')}\n"
+        yield f"\n### {name} {{#object-{name.lower()}}}\n\n{schema.get('description', '')}\n"
         yield from _fields(schema, described)
 
 
@@ -163,7 +163,7 @@ def _type(schema: Mapping[str, Any], described: Mapping[str, Any]) -> str:
     if "$ref" in schema:
         name = str(schema["$ref"]).rpartition("/")[2]
         return (
-            f"[{name}](#{name.lower()})"
+            f"[{name}](#object-{name.lower()})"
             if "/schemas/" in schema["$ref"]
             else _type(_resolved(schema, described), described)
         )
