@@ -19,7 +19,7 @@ endif
 COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command "make lock"
 
-.PHONY: help setup setup-label-studio run serve worker test soak docker-test check format lock clean
+.PHONY: help setup setup-label-studio run serve worker test soak docker-test check format lock clean docs
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,10 @@ check: $(SETUP) ## formatting, lint and types, as in pre-commit
 format: $(SETUP) ## rewrite the files as `make check` wants them
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+docs: $(SETUP) ## the documentation as a site, strictly, into .cache/site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "Open .cache/site/index.html; for its search: python3 -m http.server --directory .cache/site"
 
 lock: $(SETUP) ## newest versions that pyproject.toml allows, with their hashes
 	@$(COMPILE) $(REQUIREMENTS)/uv.in -o $(REQUIREMENTS)/uv.txt
