@@ -15,16 +15,17 @@ to are kept.
 import json
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from backend.errors import RegistryError, UnknownVersion
+from backend.errors import RegistryError, UnknownVersion, VersionConflict
 from backend.files import sync_folder, sync_tree, write_json
-from models.checkpoint import CARD, Card, read_card
+from models.checkpoint import CARD, Card, read_card, write_card
 
 INCOMING = ".incoming-"
 REMOVED = ".removed-"
@@ -188,6 +189,33 @@ class Registry:
             state.current = state.history[index]
             del state.history[index:]
             return None if state.current is None else self._info(project, state.current, state)
+
+    def duplicate(self, source: str, target: str) -> VersionInfo | None:
+        """Serve a copy of the version that is served to one project to another one, which has none yet.
+
+        Returns:
+            The copy; None if the starter serves the first project, as it does the second.
+
+        Raises:
+            VersionConflict: the other project has versions.
+            CheckpointError: the served version's card cannot be read.
+            RegistryError: the copy failed.
+        """
+        if self.versions(target):
+            raise VersionConflict(
+                f"project {target} has versions already; `premask versions promote` serves one of them"
+            )
+        original = self.current(source)
+        if original is None:
+            return None
+        card = original.card
+        name = self.reserve(target, card.backbone)
+        with tempfile.TemporaryDirectory(dir=self.root, prefix=INCOMING) as folder:
+            copy = Path(folder) / name
+            shutil.copytree(original.directory, copy)
+            write_card(copy, replace(card, name=name, parent=original.version))
+            self.publish(target, copy)
+        return self.promote(target, name)
 
     def _return_to(self, project: str, state: _State) -> int | None:
         """Where in the history the version stands that rolling back serves; None if nothing was served before."""

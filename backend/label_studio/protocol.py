@@ -1,6 +1,7 @@
 """What Label Studio asks a backend and what it wants to hear: JSON to objects and back."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,7 @@ from backend.metrics import STAGE_SECONDS
 from models.segment import Prediction
 
 START_TRAINING = "START_TRAINING"
+PROJECT_ID = re.compile("[0-9]{1,18}")
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def parse_predict(body: Any) -> PredictRequest:
     params = request.get("params") or {}
     context = _object(params, "/predict: 'params'").get("context")
     return PredictRequest(
-        project_id=_project_id(request.get("project"), "/predict"),
+        project_id=project_id(request.get("project"), "/predict"),
         tasks=tasks,
         config=parse_label_config(_text(request.get("label_config"), "/predict: 'label_config'")),
         context=None if context is None else _object(context, "/predict: 'params.context'"),
@@ -110,7 +112,7 @@ def parse_setup(body: Any) -> SetupRequest:
     """
     request = _object(body, "the body of /setup")
     return SetupRequest(
-        project_id=_project_id(request.get("project"), "/setup"),
+        project_id=project_id(request.get("project"), "/setup"),
         label_config=_text(request.get("schema"), "/setup: 'schema'"),
         hostname=_text(request.get("hostname") or "", "/setup: 'hostname'"),
         access_token=_text(request.get("access_token") or "", "/setup: 'access_token'"),
@@ -127,7 +129,7 @@ def parse_webhook(body: Any) -> WebhookEvent:
     project = _object(event.get("project"), "/webhook: 'project'")
     return WebhookEvent(
         action=_text(event.get("action"), "/webhook: 'action'"),
-        project_id=_project_id(project.get("id"), "/webhook"),
+        project_id=project_id(project.get("id"), "/webhook"),
         # ANNOTATIONS_CREATED has a list under the singular key, ANNOTATIONS_DELETED under the plural one.
         annotation_ids=_ids(event.get("annotation")) + _ids(event.get("annotations")),
         task_ids=_ids(event.get("task")) + _ids(event.get("tasks")),
@@ -175,11 +177,19 @@ def _score(score: float) -> float:
     return min(max(float(score), 0.0), 1.0) if math.isfinite(score) else 0.0
 
 
-def _project_id(project: Any, where: str) -> str:
-    """The id from "45.1795393773" (id and time of creation) or 45."""
+def project_id(project: Any, where: str) -> str:
+    """The id from "45.1795393773" (id and time of creation) or 45.
+
+    Args:
+        project: as it came.
+        where: what it came in, for the error.
+
+    Raises:
+        BadRequest: it is neither.
+    """
     text = str(project).partition(".")[0] if isinstance(project, str | int) and not isinstance(project, bool) else ""
-    # The id becomes part of file names, so nothing but digits is taken.
-    if not (text.isascii() and text.isdigit()):
+    # The id becomes part of file names, so nothing but digits is taken, and no more than a database counts to.
+    if not PROJECT_ID.fullmatch(text):
         raise BadRequest(f"{where}: the project should be an id such as 45 or '45.1795393773', got {_seen(project)}")
     return text
 
