@@ -60,7 +60,7 @@ UNTRAINED = "untrained"
 RETRY_SECONDS = 5
 STATUS: dict[type[BackendError], int] = {
     BadRequest: 400,
-    ConfigError: 400,
+    ConfigError: 422,
     UnknownJob: 404,
     JobConflict: 409,
     UnknownVersion: 404,

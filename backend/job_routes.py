@@ -15,6 +15,7 @@ from backend.errors import BadRequest
 from backend.jobs.ledger import ALL, UNLABELLED
 from backend.jobs.queue import JobQueue
 from backend.jobs.store import LOG_LINES
+from backend.label_studio.protocol import project_id
 from backend.reports import job_report
 
 
@@ -45,7 +46,7 @@ def job_routes(jobs: JobQueue) -> Blueprint:
         tasks = body.get("tasks", UNLABELLED) if isinstance(body, dict) else None
         if tasks not in (ALL, UNLABELLED):
             raise BadRequest(f"{request.path}: 'tasks' should be {UNLABELLED!r} or {ALL!r}, as JSON, or left out")
-        job, joined = jobs.annotate(str(project), tasks)
+        job, joined = jobs.annotate(project_id(project, request.path), tasks)
         return {"job": job.id, "project": job.project, "state": job.state, "joined": joined}, 201
 
     return routes

@@ -187,6 +187,8 @@ def project_id(project: Any, where: str) -> str:
     Raises:
         BadRequest: it is neither.
     """
+    if isinstance(project, float) and project.is_integer():  # to JSON, 45.0 is the number 45
+        project = int(project)
     text = str(project).partition(".")[0] if isinstance(project, str | int) and not isinstance(project, bool) else ""
     # The id becomes part of file names, so nothing but digits is taken, and no more than a database counts to.
     if not PROJECT_ID.fullmatch(text):
