@@ -34,7 +34,9 @@ from backend.errors import (
     BadRequest,
     ConfigError,
     JobConflict,
+    JobError,
     LabelStudioError,
+    RegistryError,
     UnknownJob,
     UnknownVersion,
     VersionConflict,
@@ -66,6 +68,9 @@ STATUS: dict[type[BackendError], int] = {
     UnknownVersion: 404,
     VersionConflict: 409,
     LabelStudioError: 502,
+    # What is there cannot be read or written now: a full disk, a Redis that is away, a queue that is full.
+    JobError: 503,
+    RegistryError: 503,
 }
 
 
@@ -112,7 +117,10 @@ def create_app(
     @app.post("/setup")
     def setup() -> Any:
         asked = parse_setup(json_body())
-        credentials.remember(asked.project_id, asked.hostname, asked.access_token)
+        try:
+            credentials.remember(asked.project_id, asked.hostname, asked.access_token)
+        except OSError as error:
+            logger.error("project %s: its token cannot be kept: %s; make room on the disk", asked.project_id, error)
         try:
             classes = parse_label_config(asked.label_config).classes
         except ConfigError as error:

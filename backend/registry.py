@@ -263,7 +263,6 @@ class Registry:
     def _writing(self, project: str) -> Iterator[_State]:
         """The project's state under its lock; written back when the block ends without an error."""
         folder = self._folder(project)
-        folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder):
             # Publishing holds this lock, so what is still incoming or half-removed belongs to a process that died.
             for leftover in (*folder.glob(f"{INCOMING}*"), *folder.glob(f"{REMOVED}*")):
@@ -280,15 +279,16 @@ class Registry:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    lock = FileLock(folder / ".lock", timeout=LOCK_SECONDS)
     try:
-        lock.acquire()
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock", timeout=LOCK_SECONDS):
+            yield
     except Timeout:
         raise RegistryError(f"{folder} has been locked for {LOCK_SECONDS} s by another process; try again") from None
-    try:
-        yield
-    finally:
-        lock.release()
+    except OSError as error:
+        raise RegistryError(
+            f"{folder} cannot be written to: {error.strerror}; make room or give this user the right, then ask again"
+        ) from error
 
 
 def version_number(project: str, version: str) -> int | None:

@@ -84,7 +84,14 @@ MAY_IMPORT = {
         "backend.jobs",
         "backend.serving",
     ),
-    "backend.monitoring": ("backend.checks", "backend.jobs", "backend.logs", "backend.metrics", "backend.serving"),
+    "backend.monitoring": (
+        "backend.checks",
+        "backend.errors",
+        "backend.jobs",
+        "backend.logs",
+        "backend.metrics",
+        "backend.serving",
+    ),
     "backend.reports": ("models.errors", "backend.jobs", "backend.registry", "backend.serving"),
     "backend.security": ("backend.csrf",),
     # The dashboard's pages: what jobs, versions and reports say, and the buttons that change it.

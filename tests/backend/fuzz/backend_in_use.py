@@ -5,7 +5,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -127,13 +127,14 @@ def _form(backend: BackendInUse, project: str) -> tuple[str, str]:
 
 
 def _counting(app: Callable[..., Any], statuses: Counter[int]) -> Callable[..., Any]:
-    """A WSGI application that counts the statuses of another one."""
+    """A WSGI application that counts the statuses of another one, and ends its answers as a server does."""
 
     def counted(environ: Any, start_response: Callable[..., Any]) -> Any:
         def start(status: str, *rest: Any) -> Any:
             statuses[int(status[:3])] += 1
             return start_response(status, *rest)
 
-        return app(environ, start)
+        with closing(app(environ, start)) as answer:
+            return [b"".join(answer)]
 
     return counted
