@@ -94,8 +94,8 @@ def parse_predict(body: Any) -> PredictRequest:
     for position, task in enumerate(tasks):
         if not isinstance(task, dict) or "id" not in task or not isinstance(task.get("data"), dict):
             raise BadRequest(f"/predict: tasks[{position}] should be an object with 'id' and 'data', got {_seen(task)}")
-    params = request.get("params") or {}
-    context = _object(params, "/predict: 'params'").get("context")
+    params = request.get("params")
+    context = None if params is None else _object(params, "/predict: 'params'").get("context")
     return PredictRequest(
         project_id=project_id(request.get("project"), "/predict"),
         tasks=tasks,
@@ -114,8 +114,8 @@ def parse_setup(body: Any) -> SetupRequest:
     return SetupRequest(
         project_id=project_id(request.get("project"), "/setup"),
         label_config=_text(request.get("schema"), "/setup: 'schema'"),
-        hostname=_text(request.get("hostname") or "", "/setup: 'hostname'"),
-        access_token=_text(request.get("access_token") or "", "/setup: 'access_token'"),
+        hostname=_text_or_nothing(request.get("hostname"), "/setup: 'hostname'"),
+        access_token=_text_or_nothing(request.get("access_token"), "/setup: 'access_token'"),
     )
 
 
@@ -206,6 +206,10 @@ def _text(value: Any, what: str) -> str:
     if not isinstance(value, str):
         raise BadRequest(f"{what} should be a string, got {_seen(value)}")
     return value
+
+
+def _text_or_nothing(value: Any, what: str) -> str:
+    return "" if value is None else _text(value, what)
 
 
 def _ids(items: Any) -> tuple[int, ...]:
