@@ -4,17 +4,26 @@ import json
 from typing import Any
 
 from flask import request
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from backend.errors import BadRequest
 
 
-def json_body() -> Any:
+def json_body(without: Any = None) -> Any:
     """The body as JSON, whatever its content type says.
+
+    Args:
+        without: what an empty body stands for; None refuses it.
 
     Raises:
         BadRequest: it is something else.
+        RequestEntityTooLarge: it is larger than a body may be.
     """
     data = request.get_data(cache=False)
+    if request.content_length is None and len(data) == request.max_content_length:
+        raise RequestEntityTooLarge  # a body that did not say its size is cut off there without a word
+    if not data and without is not None:
+        return without
     try:
         return json.loads(data)
     except (ValueError, RecursionError):  # the latter for a body of ten thousand brackets

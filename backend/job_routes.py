@@ -11,6 +11,7 @@ from typing import Any
 
 from flask import Blueprint, request
 
+from backend.bodies import json_body
 from backend.errors import BadRequest
 from backend.jobs.ledger import ALL, UNLABELLED
 from backend.jobs.queue import JobQueue
@@ -42,7 +43,7 @@ def job_routes(jobs: JobQueue) -> Blueprint:
 
     @routes.post("/api/projects/<int:project>/predict")
     def predict_project(project: int) -> Any:
-        body = request.get_json(silent=True) if request.get_data() else {}
+        body = json_body(without={})
         tasks = body.get("tasks", UNLABELLED) if isinstance(body, dict) else None
         if tasks not in (ALL, UNLABELLED):
             raise BadRequest(f"{request.path}: 'tasks' should be {UNLABELLED!r} or {ALL!r}, as JSON, or left out")
