@@ -185,9 +185,10 @@ def create_app(
 
     @app.get("/api/versions")
     def list_versions() -> Any:
-        project = request.args.get("project")
-        projects = registry.projects() if project is None else [project]
-        known = jobs.store.find(project, limit=MOST_JOBS)
+        asked = request.args.get("project")
+        only = None if asked is None else project_id(asked, request.path)
+        projects = registry.projects() if only is None else [only]
+        known = jobs.store.find(only, limit=MOST_JOBS)
         return {"projects": [project_report(registry, serving, known, project) for project in projects]}
 
     @app.post("/api/versions/promote")

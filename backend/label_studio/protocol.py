@@ -14,7 +14,7 @@ from backend.metrics import STAGE_SECONDS
 from models.segment import Prediction
 
 START_TRAINING = "START_TRAINING"
-PROJECT_ID = re.compile("[0-9]{1,18}")
+PROJECT_ID = re.compile(r"([0-9]{1,18})(\.[0-9]{1,18})?")
 
 
 @dataclass(frozen=True)
@@ -189,11 +189,11 @@ def project_id(project: Any, where: str) -> str:
     """
     if isinstance(project, float) and project.is_integer():  # to JSON, 45.0 is the number 45
         project = int(project)
-    text = str(project).partition(".")[0] if isinstance(project, str | int) and not isinstance(project, bool) else ""
+    text = str(project) if isinstance(project, str | int) and not isinstance(project, bool) else ""
     # The id becomes part of file names, so nothing but digits is taken, and no more than a database counts to.
-    if not PROJECT_ID.fullmatch(text):
+    if not (match := PROJECT_ID.fullmatch(text)):
         raise BadRequest(f"{where}: the project should be an id such as 45 or '45.1795393773', got {_seen(project)}")
-    return text
+    return match[1]
 
 
 def _object(value: Any, what: str) -> dict[str, Any]:

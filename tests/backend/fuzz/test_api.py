@@ -102,7 +102,8 @@ def _filled(draw: st.DrawFn, cases: st.SearchStrategy[Any], backend: BackendInUs
         plain = backend.known | {"project": backend.known["project"][:2]}
         case.path_parameters = _with_known(draw, case.path_parameters, plain)
         case.query = _with_known(draw, case.query, plain)
-        case.body = _with_known(draw, case.body, backend.known)
+        if isinstance(case.body, dict):
+            case.body = _with_known(draw, case.body, backend.known)
         if case.path.startswith("/dashboard") and isinstance(case.body, dict):
             case.body["csrf_token"], case.cookies["csrf_token"] = backend.form
     return case
