@@ -19,7 +19,7 @@ endif
 COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command "make lock"
 
-.PHONY: help setup setup-label-studio run serve worker test soak docker-test check format lock clean docs
+.PHONY: help setup setup-label-studio run serve worker test soak docker-test check format lock clean docs audit
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ check: $(SETUP) ## formatting, lint and types, as in pre-commit
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+
+audit: $(SETUP) ## known vulnerabilities of every pinned package, where the package index tells them
+	@$(BIN)/python $(REQUIREMENTS)/audit.py $(wildcard $(REQUIREMENTS)/*.txt)
 
 format: $(SETUP) ## rewrite the files as `make check` wants them
 	@$(BIN)/ruff check --fix .

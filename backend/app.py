@@ -10,7 +10,9 @@ GET, POST /job_status         state of one job, as Label Studio's own backends a
 ...  /api/jobs, /api/projects  see `job_routes`
 GET  /api/versions[?project=] versions with their figures
 POST /api/versions/promote    {"project", "version"}: serve it from now on;  /api/versions/rollback {"project"}
+POST /validate, /delete, /duplicate_model   see `project_routes`
 GET  /dashboard               pages for people; see `backend.dashboard.pages`
+GET  /openapi.json            all of it in full; see `backend.openapi`
 """
 
 import json
@@ -22,6 +24,7 @@ from typing import Any
 from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException, ServiceUnavailable
 
+from backend.bodies import json_body, json_object
 from backend.checks import Check
 from backend.credentials import Credentials
 from backend.dashboard.pages import dashboard
@@ -31,17 +34,22 @@ from backend.errors import (
     BadRequest,
     ConfigError,
     JobConflict,
+    JobError,
     LabelStudioError,
+    RegistryError,
     UnknownJob,
     UnknownVersion,
+    VersionConflict,
 )
 from backend.job_routes import job_routes
 from backend.jobs.automatic import AutomaticTraining
 from backend.jobs.queue import JobQueue
 from backend.label_studio.label_config import parse_label_config
-from backend.label_studio.protocol import START_TRAINING, parse_predict, parse_setup, parse_webhook
+from backend.label_studio.protocol import START_TRAINING, parse_predict, parse_setup, parse_webhook, project_id
 from backend.logs import REQUEST_ID
 from backend.monitoring import State, observe
+from backend.openapi import document
+from backend.project_routes import project_routes
 from backend.registry import Registry
 from backend.reports import MOST_JOBS, project_report
 from backend.security import Access, secure
@@ -54,11 +62,15 @@ UNTRAINED = "untrained"
 RETRY_SECONDS = 5
 STATUS: dict[type[BackendError], int] = {
     BadRequest: 400,
-    ConfigError: 400,
+    ConfigError: 422,
     UnknownJob: 404,
     JobConflict: 409,
     UnknownVersion: 404,
+    VersionConflict: 409,
     LabelStudioError: 502,
+    # What is there cannot be read or written now: a full disk, a Redis that is away, a queue that is full.
+    JobError: 503,
+    RegistryError: 503,
 }
 
 
@@ -104,8 +116,11 @@ def create_app(
 
     @app.post("/setup")
     def setup() -> Any:
-        asked = parse_setup(_body())
-        credentials.remember(asked.project_id, asked.hostname, asked.access_token)
+        asked = parse_setup(json_body())
+        try:
+            credentials.remember(asked.project_id, asked.hostname, asked.access_token)
+        except OSError as error:
+            logger.error("project %s: its token cannot be kept: %s; make room on the disk", asked.project_id, error)
         try:
             classes = parse_label_config(asked.label_config).classes
         except ConfigError as error:
@@ -116,7 +131,7 @@ def create_app(
 
     @app.post("/predict")
     def predict() -> Any:
-        body = _body()
+        body = json_body()
         try:
             asked = parse_predict(body)
         except ConfigError as error:
@@ -131,7 +146,7 @@ def create_app(
 
     @app.post("/webhook")
     def webhook() -> Any:
-        event = parse_webhook(_body())
+        event = parse_webhook(json_body())
         if event.starts_training:
             return _submitted(event.project_id)
         # Trainings fetch what was accepted themselves: webhooks get lost, and carry secrets.
@@ -141,7 +156,7 @@ def create_app(
 
     @app.post("/train")
     def train() -> Any:
-        body = _body()
+        body = json_body()
         project = body.get("project") if isinstance(body, dict) else None
         wrapped = project if isinstance(project, dict) else {"id": project}
         return _submitted(parse_webhook({"action": START_TRAINING, "project": wrapped}).project_id)
@@ -159,7 +174,7 @@ def create_app(
     @app.get("/job_status")
     @app.post("/job_status")
     def job_status() -> Any:
-        asked = request.args if request.method == "GET" else _body()
+        asked = request.args if request.method == "GET" else json_body()
         job_id = asked.get("job") if isinstance(asked, Mapping) else None
         if not isinstance(job_id, str):
             raise BadRequest("/job_status: name the job: ?job=ID or {'job': 'ID'}")
@@ -170,21 +185,31 @@ def create_app(
 
     @app.get("/api/versions")
     def list_versions() -> Any:
-        project = request.args.get("project")
-        projects = registry.projects() if project is None else [project]
-        known = jobs.store.find(project, limit=MOST_JOBS)
+        asked = request.args.get("project")
+        only = None if asked is None else project_id(asked, request.path)
+        projects = registry.projects() if only is None else [only]
+        known = jobs.store.find(only, limit=MOST_JOBS)
         return {"projects": [project_report(registry, serving, known, project) for project in projects]}
 
     @app.post("/api/versions/promote")
     def promote() -> Any:
-        project, version = _named("project", "version")
+        body = json_object()
+        project, version = project_id(body.get("project"), request.path), body.get("version")
+        if not isinstance(version, str) or not version:
+            raise BadRequest(f"{request.path}: name the version: {{'project': '3', 'version': 'p3-r001'}}")
         return {"project": project, "current": registry.promote(project, version).version}
 
     @app.post("/api/versions/rollback")
     def rollback() -> Any:
-        (project,) = _named("project")
+        project = project_id(json_object().get("project"), request.path)
         info = registry.rollback(project)
         return {"project": project, "current": None if info is None else info.version}
+
+    app.register_blueprint(project_routes(registry, jobs, credentials))
+
+    @app.get("/openapi.json")
+    def description() -> Any:
+        return document()
 
     app.register_blueprint(dashboard(registry, serving, jobs, credentials, minutes_per_mask))
 
@@ -206,27 +231,6 @@ def create_app(
         return _error(500, f"the backend failed; its log says more at request {REQUEST_ID.get()}")
 
     return app
-
-
-def _body() -> Any:
-    """The body as JSON, whatever its content type says."""
-    data = request.get_data(cache=False)
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError):  # the latter for a body of ten thousand brackets
-        raise BadRequest(f"{request.path}: the body should be JSON, got {len(data)} bytes that are not") from None
-
-
-def _named(*names: str) -> list[str]:
-    """These fields of a JSON body, as text."""
-    # A form on somebody else's page cannot send this content type, so no visitor's browser can be made to.
-    if not request.is_json:
-        raise BadRequest(f"{request.path}: send a JSON object with Content-Type: application/json")
-    body = _body()
-    values = [body.get(name) for name in names] if isinstance(body, dict) else [None]
-    if not all(value and isinstance(value, str | int) for value in values):
-        raise BadRequest(f"{request.path}: the body should be an object with {' and '.join(map(repr, names))}")
-    return [str(value) for value in values]
 
 
 def _error(status: int, text: str) -> tuple[Response, int]:

@@ -59,6 +59,15 @@ class Credentials:
             newest = dict([*entries.items(), (project, entry)][-MOST_PROJECTS:])
             write_json(self._path, newest, mode=0o600)
 
+    def forget(self, project: str) -> None:
+        """Remove what `/setup` said about a project."""
+        if project not in self._read():
+            return
+        with FileLock(f"{self._path}.lock"):
+            entries = self._read()
+            entries.pop(project, None)
+            write_json(self._path, entries, mode=0o600)
+
     def addresses(self) -> dict[str, str]:
         """Where people find the Label Studio of each project that has introduced itself, as it says.
 

@@ -158,7 +158,8 @@ class _Claim:
         if key not in self._held or entry is LATE:
             return entry
         if not entry:
-            self._ask(lambda: self._ledger.settle(self._project, [key], self._holder), None)
+            if key not in self._given:  # the same task may come twice, with an image and without
+                self._ask(lambda: self._ledger.settle(self._project, [key], self._holder), None)
         elif self._confirm({key}, self._seconds):
             self._given.add(key)
             return entry

@@ -8,7 +8,8 @@ BackendError
 ├── LabelStudioError   Label Studio cannot be reached or refuses
 ├── SettingsError      the environment does not describe a backend that can start
 ├── RegistryError      model versions cannot be read or published
-│   └── UnknownVersion there is no such version or project
+│   ├── UnknownVersion   there is no such version or project
+│   └── VersionConflict  there are versions already where there should be none
 ├── ServeError         the server cannot start or has ended
 ├── JobError           a job cannot be queued or went wrong
 │   ├── UnknownJob     there is no such job
@@ -67,6 +68,10 @@ class RegistryError(BackendError):
 
 class UnknownVersion(RegistryError):
     """There is no such version or project."""
+
+
+class VersionConflict(RegistryError):
+    """There are versions already where there should be none; the text names the project."""
 
 
 class ServeError(BackendError):

@@ -6,13 +6,17 @@ POST /api/jobs/ID/cancel        end it
 POST /api/projects/ID/predict   predictions by the served version: {"tasks": "unlabelled"} (or "all")
 """
 
+import re
 from typing import Any
 
 from flask import Blueprint, request
 
+from backend.bodies import json_body
 from backend.errors import BadRequest
 from backend.jobs.ledger import ALL, UNLABELLED
 from backend.jobs.queue import JobQueue
+from backend.jobs.store import LOG_LINES
+from backend.label_studio.protocol import project_id
 from backend.reports import job_report
 
 
@@ -26,8 +30,12 @@ def job_routes(jobs: JobQueue) -> Blueprint:
 
     @routes.get("/api/jobs/<job_id>")
     def show_job(job_id: str) -> Any:
-        lines = min(max(request.args.get("lines", 50, type=int), 0), 2000)
-        return job_report(jobs.store.get(job_id)) | {"log": jobs.store.log_tail(job_id, lines)}
+        lines = request.args.get("lines", "50")
+        if not re.fullmatch("[0-9]{1,4}", lines) or int(lines) > LOG_LINES:
+            raise BadRequest(
+                f"{request.path}: 'lines' should be a whole number from 0 to {LOG_LINES}, got {lines[:40]!r}"
+            )
+        return job_report(jobs.store.get(job_id)) | {"log": jobs.store.log_tail(job_id, int(lines))}
 
     @routes.post("/api/jobs/<job_id>/cancel")
     def cancel_job(job_id: str) -> Any:
@@ -35,11 +43,11 @@ def job_routes(jobs: JobQueue) -> Blueprint:
 
     @routes.post("/api/projects/<int:project>/predict")
     def predict_project(project: int) -> Any:
-        body = request.get_json(silent=True) if request.get_data() else {}
+        body = json_body(without={})
         tasks = body.get("tasks", UNLABELLED) if isinstance(body, dict) else None
         if tasks not in (ALL, UNLABELLED):
             raise BadRequest(f"{request.path}: 'tasks' should be {UNLABELLED!r} or {ALL!r}, as JSON, or left out")
-        job, joined = jobs.annotate(str(project), tasks)
+        job, joined = jobs.annotate(project_id(project, request.path), tasks)
         return {"job": job.id, "project": job.project, "state": job.state, "joined": joined}, 201
 
     return routes

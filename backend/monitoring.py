@@ -20,6 +20,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from backend.checks import BROKEN, Check
+from backend.errors import BackendError
 from backend.jobs.queue import JobQueue
 from backend.logs import REQUEST_ID
 from backend.metrics import IN_FLIGHT, REGISTRY, REQUEST_SECONDS, REQUESTS
@@ -94,11 +95,16 @@ class State(Collector):
         for project, served in self._serving.served():
             models.add_metric([project, served], 1)
         yield models
+        try:
+            waiting, jobs = self._jobs.waiting(), self._jobs.store.find(limit=1000)
+        except BackendError as error:
+            logger.warning("metrics without jobs: %s", error)
+            return  # the other figures are wanted all the more
         depth = GaugeMetricFamily("premask_queue_depth", "Jobs that wait for a worker.")
-        depth.add_metric([], self._jobs.waiting())
+        depth.add_metric([], waiting)
         yield depth
         states = GaugeMetricFamily("premask_jobs", "Jobs on record.", labels=["kind", "state"])
-        for (kind, state), count in Counter((job.kind, job.state) for job in self._jobs.store.find(limit=1000)).items():
+        for (kind, state), count in Counter((job.kind, job.state) for job in jobs).items():
             states.add_metric([kind, state], count)
         yield states
 

@@ -15,16 +15,17 @@ to are kept.
 import json
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from backend.errors import RegistryError, UnknownVersion
+from backend.errors import RegistryError, UnknownVersion, VersionConflict
 from backend.files import sync_folder, sync_tree, write_json
-from models.checkpoint import CARD, Card, read_card
+from models.checkpoint import CARD, Card, read_card, write_card
 
 INCOMING = ".incoming-"
 REMOVED = ".removed-"
@@ -189,6 +190,33 @@ class Registry:
             del state.history[index:]
             return None if state.current is None else self._info(project, state.current, state)
 
+    def duplicate(self, source: str, target: str) -> VersionInfo | None:
+        """Serve a copy of the version that is served to one project to another one, which has none yet.
+
+        Returns:
+            The copy; None if the starter serves the first project, as it does the second.
+
+        Raises:
+            VersionConflict: the other project has versions.
+            CheckpointError: the served version's card cannot be read.
+            RegistryError: the copy failed.
+        """
+        if self.versions(target):
+            raise VersionConflict(
+                f"project {target} has versions already; `premask versions promote` serves one of them"
+            )
+        original = self.current(source)
+        if original is None:
+            return None
+        card = original.card
+        name = self.reserve(target, card.backbone)
+        with tempfile.TemporaryDirectory(dir=self.root, prefix=INCOMING) as folder:
+            copy = Path(folder) / name
+            shutil.copytree(original.directory, copy)
+            write_card(copy, replace(card, name=name, parent=original.version))
+            self.publish(target, copy)
+        return self.promote(target, name)
+
     def _return_to(self, project: str, state: _State) -> int | None:
         """Where in the history the version stands that rolling back serves; None if nothing was served before."""
         usable = {directory.name for directory in self._directories(project)} - {state.current}
@@ -235,7 +263,6 @@ class Registry:
     def _writing(self, project: str) -> Iterator[_State]:
         """The project's state under its lock; written back when the block ends without an error."""
         folder = self._folder(project)
-        folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder):
             # Publishing holds this lock, so what is still incoming or half-removed belongs to a process that died.
             for leftover in (*folder.glob(f"{INCOMING}*"), *folder.glob(f"{REMOVED}*")):
@@ -252,15 +279,16 @@ class Registry:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    lock = FileLock(folder / ".lock", timeout=LOCK_SECONDS)
     try:
-        lock.acquire()
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock", timeout=LOCK_SECONDS):
+            yield
     except Timeout:
         raise RegistryError(f"{folder} has been locked for {LOCK_SECONDS} s by another process; try again") from None
-    try:
-        yield
-    finally:
-        lock.release()
+    except OSError as error:
+        raise RegistryError(
+            f"{folder} cannot be written to: {error.strerror}; make room or give this user the right, then ask again"
+        ) from error
 
 
 def version_number(project: str, version: str) -> int | None:

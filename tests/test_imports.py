@@ -23,12 +23,14 @@ MAY_IMPORT = {
     "models": (),
     # Leaves: nothing of ours.
     "backend.answers": ("backend.metrics",),
+    "backend.bodies": ("backend.errors",),
     "backend.csrf": (),
     "backend.data_folder": (),
     "backend.errors": (),
     "backend.files": (),
     "backend.logs": (),
     "backend.metrics": (),
+    "backend.openapi": (),
     "backend.processes": (),
     "backend.streaming": (),
     # Label Studio's formats and API, without networks, registry or jobs.
@@ -82,7 +84,14 @@ MAY_IMPORT = {
         "backend.jobs",
         "backend.serving",
     ),
-    "backend.monitoring": ("backend.checks", "backend.jobs", "backend.logs", "backend.metrics", "backend.serving"),
+    "backend.monitoring": (
+        "backend.checks",
+        "backend.errors",
+        "backend.jobs",
+        "backend.logs",
+        "backend.metrics",
+        "backend.serving",
+    ),
     "backend.reports": ("models.errors", "backend.jobs", "backend.registry", "backend.serving"),
     "backend.security": ("backend.csrf",),
     # The dashboard's pages: what jobs, versions and reports say, and the buttons that change it.
@@ -117,6 +126,7 @@ MAY_IMPORT = {
     "backend.jobs.bulk_process": BACKEND,
     "backend.jobs.worker": BACKEND,
     "backend.label_studio.sdk_adapter": BACKEND,
+    "backend.project_routes": BACKEND,
     "backend.wsgi": BACKEND,
 }
 

@@ -17,7 +17,7 @@ from werkzeug.exceptions import HTTPException
 from backend.credentials import Credentials
 from backend.csrf import protect_forms
 from backend.dashboard import formats, overview
-from backend.errors import BackendError, JobConflict, UnknownJob, UnknownVersion
+from backend.errors import BackendError, JobConflict, JobError, RegistryError, UnknownJob, UnknownVersion
 from backend.jobs.ledger import UNLABELLED
 from backend.jobs.queue import JobQueue
 from backend.jobs.store import ACTIVE, TRAINING, Job
@@ -31,7 +31,13 @@ logger = logging.getLogger(__name__)
 LOG_LINES = 12
 RECENT_JOBS = 8
 GALLERY = "gallery"  # folder of a checkpoint
-STATUS: dict[type[BackendError], int] = {UnknownVersion: 404, UnknownJob: 404, JobConflict: 409}
+STATUS: dict[type[BackendError], int] = {
+    UnknownVersion: 404,
+    UnknownJob: 404,
+    JobConflict: 409,
+    JobError: 503,
+    RegistryError: 503,
+}
 
 
 def dashboard(

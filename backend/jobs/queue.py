@@ -2,6 +2,7 @@
 
 import json
 import socket
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -136,3 +137,5 @@ def _reachable() -> Iterator[None]:
         yield
     except redis.RedisError as error:
         raise JobError(f"the queue in Redis cannot be used: {error}; check PREMASK_QUEUE_URL") from error
+    except sqlite3.Error as error:
+        raise JobError(f"the queue's file cannot be used: {error}; check the disk and who may write") from error

@@ -179,6 +179,11 @@ class Runner:
             (self.restart if job.kind == ANNOTATION else self.fail)(job, str(error))
         except (BackendError, ModelError) as error:
             self.fail(job, str(error))
+        except OSError as error:
+            # Of a disk, not of a network: the way to Label Studio has errors of its own.
+            logger.exception("job %s: a file cannot be written or read", job_id)
+            shutil.rmtree(attempt.folder, ignore_errors=True)
+            self.fail(job, f"{error.strerror}: {error.filename or attempt.folder}; make room, then start it again")
         except Exception as error:
             logger.exception("job %s: unexpected error", job_id)
             self.fail(job, f"{type(error).__name__}: {error}; the worker's log has the details")
@@ -202,6 +207,14 @@ class Runner:
 
     def fail(self, job: Job, reason: str) -> None:
         """End a running job as failed; what it would have had to do is left to whoever asks again."""
+        try:
+            self._fail(job, reason)
+        except JobError:
+            # Its own files may be what fills the disk that its record is on.
+            shutil.rmtree(self._folder / job.id, ignore_errors=True)
+            self._fail(job, reason)
+
+    def _fail(self, job: Job, reason: str) -> None:
         if job.kind == ANNOTATION:
             self._ledger.give_up(job.project, job.id)
         ended = {"message": "", "process": None, "eta": None}

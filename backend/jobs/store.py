@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from backend.errors import JobConflict, UnknownJob
+from backend.errors import JobConflict, JobError, UnknownJob
 from backend.jobs.records import Document, Records
 
 TRAINING, ANNOTATION = "training", "annotation"
@@ -17,6 +17,7 @@ ACTIVE = ("queued", *RUNNING)
 FINISHED = ("done", "failed", "cancelled")
 LOG_LINES = 2000  # kept per job
 KEPT = 500  # finished jobs
+MOST_WAITING = 500  # every change reads all records, and nobody waits for the job after so many
 
 TABLE = "jobs"
 
@@ -79,7 +80,11 @@ class JobStore:
         self._records = records
 
     def submit(self, kind: str, project: str) -> tuple[Job, bool]:
-        """The project's waiting or running job of that kind, or else a new one; and whether it is new."""
+        """The project's waiting or running job of that kind, or else a new one; and whether it is new.
+
+        Raises:
+            JobError: it would be a new one, and MOST_WAITING wait already.
+        """
         now = time.time()
         # Ids sort by time, which is handy in folders; the rest makes them unique.
         new = Job(
@@ -96,6 +101,8 @@ class JobStore:
             for job in jobs:
                 if job.kind == kind and job.project == project and job.state in ACTIVE:
                     return job, False, []
+            if sum(job.state == "queued" for job in jobs) >= MOST_WAITING:
+                raise JobError(f"{MOST_WAITING} jobs wait already; start a worker, or cancel some, then ask again")
             rows[new.id] = asdict(new)
             finished = sorted((job for job in jobs if job.state in FINISHED), key=_age, reverse=True)
             for old in finished[KEPT:]:

@@ -178,6 +178,8 @@ def read_annotation(
         RegionError: a region of a known label cannot be read.
     """
     result = annotation.get("result") or []
+    if not isinstance(result, list) or not all(isinstance(region, Mapping) for region in result):
+        raise RegionError({"id": annotation.get("id"), "type": "annotation"}, "its result is no list of regions")
     masks: dict[str, Mask] = {}
     chosen: set[str] = set()
     answered: set[str] = set()

@@ -1,6 +1,7 @@
 """What Label Studio asks a backend and what it wants to hear: JSON to objects and back."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,7 @@ from backend.metrics import STAGE_SECONDS
 from models.segment import Prediction
 
 START_TRAINING = "START_TRAINING"
+PROJECT_ID = re.compile(r"([0-9]{1,18})(\.[0-9]{1,18})?")
 
 
 @dataclass(frozen=True)
@@ -92,10 +94,10 @@ def parse_predict(body: Any) -> PredictRequest:
     for position, task in enumerate(tasks):
         if not isinstance(task, dict) or "id" not in task or not isinstance(task.get("data"), dict):
             raise BadRequest(f"/predict: tasks[{position}] should be an object with 'id' and 'data', got {_seen(task)}")
-    params = request.get("params") or {}
-    context = _object(params, "/predict: 'params'").get("context")
+    params = request.get("params")
+    context = None if params is None else _object(params, "/predict: 'params'").get("context")
     return PredictRequest(
-        project_id=_project_id(request.get("project"), "/predict"),
+        project_id=project_id(request.get("project"), "/predict"),
         tasks=tasks,
         config=parse_label_config(_text(request.get("label_config"), "/predict: 'label_config'")),
         context=None if context is None else _object(context, "/predict: 'params.context'"),
@@ -110,10 +112,10 @@ def parse_setup(body: Any) -> SetupRequest:
     """
     request = _object(body, "the body of /setup")
     return SetupRequest(
-        project_id=_project_id(request.get("project"), "/setup"),
+        project_id=project_id(request.get("project"), "/setup"),
         label_config=_text(request.get("schema"), "/setup: 'schema'"),
-        hostname=_text(request.get("hostname") or "", "/setup: 'hostname'"),
-        access_token=_text(request.get("access_token") or "", "/setup: 'access_token'"),
+        hostname=_text_or_nothing(request.get("hostname"), "/setup: 'hostname'"),
+        access_token=_text_or_nothing(request.get("access_token"), "/setup: 'access_token'"),
     )
 
 
@@ -127,7 +129,7 @@ def parse_webhook(body: Any) -> WebhookEvent:
     project = _object(event.get("project"), "/webhook: 'project'")
     return WebhookEvent(
         action=_text(event.get("action"), "/webhook: 'action'"),
-        project_id=_project_id(project.get("id"), "/webhook"),
+        project_id=project_id(project.get("id"), "/webhook"),
         # ANNOTATIONS_CREATED has a list under the singular key, ANNOTATIONS_DELETED under the plural one.
         annotation_ids=_ids(event.get("annotation")) + _ids(event.get("annotations")),
         task_ids=_ids(event.get("task")) + _ids(event.get("tasks")),
@@ -175,13 +177,23 @@ def _score(score: float) -> float:
     return min(max(float(score), 0.0), 1.0) if math.isfinite(score) else 0.0
 
 
-def _project_id(project: Any, where: str) -> str:
-    """The id from "45.1795393773" (id and time of creation) or 45."""
-    text = str(project).partition(".")[0] if isinstance(project, str | int) and not isinstance(project, bool) else ""
-    # The id becomes part of file names, so nothing but digits is taken.
-    if not (text.isascii() and text.isdigit()):
+def project_id(project: Any, where: str) -> str:
+    """The id from "45.1795393773" (id and time of creation) or 45.
+
+    Args:
+        project: as it came.
+        where: what it came in, for the error.
+
+    Raises:
+        BadRequest: it is neither.
+    """
+    if isinstance(project, float) and project.is_integer():  # to JSON, 45.0 is the number 45
+        project = int(project)
+    text = str(project) if isinstance(project, str | int) and not isinstance(project, bool) else ""
+    # The id becomes part of file names, so nothing but digits is taken, and no more than a database counts to.
+    if not (match := PROJECT_ID.fullmatch(text)):
         raise BadRequest(f"{where}: the project should be an id such as 45 or '45.1795393773', got {_seen(project)}")
-    return text
+    return match[1]
 
 
 def _object(value: Any, what: str) -> dict[str, Any]:
@@ -194,6 +206,10 @@ def _text(value: Any, what: str) -> str:
     if not isinstance(value, str):
         raise BadRequest(f"{what} should be a string, got {_seen(value)}")
     return value
+
+
+def _text_or_nothing(value: Any, what: str) -> str:
+    return "" if value is None else _text(value, what)
 
 
 def _ids(items: Any) -> tuple[int, ...]:

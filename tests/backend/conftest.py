@@ -167,11 +167,10 @@ def make_client(
     """Makes clients of applications that differ in some of create_app's arguments."""
 
     def make(**options: Any) -> FlaskClient:
-        usual: dict[str, Any] = {"max_request_bytes": 1 << 20, "max_predicts": 2}
+        usual: dict[str, Any] = {"jobs": jobs, "max_request_bytes": 1 << 20, "max_predicts": 2}
         app = create_app(
             serving=serving,
             delivery=delivery,
-            jobs=jobs,
             automatic=AutomaticTraining(records, after=2),
             registry=registry,
             credentials=credentials,

@@ -127,6 +127,14 @@ def test_a_task_whose_id_is_no_number_is_answered_but_never_left_to_a_job(hurrie
     assert annotations(store) == []
 
 
+def test_a_task_that_comes_twice_in_a_request_is_answered_twice_whatever_its_second_image(delivery):
+    asked = predict_body(["1", "broken.png"])
+    asked["tasks"][1]["id"] = asked["tasks"][0]["id"]
+    first, second = entries(delivery, parse_predict(asked))
+    assert first
+    assert second == []
+
+
 def test_whoever_opens_a_task_that_another_has_opened_waits_until_it_is_stored(predictor, ledger, jobs):
     with FakeLabelStudio() as server:
         project = server.add_project(CONFIG)

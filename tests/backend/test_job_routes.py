@@ -26,7 +26,11 @@ def test_predicting_a_project_queues_one_job(client, jobs, ledger, body, tasks):
     assert tasks in ledger.take_due("3", job["id"], 9, 60)
 
 
-@pytest.mark.parametrize("body", [b"[]", b'{"tasks": "some"}', b"{"])
+def test_a_body_that_is_no_json_is_refused(client):
+    assert "JSON" in client.post("/api/projects/3/predict", data=b"{").json["error"]
+
+
+@pytest.mark.parametrize("body", [b"[]", b'{"tasks": "some"}'])
 def test_a_choice_of_tasks_that_there_is_not_is_named(client, body):
     answer = client.post("/api/projects/3/predict", data=body, content_type="application/json")
     assert answer.status_code == 400

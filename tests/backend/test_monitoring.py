@@ -168,3 +168,15 @@ def test_the_model_is_loaded_or_will_be_or_cannot_be(serving, starter, registry,
 def test_the_queue_says_how_many_wait(jobs):
     jobs.submit("3")
     assert checks.queue(jobs) == "reachable, 1 jobs wait"
+
+
+def test_metrics_go_on_without_jobs_while_their_records_cannot_be_read(client, store, monkeypatch, caplog):
+    def away(*_, **__):
+        raise JobError("records cannot be used")
+
+    monkeypatch.setattr(store, "find", away)
+    answer = client.get("/metrics")
+    assert answer.status_code == 200
+    assert "premask_requests_total" in answer.text
+    assert "premask_queue_depth" not in answer.text
+    assert "records cannot be used" in caplog.text

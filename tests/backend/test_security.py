@@ -1,13 +1,16 @@
 """Nothing but the open routes answers without the password, and browsers are told what to heed."""
 
 import base64
+import hmac
 import re
 from collections.abc import Iterator
+from io import BytesIO
 
 import pytest
 from flask import Blueprint, Flask, render_template_string
 from flask.testing import FlaskClient
 
+from backend import security
 from backend.csrf import protect_forms
 from backend.security import Access, secure
 from backend.settings import Settings
@@ -63,6 +66,36 @@ def test_the_password_opens_every_route(guarded):
 )
 def test_anything_else_does_not(guarded, headers):
     assert guarded.get("/versions", headers=headers).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "login", [("lead", "wrong"), ("other", "pass:wörd"), ("other", "wrong"), ("lead", "pass:wörd")]
+)
+def test_how_long_it_takes_tells_nothing_about_user_or_password(guarded, monkeypatch, login):
+    compared = []
+
+    def compare(one, other):
+        compared.append((one, other))
+        return hmac.compare_digest(one, other)
+
+    monkeypatch.setattr(security, "compare_digest", compare)
+    guarded.get("/versions", headers=basic(*login))
+    user, password = (text.encode() for text in login)
+    assert compared == [(user, b"lead"), (password, "pass:wörd".encode())]
+
+
+@pytest.mark.parametrize("path", ["/predict", "/setup", "/webhook", "/api/versions/promote", "/api/projects/3/predict"])
+def test_a_body_that_does_not_say_its_size_is_cut_off_at_the_limit(client, path):
+    chunked = {"HTTP_TRANSFER_ENCODING": "chunked", "wsgi.input_terminated": True}
+    body = BytesIO(b" " * (2 << 20))
+    answer = client.post(path, input_stream=body, environ_overrides=chunked, content_type="application/json")
+    assert answer.status_code == 413
+    assert body.tell() <= (1 << 20) + (64 << 10)
+
+
+def test_ten_thousand_brackets_are_no_json(client):
+    for body in (b"[" * 10_000, b'{"a":' * 10_000, b'{"project": ' + b"9" * 10_000 + b"}"):
+        assert client.post("/train", data=body).status_code == 400
 
 
 def test_the_webhooks_token_opens_the_webhook_alone(guarded):

@@ -133,3 +133,13 @@ def test_fields_of_another_release_are_passed_over(store, records):
     job, _ = store.submit("training", "3")
     records.change("jobs", lambda rows: rows[job.id].update(colour="red"))
     assert store.get(job.id) == job
+
+
+def test_a_full_queue_refuses_new_jobs_and_takes_them_when_there_is_room(store, client, monkeypatch):
+    monkeypatch.setattr(store_module, "MOST_WAITING", 2)
+    waiting = [client.post("/train", json={"project": project}).json["job"] for project in (3, 4)]
+    refused = client.post("/train", json={"project": 5})
+    assert (refused.status_code, "2 jobs wait already" in refused.json["error"]) == (503, True)
+    assert client.post("/train", json={"project": 3}).json["joined"] is True
+    store.claim(waiting[0], "host/1:1")
+    assert client.post("/train", json={"project": 5}).status_code == 201

@@ -1,0 +1,185 @@
+"""Whatever is asked, the answer is one that the description names: no 500, and nothing wrong taken for right.
+
+Requests are made from the description: half of them have the shape that it asks for, filled with anything or with
+things that are there; the other half break it on purpose.
+"""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.errors import Unsatisfiable
+from schemathesis import GenerationMode
+
+from backend import delivery
+from backend.openapi import document
+from tests.backend.fakes import CONFIG, OTHER_CONFIG
+from tests.backend.fuzz.backend_in_use import PASSWORD, USER, BackendInUse, backend_in_use
+
+PROMPTED = CONFIG.replace(
+    "</View>",
+    '<KeyPointLabels name="kp" toName="image" smart="true"><Label value="Lumen"/>'
+    '</KeyPointLabels><Choices name="kind" toName="image"><Choice value="Lumen"/></Choices></View>',
+)
+CONFIGS = [CONFIG, PROMPTED, OTHER_CONFIG, "<View/>"]
+SOAK = 10_000
+
+OPERATIONS = [
+    (path, method)
+    for path, operations in document()["paths"].items()
+    for method in operations
+    if method != "parameters"
+]
+
+
+NUMBERS = st.one_of(st.floats(-20, 120), st.integers(-1, 300), st.floats(), st.none(), st.text(max_size=3))
+LABELS = st.sampled_from([["Lumen"], ["Fibrous cap"], [], ["Cat"], "Lumen", None])
+KINDS = ["brushlabels", "polygonlabels", "rectanglelabels", "ellipselabels", "keypointlabels", "choices"]
+# Regions that are nearly right: prompts, and what is drawn already.
+REGIONS = st.one_of(
+    st.fixed_dictionaries(
+        {
+            "type": st.sampled_from(KINDS),
+            "from_name": st.sampled_from(["tag", "kp", "kind"]),
+            "to_name": st.just("image"),
+            "value": st.fixed_dictionaries(
+                {},
+                optional={name: NUMBERS for name in ("x", "y", "width", "height", "radiusX", "radiusY", "rotation")}
+                | {name: LABELS for name in KINDS}
+                | {"points": st.lists(st.lists(NUMBERS, max_size=3), max_size=5) | NUMBERS}
+                | {"format": st.just("rle"), "rle": st.lists(st.integers(0, 255), max_size=40) | NUMBERS},
+            ),
+        },
+        optional={
+            "id": st.text(max_size=5) | NUMBERS,
+            "original_width": st.sampled_from([30, 46, 10**9, -1, None]),
+            "original_height": st.sampled_from([24, 40, 10**9, 0, "24"]),
+            "is_positive": st.booleans() | NUMBERS,
+        },
+    ),
+    NUMBERS,
+)
+
+
+def tasks(known: dict[str, list[Any]]) -> st.SearchStrategy[dict[str, Any]]:
+    """Tasks of Label Studio, some of them with work in them."""
+    drawn = st.lists(st.fixed_dictionaries({"result": st.lists(REGIONS, max_size=3) | NUMBERS}) | NUMBERS, max_size=2)
+    return st.fixed_dictionaries(
+        {
+            "id": st.sampled_from(known["task"]),
+            "data": st.fixed_dictionaries({"image": st.sampled_from(known["address"]) | NUMBERS}),
+        },
+        optional={"annotations": drawn | NUMBERS, "predictions": drawn, "drafts": drawn},
+    )
+
+
+@pytest.fixture(scope="module")
+def backend(tmp_path_factory: pytest.TempPathFactory, tiny_model: Any) -> Iterator[BackendInUse]:
+    with pytest.MonkeyPatch.context() as patched, backend_in_use(tmp_path_factory.mktemp("data"), tiny_model) as made:
+        # Two people who open one task wait for each other; here nobody stores what the first one got.
+        patched.setattr(delivery, "PATIENCE_SECONDS", 0.01)
+        yield made
+
+
+@pytest.fixture(scope="module")
+def description(backend: BackendInUse) -> Any:
+    schema = schemathesis.openapi.from_wsgi("/openapi.json", backend.app, auth=(USER, PASSWORD))
+    schema.config.generation.with_security_parameters = False  # every request here brings the password
+    schema.config.checks.positive_data_acceptance.expected_statuses.append("422")
+    schema.hook("before_generate_case")(lambda context, cases: _filled(cases, backend))
+    return schema
+
+
+@st.composite
+def _filled(draw: st.DrawFn, cases: st.SearchStrategy[Any], backend: BackendInUse) -> Any:
+    """Half of the valid requests with things in them that are there."""
+    case = draw(cases)
+    if case.meta is not None and case.meta.generation.mode.is_positive and draw(st.booleans()):
+        plain = backend.known | {"project": backend.known["project"][:2]}
+        case.path_parameters = _with_known(draw, case.path_parameters, plain)
+        case.query = _with_known(draw, case.query, plain)
+        if isinstance(case.body, dict):
+            case.body = _with_known(draw, case.body, backend.known)
+        if case.path.startswith("/dashboard") and isinstance(case.body, dict):
+            case.body["csrf_token"], case.cookies["csrf_token"] = backend.form
+    return case
+
+
+def _with_known(draw: st.DrawFn, value: Any, known: dict[str, list[Any]]) -> Any:
+    if isinstance(value, list):
+        return [_with_known(draw, one, known) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return {key: _known(draw, key, one, known) for key, one in value.items()}
+
+
+def _known(draw: st.DrawFn, key: str, value: Any, known: dict[str, list[Any]]) -> Any:
+    """What to put into a field of this name, where there was `value`."""
+    places: dict[str, list[Any]] = {
+        "version": known["version"],
+        "job": known["job"],
+        "job_id": known["job"],
+        "label_config": CONFIGS,
+        "schema": CONFIGS,
+        "config": CONFIGS,
+        "action": ["START_TRAINING", "ANNOTATION_CREATED"],
+    }
+    if key == "tasks" and isinstance(value, list):
+        return draw(st.lists(tasks(known), max_size=4))
+    if key == "context" and isinstance(value, dict):
+        return {"result": draw(st.lists(REGIONS, max_size=3))}
+    if key.startswith("project") and not isinstance(value, dict):
+        same = [one for one in known["project"] if type(one) is type(value)]
+        return draw(st.sampled_from(same)) if same else value
+    return draw(st.sampled_from(places[key])) if key in places else _with_known(draw, value, known)
+
+
+def fuzz(operation: Any, examples: int, *, anew: bool) -> None:
+    """Ask for so many valid requests of an operation, and for as many that break its description if any can.
+
+    Args:
+        operation: one method of one path.
+        examples: how many.
+        anew: others than last time.
+    """
+
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        derandomize=not anew,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.data())
+    def ask(mode: GenerationMode, data: st.DataObject) -> None:
+        data.draw(operation.as_strategy(generation_mode=mode)).call_and_validate(auth=(USER, PASSWORD))
+
+    ask(mode=GenerationMode.POSITIVE)
+    with suppress(Unsatisfiable):
+        ask(mode=GenerationMode.NEGATIVE)
+
+
+@pytest.mark.parametrize(("path", "method"), OPERATIONS)
+def test_every_answer_is_one_that_the_description_names(description, path, method):
+    fuzz(description[path][method], 8, anew=False)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(("path", "method"), OPERATIONS)
+def test_a_thousand_requests_of_each_operation_get_no_500(description, path, method):
+    fuzz(description[path][method], 500, anew=True)
+
+
+@pytest.mark.soak
+def test_that_was_ten_thousand_requests(backend, capsys):
+    made = sum(backend.statuses.values())
+    counts = ", ".join(f"{status}: {count}" for status, count in sorted(backend.statuses.items()))
+    with capsys.disabled():
+        print(f"\n{made} generated requests; answers by status: {counts}")
+    assert made >= SOAK
+    assert not any(status >= 500 for status in backend.statuses)

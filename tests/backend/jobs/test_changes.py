@@ -1,0 +1,92 @@
+"""What becomes of a training when its project changes or goes while it runs, and of jobs when the clock does."""
+
+import copy
+import time
+
+from backend.jobs.ledger import Ledger
+from backend.jobs.queue import JobQueue, sqlite_queues
+from backend.jobs.records import RedisRecords
+from backend.jobs.store import JobStore
+from backend.label_studio.client import LabelStudio
+from tests.backend.jobs.conftest import TRIANGLE
+
+WORKER = "host/1:1"
+
+
+def run(store, runner, project):
+    job, _ = store.submit("training", project)
+    runner.run(job.id, WORKER)
+    return store.get(job.id)
+
+
+def test_a_project_that_was_deleted_is_named_and_its_job_fails(store, runner_that, project, label_studio):
+    del label_studio.projects[int(project)]
+    job = run(store, runner_that("promote"), project)
+    assert job.state == "failed"
+    assert f"/api/projects/{project}/: not found" in job.reason
+
+
+def test_a_project_that_is_deleted_while_its_images_are_fetched_loses_the_training_and_no_version(
+    store, runner_that, registry, project, label_studio
+):
+    """What was fetched before is not enough to learn from, and the reason says what is missing."""
+
+    def delete(*_):
+        label_studio.projects.clear()
+        label_studio.files.clear()
+
+    job = run(store, runner_that("promote", learned=delete), project)
+    assert job.state == "failed"
+    assert "0 accepted tasks to learn from" in job.reason
+    assert registry.versions(project) == []
+
+
+def test_a_label_that_came_after_the_config_was_read_is_left_out_and_counted(
+    store, runner_that, project, label_studio, monkeypatch
+):
+    """The next training reads the new config and learns it."""
+    export = LabelStudio.export
+
+    def changed(self, project_id):
+        stranger = copy.deepcopy(TRIANGLE)
+        stranger["value"]["polygonlabels"] = ["Stent"]
+        for annotation in label_studio.annotations.values():
+            annotation["result"] = [TRIANGLE, stranger]
+        config = label_studio.projects[int(project)]
+        config["label_config"] = config["label_config"].replace(
+            '<Label value="Lumen"/>', '<Label value="Lumen"/><Label value="Stent"/>'
+        )
+        return export(self, project_id)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LabelStudio, "export", changed)
+        before = run(store, runner_that("promote"), project)
+    assert before.state == "done"
+    assert before.report["classes"]["Lumen"] == 5
+    assert "Stent" not in before.report["classes"]
+    assert sum(before.report["regions"].values()) == 5
+    after = run(store, runner_that("promote"), project)
+    assert after.report["classes"]["Stent"] == 5
+
+
+def test_a_clock_that_is_set_back_neither_loses_nor_doubles_a_job(store, runner_that, project, registry, monkeypatch):
+    first, _ = store.submit("training", project)
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() - 86_400)
+    again, new = store.submit("training", project)
+    assert (again.id, new) == (first.id, False)
+    runner_that("promote").run(first.id, WORKER)
+    assert store.get(first.id).state == "done"
+    second = run(store, runner_that("promote"), project)
+    assert (second.state, registry.current(project).version) == ("done", second.version)
+    assert {job.id for job in store.find(project)} == {first.id, second.id}
+
+
+def test_a_redis_that_is_away_is_a_503_that_says_what_to_check(make_client, tmp_path, registry):
+    records = RedisRecords("redis://:s3cret@127.0.0.1:1/0")
+    away = make_client(jobs=JobQueue(JobStore(records), Ledger(records), sqlite_queues(tmp_path / "queue.sqlite")))
+    for answer in (away.post("/train", json={"project": 3}), away.get("/api/jobs"), away.get("/dashboard")):
+        assert answer.status_code == 503
+        assert "PREMASK_QUEUE_URL" in answer.text
+        assert "s3cret" not in answer.text
+    assert away.get("/health").status_code == 200
