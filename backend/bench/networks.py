@@ -1,7 +1,9 @@
 """Cases that need no server: what our way of doing things saves against the usual one."""
 
+import importlib
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -73,7 +75,7 @@ def backbones(setting: Setting) -> Case:
 
     def side(backbone: str) -> Any:
         network = Classifier(ClassifierConfig(setting.pipeline.classes, backbone, size)).eval()
-        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = network.to(memory_format=torch.channels_last)
         return lambda: activation_maps(explain(network, images), DEFAULT_METHOD)
 
     sides = {name: side(name) for name in ("tf_efficientnet_lite0", "legacy_xception")}
@@ -114,14 +116,14 @@ def crops(setting: Setting) -> Case:
 
 def rle_codec(setting: Setting) -> Case:
     """Brush masks to and from Label Studio's RLE, by our way and by label-studio-sdk's converter."""
-    from label_studio_sdk.converter import brush
+    brush = importlib.import_module("label_studio_sdk.converter.brush")  # seconds; its calls have no types
 
     mask = render_phantom(0, SIZE).masks["Lumen"]
     encoded = rle.encode_rle(mask)
     sides = {
         "encode": lambda: rle.encode_rle(mask),
         "encode by label-studio-sdk": lambda: brush.mask2rle(mask.astype(np.uint8) * 255),
-        "decode": lambda: rle.decode_rle(encoded, mask.shape),
+        "decode": lambda: rle.decode_rle(encoded, (SIZE, SIZE)),
         "decode by label-studio-sdk": lambda: brush.decode_rle(encoded),
     }
     return Case(f"RLE of a {SIZE} x {SIZE} mask", alternate(sides, setting.rounds, setting.tick))
@@ -129,12 +131,10 @@ def rle_codec(setting: Setting) -> Case:
 
 def subjects_of(size: int) -> list[Subject]:
     """Classes of a synthetic frame, by its exact masks: what the refiner gets, whatever the classifier finds."""
-    import cv2
-
     frame = render_phantom(0, size)
     subjects = []
     for mask in frame.masks.values():
-        grid = cv2.resize(mask.astype(np.uint8), (SIZE, SIZE), interpolation=cv2.INTER_NEAREST)
+        grid = np.asarray(cv2.resize(mask.astype(np.uint8), (SIZE, SIZE), interpolation=cv2.INTER_NEAREST), np.uint8)
         cam = cv2.GaussianBlur(grid.astype(np.float32), (0, 0), SIZE / 64)
         subjects.append(Subject(frame.image, trimap_from_mask(grid, TrimapConfig()), np.asarray(cam, dtype=np.float32)))
     return subjects

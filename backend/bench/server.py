@@ -17,12 +17,13 @@ import cv2
 import numpy as np
 import requests
 
-from backend.demo.processes import Server, stop_all
+from backend.demo.processes import Running, Server, stop_all
 from backend.errors import BenchError
 from models.pipeline import Image
 
 HOST = "127.0.0.1"
 START_SECONDS = 300.0  # on a machine that is busy with other things
+ANSWER_SECONDS = 900.0
 PROJECT = "1.1795393773"  # as Label Studio refers to it
 
 
@@ -51,6 +52,7 @@ class BenchServer:
         self._local = threading.local()
         self._images = ""
         self.url = ""
+        self.process: Running
 
     @contextmanager
     def running(self) -> Iterator[Self]:
@@ -70,14 +72,14 @@ class BenchServer:
             }
             program = Path(sys.executable).parent / "premask"
             command: list[str | Path] = [program, "serve", "--host", HOST, "--port", str(port)]
-            running = Server("premask serve", command, env, self.url, "/health", Path(folder)).start()
+            self.process = Server("premask serve", command, env, self.url, "/health", Path(folder)).start()
             try:
-                running.wait(START_SECONDS)
+                self.process.wait(START_SECONDS)
                 self.setup()
                 self.predict(1)
                 yield self
             finally:
-                stop_all([running])
+                stop_all([self.process])
 
     @contextmanager
     def _image_host(self) -> Iterator[str]:
@@ -105,17 +107,17 @@ class BenchServer:
 
     def health(self) -> None:
         """GET /health."""
-        self._ask("GET", "/health")
+        self.ask("GET", "/health")
 
     def setup(self) -> None:
         """POST /setup, as Label Studio does before nearly everything."""
         body = {"project": PROJECT, "schema": self._config, "hostname": "", "access_token": ""}
-        if not self._ask("POST", "/setup", body).get("model_version"):
+        if not self.ask("POST", "/setup", body).get("model_version"):
             raise BenchError("/setup names no model version; look at the server's log")
 
     def predict(self, count: int) -> None:
         """POST /predict for `count` tasks that it has never seen, so that nothing comes from a cache."""
-        answer = self._ask("POST", "/predict", self._body([next(self._ids) for _ in range(count)]))
+        answer = self.ask("POST", "/predict", self._body([next(self._ids) for _ in range(count)]))
         if [bool(entry) for entry in answer["results"]] != [True] * count:
             raise BenchError(
                 f"/predict answered {answer['results']!r:.200} for {count} tasks; expected a mask for each"
@@ -127,7 +129,7 @@ class BenchServer:
         prompt["value"] = {"x": x, "y": y, "width": 0.2, "keypointlabels": [self._label]}
         body = self._body([task])
         body["params"]["context"] = {"result": [prompt]}
-        (entry,) = self._ask("POST", "/predict", body)["results"]
+        (entry,) = self.ask("POST", "/predict", body)["results"]
         if "result" not in entry:
             raise BenchError(f"a click was answered with {entry!r:.200}; expected a region")
 
@@ -160,6 +162,22 @@ class BenchServer:
         if failures:
             raise failures[0]
 
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """The answer to a request: what its JSON says, or text.
+
+        Raises:
+            BenchError: there is none, or it is no success.
+        """
+        if not hasattr(self._local, "session"):
+            self._local.session = requests.Session()
+            self._local.session.trust_env = False  # a proxy cannot reach this machine's own address
+        try:
+            response = self._local.session.request(method, self.url + path, json=body, timeout=ANSWER_SECONDS)
+            response.raise_for_status()
+            return response.json() if response.headers["Content-Type"] == "application/json" else response.text
+        except requests.RequestException as error:
+            raise BenchError(f"{method} {path} failed: {error}") from error
+
     def _body(self, tasks: Sequence[int]) -> dict[str, Any]:
         return {
             "tasks": [{"id": task, "data": {"image": f"{self._images}/{task}.png"}} for task in tasks],
@@ -167,18 +185,6 @@ class BenchServer:
             "label_config": self._config,
             "params": {"login": None, "password": None, "context": None},
         }
-
-    def _ask(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
-        if not hasattr(self._local, "session"):
-            self._local.session = requests.Session()
-            self._local.session.trust_env = False  # a proxy cannot reach this machine's own address
-        try:
-            response = self._local.session.request(method, self.url + path, json=body, timeout=300)
-            response.raise_for_status()
-            answer: dict[str, Any] = response.json()
-        except requests.RequestException as error:
-            raise BenchError(f"{method} {path} failed: {error}") from error
-        return answer
 
 
 def _png(frame: Image) -> bytes:
