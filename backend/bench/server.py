@@ -69,6 +69,8 @@ class BenchServer:
                 "PREMASK_DATA_DIR": str(Path(folder) / "data"),
                 "PREMASK_STARTER": str(self._model.absolute()),
                 "PREMASK_IMAGE_HOSTS": HOST,
+                # What takes long shall be waited for and counted, not left to a job.
+                "PREMASK_DEADLINE": "600",
             }
             program = Path(sys.executable).parent / "premask"
             command: list[str | Path] = [program, "serve", "--host", HOST, "--port", str(port)]

@@ -60,9 +60,8 @@ def test_memory_is_flat_once_it_is_warm(weights: str, size: int, share: float, t
     """All predictions by a small real model, a tenth of them by the shipped one, which takes ten times as long."""
     model = STARTER if weights == "shipped" else tiny_model
     frames = [render_phantom(seed, size).image for seed in range(8)]
-    environ = {**os.environ, "PREMASK_DEADLINE": "600"}
     steps, tenth = 10, int(PREDICTIONS * share) // 10
-    with BenchServer(model, load_pipeline(model).classes, frames, environ).running() as server:
+    with BenchServer(model, load_pipeline(model).classes, frames, os.environ).running() as server:
         seen = [memory(server)]
         for step in range(1, steps + 1):
             predict(server, tenth)
