@@ -51,8 +51,8 @@ worker: $(SETUP) ## one more job worker
 test: $(SETUP) $(SETUP_LABEL_STUDIO) ## every test, also those with a real Label Studio and a browser
 	@$(BIN)/python -m pytest
 
-soak: $(SETUP) ## the tests that take minutes each: processes killed at random moments, and the like
-	@$(BIN)/python -m pytest -m soak
+soak: $(SETUP) $(SETUP_LABEL_STUDIO) ## the tests that take minutes each, with their figures: kills, load, memory, 1,000 tasks
+	@$(BIN)/python -m pytest -m soak -rP
 
 docker-test: $(SETUP) $(SETUP_LABEL_STUDIO) ## build the image without Docker and run it; needs root, 20 GB and some Debian packages
 	@$(BIN)/python -m pytest -m docker

@@ -15,6 +15,7 @@ BackendError
 │   ├── UnknownJob     there is no such job
 │   ├── JobConflict    a job is too far for what is asked
 │   └── JobInterrupted it is not this worker's any more, or begins again
+├── BenchError         `premask bench` cannot measure
 └── DemoError          `premask demo` cannot go on
 """
 
@@ -92,6 +93,10 @@ class JobConflict(JobError):
 
 class JobInterrupted(JobError):
     """A job stops here without having failed; the text says why, and what becomes of it."""
+
+
+class BenchError(BackendError):
+    """`premask bench` cannot measure; the text says what did not answer as it should."""
 
 
 class DemoError(BackendError):

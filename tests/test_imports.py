@@ -119,6 +119,7 @@ MAY_IMPORT = {
     # Where the parts are put together: all of it.
     "backend.app": BACKEND,
     "backend.assembly": BACKEND,
+    "backend.bench": BACKEND,
     "backend.cli": BACKEND,
     "backend.doctor": BACKEND,
     "backend.gunicorn.conf": BACKEND,

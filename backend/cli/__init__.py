@@ -25,6 +25,7 @@ COMMANDS = {
     "train": ("backend.cli.models", "Train classifier and refiner on a data folder."),
     "evaluate": ("backend.cli.evaluate", "Measure a model on a data folder."),
     "curve": ("backend.cli.evaluate", "Measure how masks improve with the number of accepted images."),
+    "bench": ("backend.cli.bench", "Measure how fast it is, side by side with other ways."),
     "phantom": ("backend.cli.models", "Write synthetic images with exact masks, of OCT and other projects."),
     "demo": ("backend.cli.demo", "Start Label Studio and the backend with a sample project."),
 }

@@ -1,0 +1,19 @@
+"""What `premask bench` compares: a name and a function each. To add one, write a function and list it."""
+
+from collections.abc import Callable
+
+from backend.bench import networks, serving
+from backend.bench.measure import Case
+from backend.bench.setting import Setting
+
+CASES: dict[str, Callable[[Setting], Case]] = {
+    "task": serving.task,
+    "clicks": serving.clicks,
+    "busy": serving.busy,
+    "batch": networks.batch,
+    "maps": networks.maps,
+    "matting": networks.matting,
+    "crops": networks.crops,
+    "backbones": networks.backbones,
+    "rle": networks.rle_codec,
+}

@@ -1,0 +1,205 @@
+"""A real `premask serve` on a free port of this machine, with what it needs to predict: images at an address."""
+
+import http.server
+import itertools
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+from xml.sax.saxutils import quoteattr
+
+import cv2
+import numpy as np
+import requests
+
+from backend.demo.processes import Running, Server, stop_all
+from backend.errors import BenchError
+from models.pipeline import Image
+
+HOST = "127.0.0.1"
+START_SECONDS = 300.0  # on a machine that is busy with other things
+ANSWER_SECONDS = 900.0
+# The server is one of its own: it must not take jobs from the queue of one that is at work, nor ask for its login.
+OTHERS = ("PREMASK_", "LABEL_STUDIO_")
+MEASURED = ("PREMASK_DEVICE", "PREMASK_BATCH_SIZE", "PREMASK_THREADS", "PREMASK_TORCH_THREADS")
+PROJECT = "1.1795393773"  # as Label Studio refers to it
+
+
+class BenchServer:
+    """The backend under measurement.
+
+    Args:
+        model: checkpoint that it serves.
+        classes: that the labelling config offers.
+        frames: images of the tasks, shape (H, W, 3), uint8 RGB.
+        environ: where the server's settings are taken from that matter for its speed.
+    """
+
+    def __init__(
+        self, model: Path, classes: Sequence[str], frames: Sequence[Image], environ: Mapping[str, str]
+    ) -> None:
+        self._model, self._environ = model, environ
+        labels = "".join(f"<Label value={quoteattr(name)}/>" for name in classes)
+        self._config = (
+            f'<View><Image name="image" value="$image"/><BrushLabels name="tag" toName="image">{labels}</BrushLabels>'
+            f'<KeyPointLabels name="click" toName="image" smart="true">{labels}</KeyPointLabels></View>'
+        )
+        self._label = classes[0]
+        self._pngs = [_png(frame) for frame in frames]
+        self._ids = itertools.count(1)
+        self._local = threading.local()
+        self._images = ""
+        self.url = ""
+        self.process: Running
+
+    @contextmanager
+    def running(self) -> Iterator[Self]:
+        """From start to end; the model is loaded when the block begins.
+
+        Raises:
+            BackendError: it does not start, or does not predict.
+        """
+        with self._image_host() as self._images, tempfile.TemporaryDirectory(prefix="premask-bench-") as folder:
+            port = _free_port()
+            self.url = f"http://{HOST}:{port}"
+            env = {name: value for name, value in self._environ.items() if not name.startswith(OTHERS)}
+            env |= {name: self._environ[name] for name in MEASURED if name in self._environ}
+            env |= {
+                "PREMASK_DATA_DIR": str(Path(folder) / "data"),
+                "PREMASK_STARTER": str(self._model.absolute()),
+                "PREMASK_IMAGE_HOSTS": HOST,
+                # What takes long shall be waited for and counted, not left to a job.
+                "PREMASK_DEADLINE": "600",
+            }
+            program = Path(sys.executable).parent / "premask"
+            command: list[str | Path] = [program, "serve", "--host", HOST, "--port", str(port)]
+            self.process = Server("premask serve", command, env, self.url, "/health", Path(folder)).start()
+            try:
+                self.process.wait(START_SECONDS)
+                self.setup()
+                self.predict(1)
+                yield self
+            finally:
+                stop_all([self.process])
+
+    @contextmanager
+    def _image_host(self) -> Iterator[str]:
+        pngs = self._pngs
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.send_header("Content-Type", "image/png")
+                self.end_headers()
+                self.wfile.write(pngs[int(Path(self.path).stem) % len(pngs)])
+
+            def log_message(self, *_: Any) -> None:
+                """Say nothing: it would be in the middle of the progress bar."""
+
+        server = http.server.ThreadingHTTPServer((HOST, 0), Handler)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield f"http://{HOST}:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+            server.server_close()
+
+    def health(self) -> None:
+        """GET /health."""
+        self.ask("GET", "/health")
+
+    def setup(self) -> None:
+        """POST /setup, as Label Studio does before nearly everything."""
+        body = {"project": PROJECT, "schema": self._config, "hostname": "", "access_token": ""}
+        if not self.ask("POST", "/setup", body).get("model_version"):
+            raise BenchError("/setup names no model version; look at the server's log")
+
+    def predict(self, count: int) -> None:
+        """POST /predict for `count` tasks that it has never seen, so that nothing comes from a cache."""
+        answer = self.ask("POST", "/predict", self._body([next(self._ids) for _ in range(count)]))
+        if [bool(entry) for entry in answer["results"]] != [True] * count:
+            raise BenchError(
+                f"/predict answered {answer['results']!r:.200} for {count} tasks; expected a mask for each"
+            )
+
+    def click(self, task: int, x: float, y: float) -> None:
+        """A keypoint of the first class on a task's image, at these per cents of its width and height."""
+        prompt = {"id": "k", "type": "keypointlabels", "is_positive": True, "from_name": "click", "to_name": "image"}
+        prompt["value"] = {"x": x, "y": y, "width": 0.2, "keypointlabels": [self._label]}
+        body = self._body([task])
+        body["params"]["context"] = {"result": [prompt]}
+        (entry,) = self.ask("POST", "/predict", body)["results"]
+        if "result" not in entry:
+            raise BenchError(f"a click was answered with {entry!r:.200}; expected a region")
+
+    def new_task(self) -> int:
+        """A task that was never asked for."""
+        return next(self._ids)
+
+    @contextmanager
+    def predicting(self, threads: int, tasks: int) -> Iterator[None]:
+        """While this block runs, `threads` clients ask for `tasks` tasks each, over and over."""
+        over, failures = threading.Event(), []
+
+        def ask() -> None:
+            try:
+                while not over.is_set():
+                    self.predict(tasks)
+            except Exception as error:
+                failures.append(error)
+
+        clients = [threading.Thread(target=ask) for _ in range(threads)]
+        for client in clients:
+            client.start()
+        try:
+            time.sleep(1.0)  # until the networks have work
+            yield
+        finally:
+            over.set()
+            for client in clients:
+                client.join()
+        if failures:
+            raise failures[0]
+
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """The answer to a request: what its JSON says, or text.
+
+        Raises:
+            BenchError: there is none, or it is no success.
+        """
+        if not hasattr(self._local, "session"):
+            self._local.session = requests.Session()
+            self._local.session.trust_env = False  # a proxy cannot reach this machine's own address
+        try:
+            response = self._local.session.request(method, self.url + path, json=body, timeout=ANSWER_SECONDS)
+            response.raise_for_status()
+            return response.json() if response.headers["Content-Type"] == "application/json" else response.text
+        except requests.RequestException as error:
+            raise BenchError(f"{method} {path} failed: {error}") from error
+
+    def _body(self, tasks: Sequence[int]) -> dict[str, Any]:
+        return {
+            "tasks": [{"id": task, "data": {"image": f"{self._images}/{task}.png"}} for task in tasks],
+            "project": PROJECT,
+            "label_config": self._config,
+            "params": {"login": None, "password": None, "context": None},
+        }
+
+
+def _png(frame: Image) -> bytes:
+    written, png = cv2.imencode(".png", np.ascontiguousarray(frame[:, :, ::-1]))  # OpenCV stores BGR
+    assert written
+    return png.tobytes()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,87 @@
+"""`premask bench`: how fast it is on this machine, side by side with other ways."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from backend.bench.cases import CASES
+from backend.bench.measure import figures, machine
+from backend.bench.setting import Setting
+from backend.cli.models import model_option
+from backend.cli.output import json_option, progress_bar, write_json
+from models.starter import STARTER
+
+
+@click.command()
+@click.argument("cases", nargs=-1, type=click.Choice(list(CASES)), metavar="[CASE]...")
+@model_option
+@click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True, help="Runs of each side.")
+@click.option("--size", type=click.IntRange(min=64), default=512, show_default=True, help="Side of the frames, pixels.")
+@click.option("--images", type=click.IntRange(min=2), default=4, show_default=True, help="Frames of a batch.")
+@click.option("--clients", type=click.IntRange(min=1), help="That keep the server busy; the cores and two if omitted.")
+@json_option
+def bench(
+    cases: tuple[str, ...],
+    model: Path | None,
+    rounds: int,
+    size: int,
+    images: int,
+    clients: int | None,
+    json_file: Path | None,
+) -> None:
+    """Measure the chosen CASEs, or all of them, side by side in one run.
+
+    The sides of a case take turns (A B A B), so other work on the machine slows them alike: trust the ratios, and the
+    milliseconds only on a quiet machine.
+    """
+    chosen = list(dict.fromkeys(cases)) or list(CASES)
+    result: dict[str, Any] = {"machine": machine(), "model": (model or STARTER).name, "cases": {}}
+    with progress_bar("benchmark") as move:
+        runs = 0
+
+        def tick() -> None:
+            nonlocal runs
+            runs += 1
+            move(done, len(chosen), f"{runs} runs", name)
+
+        clients = clients or len(os.sched_getaffinity(0)) + 2
+        with Setting(model or STARTER, size, rounds, images, clients, os.environ, tick) as setting:
+            for done, name in enumerate(chosen):
+                move(done, len(chosen), "", name)
+                result["cases"][name] = figures(CASES[name](setting))
+            move(len(chosen), len(chosen))
+    _print(result)
+    write_json(json_file, result)
+
+
+def _print(result: dict[str, Any]) -> None:
+    console = Console()
+    for name, case in result["cases"].items():
+        table = Table(box=SIMPLE_HEAD, title=f"{name}: {case['about']}", title_justify="left")
+        table.add_column("", no_wrap=True)
+        for column in ("median, ms", "95 %", "target", "time, ×", "CPU, ×"):
+            table.add_column(column, justify="right", no_wrap=True)
+        for side, known in case["sides"].items():
+            low, high = known["ratio_quartiles"]
+            ratio = f"{known['ratio']:.2f} ({low:.2f}-{high:.2f})"
+            target = "" if known["target_ms"] is None else f"{'✓' if known['met'] else '✗'} < {known['target_ms']:.0f}"
+            cpu = "" if known["cpu_ratio"] is None else f"{known['cpu_ratio']:.2f}"
+            table.add_row(side, _ms(known["median_ms"]), _ms(known["p95_ms"]), target, ratio, cpu)
+        console.print(table)
+    known = result["machine"]
+    console.print(
+        "× the first row, round by round: median (quartiles). Targets are for the 95th percentile.\n"
+        f"{known['cpu']}, {known['cores']} cores, {known['torch_threads']} torch threads, {known['instructions']}, "
+        f"load {known['load']} at the start; Python {known['python']}, torch {known['torch']}, timm {known['timm']}, "
+        f"numpy {known['numpy']}, OpenCV {known['cv2']}; model {result['model']}",
+        highlight=False,
+    )
+
+
+def _ms(value: float) -> str:
+    return f"{value:.1f}" if value < 100 else f"{value:.0f}"

@@ -1,0 +1,72 @@
+"""`premask bench`: times side by side. How long anything takes is nothing to test; that it is measured is."""
+
+import json
+import time
+
+import pytest
+from click.testing import CliRunner
+
+from backend.bench.cases import CASES
+from backend.bench.measure import Case, Times, alternate, divided, figures, percentile
+from backend.cli import cli
+
+
+def test_sides_take_turns_and_the_first_turn_of_each_does_not_count():
+    turns, ticks = [], []
+    times = alternate({"a": lambda: turns.append("a"), "b": lambda: time.sleep(0.01)}, 3, lambda: ticks.append(1))
+    assert (len(turns), len(ticks)) == (4, 8)
+    assert [len(times[side].wall) for side in "ab"] == [3, 3]
+    assert min(times["b"].wall) >= 0.01 > max(times["b"].cpu)
+
+
+def test_ratios_are_taken_round_by_round_so_that_a_slow_moment_cancels_out():
+    """Both sides are ten times slower in the second round."""
+    case = Case("", {"a": Times([1.0, 10.0, 1.0]), "b": Times([2.0, 20.0, 2.0])}, {"a": 5.0, "b": 30.0})
+    sides = figures(case)["sides"]
+    assert (sides["a"]["ratio"], sides["b"]["ratio"], sides["b"]["ratio_quartiles"]) == (1, 2, [2, 2])
+    assert (sides["b"]["median_ms"], sides["b"]["target_ms"]) == (2000, 30_000)
+    assert (sides["a"]["met"], sides["b"]["met"]) == (False, True)
+    assert sides["a"]["cpu_ratio"] is None
+
+
+def test_a_batch_is_reckoned_by_the_image():
+    assert divided(Times([4.0], [8.0]), 4) == Times([1.0], [2.0])
+
+
+def test_percentiles_lie_between_the_nearest_values():
+    assert [percentile([4.0, 1.0, 2.0, 3.0], percent) for percent in (0, 50, 100)] == [1, 2.5, 4]
+
+
+@pytest.mark.timeout(1200)
+def test_every_case_is_measured_printed_and_written(tiny_model, tmp_path):
+    """With a real server and real networks, as small as they come."""
+    small = ("--rounds", "1", "--size", "96", "--images", "2", "--clients", "1")
+    arguments = ["bench", "--model", str(tiny_model), *small, "--json", str(tmp_path / "bench.json")]
+    done = CliRunner().invoke(cli, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    result = json.loads((tmp_path / "bench.json").read_text())
+    assert list(result["cases"]) == list(CASES)
+    for name, case in result["cases"].items():
+        assert f"{name}: {case['about']}" in done.output
+        first, *others = case["sides"].values()
+        assert first["ratio"] == 1
+        assert others
+        for side, known in case["sides"].items():
+            assert side in done.output
+            assert known["rounds"] >= 1
+            assert 0 < known["median_ms"] <= known["p95_ms"]
+            assert known["ratio"] > 0
+    promised = {
+        side for case in result["cases"].values() for side, known in case["sides"].items() if known["target_ms"]
+    }
+    assert promised == {"through the server", "second click", "/health, busy", "/setup, busy"}
+    machine = result["machine"]
+    assert machine["cores"] >= 1
+    for known in ("cpu", "torch", "numpy"):
+        assert str(machine[known]) in done.output.replace("\n", " ")
+
+
+def test_a_case_that_does_not_exist_is_wrong_usage_and_names_those_that_do():
+    done = CliRunner().invoke(cli, ["bench", "speed"])
+    assert done.exit_code == 2
+    assert "'maps'" in done.output
