@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-import cv2
 import numpy as np
 
 from backend.label_studio.controls.control import Control
 from backend.label_studio.controls.rectangle import rotation_of
-from backend.label_studio.controls.region import Mask, Points, RegionAdapter, numbers, size_of
+from backend.label_studio.controls.region import Mask, Points, RegionAdapter, numbers, parts, size_of
 from models.outlines import SMALLEST
 from models.segment import Segment
 
@@ -18,13 +17,11 @@ class EllipseLabels(RegionAdapter):
 
     tag = "EllipseLabels"
 
-    def to_regions(self, segment: Segment, control: Control) -> list[dict[str, Any]]:
+    def to_regions(self, segment: Segment, control: Control, *, per_object: bool = False) -> list[dict[str, Any]]:
         """The ellipse with the area and the second moments of each connected part, largest first."""
         height, width = segment.mask.shape
-        count, parts = cv2.connectedComponents(segment.mask.astype(np.uint8))
-        masks = sorted((parts == part for part in range(1, count)), key=np.count_nonzero, reverse=True)
         regions = []
-        for mask in masks:
+        for mask in parts(segment.mask):
             if np.count_nonzero(mask) < SMALLEST:
                 continue
             (x, y), (major, minor), rotation = equivalent_ellipse(mask)

@@ -239,6 +239,24 @@ def test_a_region_of_a_control_that_was_renamed_since_is_still_read(tmp_path: Pa
     assert np.array_equal(mask_of(tmp_path, "Lumen", "task-1"), block())
 
 
+def test_a_region_of_a_control_that_became_another_kind_is_still_read(tmp_path: Path) -> None:
+    """The project went over from polygons to brushes, under the same name or another."""
+    polygons = parse_label_config(BRUSH.replace("BrushLabels", "PolygonLabels"))
+    drawn = prediction_entry(Prediction({}, [Segment("Lumen", 0.9, block())]), polygons, "v1")["result"]
+    for number, name in enumerate(("tag", "former")):
+        write(tmp_path / name, task(1, annotation(drawn[0] | {"from_name": name})))
+        assert np.array_equal(mask_of(tmp_path / name, "Lumen", "task-1"), block()), number
+
+
+def test_a_box_left_over_from_a_smart_tool_is_no_mask(tmp_path: Path) -> None:
+    smart = '<RectangleLabels name="box" toName="image" smart="true"><Label value="Lumen"/></RectangleLabels></View>'
+    config = BRUSH.replace("</View>", smart)
+    value = {"x": 0, "y": 0, "width": 50, "height": 50, "rotation": 0, "rectanglelabels": ["Lumen"]}
+    box = brush("Lumen", block(), type="rectanglelabels", from_name="box", value=value)
+    write(tmp_path, task(1, annotation(brush("Lumen", block()), box)), config=config)
+    assert np.array_equal(mask_of(tmp_path, "Lumen", "task-1"), block())
+
+
 def test_a_brush_of_another_size_is_scaled_to_the_image_and_counted(tmp_path: Path) -> None:
     report = write(tmp_path, task(1, annotation(brush("Lumen", block()))), images=SameImage(2 * HEIGHT, 2 * WIDTH))
     assert np.array_equal(mask_of(tmp_path, "Lumen", "task-1"), block().repeat(2, axis=0).repeat(2, axis=1))
