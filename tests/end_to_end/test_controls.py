@@ -53,7 +53,7 @@ KEPT = {
     "Brush": {"Ring": 1.0, "Blob": 1.0},
     "Polygon": {"Ring": 0.97, "Blob": 0.97},
     "Rectangle": {"Ring": 0.5, "Blob": 0.4},
-    "Ellipse": {"Ring": 0.5, "Blob": 0.98},
+    "Ellipse": {"Ring": 0.65, "Blob": 0.98},
 }
 
 
@@ -76,7 +76,11 @@ def test_a_region_comes_back_from_the_editor_as_it_was_predicted(
     page.wait_for_function(f"({REGIONS})().length === 3")
     drawn = page.evaluate(REGIONS)
     assert Counter(region["label"] for region in drawn) == {"Ring": 1, "Blob": 2}
-    assert all(region["meta"]["uncertainty"] == {"presence": 0.469, "outline": 0.25} for region in drawn[:1])
+    assert all(
+        region["meta"]["uncertainty"] == {"presence": 0.469, "outline": 0.25}
+        for region in drawn
+        if region["label"] == "Ring"
+    )
     page.wait_for_timeout(1500)
     page.evaluate("() => { const s = Htx.annotationStore.selected; s.selectArea(s.regions[0]); }")
     page.get_by_text("uncertainty in bits").first.wait_for()

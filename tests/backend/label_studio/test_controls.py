@@ -315,6 +315,16 @@ def test_an_elliptic_mask_survives_as_an_ellipse(
     assert iou(adapter.to_mask(made), mask) > 0.93 or mask[[0, -1]].any() or mask[:, [0, -1]].any()
 
 
+def test_an_ellipse_goes_around_a_ring() -> None:
+    rows, columns = np.mgrid[:101, :151]
+    distance = np.hypot(rows - 50, columns - 75)
+    adapter = REGION_CONTROLS["EllipseLabels"]
+    (made,) = adapter.to_regions(
+        Segment("a", 1.0, (distance < 40) & (distance > 25)), control("EllipseLabels", {"a": "A"})
+    )
+    assert iou(adapter.to_mask(made), distance < 40) > 0.98
+
+
 # Choices
 
 
