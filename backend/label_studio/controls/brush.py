@@ -1,6 +1,6 @@
 """Brush regions: run-length encoded masks."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from backend.errors import RegionError
@@ -17,7 +17,7 @@ class BrushLabels(RegionAdapter):
 
     def to_regions(self, segment: Segment, control: Control, *, per_object: bool = False) -> list[dict[str, Any]]:
         """One region with exactly the segment's pixels, or one with those of each connected part, largest first."""
-        masks = parts(segment.mask) if per_object else [segment.mask]
+        masks: Iterable[Mask] = parts(segment.mask) if per_object else [segment.mask]
         return [self._region(segment, control, {"format": "rle", "rle": encode_rle(mask)}) for mask in masks]
 
     def to_mask(self, region: Mapping[str, Any]) -> Mask:

@@ -24,7 +24,7 @@ class EllipseLabels(RegionAdapter):
         regions = []
         for mask in parts(segment.mask):
             if np.count_nonzero(mask) < SMALLEST:
-                continue
+                break
             (x, y), (major, minor), rotation = equivalent_ellipse(_without_holes(mask))
             value = {
                 "x": x / width * 100,

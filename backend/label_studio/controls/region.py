@@ -3,7 +3,7 @@
 import math
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import cv2
@@ -71,10 +71,12 @@ class RegionAdapter(ABC):
         }
 
 
-def parts(mask: Mask) -> list[Mask]:
+def parts(mask: Mask) -> Iterator[Mask]:
     """The connected parts of a mask, largest first; pixels that share a corner are connected."""
-    count, numbered = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
-    return sorted((numbered == part for part in range(1, count)), key=np.count_nonzero, reverse=True)
+    # One at a time: of a large image, all of them would fill the memory.
+    _, numbered, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    for part in np.argsort(-stats[1:, cv2.CC_STAT_AREA], kind="stable") + 1:
+        yield numbered == part
 
 
 def new_id() -> str:
