@@ -31,7 +31,7 @@ def joined(result: Any) -> list[Mapping[str, Any]]:
     groups: dict[Any, list[Mapping[str, Any]]] = {}
     for position, region in enumerate(regions):
         # Choices about a region have its id too, and are none of its halves.
-        half = region.get("type") in HALVES and region.get("id")
+        half = _type(region) in HALVES and region.get("id")
         groups.setdefault(("half", str(half)) if half else position, []).append(region)
     return [_whole(group) for group in groups.values()]
 
@@ -51,15 +51,19 @@ def parted(region: dict[str, Any], control: Control) -> list[dict[str, Any]]:
 
 def _whole(halves: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """The region that these results are about; the tool's says which control drew it."""
-    region = next((half for half in halves if half.get("type") in WHOLE), halves[-1])
-    if region.get("type") not in HALVES:
+    region = next((half for half in halves if _type(half) in WHOLE), halves[-1])
+    if _type(region) not in HALVES:
         return region
     value = {key: part for half in halves for key, part in value_of(half).items() if key != LABELS}
-    kind = WHOLE.get(region["type"]) or next((kind for mark, kind in MARKS.items() if mark in value), None)
+    kind = WHOLE.get(_type(region)) or next((kind for mark, kind in MARKS.items() if mark in value), None)
     if kind is None:
         return region
     labels = [label for half in halves for label in _listed(value_of(half).get(LABELS))]
     return {**region, "type": kind, "value": {**value, kind: list(dict.fromkeys(labels))}}
+
+
+def _type(region: Mapping[str, Any]) -> str:
+    return str(region.get("type"))
 
 
 def _listed(labels: Any) -> list[str]:

@@ -123,6 +123,12 @@ def test_a_result_that_is_no_list_of_objects_holds_no_region(result: Any) -> Non
     assert joined(result) == []
 
 
+@pytest.mark.parametrize("kind", [None, [], {}, 3, "relation"])
+def test_a_result_of_any_other_type_stays_as_it_is(kind: Any) -> None:
+    odd = {"id": "r", "type": kind, "value": {"labels": ["Lumen"]}}
+    assert joined([odd, odd]) == [odd, odd]
+
+
 @pytest.mark.parametrize("value", [None, [], {"labels": "Lumen"}, {"labels": None, "rle": [1]}])
 def test_a_damaged_half_has_no_label(value: Any) -> None:
     for region in joined([{"id": "r", "type": "labels", "value": value}, {"id": "s", "type": "brush", "value": value}]):
