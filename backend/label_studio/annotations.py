@@ -16,7 +16,7 @@ from backend.label_studio.controls import CHOICES, CONTROLS, REGION_CONTROLS
 from backend.label_studio.controls.brush import BrushLabels
 from backend.label_studio.controls.control import Control
 from backend.label_studio.controls.pairs import joined
-from backend.label_studio.controls.region import Mask
+from backend.label_studio.controls.region import Mask, value_of
 from backend.label_studio.images import ImageLoader
 from backend.label_studio.kept import Kept, KeptByVersion, kept_sentence
 from backend.label_studio.label_config import LabelConfig
@@ -230,6 +230,8 @@ def _labels(region: Mapping[str, Any], config: LabelConfig, counts: Counter[str]
     if adapter is None:
         counts[OTHER_KIND] += str(kind).endswith("labels")
         return []
+    if adapter is CHOICES and len(value_of(region)) > 1:
+        return []  # about a region, whose coordinates it repeats
     controls = config.region_controls if adapter is not CHOICES else config.choices_controls
     name = region.get("from_name")
     own = [c for c in controls if c.name == name]

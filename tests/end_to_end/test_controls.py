@@ -1,22 +1,25 @@
 """Every kind of region through a real Label Studio: predicted, drawn by the editor, submitted, exported, read again."""
 
+import io
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import Page
 
 from backend.label_studio.annotations import read_annotation
 from backend.label_studio.controls.region import Mask
 from backend.label_studio.label_config import parse_label_config
 from backend.label_studio.protocol import prediction_entry
+from models.decoding import decode_image
 from models.segment import Prediction, Segment
 from tests.browser import chromium
-from tests.end_to_end.frames import png
-from tests.end_to_end.stack import Stack
-from tests.end_to_end.test_editor import log_in
+from tests.end_to_end.frames import FRAMES, ORIENTATION, png
+from tests.end_to_end.stack import Stack, premask
+from tests.end_to_end.test_editor import PLACE, log_in
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(900)]
 
@@ -101,5 +104,96 @@ def test_a_region_comes_back_from_the_editor_as_it_was_predicted(
         assert overlap(truth.masks[name], mask) >= 0.995, name
 
 
+def oriented(orientation: int) -> bytes:
+    """A photograph that the browser shows turned or mirrored."""
+    file, exif = io.BytesIO(), Image.Exif()
+    exif[ORIENTATION] = orientation
+    Image.fromarray(np.full((*SHAPE, 3), 200, np.uint8)).save(file, "JPEG", exif=exif)
+    return file.getvalue()
+
+
+# Name -> the file.
+PICTURES = {
+    "grey.png": png(np.full(SHAPE, 90, np.uint8)),
+    "deep.png": png(np.full(SHAPE, 30000, np.uint16)),
+    "alpha.png": png(np.full((*SHAPE, 4), 120, np.uint8)),
+    "column.png": png(np.full((64, 1, 3), 90, np.uint8)),
+    "row.png": png(np.full((1, 300, 3), 90, np.uint8)),
+    "large.png": png(np.full((2161, 3841), 90, np.uint8)),
+    **{f"turned-{orientation}.jpg": oriented(orientation) for orientation in (2, 3, 5, 6, 8)},
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_the_mask_of_any_picture_is_read_back_pixel_for_pixel(stack: Stack, page: Page, name: str) -> None:
+    """The size that is predicted on is the one that the editor sees and the training reads."""
+    xml = (
+        '<View><Image name="i" value="$image"/><BrushLabels name="t" toName="i"><Label value="A"/></BrushLabels></View>'
+    )
+    config, image = parse_label_config(xml), decode_image(PICTURES[name], 100_000_000)
+    mask = np.zeros(image.shape[:2], bool)
+    mask[: -(-mask.shape[0] // 3), : -(-mask.shape[1] // 2)] = True  # a corner, so that a turn or mirroring would show
+    client = stack.client
+    project = int(client.create_project(name, xml)["id"])
+    client.import_files(project, {name: PICTURES[name]})
+    (task,) = client.export(project, all_tasks=True)
+    entry = prediction_entry(Prediction({"A": 0.9}, [Segment("A", 0.9, mask)]), config, "v1")
+    client.import_predictions(project, [{"task": task["id"], **entry}])
+
+    page.goto(f"{stack.label_studio.url}/projects/{project}/data?task={task['id']}")
+    page.wait_for_function(f"({REGIONS})().length === 1")
+    page.wait_for_timeout(2500)
+    page.get_by_role("button", name="Submit").first.click()
+    page.wait_for_function("() => Htx.annotationStore.selected.pk")
+    ((annotation,),) = (exported["annotations"] for exported in client.export(project))
+    counts: Counter[str] = Counter()
+    truth = read_annotation(annotation, config, image.shape[:2], counts)
+    assert not +counts
+    np.testing.assert_array_equal(truth.masks["A"], mask)
+
+
 def overlap(one: Mask, other: Mask) -> float:
     return float((one & other).sum() / (one | other).sum())
+
+
+SMART = """<View><Image name="image" value="$image"/>
+  <Labels name="what" toName="image"><Label value="Lumen"/><Label value="Lipid core"/></Labels>
+  <Brush name="tool" toName="image"/><KeyPoint name="click" toName="image" smart="true" smartOnly="true"/></View>"""
+
+
+def test_a_click_beside_labels_improves_the_region_that_is_there(stack: Stack, page: Page, tmp_path: Path) -> None:
+    """A task is opened and predicted, and a point tool without labels of its own is used on the lumen."""
+    frame, client = FRAMES[0], stack.client
+    project = int(client.create_project("smart beside labels", SMART)["id"])
+    client.import_files(project, {frame.name: frame.content})
+    (task,) = client.export(project, all_tasks=True)
+    url, key = stack.label_studio.url, stack.login.token
+    premask("connect", "--url", url, "--api-key", key, "--project", project, "--backend-url", stack.backend.url)
+    page.add_init_script("localStorage.setItem('autoAnnotation', 'true')")
+    page.goto(f"{url}/projects/{project}/data?task={task['id']}")
+    page.wait_for_function(f"({REGIONS})().length > 0")
+    before = sorted(region["label"] for region in page.evaluate(REGIONS))
+    assert "Lumen" in before
+    page.wait_for_timeout(2000)
+    page.locator(".lsf-toolbar__group").last.locator(".lsf-tool_smart").first.click(position={"x": 10, "y": 10})
+    page.locator(".lsf-labels").get_by_text("Lumen", exact=True).first.click()
+    place = page.evaluate(PLACE)
+    rows, columns = np.nonzero(frame.masks["Lumen"])
+    x, y = np.median(columns) / frame.size[0], np.median(rows) / frame.size[1]
+    page.keyboard.down("Control")  # without it a click on a region that is there selects that
+    page.mouse.click(
+        place["left"] + place["x"] + x * place["width"] * place["scale"],
+        place["top"] + place["y"] + y * place["height"] * place["scale"],
+    )
+    page.keyboard.up("Control")
+    page.wait_for_function("() => window.Htx.annotationStore.selected.suggestions.size > 0")
+    page.screenshot(path=tmp_path / "smart.png")
+    page.evaluate("() => window.Htx.annotationStore.selected.acceptAllSuggestions()")
+    page.wait_for_timeout(1500)
+    page.screenshot(path=tmp_path / "accepted.png")
+    result = page.evaluate("() => window.Htx.annotationStore.selected.serializeAnnotation()")
+    counts: Counter[str] = Counter()
+    truth = read_annotation({"result": result}, parse_label_config(SMART), frame.masks["Lumen"].shape, counts)
+    assert not +counts
+    assert overlap(truth.masks["Lumen"], frame.masks["Lumen"]) >= 0.8
+    assert sorted(region["label"] for region in page.evaluate(REGIONS)) == before

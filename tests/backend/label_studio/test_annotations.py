@@ -211,6 +211,15 @@ def test_choices_alone_give_presence_and_an_unmade_single_choice_leaves_it_open(
     }
 
 
+def test_a_choice_about_a_region_says_nothing_about_the_image(tmp_path: Path) -> None:
+    drawn = brush("Lumen", block())
+    about = choices("blurred", name="sharpness") | {"id": drawn["id"]}
+    about["value"] |= {"format": "rle", "rle": drawn["value"]["rle"]}
+    report = write(tmp_path, task(1, annotation(drawn, about)))
+    assert table(tmp_path)["task-1"] == {"Lumen": "1", "Lipid core": "0", "blurred": "0"}
+    assert report.regions == {}
+
+
 def test_regions_without_a_known_label_are_counted_and_the_rest_is_used(tmp_path: Path) -> None:
     report = write(
         tmp_path,
