@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from backend.answers import Answers
 from backend.connections import Connections
 from backend.credentials import Credentials
 from backend.delivery import Delivery
@@ -83,6 +84,17 @@ class Core:
     delivery: Delivery
 
 
+def predictor_of(settings: Settings, serving: Serving, parts: Parts, answers: Answers | None = None) -> Predictor:
+    """What predicts tasks, in the server and in a job alike; `answers` as in Predictor."""
+    return Predictor(
+        serving,
+        parts.connections.images,
+        batch_size=settings.batch_size,
+        answers=answers,
+        per_object=settings.regions == "object",
+    )
+
+
 def assemble_core(settings: Settings, load: Callable[[str], Callable[[Path], Any]] = load_on) -> Core:
     """What answers requests; no weights are loaded before the first prediction.
 
@@ -93,7 +105,7 @@ def assemble_core(settings: Settings, load: Callable[[str], Callable[[Path], Any
     parts = assemble(settings)
     serving = Serving(parts.registry, starter(settings), load(settings.device), torch_threads=settings.torch_threads)
     serving.watch()
-    predictor = Predictor(serving, parts.connections.images, batch_size=settings.batch_size)
+    predictor = predictor_of(settings, serving, parts)
     jobs = JobQueue(parts.store, parts.ledger, parts.queues)
     delivery = Delivery(predictor, parts.ledger, jobs, parts.connections.client, deadline=settings.deadline)
     return Core(parts, serving, predictor, jobs, delivery)

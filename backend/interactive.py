@@ -11,9 +11,8 @@ from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from backend.errors import BackendError
-from backend.label_studio.controls import REGION_CONTROLS
 from backend.label_studio.prompts import read_prompts
-from backend.label_studio.protocol import PredictRequest
+from backend.label_studio.protocol import PredictRequest, regions_of
 from backend.serving import ServedPipeline, Serving
 from models.segment import Segment
 
@@ -91,12 +90,11 @@ class Interactive:
         answer = served.run(draw)
         if not answer.mask.any():
             return {"result": [], "score": 0.0, "model_version": served.version}
-        segment = Segment(asked.label, answer.score, answer.mask)
-        regions = REGION_CONTROLS[asked.control.tag].to_regions(segment, asked.control)
-        if answer.improves is not None and regions:
-            # The editor puts a suggestion in the place of the region with the same id when it is accepted.
-            regions[0]["id"] = ids[answer.improves]
-        return {"result": regions, "score": answer.score, "model_version": served.version}
+        segment = Segment(asked.label, answer.score, answer.mask, answer.uncertainty)
+        # The editor puts a suggestion in the place of the region with the same id when it is accepted.
+        improved = None if answer.improves is None else ids[answer.improves]
+        result = regions_of(segment, asked.control, first_id=improved)
+        return {"result": result, "score": answer.score, "model_version": served.version}
 
     def _look(self, request: PredictRequest, served: ServedPipeline) -> "Look":
         """What the classifier makes of the task's frame, from memory if it was asked for before."""

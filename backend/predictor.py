@@ -45,6 +45,7 @@ class Predictor:
         batch_size: images per forward pass.
         load_threads: images fetched at the same time, over all requests.
         answers: where finished and running answers are kept.
+        per_object: whether each object gets a region of its own, where a project's config leaves it open.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Predictor:
         batch_size: int = 4,
         load_threads: int = 4,
         answers: Answers | None = None,
+        per_object: bool = False,
     ) -> None:
         self._serving = serving
         self._images = images
@@ -62,6 +64,7 @@ class Predictor:
         self._loaders = ThreadPoolExecutor(load_threads, "images")
         self._answers = answers or Answers()
         self._interactive = Interactive(serving, images)
+        self._per_object = per_object
 
     def predict(self, request: PredictRequest) -> list[Entry | list[Any]]:
         """One entry per task, in order; an empty list for a task without an answer, whose reason is logged."""
@@ -150,7 +153,7 @@ class Predictor:
             ready = [(i, image) for i, f in zip(own, images, strict=True) if (image := _loaded(i, f)) is not None]
             predictions = self._run(ready, served)
             for (item, _), prediction in zip(ready, predictions, strict=True):
-                entry = None if prediction is None else _entry(item, prediction, request, served.version)
+                entry = None if prediction is None else self._entry(item, prediction, request, served.version)
                 unsettled.discard(item.key)
                 self._answers.settle(item.key, entry)
         finally:
@@ -176,6 +179,13 @@ class Predictor:
             logger.warning("a batch of %d failed (%s); its tasks are tried one by one", len(ready), error)
             return [self._run([single], served)[0] for single in ready]
 
+    def _entry(self, item: _Item, prediction: Prediction, request: PredictRequest, version: str) -> Entry | None:
+        try:
+            return prediction_entry(prediction, request.config, version, per_object=self._per_object)
+        except Exception:
+            logger.exception("task %s: no masks: the prediction could not be written as regions", item.task.get("id"))
+            return None
+
 
 def _loaded(item: _Item, image: Future[Image]) -> Image | None:
     try:
@@ -185,11 +195,3 @@ def _loaded(item: _Item, image: Future[Image]) -> Image | None:
     except Exception:
         logger.exception("task %s: no masks: its image could not be loaded", item.task.get("id"))
     return None
-
-
-def _entry(item: _Item, prediction: Prediction, request: PredictRequest, version: str) -> Entry | None:
-    try:
-        return prediction_entry(prediction, request.config, version)
-    except Exception:
-        logger.exception("task %s: no masks: the prediction could not be written as regions", item.task.get("id"))
-        return None

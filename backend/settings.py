@@ -29,6 +29,7 @@ EXPECTED = {
     "device": "cpu, cuda or auto",
     "batch_size": "a whole number from 1 to 256",
     "torch_threads": "a whole number from 1 to 256",
+    "regions": "class or object",
     "deadline": "seconds from 1 to 600",
     "queue_url": "the address of a Redis, such as redis://:password@host:6379/0, or nothing to use a file",
     "train_minutes": "minutes above 0, at most 10080",
@@ -61,6 +62,7 @@ class Settings(BaseSettings):
         device: where the networks run; auto takes a GPU if there is one.
         batch_size: images per forward pass.
         torch_threads: cores that one forward pass may use; unset leaves the choice to torch.
+        regions: whether a class gets one brush region, or each of its objects one; model_regions on a control wins.
         deadline: seconds after which an answer to Label Studio is complete; a job predicts what is missing.
         queue_url: Redis for jobs and their records, where workers run on several machines; unset keeps them in files.
         train_minutes: time budget of one training.
@@ -93,6 +95,7 @@ class Settings(BaseSettings):
     # On a CPU larger batches are no faster, and whoever opens a task waits for the one that is on the networks.
     batch_size: int = Field(2, ge=1, le=256)
     torch_threads: int | None = Field(None, ge=1, le=256)
+    regions: Literal["class", "object"] = "class"
     # Below Label Studio's 100 s even where a proxy holds back the blanks that keep it waiting.
     deadline: float = Field(60.0, ge=1, le=600)
     queue_url: SecretStr | None = None

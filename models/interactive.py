@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from models.pipeline import Image, Look, Pipeline, autocast, without_specks
+from models.pipeline import Image, Look, Pipeline, autocast, outline_uncertainty, without_specks
 from models.prompt import Click, Mask, Prompt
 from models.refiner import Subject, centre_map, fba_matting, refine
 from models.trimap import BACKGROUND, FOREGROUND, SIZE, TrimapConfig, coarse_mask, trimap_from_mask
@@ -43,11 +43,13 @@ class Answer:
         mask: shape (H, W), bool; may be empty.
         score: how sharply it is drawn, in [0, 1].
         improves: index of the existing mask that it takes the place of, None for a new object.
+        uncertainty: of its outline, in bits, as in `Segment`.
     """
 
     mask: Mask
     score: float
     improves: int | None = None
+    uncertainty: float = 0.0
 
 
 def answer(pipeline: Pipeline, look: Look, label: str, prompt: Prompt, existing: Sequence[Mask] = ()) -> Answer:
@@ -84,10 +86,10 @@ def answer(pipeline: Pipeline, look: Look, label: str, prompt: Prompt, existing:
         return _improved(pipeline, look, logits, prompt.clicks, existing[meant], config, meant)
     if prompt.clicks:
         logits = corrected
-    mask, score = _drawn(pipeline, look.image, logits, fresh, prompt, config)
+    mask, score, uncertainty = _drawn(pipeline, look.image, logits, fresh, prompt, config)
     if meant is not None:
         mask |= existing[meant] & ~np.logical_or.reduce([*prompt.boxes, *prompt.outlines])
-    return Answer(mask, score, meant)
+    return Answer(mask, score, meant, uncertainty)
 
 
 def class_logits(pipeline: Pipeline, look: Look, label: str) -> Logits:
@@ -240,15 +242,15 @@ def _improved(
     # New objects need a click; of the old ones only those within reach are drawn again.
     old = np.unique(labels[near & (_resized(existing, (SIZE, SIZE)) > 0)])
     fresh = (clicked | np.isin(labels, old[old > 0])).astype(np.uint8)
-    mask, score = _drawn(pipeline, look.image, logits, fresh, Prompt(tuple(clicks)), config)
+    mask, score, uncertainty = _drawn(pipeline, look.image, logits, fresh, Prompt(tuple(clicks)), config)
     place = _resized(near, (height, width)) > 0
-    return Answer(np.where(place, mask, existing), score, index)
+    return Answer(np.where(place, mask, existing), score, index, uncertainty)
 
 
 def _drawn(
     pipeline: Pipeline, image: Image, logits: Logits, coarse: NDArray[np.uint8], prompt: Prompt, config: TrimapConfig
-) -> tuple[Mask, float]:
-    """Trimap and refiner; the mask, and how sharply it is drawn."""
+) -> tuple[Mask, float, float]:
+    """Trimap and refiner; the mask, how sharply it is drawn, and how uncertain its outline is, in bits."""
     height, width = image.shape[:2]
     trimap = trimap_from_mask(coarse, config)
     if prompt.boxes:
@@ -265,7 +267,8 @@ def _drawn(
         matting = fba_matting(pipeline.refiner, pipeline.device)
         (alpha,) = refine(matting, [Subject(image, trimap, cam)], pipeline.refiner.config.crop_size)
     mask = without_specks(alpha >= 0.5, config.speck)
-    return mask, float(np.abs(2 * alpha[mask] - 1).mean()) if mask.any() else 0.0
+    score = float(np.abs(2 * alpha[mask] - 1).mean()) if mask.any() else 0.0
+    return mask, score, outline_uncertainty(alpha, trimap)
 
 
 def _resized(mask: NDArray[np.generic], shape: tuple[int, ...]) -> NDArray[np.uint8]:

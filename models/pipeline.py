@@ -18,8 +18,8 @@ from models.closed_form import closed_form
 from models.errors import CheckpointError, ModelError
 from models.fba_net import FBANet, FBANetConfig
 from models.refiner import Subject, centre_map, fba_matting, refine
-from models.segment import Prediction, Segment
-from models.trimap import SIZE, TrimapConfig, coarse_mask, trimap_from_mask
+from models.segment import Prediction, Segment, entropy
+from models.trimap import SIZE, UNKNOWN, TrimapConfig, coarse_mask, trimap_from_mask
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
 REFINERS = ("fba", "closed-form", "none")
@@ -233,8 +233,16 @@ def prediction(steps: Sequence[Steps]) -> Prediction:
             continue
         # Surely present and sharply drawn: the mean of |2 alpha - 1| over the mask falls where alpha is undecided.
         sharpness = float(np.abs(2 * step.alpha[step.mask] - 1).mean())
-        segments.append(Segment(step.label, min(max(step.presence * sharpness, 0.0), 1.0), step.mask))
+        score = min(max(step.presence * sharpness, 0.0), 1.0)
+        segments.append(Segment(step.label, score, step.mask, outline_uncertainty(step.alpha, step.trimap)))
     return Prediction({step.label: step.presence for step in steps}, segments)
+
+
+def outline_uncertainty(alpha: NDArray[np.float32], trimap: NDArray[np.uint8]) -> float:
+    """Mean entropy in bits of alpha, shape (H, W) in [0, 1], over the unknown zone of a trimap of any size."""
+    height, width = alpha.shape
+    unknown = cv2.resize((trimap == UNKNOWN).astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
+    return float(entropy(alpha[unknown]).mean()) if unknown.any() else 0.0
 
 
 def check_image(image: Image) -> None:

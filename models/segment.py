@@ -1,9 +1,10 @@
 """What the pipeline says about one image."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -14,11 +15,13 @@ class Segment:
         label: the class.
         score: confidence in [0, 1] that the class is on the image and the mask is right.
         mask: shape (H, W), bool, in the image's own size.
+        uncertainty: of its outline, in bits: the mean entropy of alpha over the trimap's unknown zone.
     """
 
     label: str
     score: float
     mask: NDArray[np.bool_]
+    uncertainty: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,11 +38,30 @@ class Prediction:
 
     @property
     def score(self) -> float:
-        """Confidence in the whole prediction, in [0, 1]: that of its least certain class.
+        """Confidence in everything that it says."""
+        return self.confidence([*self.presence, *(segment.label for segment in self.segments)])
 
-        A class counts with how far its presence is decided, max(p, 1 - p), or with its segment's score, so that
-        sorting by ascending score serves the images the model knows least about first.
+    def confidence(self, drawn: Collection[str], named: Collection[str] = ()) -> float:
+        """Confidence in what is said of some classes, in [0, 1]: that in the least certain one (least confidence).
+
+        Sorting by it in ascending order serves the images first that the model knows least about, those without any
+        mask among them. A class that has no mask counts with the probability that it is absent, 1 - p.
+
+        Args:
+            drawn: classes that are drawn where they are present.
+            named: classes of which only presence is told; one counts with the probability that it is told rightly.
         """
-        decided = {label: max(p, 1 - p) for label, p in self.presence.items()}
-        decided |= {segment.label: segment.score for segment in self.segments}
-        return min(decided.values(), default=0.0)
+        sure = {label: 1 - p for label, p in self.presence.items()}
+        sure |= {segment.label: segment.score for segment in self.segments}
+        told = [max(p, 1 - p) for label, p in self.presence.items() if label in named and label not in drawn]
+        return min([sure[label] for label in drawn if label in sure] + told, default=0.0)
+
+
+def entropy(probability: ArrayLike) -> NDArray[np.float64]:
+    """Shannon's entropy of yes-or-no questions, in bits: 0 where the answer is sure, 1 at 0.5.
+
+    Args:
+        probability: of yes, any shape, in [0, 1]; NaN is no answer at all.
+    """
+    p = np.clip(np.nan_to_num(np.asarray(probability, dtype=np.float64), nan=0.5), 1e-12, 1 - 1e-12)
+    return np.asarray(-p * np.log2(p) - (1 - p) * np.log2(1 - p))

@@ -15,6 +15,7 @@ from backend.cli.output import figure, json_option, print_metrics, progress_bar,
 from models.activation_maps import METHODS
 from models.errors import DataError
 from models.evaluation.charts import WAYS, curve_chart, mean_iou
+from models.evaluation.clicks import STARTS, measure_clicks
 from models.evaluation.curve import label_efficiency
 from models.evaluation.evaluate import measure, summarise, with_settings
 from models.evaluation.intervals import read_groups, with_intervals
@@ -47,6 +48,11 @@ from models.training.train import TrainingSpec
 )
 @click.option("--tables", "with_tables", is_flag=True, help="Also the paper's tables: classifiers, effort, methods.")
 @click.option(
+    "--clicks",
+    type=click.IntRange(1, 20),
+    help="Also what this many clicks of a smart tool make of each mask, and of none.",
+)
+@click.option(
     "--report",
     "report_file",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -62,6 +68,7 @@ def evaluate(
     cam: str | None,
     layers: tuple[str, ...],
     with_tables: bool,
+    clicks: int | None,
     report_file: Path | None,
     skip_bad: bool,
     device: str,
@@ -99,8 +106,13 @@ def evaluate(
         with progress_bar("comparing map methods") as move:
             methods = compare_methods(pipeline, samples, progress=move)
         metrics["tables"] = {"classifiers": rows, "effort": effort_table(efforts, metrics), "methods": methods}
+    if clicks is not None:
+        with progress_bar("clicking") as move:
+            metrics["clicks"] = measure_clicks(pipeline, samples, clicks, progress=move)
     print_metrics(metrics)
     _print_intervals(metrics)
+    if clicks is not None:
+        _print_clicks(metrics["clicks"])
     if with_tables:
         _print_tables(metrics["tables"])
     write_json(json_file, metrics)
@@ -164,6 +176,15 @@ def _print_intervals(metrics: Mapping[str, Any]) -> None:
     for label, known in metrics["classes"].items():
         keys = ("iou_ci", "coarse_iou_ci", "refiner_gain_ci", "accuracy_ci")
         table.add_row(label, *("–" if known[key] is None else "{:.3f}, {:.3f}".format(*known[key]) for key in keys))
+    Console().print(table)
+
+
+def _print_clicks(clicks: Mapping[str, Any]) -> None:
+    columns = ["class", "from", *map(str, range(clicks["count"] + 1))]
+    table = _table("IoU after that many clicks, each on the worst error", *columns, text=2)
+    for label, known in clicks["classes"].items():
+        for start in STARTS:
+            table.add_row(label if start == STARTS[0] else "", start, *map(figure, known[start]))
     Console().print(table)
 
 

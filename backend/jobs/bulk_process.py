@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from backend.answers import Answers
-from backend.assembly import assemble, starter
+from backend.assembly import assemble, predictor_of, starter
 from backend.errors import BackendError
 from backend.jobs.bulk import Bulk, Tally
 from backend.logs import configure_logging
-from backend.predictor import Predictor
 from backend.processes import PARENT, die_with_parent
 from backend.serving import Serving, load_on
 from backend.settings import Settings
@@ -48,7 +47,7 @@ def main(
         )
         # No task comes twice, so nothing is kept.
         answers = Answers(max_bytes=0)
-        predictor = Predictor(serving, parts.connections.images, batch_size=settings.batch_size, answers=answers)
+        predictor = predictor_of(settings, serving, parts, answers)
         bulk = Bulk(
             project,
             job,

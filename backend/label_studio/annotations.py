@@ -15,7 +15,8 @@ from backend.errors import ConfigError, ImageError, RegionError
 from backend.label_studio.controls import CHOICES, CONTROLS, REGION_CONTROLS
 from backend.label_studio.controls.brush import BrushLabels
 from backend.label_studio.controls.control import Control
-from backend.label_studio.controls.region import Mask, RegionAdapter
+from backend.label_studio.controls.pairs import joined
+from backend.label_studio.controls.region import Mask, value_of
 from backend.label_studio.images import ImageLoader
 from backend.label_studio.kept import Kept, KeptByVersion, kept_sentence
 from backend.label_studio.label_config import LabelConfig
@@ -184,7 +185,7 @@ def read_annotation(
     chosen: set[str] = set()
     answered: set[str] = set()
     known = unknown = 0
-    for region in result:
+    for region in joined(result):
         for control, label in _labels(region, config, counts):
             name = control.class_of(label)
             if name is None:
@@ -196,7 +197,7 @@ def read_annotation(
                 chosen.add(name)
                 answered.add(control.name)
                 continue
-            mask = _mask(REGION_CONTROLS[control.tag], region, shape, counts)
+            mask = _mask(region, shape, counts)
             if mask.any():
                 masks[name] = masks[name] | mask if name in masks else mask
     if unknown and not known:
@@ -232,18 +233,22 @@ def _labels(region: Mapping[str, Any], config: LabelConfig, counts: Counter[str]
     if adapter is None:
         counts[OTHER_KIND] += str(kind).endswith("labels")
         return []
-    controls = [c for c in (*config.region_controls, *config.choices_controls) if c.tag == adapter.tag]
-    # A control may have been renamed since: then any other of its kind that offers the label will do.
-    own = [c for c in controls if c.name == region.get("from_name")] or [
-        c for c in controls if c.to_name == region.get("to_name")
-    ]
+    if adapter is CHOICES and len(value_of(region)) > 1:
+        return []  # about a region, whose coordinates it repeats
+    controls = config.region_controls if adapter is not CHOICES else config.choices_controls
+    name = region.get("from_name")
+    own = [c for c in controls if c.name == name]
+    if not own and not any(c.name == name for c in config.controls):
+        # A control may have been renamed or replaced since: then any other that offers the label will do.
+        own = [c for c in controls if c.to_name == region.get("to_name")]
     labels = adapter.labels(region) if own else []
     counts[NO_LABEL_LEFT] += bool(own) and not labels
     return [(next((c for c in own if c.class_of(label) is not None), own[0]), label) for label in labels]
 
 
-def _mask(adapter: RegionAdapter, region: Mapping[str, Any], shape: tuple[int, ...], counts: Counter[str]) -> Mask:
+def _mask(region: Mapping[str, Any], shape: tuple[int, ...], counts: Counter[str]) -> Mask:
     """A region's mask at the size of its image."""
+    adapter = next(adapter for adapter in REGION_CONTROLS.values() if adapter.type == region["type"])
     height, width = shape
     drawn_on = region.get("original_height"), region.get("original_width")
     counts[RESIZED] += drawn_on != (height, width)

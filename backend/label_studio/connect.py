@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from backend.errors import LabelStudioError
+from backend.errors import ConfigError, LabelStudioError
 from backend.label_studio.addresses import LOOPBACK
 from backend.label_studio.client import LabelStudio
+from backend.label_studio.label_config import parse_label_config
 
 TITLE = "premask"
 TOKEN_HEADER = "X-Premask-Token"  # as backend.security expects it
@@ -115,7 +116,7 @@ def connect(
     progress("Annotators will start from its predictions")
     if login is not None:
         _let_webhooks_in(client, project_id, backend_url, login)
-    warnings = _warnings(client, project_id, backend_url, backends, backend)
+    warnings = _unfilled(project) + _warnings(client, project_id, backend_url, backends, backend)
     for warning in warnings:
         progress(f"Note: {warning}")
     version = backend.get("model_version")
@@ -199,6 +200,14 @@ def _warnings(
             "otherwise it drops them without a word"
         )
     return tuple(found)
+
+
+def _unfilled(project: dict[str, Any]) -> tuple[str, ...]:
+    """What of the project's labelling config no prediction will fill."""
+    try:
+        return parse_label_config(str(project.get("label_config") or "")).left_out
+    except ConfigError as error:
+        return (str(error),)
 
 
 def _private(url: str) -> bool:

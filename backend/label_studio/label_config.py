@@ -1,7 +1,7 @@
 """A project's labelling config (XML) as controls, labels and the image they belong to."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from xml.etree.ElementTree import Element, ParseError
 
 from defusedxml import DefusedXmlException  # type: ignore[import-untyped]
@@ -11,6 +11,7 @@ from backend.errors import ConfigError
 from backend.label_studio.controls import CHOICES, CONTROLS, REGION_CONTROLS
 from backend.label_studio.controls.brush import BrushLabels
 from backend.label_studio.controls.control import Control
+from backend.label_studio.controls.pairs import TOOLS
 
 __all__ = ["Control", "LabelConfig", "parse_label_config"]
 
@@ -25,9 +26,11 @@ class LabelConfig:
 
     Attributes:
         controls: every supported control that is bound to an image, in the config's order; at least one.
+        left_out: a sentence for each tag on an image that nothing is predicted for.
     """
 
     controls: tuple[Control, ...]
+    left_out: tuple[str, ...] = ()
 
     @property
     def image_key(self) -> str:
@@ -86,10 +89,14 @@ def parse_label_config(xml: str) -> LabelConfig:
     except (DefusedXmlException, ValueError) as error:
         raise ConfigError(f"the labelling config is refused: {error}; take its <!DOCTYPE> and entities out") from error
     images = {name: tag for tag in root.iter("Image") if (name := tag.get("name"))}
-    controls = tuple(_controls(root, images))
+    left_out: list[str] = []
+    controls = tuple(_controls(root, images, left_out))
     if not controls:
-        raise ConfigError(_nothing_to_fill(root, images))
-    return LabelConfig(controls)
+        raise ConfigError("; ".join([_nothing_to_fill(root, images), *left_out]))
+    config = LabelConfig(controls, tuple(left_out))
+    elsewhere = (c for c in controls if c.image_key != config.image_key)
+    left_out += (f'"{c.name}" is left to the annotator: only ${config.image_key} is predicted' for c in elsewhere)
+    return replace(config, left_out=tuple(left_out))
 
 
 def _image_key(image: Element) -> str:
@@ -97,33 +104,66 @@ def _image_key(image: Element) -> str:
     value = image.get("value", "").strip()
     if value == UNDEFINED_KEY:
         return value
+    name = image.get("name")
+    if image.get("valueList"):
+        raise ConfigError(f'<Image name="{name}"> shows a list of images (valueList), of which none is predicted')
     if not value.startswith("$") or len(value) < 2:
         raise ConfigError(
-            f'<Image name="{image.get("name")}"> has value={value!r}; this backend needs one that names '
+            f'<Image name="{name}"> has value={value!r}; this backend needs one that names '
             'a column of the task data, for instance value="$image"'
         )
     return value[1:]
 
 
-def _controls(root: Element, images: dict[str, Element]) -> Iterator[Control]:
-    supported = {control.tag for control in CONTROLS}
+def _controls(root: Element, images: dict[str, Element], left_out: list[str]) -> Iterator[Control]:
+    """The controls that can be filled; a sentence about each of the others is added to `left_out`."""
     for tag in root.iter():
-        # A per-region choice describes one region, not the image; its meaning cannot be predicted here.
-        if tag.tag not in supported or tag.get("perRegion") == "true":
-            continue
         name = tag.get("name")
         to_name = next((to for to in _names(tag.get("toName", "")) if to in images), None)
         if not name or to_name is None:
             continue
-        yield Control(
-            tag=tag.tag,
-            name=name,
-            to_name=to_name,
-            image_key=_image_key(images[to_name]),
-            labels=_labels(tag),
-            smart=tag.get("smart") == "true",
-            single=tag.tag == CHOICES.tag and tag.get("choice", "single") != "multiple",
-        )
+        try:
+            yield from _filled(root, tag, name, to_name, images[to_name])
+        except ConfigError as reason:
+            left_out.append(f'<{tag.tag} name="{name}"> is left to the annotator: {reason}')
+
+
+def _filled(root: Element, tag: Element, name: str, to_name: str, image: Element) -> Iterator[Control]:
+    """The controls that a tag is, several where several `<Labels>` go with it; ConfigError if it is none."""
+    if tag.tag in ("Labels", "MagicWand") or (tag.tag.startswith("KeyPoint") and tag.get("smart") == "true"):
+        return  # for regions of other tags
+    if tag.tag not in {control.tag for control in CONTROLS} | set(TOOLS):
+        raise ConfigError("what goes into it is not predicted")
+    if tag.get("perRegion") == "true":
+        raise ConfigError("it describes single regions, not the image")
+    if any(tag in repeater.iter() for repeater in root.iter("Repeater")):
+        raise ConfigError("what a <Repeater> repeats is not predicted")
+    control = Control(
+        tag=TOOLS.get(tag.tag, tag.tag),
+        name=name,
+        to_name=to_name,
+        image_key=_image_key(image),
+        labels=_labels(tag),
+        smart=tag.get("smart") == "true",
+        single=tag.tag == CHOICES.tag and tag.get("choice", "single") != "multiple",
+        per_object=_per_object(tag),
+    )
+    if tag.tag not in TOOLS:
+        yield control
+        return
+    beside = [one for one in root.iter("Labels") if one.get("name") and to_name in _names(one.get("toName", ""))]
+    if not beside:
+        raise ConfigError(f'there is no <Labels toName="{to_name}"> beside it')
+    for labels in beside:
+        yield replace(control, labels=_labels(labels), labels_name=labels.get("name"))
+
+
+def _per_object(tag: Element) -> bool | None:
+    """The attribute model_regions: Label Studio passes on what begins with model_ and ignores it itself."""
+    regions = tag.get("model_regions")
+    if regions not in (None, "class", "object"):
+        raise ConfigError(f'model_regions="{regions}" should be "class" or "object"')
+    return None if regions is None else regions == "object"
 
 
 def _labels(control: Element) -> dict[str, str]:
@@ -149,5 +189,5 @@ def _nothing_to_fill(root: Element, images: dict[str, Element]) -> str:
     names = ", ".join(map(repr, images)) or "no <Image> at all"
     return (
         f"the labelling config offers nothing that this backend can fill: it has {found} and images named {names}; "
-        f"add one of {tags} whose toName is the name of an <Image>"
+        f"add one of {tags} whose toName is the name of an <Image>, or <Labels> beside a tool such as <Brush>"
     )

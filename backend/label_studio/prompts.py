@@ -9,6 +9,7 @@ from typing import Any
 from backend.errors import RegionError
 from backend.label_studio.controls import REGION_CONTROLS
 from backend.label_studio.controls.control import Control
+from backend.label_studio.controls.pairs import joined
 from backend.label_studio.controls.region import Mask, numbers, value_of
 from backend.label_studio.label_config import LabelConfig
 from models.prompt import Click, Prompt
@@ -53,7 +54,7 @@ def read_prompts(
     Raises:
         RegionError: a prompt cannot be read.
     """
-    regions = _unique(context.get("result"))
+    regions = joined(context.get("result"))
     label = next((label for region in reversed(regions) if (label := _label(region))), None)
     control = _control(config, label)
     if label is None or control is None:
@@ -76,15 +77,6 @@ def read_prompts(
             outlines.append(_mask(kind, region, shape))
     prompt = Prompt(tuple(clicks[-MOST_CLICKS:]), tuple(boxes[-MOST_SHAPES:]), tuple(outlines[-MOST_SHAPES:]))
     return Prompted(control.class_of(label) or label, control, prompt, existing)
-
-
-def _unique(result: Any) -> list[Mapping[str, Any]]:
-    """The regions of a result, each once: with `<Labels>` beside a tool Label Studio lists a region twice."""
-    regions = [region for region in result if isinstance(region, Mapping)] if isinstance(result, list) else []
-    found: dict[Any, Mapping[str, Any]] = {}
-    for position, region in enumerate(regions):
-        found[region.get("id") or position] = region
-    return list(found.values())
 
 
 def _label(region: Mapping[str, Any]) -> str | None:
@@ -122,7 +114,7 @@ def _drawn(task: Mapping[str, Any], control: Control, label: str, shape: tuple[i
         if not entries:
             continue
         newest = max(entries, key=lambda entry: (str(entry.get("updated_at") or ""), _number(entry.get("id"))))
-        for region in _unique(newest.get("result")):
+        for region in joined(newest.get("result")):
             if region.get("from_name") != control.name or _label(region) != label or not region.get("id"):
                 continue
             try:

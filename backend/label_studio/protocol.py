@@ -9,9 +9,10 @@ from typing import Any
 from backend.errors import BadRequest
 from backend.label_studio.controls import CHOICES, REGION_CONTROLS
 from backend.label_studio.controls.control import Control
+from backend.label_studio.controls.pairs import parted
 from backend.label_studio.label_config import LabelConfig, parse_label_config
 from backend.metrics import STAGE_SECONDS
-from models.segment import Prediction
+from models.segment import Prediction, Segment, entropy
 
 START_TRAINING = "START_TRAINING"
 PROJECT_ID = re.compile(r"([0-9]{1,18})(\.[0-9]{1,18})?")
@@ -138,7 +139,9 @@ def parse_webhook(body: Any) -> WebhookEvent:
 
 
 @STAGE_SECONDS.labels("encode").time()
-def prediction_entry(prediction: Prediction, config: LabelConfig, model_version: str) -> dict[str, Any]:
+def prediction_entry(
+    prediction: Prediction, config: LabelConfig, model_version: str, *, per_object: bool = False
+) -> dict[str, Any]:
     """What the pipeline says about one task, as Label Studio stores it.
 
     Each segment whose label the config offers becomes regions of the most exact control that offers it (see
@@ -148,6 +151,7 @@ def prediction_entry(prediction: Prediction, config: LabelConfig, model_version:
         prediction: the pipeline's answer.
         config: the project's labelling config.
         model_version: the version that made it, the same string as in the answer to /setup.
+        per_object: whether each object gets a region of its own where the control leaves it open.
 
     Returns:
         Object with "result", "score" and "model_version".
@@ -156,12 +160,45 @@ def prediction_entry(prediction: Prediction, config: LabelConfig, model_version:
     for segment in prediction.segments:
         control = _control_for(segment.label, config)
         if control is not None and segment.mask.any():
-            result += REGION_CONTROLS[control.tag].to_regions(segment, control)
+            single = per_object if control.per_object is None else control.per_object
+            result += regions_of(segment, control, presence=prediction.presence.get(segment.label), per_object=single)
     for control in config.choices_controls:
         result += CHOICES.to_regions(prediction.presence, control)
     for region in result:
         region["score"] = _score(region["score"])
-    return {"result": result, "score": _score(prediction.score), "model_version": str(model_version)}
+    drawn = {label for control in config.region_controls for label in control.labels}
+    score = _score(prediction.confidence(drawn, named=config.classes))
+    return {"result": result, "score": score, "model_version": str(model_version)}
+
+
+def regions_of(
+    segment: Segment,
+    control: Control,
+    *,
+    presence: float | None = None,
+    per_object: bool = False,
+    first_id: str | None = None,
+) -> list[dict[str, Any]]:
+    """A segment as Label Studio keeps it, how uncertain it is in `meta`: as numbers, and as the text that it shows.
+
+    Args:
+        segment: as for `RegionAdapter.to_regions`.
+        control: whose regions are made.
+        presence: probability that the class is on the image; None where the annotator has said so.
+        per_object: as for `RegionAdapter.to_regions`.
+        first_id: id of the first region, None for a new one.
+    """
+    bits = {} if presence is None else {"presence": round(float(entropy(presence)), 3)}
+    bits["outline"] = round(segment.uncertainty, 3)
+    text = "uncertainty in bits: " + ", ".join(f"{name} {value:.2f}" for name, value in bits.items())
+    regions = REGION_CONTROLS[control.tag].to_regions(segment, control, per_object=per_object)
+    if first_id is not None and regions:
+        regions[0]["id"] = first_id
+    return [
+        {**part, "meta": {"text": [text], "uncertainty": dict(bits)}}
+        for region in regions
+        for part in parted(region, control)
+    ]
 
 
 def _control_for(label: str, config: LabelConfig) -> Control | None:

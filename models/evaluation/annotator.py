@@ -62,7 +62,7 @@ def _stroke(mask: Mask, truth: Mask, room: NDArray[np.float32]) -> None:
     The brush is the largest that does no harm: its centre is the pixel of the component furthest from pixels that it
     must not touch (background when painting, object when erasing), its radius that distance.
     """
-    component = max((_largest_component(error) for error in (truth & ~mask, mask & ~truth)), key=np.count_nonzero)
+    component = max((largest_component(error) for error in (truth & ~mask, mask & ~truth)), key=np.count_nonzero)
     height, width = room.shape
     y, x = divmod(int(np.where(component, room, 0).argmax()), width)
     # Compared as squares, which are whole numbers: no rounding lets the disc touch what it must not.
@@ -70,7 +70,8 @@ def _stroke(mask: Mask, truth: Mask, room: NDArray[np.float32]) -> None:
     mask[disc] = truth[y, x]
 
 
-def _largest_component(error: Mask) -> Mask:
+def largest_component(error: Mask) -> Mask:
+    """The largest 4-connected part of a mask of shape (H, W), bool; itself if it is empty."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(error.astype(np.uint8), connectivity=4)
     if len(stats) == 1:  # the background alone
         return error

@@ -29,17 +29,27 @@ def test_tables_compare_models_and_are_printed_written_and_drawn(data, tmp_path)
     (data / "groups.json").write_text(json.dumps(groups))
     files = ("--json", tmp_path / "r.json", "--report", tmp_path / "r.html")
     arguments = ("--data", data, "--split", "val", "--model", STARTER, "--model", STARTER, "--tables", *files)
+    arguments += ("--clicks", 1)
     done = invoke("evaluate", *arguments)
     assert done.exit_code == 0, done.output
     result = json.loads((tmp_path / "r.json").read_text())
     assert result["groups"] == 2
     low, high = result["classes"]["Lumen"]["iou_ci"]
     assert low <= result["classes"]["Lumen"]["iou"] <= high
+    assert result["clicks"]["count"] == 1
+    assert result["clicks"]["classes"]["Lumen"]["nothing"][1] > 0.5
     tables = result["tables"]
     assert [row["model"] for row in tables["classifiers"]] == [STARTER.name, STARTER.name]
     assert [way["way"] for way in tables["effort"]["ways"]] == ["manual", "automatic", "automatic, then corrected"]
     assert set(tables["methods"]) == set(METHODS)
-    for text in ("95 % intervals", "tf_efficientnet_lite0", "strokes an image", "LayerCAM", "report in"):
+    for text in (
+        "95 % intervals",
+        "IoU after that many clicks",
+        "tf_efficientnet_lite0",
+        "strokes an image",
+        "LayerCAM",
+        "report in",
+    ):
         assert text in done.output
     assert max(map(len, done.stdout.splitlines())) <= 80 + len(str(tmp_path))
     assert (tmp_path / "r.html").stat().st_size > 50_000

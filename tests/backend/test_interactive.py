@@ -12,6 +12,7 @@ import pytest
 from backend.errors import ImageError
 from backend.interactive import Interactive
 from backend.label_studio.controls import REGION_CONTROLS
+from backend.label_studio.controls.rle import encode_rle
 from backend.label_studio.protocol import parse_predict
 from backend.predictor import Predictor
 from backend.registry import Registry
@@ -128,6 +129,46 @@ def test_the_region_that_was_clicked_on_is_answered_under_its_own_id(predictor: 
     draft = {"id": 1, "result": first["result"]}
     (second,) = predictor.predict(ask((51, 46), drafts=[draft]))
     assert [region["id"] for region in second["result"]] == [region["id"] for region in first["result"]]
+
+
+SHAPES = {
+    "rectangle": {"x": 30, "y": 15, "width": 40, "height": 60, "rotation": 0},
+    "ellipse": {"x": 50, "y": 45, "radiusX": 20, "radiusY": 27, "rotation": 0},
+    "polygon": {"points": [[30, 20], [70, 20], [70, 72], [30, 72]], "closed": True},
+    "brush": {"format": "rle", "rle": encode_rle(np.hypot(*np.mgrid[-40:50, -60:61]) < 27)},
+}
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+@pytest.mark.parametrize("label", ["Lumen", "Fibrous cap"])
+def test_a_shape_of_any_tool_and_class_is_answered_where_it_lies(predictor: Predictor, kind: str, label: str) -> None:
+    asked = ask(label=label)
+    shape = {"id": "s", "type": f"{kind}labels", "from_name": "s", "to_name": "image"}
+    shape["value"] = SHAPES[kind] | {f"{kind}labels": [label]}
+    asked.context["result"] = [shape]
+    (entry,) = predictor.predict(asked)
+    (region,) = entry["result"]
+    mask = REGION_CONTROLS["BrushLabels"].to_mask(region)
+    assert region["value"]["brushlabels"] == [label]
+    assert mask.any()
+    assert not np.delete(mask, np.s_[10:80], axis=0).any()
+    assert not np.delete(mask, np.s_[30:91], axis=1).any()
+    assert list(region["meta"]["uncertainty"]) == ["outline"]
+
+
+BESIDE = (
+    '<View><Image name="image" value="$image"/><Labels name="what" toName="image"><Label value="Lumen"/></Labels>'
+    '<Brush name="tool" toName="image"/><KeyPoint name="kp" toName="image" smart="true"/></View>'
+)
+
+
+def test_a_tool_beside_labels_is_answered_in_its_two_results_and_improved_under_its_id(predictor: Predictor) -> None:
+    (first,) = predictor.predict(ask((50, 45), config=BESIDE))
+    drawing, label = first["result"]
+    assert (drawing["type"], drawing["from_name"], label["type"]) == ("brush", "tool", "labels")
+    assert label["value"]["labels"] == ["Lumen"]
+    (second,) = predictor.predict(ask((51, 46), config=BESIDE, drafts=[{"id": 1, "result": first["result"]}]))
+    assert {region["id"] for region in second["result"]} == {drawing["id"]} == {label["id"]}
 
 
 def test_a_class_that_no_model_knows_is_drawn_from_the_prompt_alone(predictor: Predictor) -> None:

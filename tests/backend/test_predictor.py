@@ -2,11 +2,16 @@ import json
 import logging
 import threading
 
+import numpy as np
 import pytest
 
 from backend.answers import Answers
+from backend.assembly import assemble, predictor_of
 from backend.label_studio.protocol import parse_predict
 from backend.predictor import Predictor
+from backend.serving import Serving
+from backend.settings import Settings
+from models.segment import Prediction, Segment
 from tests.backend.fakes import OTHER_CONFIG, POISON, FakeImages, eventually, predict_body
 
 
@@ -119,3 +124,21 @@ def test_a_stored_answer_is_the_answer_that_was_given():
     assert mine
     answers.settle("k", entry)
     assert future.result() == answers.claim("k")[0].result() == json.loads(json.dumps(entry))
+
+
+@pytest.mark.parametrize(("regions", "drawn"), [("class", 1), ("object", 2)])
+def test_a_class_or_each_of_its_objects_is_a_region_by_the_setting(registry, starter, tmp_path, regions, drawn):
+    """As the server and the job that finishes its work make their predictor."""
+
+    class Spots:
+        def predict(self, images):
+            mask = np.zeros((6, 8), bool)
+            mask[1:3, 1:3] = mask[4:6, 5:8] = True
+            return [Prediction({"Lumen": 0.9}, [Segment("Lumen", 0.8, mask)]) for _ in images]
+
+    settings = Settings.from_environ({"PREMASK_REGIONS": regions, "PREMASK_DATA_DIR": str(tmp_path)})
+    parts = assemble(settings)
+    parts.connections.images = lambda project: FakeImages()
+    predictor = predictor_of(settings, Serving(registry, starter, lambda directory: Spots()), parts)
+    (entry,) = predictor.predict(ask("1"))
+    assert len(entry["result"]) == drawn

@@ -32,6 +32,13 @@ class Frame:
     size: tuple[int, int]
 
 
+def png(image: NDArray[Any]) -> bytes:
+    """An array as a PNG file."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return file.getvalue()
+
+
 def frame(name: str, seed: int, rows: slice = slice(None), columns: slice = slice(None), turned: bool = False) -> Frame:
     """A cut of a phantom of 512 x 512 pixels; `turned` stores it on its side and says so in EXIF, as phones do."""
     whole: Phantom = render_phantom(seed, 512)
@@ -42,9 +49,8 @@ def frame(name: str, seed: int, rows: slice = slice(None), columns: slice = slic
         exif = Image.Exif()
         exif[ORIENTATION] = TURN_RIGHT
         Image.fromarray(np.rot90(image)).save(file, "JPEG", quality=95, exif=exif)
-    else:
-        Image.fromarray(image).save(file, "PNG")
-    return Frame(name, file.getvalue(), masks, (image.shape[1], image.shape[0]))
+    content = file.getvalue() or png(image)
+    return Frame(name, content, masks, (image.shape[1], image.shape[0]))
 
 
 FRAMES = (

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page
 
 from backend.demo.predictions import iou, masks
 from tests.browser import chromium
@@ -33,14 +33,18 @@ REGIONS = """() => (window.Htx?.annotationStore?.selected?.regions ?? []).filter
 def page(stack: Stack, tmp_path: Path) -> Iterator[Page]:
     """A page of a headless Chromium that is logged in by the form."""
     with chromium() as browser:
-        page = browser.new_page(viewport={"width": 1500, "height": 1000})
-        page.set_default_timeout(60_000)
-        page.goto(f"{stack.label_studio.url}/user/login/")
-        page.fill("input[name=email]", stack.login.email)
-        page.fill("input[name=password]", stack.login.password)
-        page.click("button[type=submit]")
-        page.wait_for_url(lambda url: "/user/login" not in url)
-        yield page
+        yield log_in(browser, stack)
+
+
+def log_in(browser: Browser, stack: Stack) -> Page:
+    page = browser.new_page(viewport={"width": 1500, "height": 1000})
+    page.set_default_timeout(60_000)
+    page.goto(f"{stack.label_studio.url}/user/login/")
+    page.fill("input[name=email]", stack.login.email)
+    page.fill("input[name=password]", stack.login.password)
+    page.click("button[type=submit]")
+    page.wait_for_url(lambda url: "/user/login" not in url)
+    return page
 
 
 def test_the_editor_draws_the_masks_over_the_tissue(stack: Stack, project: Project, page: Page, tmp_path: Path) -> None:

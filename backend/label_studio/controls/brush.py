@@ -1,11 +1,11 @@
 """Brush regions: run-length encoded masks."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from backend.errors import RegionError
 from backend.label_studio.controls.control import Control
-from backend.label_studio.controls.region import Mask, RegionAdapter, size_of, value_of
+from backend.label_studio.controls.region import Mask, RegionAdapter, parts, size_of, value_of
 from backend.label_studio.controls.rle import decode_rle, encode_rle
 from models.segment import Segment
 
@@ -15,9 +15,10 @@ class BrushLabels(RegionAdapter):
 
     tag = "BrushLabels"
 
-    def to_regions(self, segment: Segment, control: Control) -> list[dict[str, Any]]:
-        """One region with exactly the segment's pixels."""
-        return [self._region(segment, control, {"format": "rle", "rle": encode_rle(segment.mask)})]
+    def to_regions(self, segment: Segment, control: Control, *, per_object: bool = False) -> list[dict[str, Any]]:
+        """One region with exactly the segment's pixels, or one with those of each connected part, largest first."""
+        masks: Iterable[Mask] = parts(segment.mask) if per_object else [segment.mask]
+        return [self._region(segment, control, {"format": "rle", "rle": encode_rle(mask)}) for mask in masks]
 
     def to_mask(self, region: Mapping[str, Any]) -> Mask:
         """Exactly the region's painted pixels."""

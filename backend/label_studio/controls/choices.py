@@ -5,6 +5,7 @@ from typing import Any
 
 from backend.label_studio.controls.control import Control
 from backend.label_studio.controls.region import new_id, value_of
+from models.segment import entropy
 
 # From this probability on a class is judged present.
 PRESENT = 0.5
@@ -24,8 +25,10 @@ class Choices:
             control: the control of the project's config; a choice standing for several classes takes the largest.
 
         Returns:
-            A list of one region, its score that of its least probable choice; empty if no class is present.
+            A list of one region, its score that of its least probable choice, in its `meta` the entropy of each
+            class's presence in bits; empty if no class is present.
         """
+        known = [name for name in control.labels if name in presence]
         probabilities: dict[str, float] = {}
         for name, stored in control.labels.items():
             if presence.get(name, 0.0) >= PRESENT:
@@ -43,6 +46,7 @@ class Choices:
                 "to_name": control.to_name,
                 "score": min(probabilities[choice] for choice in chosen),
                 "value": {"choices": chosen},
+                "meta": {"uncertainty": {name: round(float(entropy(presence[name])), 3) for name in known}},
             }
         ]
 

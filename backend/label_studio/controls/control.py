@@ -9,7 +9,7 @@ class Control:
     """A tag such as `<BrushLabels name="tag" toName="image">` with the labels inside it.
 
     Attributes:
-        tag: the tag's type, for instance "BrushLabels".
+        tag: the tag's type, for instance "BrushLabels"; also that of a `<Brush>` beside a `<Labels>`.
         name: its name; goes into `from_name` of a region.
         to_name: name of the `<Image>` it draws on or describes.
         image_key: key of `task["data"]` that holds that image's address.
@@ -17,6 +17,8 @@ class Control:
             classes a and b, any other for the class of its own stored name (`alias` if set, else `value`).
         smart: the control sends prompts for interactive segmentation.
         single: of several choices at most one may be taken (Choices only).
+        labels_name: name of the `<Labels>` tag that a tool without labels of its own takes them from.
+        per_object: whether each object gets a region of its own; None leaves it to the backend's setting.
     """
 
     tag: str
@@ -26,6 +28,8 @@ class Control:
     labels: Mapping[str, str] = field(default_factory=dict)
     smart: bool = False
     single: bool = False
+    labels_name: str | None = None
+    per_object: bool | None = None
 
     def class_of(self, label: str) -> str | None:
         """The class that a stored label stands for (the first of its `predicted_values`), None if not offered."""

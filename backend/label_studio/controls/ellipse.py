@@ -8,7 +8,7 @@ import numpy as np
 
 from backend.label_studio.controls.control import Control
 from backend.label_studio.controls.rectangle import rotation_of
-from backend.label_studio.controls.region import Mask, Points, RegionAdapter, numbers, size_of
+from backend.label_studio.controls.region import Mask, Points, RegionAdapter, numbers, parts, size_of
 from models.outlines import SMALLEST
 from models.segment import Segment
 
@@ -18,16 +18,14 @@ class EllipseLabels(RegionAdapter):
 
     tag = "EllipseLabels"
 
-    def to_regions(self, segment: Segment, control: Control) -> list[dict[str, Any]]:
-        """The ellipse with the area and the second moments of each connected part, largest first."""
+    def to_regions(self, segment: Segment, control: Control, *, per_object: bool = False) -> list[dict[str, Any]]:
+        """The ellipse with the area and the second moments of each connected part, holes filled; largest first."""
         height, width = segment.mask.shape
-        count, parts = cv2.connectedComponents(segment.mask.astype(np.uint8))
-        masks = sorted((parts == part for part in range(1, count)), key=np.count_nonzero, reverse=True)
         regions = []
-        for mask in masks:
+        for mask in parts(segment.mask):
             if np.count_nonzero(mask) < SMALLEST:
-                continue
-            (x, y), (major, minor), rotation = equivalent_ellipse(mask)
+                break
+            (x, y), (major, minor), rotation = equivalent_ellipse(_without_holes(mask))
             value = {
                 "x": x / width * 100,
                 "y": y / height * 100,
@@ -66,6 +64,13 @@ def fill_ellipse(centre: Points, radii: Points, degrees: float, shape: tuple[int
     beside = (down * np.cos(angle) - across * np.sin(angle)) / radii[1]  # (H, W)
     inside: Mask = along**2 + beside**2 <= 1
     return inside
+
+
+def _without_holes(mask: Mask) -> Mask:
+    """A mask with its holes filled: an ellipse goes around an object, a ring among them."""
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    filled = np.zeros(mask.shape, dtype=np.uint8)
+    return cv2.drawContours(filled, contours, -1, 1, cv2.FILLED).astype(bool)
 
 
 def equivalent_ellipse(mask: Mask) -> tuple[tuple[float, float], tuple[float, float], float]:

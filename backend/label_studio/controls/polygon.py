@@ -13,11 +13,11 @@ from models.segment import Segment
 
 
 class PolygonLabels(RegionAdapter):
-    """Segments to and from polygons; a hole in a segment is lost, since a polygon has none."""
+    """Segments to and from polygons; a hole is joined to the outside by a slit, since a polygon has none."""
 
     tag = "PolygonLabels"
 
-    def to_regions(self, segment: Segment, control: Control) -> list[dict[str, Any]]:
+    def to_regions(self, segment: Segment, control: Control, *, per_object: bool = False) -> list[dict[str, Any]]:
         """One polygon around each connected part, largest first."""
         height, width = segment.mask.shape
         return [

@@ -18,7 +18,7 @@ class RectangleLabels(RegionAdapter):
 
     tag = "RectangleLabels"
 
-    def to_regions(self, segment: Segment, control: Control) -> list[dict[str, Any]]:
+    def to_regions(self, segment: Segment, control: Control, *, per_object: bool = False) -> list[dict[str, Any]]:
         """The upright bounding box of each connected part, largest first."""
         height, width = segment.mask.shape
         _, _, stats, _ = cv2.connectedComponentsWithStats(segment.mask.astype(np.uint8))

@@ -3,9 +3,10 @@
 import math
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,12 +31,13 @@ class RegionAdapter(ABC):
         return self.tag.lower()
 
     @abstractmethod
-    def to_regions(self, segment: Segment, control: Control) -> list[dict[str, Any]]:
+    def to_regions(self, segment: Segment, control: Control, *, per_object: bool = False) -> list[dict[str, Any]]:
         """Describe a segment as regions, one or several.
 
         Args:
             segment: its label must be one of `control.labels`, its mask not empty.
             control: the control of the project's config that the regions belong to.
+            per_object: a region for each connected part, also of a kind of which one region could hold them all.
         """
 
     @abstractmethod
@@ -67,6 +69,14 @@ class RegionAdapter(ABC):
             "score": segment.score,
             "value": {**value, self.type: [control.labels[segment.label]]},
         }
+
+
+def parts(mask: Mask) -> Iterator[Mask]:
+    """The connected parts of a mask, largest first; pixels that share a corner are connected."""
+    # One at a time: of a large image, all of them would fill the memory.
+    _, numbered, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    for part in np.argsort(-stats[1:, cv2.CC_STAT_AREA], kind="stable") + 1:
+        yield numbered == part
 
 
 def new_id() -> str:

@@ -211,6 +211,15 @@ def test_choices_alone_give_presence_and_an_unmade_single_choice_leaves_it_open(
     }
 
 
+def test_a_choice_about_a_region_says_nothing_about_the_image(tmp_path: Path) -> None:
+    drawn = brush("Lumen", block())
+    about = choices("blurred", name="sharpness") | {"id": drawn["id"]}
+    about["value"] |= {"format": "rle", "rle": drawn["value"]["rle"]}
+    report = write(tmp_path, task(1, annotation(drawn, about)))
+    assert table(tmp_path)["task-1"] == {"Lumen": "1", "Lipid core": "0", "blurred": "0"}
+    assert report.regions == {}
+
+
 def test_regions_without_a_known_label_are_counted_and_the_rest_is_used(tmp_path: Path) -> None:
     report = write(
         tmp_path,
@@ -236,6 +245,24 @@ def test_regions_without_a_known_label_are_counted_and_the_rest_is_used(tmp_path
 
 def test_a_region_of_a_control_that_was_renamed_since_is_still_read(tmp_path: Path) -> None:
     write(tmp_path, task(1, annotation(brush("Lumen", block(), from_name="former"))))
+    assert np.array_equal(mask_of(tmp_path, "Lumen", "task-1"), block())
+
+
+def test_a_region_of_a_control_that_became_another_kind_is_still_read(tmp_path: Path) -> None:
+    """The project went over from polygons to brushes, under the same name or another."""
+    polygons = parse_label_config(BRUSH.replace("BrushLabels", "PolygonLabels"))
+    drawn = prediction_entry(Prediction({}, [Segment("Lumen", 0.9, block())]), polygons, "v1")["result"]
+    for number, name in enumerate(("tag", "former")):
+        write(tmp_path / name, task(1, annotation(drawn[0] | {"from_name": name})))
+        assert np.array_equal(mask_of(tmp_path / name, "Lumen", "task-1"), block()), number
+
+
+def test_a_box_left_over_from_a_smart_tool_is_no_mask(tmp_path: Path) -> None:
+    smart = '<RectangleLabels name="box" toName="image" smart="true"><Label value="Lumen"/></RectangleLabels></View>'
+    config = BRUSH.replace("</View>", smart)
+    value = {"x": 0, "y": 0, "width": 50, "height": 50, "rotation": 0, "rectanglelabels": ["Lumen"]}
+    box = brush("Lumen", block(), type="rectanglelabels", from_name="box", value=value)
+    write(tmp_path, task(1, annotation(brush("Lumen", block()), box)), config=config)
     assert np.array_equal(mask_of(tmp_path, "Lumen", "task-1"), block())
 
 

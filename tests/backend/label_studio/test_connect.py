@@ -91,6 +91,20 @@ def test_another_backend_before_ours_and_a_missing_webhook_are_pointed_out(
     assert any("no webhook" in warning for warning in connect(client, project, backend_url).warnings)
 
 
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (BRUSH.replace("</View>", '<TextArea name="note" toName="image"/></View>'), '<TextArea name="note">'),
+        ("<View/>", "offers nothing that this backend can fill"),
+    ],
+)
+def test_what_of_the_labelling_config_stays_empty_is_said(
+    client: LabelStudio, server: FakeLabelStudio, backend_url: str, changed: str, said: str
+) -> None:
+    connected = connect(client, server.add_project(changed), backend_url)
+    assert any(said in warning for warning in connected.warnings)
+
+
 def test_a_missing_project_or_a_wrong_key_stops_before_anything_is_registered(
     server: FakeLabelStudio, client: LabelStudio
 ) -> None:

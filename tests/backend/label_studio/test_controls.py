@@ -51,7 +51,7 @@ def test_a_mask_survives_encoding_and_decoding(mask: Mask) -> None:
     assert np.array_equal(decode_rle(encode_rle(mask), (height, width)), mask)
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 70000), (70000, 1), (301, 257), (704, 704)])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 70000), (70000, 1), (301, 257), (4320, 7680)])
 @pytest.mark.parametrize("value", [False, True])
 def test_runs_longer_than_the_encodings_longest_survive(shape: tuple[int, int], value: bool) -> None:
     mask = np.full(shape, value)
@@ -313,6 +313,16 @@ def test_an_elliptic_mask_survives_as_an_ellipse(
     mask = adapter.to_mask(region("EllipseLabels", shape, **inner))
     (made,) = adapter.to_regions(Segment("Lumen", 1.0, mask), control("EllipseLabels"))
     assert iou(adapter.to_mask(made), mask) > 0.93 or mask[[0, -1]].any() or mask[:, [0, -1]].any()
+
+
+def test_an_ellipse_goes_around_a_ring() -> None:
+    rows, columns = np.mgrid[:101, :151]
+    distance = np.hypot(rows - 50, columns - 75)
+    adapter = REGION_CONTROLS["EllipseLabels"]
+    (made,) = adapter.to_regions(
+        Segment("a", 1.0, (distance < 40) & (distance > 25)), control("EllipseLabels", {"a": "A"})
+    )
+    assert iou(adapter.to_mask(made), distance < 40) > 0.98
 
 
 # Choices

@@ -65,6 +65,26 @@ def test_with_several_images_the_one_that_is_drawn_on_counts() -> None:
     assert [control.image_key for control in config.controls] == ["overview", "frame"]
 
 
+def test_what_is_not_predicted_is_said_tag_by_tag() -> None:
+    """And what is predicted, or goes with it, is not."""
+    more = (
+        '<Image name="overview" value="$overview"/><Image name="all" valueList="$all"/>'
+        '<Taxonomy name="tax" toName="image"><Choice value="x"/></Taxonomy><TextArea name="note" toName="image"/>'
+        '<Choices name="sure" toName="image" perRegion="true"><Choice value="yes"/></Choices>'
+        '<Choices name="bad" toName="overview"><Choice value="bad"/></Choices>'
+        '<RectangleLabels name="boxes" toName="all"><Label value="A"/></RectangleLabels>'
+        '<Magic name="wand" toName="image"/><Style>.x{}</Style><Header value="h"/>'
+        '<KeyPointLabels name="kp" toName="image" smart="true"><Label value="Lumen"/></KeyPointLabels></View>'
+    )
+    config = parse_label_config(BRUSH.replace("</View>", more))
+    assert config.classes == parse_label_config(BRUSH).classes
+    assert len(config.left_out) == 6
+    said = "\n".join(config.left_out)
+    for part in ('<Taxonomy name="tax">', "note", "single regions", '"bad"', "only $image", "valueList", "wand"):
+        assert part in said
+    assert "kp" not in said
+
+
 def test_a_picture_that_merely_illustrates_may_have_any_address() -> None:
     xml = BRUSH.replace("<View>", '<View><Image name="legend" value="https://example.com/legend.png"/>')
     assert parse_label_config(xml).image_key == "image"
@@ -101,6 +121,11 @@ def test_an_encoding_declaration_and_comments_do_no_harm() -> None:
         ('<!DOCTYPE a [<!ENTITY x "lol"><!ENTITY y "&x;&x;">]><View>&y;</View>', "DOCTYPE"),
         ('<View><Text name="t" value="$t"/><Choices name="c" toName="t"/></View>', "<BrushLabels>, <PolygonLabels>"),
         (f"<View>{IMAGE}</View>", "no control at all"),
+        (f'<View>{IMAGE}<Brush name="b" toName="image"/></View>', 'no <Labels toName="image"> beside it'),
+        (brush('<Label value="A"/>').replace('value="$image"', 'valueList="$images"'), "(valueList)"),
+        (f'<View><Repeater on="$images">{brush("")}</Repeater></View>', "<Repeater>"),
+        ('<View><Video name="v" value="$v"/><VideoRectangle name="b" toName="v"/></View>', "no <Image> at all"),
+        (brush("").replace("<BrushLabels", '<BrushLabels model_regions="each"'), 'should be "class" or "object"'),
         (f'<View>{IMAGE}<BrushLabels name="b" toName="img"/></View>', "'image'"),
         ('<View><Image name="i" value="image"/><BrushLabels name="b" toName="i"/></View>', 'value="$image"'),
     ],

@@ -2,12 +2,14 @@
 
 import json
 import math
+from collections import Counter
 from typing import Any
 
 import numpy as np
 import pytest
 
 from backend.errors import BadRequest, ConfigError
+from backend.label_studio.annotations import read_annotation
 from backend.label_studio.controls import REGION_CONTROLS
 from backend.label_studio.controls.region import Mask
 from backend.label_studio.label_config import parse_label_config
@@ -179,6 +181,70 @@ def test_without_region_controls_only_choices_are_made() -> None:
 def test_nothing_found_is_an_empty_prediction_with_a_score() -> None:
     entry = prediction_entry(Prediction({"Lumen": 0.1}), parse_label_config(SHAPES), "v1")
     assert entry == {"result": [], "score": 0.9, "model_version": "v1"}
+
+
+def spots() -> Any:
+    """Three parts, the largest in the middle."""
+    mask = np.zeros((30, 40), dtype=bool)
+    mask[2:5, 2:5] = mask[10:20, 10:20] = mask[25:29, 30:36] = True
+    return mask
+
+
+@pytest.mark.parametrize(
+    ("setting", "attribute", "regions"),
+    [(False, None, 1), (True, None, 3), (False, "object", 3), (True, "class", 1), (True, "object", 3)],
+)
+def test_a_brush_draws_a_class_or_its_objects_and_the_control_has_the_last_word(
+    setting: bool, attribute: str | None, regions: int
+) -> None:
+    xml = BRUSH.replace("<BrushLabels", f'<BrushLabels model_regions="{attribute}"') if attribute else BRUSH
+    prediction = Prediction({"Lumen": 0.9}, [Segment("Lumen", 0.8, spots())])
+    entry = prediction_entry(prediction, parse_label_config(xml), "v1", per_object=setting)
+    brushes = [region for region in entry["result"] if region["type"] == "brushlabels"]
+    masks = [REGION_CONTROLS["BrushLabels"].to_mask(region) for region in brushes]
+    assert len(brushes) == len({region["id"] for region in brushes}) == regions
+    assert [int(mask.sum()) for mask in masks] == sorted((int(mask.sum()) for mask in masks), reverse=True)
+    # What comes back is the class again, pixel for pixel.
+    truth = read_annotation(entry, parse_label_config(xml), (30, 40), Counter())
+    assert np.array_equal(truth.masks["Lumen"], spots())
+
+
+@pytest.mark.parametrize("tag", ["PolygonLabels", "RectangleLabels", "EllipseLabels"])
+@pytest.mark.parametrize("setting", [False, True])
+def test_shapes_which_hold_one_part_each_are_always_one_per_object(tag: str, setting: bool) -> None:
+    config = parse_label_config(BRUSH.replace("BrushLabels", tag))
+    entry = prediction_entry(Prediction({}, [Segment("Lumen", 0.8, spots())]), config, "v1", per_object=setting)
+    assert [region["type"] for region in entry["result"]] == [tag.lower()] * 3
+
+
+def test_meta_tells_how_uncertain_a_class_is_in_numbers_and_in_text() -> None:
+    prediction = Prediction({"Lumen": 0.75, "blurred": 0.5}, [Segment("Lumen", 0.8, block(), uncertainty=0.25)])
+    brush, quality = prediction_entry(prediction, parse_label_config(BRUSH), "v1")["result"]
+    bits = -0.75 * math.log2(0.75) - 0.25 * math.log2(0.25)
+    assert brush["meta"]["uncertainty"] == {"presence": round(bits, 3), "outline": 0.25}
+    assert brush["meta"]["text"] == ["uncertainty in bits: presence 0.81, outline 0.25"]
+    assert quality["meta"] == {"uncertainty": {"blurred": 1.0, "Lumen": round(bits, 3)}}
+
+
+def test_the_score_is_that_of_the_least_certain_class_that_the_project_has() -> None:
+    unsure = Prediction({"Lumen": 0.9, "Plaque": 0.45, "Other": 0.5}, [Segment("Lumen", 0.8, block())])
+    assert prediction_entry(unsure, parse_label_config(SHAPES), "v1")["score"] == pytest.approx(0.55)
+    assert prediction_entry(unsure, parse_label_config(BRUSH), "v1")["score"] == pytest.approx(0.8)
+
+
+def test_a_class_that_is_surely_there_and_not_drawn_is_served_first() -> None:
+    """The answer says that it is absent, which is wrong with nine chances in ten."""
+    missed = prediction_entry(Prediction({"Lumen": 0.9}), parse_label_config(SHAPES), "v1")
+    empty = prediction_entry(Prediction({"Lumen": 0.02}), parse_label_config(SHAPES), "v1")
+    assert missed["score"] == pytest.approx(0.1)
+    assert empty["score"] == pytest.approx(0.98)
+
+
+def test_where_only_presence_is_asked_a_missing_mask_is_no_doubt() -> None:
+    entry = prediction_entry(
+        Prediction({"benign": 0.1, "malignant": 0.9, "gas": 0.2}), parse_label_config(CHOICES), "v1"
+    )
+    assert entry["score"] == pytest.approx(0.8)
 
 
 def test_an_empty_mask_is_no_region() -> None:

@@ -1,0 +1,104 @@
+"""What clicks are worth: a robot user of the smart tool clicks where the mask is worst, and the mask is drawn again.
+
+The robot of Nickisch et al. 2010 with clicks in place of strokes, as interactive segmentation is measured since (Xu et
+al. 2016): each click is the innermost pixel of the largest error. As in the editor before anything is accepted, clicks
+accumulate over what was there to begin with.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+
+from models.evaluation.annotator import largest_component
+from models.evaluation.metrics import Mask, iou
+from models.interactive import answer
+from models.pipeline import Look, Pipeline
+from models.prompt import Click, Prompt
+from models.training.data_folder import Sample
+
+STARTS = ("nothing", "model")
+
+
+def next_click(mask: Mask, truth: Mask) -> Click | None:
+    """A click on the innermost pixel of the largest error, missing or surplus; None if there is none.
+
+    Args:
+        mask: what is drawn, shape (H, W), bool.
+        truth: what should be, of the same shape.
+    """
+    errors = [largest_component(error) for error in (truth & ~mask, mask & ~truth)]
+    sizes = [int(error.sum()) for error in errors]
+    if not any(sizes):
+        return None
+    error = np.pad(errors[int(np.argmax(sizes))], 1).astype(np.uint8)
+    inner = cv2.distanceTransform(error, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+    row, column = np.unravel_index(int(inner.argmax()), inner.shape)
+    return Click(float(column) + 0.5, float(row) + 0.5, positive=bool(truth[row, column]))
+
+
+def clicked(pipeline: Pipeline, look: Look, label: str, start: Mask, truth: Mask, count: int) -> list[float]:
+    """IoU of a class's mask before any click and after each of `count`.
+
+    Args:
+        pipeline: answers the clicks.
+        look: the frame.
+        label: the class.
+        start: what is drawn already, shape (H, W), bool; may be empty.
+        truth: what should be.
+        count: clicks.
+    """
+    mask, clicks = start, list[Click]()
+    ious = [iou(mask, truth)]
+    existing = [start] if start.any() else []
+    for _ in range(count):
+        click = next_click(mask, truth)
+        if click is not None:
+            clicks.append(click)
+            found = answer(pipeline, look, label, Prompt(tuple(clicks)), existing)
+            # A new object comes beside what was there.
+            mask = found.mask if found.improves is not None else found.mask | start
+        ious.append(iou(mask, truth))
+    return ious
+
+
+def measure_clicks(
+    pipeline: Pipeline,
+    samples: Sequence[Sample],
+    count: int,
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Click on every class that is truly on the samples.
+
+    Args:
+        pipeline: answers the clicks.
+        samples: labelled images.
+        count: clicks a class and image, at least 1.
+        progress: told (done, total) after each sample.
+
+    Returns:
+        {"count", "classes": {CLASS: {"frames", "nothing", "model"}}}: of each start the mean IoU after 0, 1, 2 ...
+        clicks; "model" begins with what the pipeline draws by itself.
+    """
+    found: dict[str, dict[str, list[list[float]]]] = {
+        label: {start: [] for start in STARTS} for label in pipeline.classes
+    }
+    for done, sample in enumerate(samples, 1):
+        image = sample.read_image()
+        look = pipeline.look(image)
+        drawn = {segment.label: segment.mask for segment in pipeline.predict([image])[0].segments}
+        for label in (label for label in pipeline.classes if label in sample.masks):
+            truth = sample.read_mask(label, (image.shape[0], image.shape[1]))
+            empty = np.zeros_like(truth)
+            for start, mask in (("nothing", empty), ("model", drawn.get(label, empty))):
+                found[label][start].append(clicked(pipeline, look, label, mask, truth, count))
+        progress(done, len(samples))
+    classes = {
+        label: {"frames": len(starts["model"])}
+        | {start: np.mean(ious, axis=0).tolist() for start, ious in starts.items()}
+        for label, starts in found.items()
+        if starts["model"]
+    }
+    return {"count": count, "classes": classes}
