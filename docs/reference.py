@@ -60,14 +60,8 @@ def commands() -> Iterator[str]:
 
 def http() -> Iterator[str]:
     """Every route of the server and every object it takes or gives, from its OpenAPI description."""
-    try:
-        from backend.openapi import document
-    except ImportError:
-        from backend import app, job_routes
+    from backend.openapi import document
 
-        for module in (app, job_routes):
-            yield f"```text\n{module.__doc__}\n```\n"
-        return
     described = document()
     yield described["info"]["description"]
     operations_in_all = [

@@ -160,7 +160,8 @@ def overlap(one: Mask, other: Mask) -> float:
 # The smart brush comes first among the smart tools and sends nothing.
 SMART = """<View><Image name="image" value="$image"/>
   <Labels name="what" toName="image"><Label value="Lumen"/><Label value="Lipid core"/></Labels>
-  <Brush name="tool" toName="image" smart="false"/><KeyPoint name="click" toName="image" smart="true" smartOnly="true"/></View>"""
+  <Brush name="tool" toName="image" smart="false"/>
+  <KeyPoint name="click" toName="image" smart="true" smartOnly="true"/></View>"""
 
 
 def test_a_click_beside_labels_improves_the_region_that_is_there(stack: Stack, page: Page, tmp_path: Path) -> None:
