@@ -32,13 +32,15 @@ class Case:
 
     Attributes:
         about: the question that it answers.
-        sides: times by side; the others are compared with the first.
+        sides: times by side.
         targets: seconds that a side should stay under.
+        against: the side that a side is compared with; the first where not named.
     """
 
     about: str
     sides: dict[str, Times]
     targets: Mapping[str, float] = field(default_factory=dict)
+    against: Mapping[str, str] = field(default_factory=dict)
 
 
 def alternate(
@@ -71,13 +73,15 @@ def divided(times: Times, by: int) -> Times:
 
 
 def figures(case: Case) -> dict[str, Any]:
-    """A case as figures for JSON; times in milliseconds, ratios with the first side, round by round."""
-    first = next(iter(case.sides.values()))
+    """A case as figures for JSON; times in milliseconds, ratios with another side, round by round."""
+    first = next(iter(case.sides))
     sides = {}
     for name, times in case.sides.items():
         low, median, high = quartiles(times.wall)
-        ratios = [other / one for other, one in zip(times.wall, first.wall, strict=True)]
-        computed = [b / a for b, a in zip(times.cpu, first.cpu, strict=True) if a > 0] if first.cpu else []
+        against = case.against.get(name, first)
+        base = case.sides[against]
+        ratios = [this / other for this, other in zip(times.wall, base.wall, strict=True)]
+        computed = [this / other for this, other in zip(times.cpu, base.cpu, strict=True) if other > 0]
         target = case.targets.get(name)
         sides[name] = {
             "rounds": len(times.wall),
@@ -85,6 +89,7 @@ def figures(case: Case) -> dict[str, Any]:
             "quartiles_ms": [1000 * low, 1000 * high],
             "p95_ms": 1000 * percentile(times.wall, 95),
             "cpu_ms": 1000 * statistics.median(times.cpu) if times.cpu else None,
+            "against": against,
             "ratio": statistics.median(ratios),
             "ratio_quartiles": list(quartiles(ratios)[::2]),
             "cpu_ratio": statistics.median(computed) if computed else None,

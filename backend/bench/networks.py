@@ -122,11 +122,12 @@ def rle_codec(setting: Setting) -> Case:
     encoded = rle.encode_rle(mask)
     sides = {
         "encode": lambda: rle.encode_rle(mask),
-        "encode by label-studio-sdk": lambda: brush.mask2rle(mask.astype(np.uint8) * 255),
+        "encode, label-studio-sdk": lambda: brush.mask2rle(mask.astype(np.uint8) * 255),
         "decode": lambda: rle.decode_rle(encoded, (SIZE, SIZE)),
-        "decode by label-studio-sdk": lambda: brush.decode_rle(encoded),
+        "decode, label-studio-sdk": lambda: brush.decode_rle(encoded),
     }
-    return Case(f"RLE of a {SIZE} x {SIZE} mask", alternate(sides, setting.rounds, setting.tick))
+    against = {side: side.partition(",")[0] for side in sides}
+    return Case(f"RLE of a {SIZE} x {SIZE} mask", alternate(sides, setting.rounds, setting.tick), against=against)
 
 
 def subjects_of(size: int) -> list[Subject]:

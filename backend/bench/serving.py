@@ -53,4 +53,6 @@ def busy(setting: Setting) -> Case:
         with server.predicting(threads=setting.clients, tasks=setting.images):
             measure("busy")
     targets = {"/health, busy": HEALTH, "/setup, busy": SETUP}
-    return Case(f"while {setting.clients} clients ask for predictions of {setting.images} tasks", times, targets)
+    against = {side: f"{side.partition(',')[0]}, idle" for side in times}
+    about = f"while {setting.clients} clients ask for predictions of {setting.images} tasks"
+    return Case(about, times, targets, against)

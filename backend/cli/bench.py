@@ -62,20 +62,21 @@ def bench(
 def _print(result: dict[str, Any]) -> None:
     console = Console()
     for name, case in result["cases"].items():
-        table = Table(box=SIMPLE_HEAD, title=f"{name}: {case['about']}", title_justify="left")
+        # Tight, so that it fits a terminal of 80 columns.
+        table = Table(box=SIMPLE_HEAD, title=f"{name}: {case['about']}", title_justify="left", padding=(0, 1, 0, 0))
         table.add_column("", no_wrap=True)
-        for column in ("median, ms", "95 %", "target", "time, ×", "CPU, ×"):
+        for column in ("ms", "95 %", "target", "×", "quartiles", "CPU ×"):
             table.add_column(column, justify="right", no_wrap=True)
         for side, known in case["sides"].items():
-            low, high = known["ratio_quartiles"]
-            ratio = f"{known['ratio']:.2f} ({low:.2f}-{high:.2f})"
-            target = "" if known["target_ms"] is None else f"{'✓' if known['met'] else '✗'} < {known['target_ms']:.0f}"
-            cpu = "" if known["cpu_ratio"] is None else f"{known['cpu_ratio']:.2f}"
-            table.add_row(side, _ms(known["median_ms"]), _ms(known["p95_ms"]), target, ratio, cpu)
+            target = "" if known["target_ms"] is None else f"{'✓' if known['met'] else '✗'} <{known['target_ms']:.0f}"
+            low, high = map(_short, known["ratio_quartiles"])
+            cpu = "" if known["cpu_ratio"] is None else _short(known["cpu_ratio"])
+            times = _short(known["median_ms"]), _short(known["p95_ms"])
+            table.add_row(side, *times, target, _short(known["ratio"]), f"{low}-{high}", cpu)
         console.print(table)
     known = result["machine"]
     console.print(
-        "× the first row, round by round: median (quartiles). Targets are for the 95th percentile.\n"
+        "×: times the row above that has ×1.00, median and quartiles of the rounds. Targets: 95 % of the runs.\n"
         f"{known['cpu']}, {known['cores']} cores, {known['torch_threads']} torch threads, {known['instructions']}, "
         f"load {known['load']} at the start; Python {known['python']}, torch {known['torch']}, timm {known['timm']}, "
         f"numpy {known['numpy']}, OpenCV {known['cv2']}; model {result['model']}",
@@ -83,5 +84,6 @@ def _print(result: dict[str, Any]) -> None:
     )
 
 
-def _ms(value: float) -> str:
-    return f"{value:.1f}" if value < 100 else f"{value:.0f}"
+def _short(value: float) -> str:
+    """Three digits or more: 1.23, 12.3, 1234."""
+    return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}"
