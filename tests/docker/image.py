@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -99,6 +100,19 @@ class Image:
         line = self.command(data, environ or {}, command, hosts)
         done = subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)
         return done.returncode, done.stdout + done.stderr
+
+
+def stop(started: subprocess.Popen[bytes]) -> int:
+    """End what `command` started as `docker stop` does, SIGTERM first; gives its exit code."""
+    if started.poll() is None:
+        # unshare itself heeds no signal; the process in the image is its child.
+        for inside in Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text().split():
+            os.kill(int(inside), signal.SIGTERM)
+    try:
+        return started.wait(60)
+    except subprocess.TimeoutExpired:
+        started.kill()
+        raise
 
 
 def missing() -> list[str]:

@@ -1,8 +1,6 @@
 """The image as it is built: what is in it, what is not, and that it predicts as the user it runs as."""
 
 import io
-import os
-import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +16,7 @@ from models.phantom import render_phantom
 from tests.backend.fake_label_studio import FakeLabelStudio
 from tests.backend.fakes import eventually, predict_body, setup_body
 from tests.docker.conftest import OWNER
-from tests.docker.image import Image
+from tests.docker.image import Image, stop
 from tests.end_to_end.stack import free_port
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(3600)]
@@ -40,10 +38,7 @@ def serving(image: Image, data: Path, **environ: str) -> Iterator[tuple[str, dic
         assert log.read_text().startswith(f"premask serves at {url} and keeps its data in /data")
         yield url, variables
     finally:
-        if server.poll() is None:
-            for inside in Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split():
-                os.kill(int(inside), signal.SIGTERM)
-        code = server.wait(60)
+        code = stop(server)
     assert code == 0, "SIGTERM, as `docker stop` sends it, must end it in order"
 
 

@@ -1,5 +1,6 @@
 """The profile `team` with compose.yml's variables: from an empty machine to a version that its worker trained."""
 
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -16,7 +17,7 @@ from backend.jobs.store import FINISHED
 from backend.label_studio.client import LabelStudio
 from tests.docker import engine
 from tests.docker.conftest import owned
-from tests.docker.image import Image
+from tests.docker.image import Image, stop
 from tests.docker.test_files import composed
 from tests.end_to_end.frames import FRAMES, regions
 from tests.end_to_end.stack import LABEL_STUDIO
@@ -62,7 +63,8 @@ def team(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tea
         for name in ("premask", "worker"):
             environ, command = variables(services[name]), services[name]["command"]
             inside = image.command(data, environ, command, hosts)
-            started.enter_context(engine.process(inside, folder / f"{name}.log"))
+            with (folder / f"{name}.log").open("wb") as log:
+                started.callback(stop, subprocess.Popen(inside, stdout=log, stderr=subprocess.STDOUT))
         token = services["premask"]["environment"]["LABEL_STUDIO_API_KEY"]
         client = LabelStudio(f"http://{addresses['label-studio']}:8080", token)
         backend = f"http://{addresses['premask']}:9090"
