@@ -87,7 +87,7 @@ def test_a_server_without_a_worker_leaves_the_jobs_to_others(environ, tmp_path):
     serve = subprocess.Popen(command, env=environ, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         assert serve.stdout.readline().startswith(f"premask serves at {url}")
-        assert json.loads(report.read_text())["worker"] is None
+        assert json.loads(eventually(lambda: report.exists() and report.read_text()))["worker"] is None
         requests.post(f"{url}/setup", json=setup_body(hostname="http://127.0.0.1:1"), timeout=3)
         job = requests.post(f"{url}/webhook", json=start_training(), timeout=3).json()["job"]
         assert [_command(pid) for pid in _children(serve.pid) if "gunicorn" not in _command(pid)] == []
