@@ -110,7 +110,8 @@ def _control(config: LabelConfig, label: str | None) -> Control | None:
 def _drawn(task: Mapping[str, Any], control: Control, label: str, shape: tuple[int, int]) -> Iterator[tuple[str, Mask]]:
     """What the annotator sees of a label: the newest draft, else annotation, else prediction holds it."""
     for key in ("drafts", "annotations", "predictions"):
-        entries = [entry for entry in task.get(key) or [] if isinstance(entry, Mapping)]
+        listed = task.get(key)
+        entries = [entry for entry in listed if isinstance(entry, Mapping)] if isinstance(listed, list) else []
         if not entries:
             continue
         newest = max(entries, key=lambda entry: (str(entry.get("updated_at") or ""), _number(entry.get("id"))))

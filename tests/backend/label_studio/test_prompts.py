@@ -98,6 +98,7 @@ def test_a_draft_is_newer_than_the_prediction_it_began_as() -> None:
 def test_what_cannot_be_read_of_the_task_is_passed_over() -> None:
     broken = brush(square(3, 4)) | {"value": {"rle": [1, 2], "brushlabels": ["LM"]}}
     assert read(click(25, 50), drafts=[{"id": 1, "result": [broken, "text"]}, None]).existing == {}
+    assert read(click(25, 50), drafts=5, annotations="none", predictions={"result": []}).existing == {}
 
 
 def test_a_label_that_only_polygons_offer_is_answered_with_a_polygon() -> None:
