@@ -1,7 +1,6 @@
 """What an annotator's smart tool sent, and what is already drawn, as masks and points of the image."""
 
 import logging
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,7 @@ from backend.errors import RegionError
 from backend.label_studio.controls import REGION_CONTROLS
 from backend.label_studio.controls.control import Control
 from backend.label_studio.controls.pairs import joined
-from backend.label_studio.controls.region import Mask, numbers, value_of
+from backend.label_studio.controls.region import Mask, is_finite, numbers, value_of
 from backend.label_studio.label_config import LabelConfig
 from models.prompt import Click, Prompt
 
@@ -129,4 +128,4 @@ def _drawn(task: Mapping[str, Any], control: Control, label: str, shape: tuple[i
 
 
 def _number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else 0.0
+    return float(value) if is_finite(value) else 0.0

@@ -30,7 +30,7 @@ class PolygonLabels(RegionAdapter):
         height, width = size_of(region)
         try:
             percent = np.asarray(value_of(region)["points"], dtype=np.float64)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, OverflowError, TypeError, ValueError) as error:
             raise RegionError(region, f"value.points cannot be read: {error}") from error
         if percent.ndim != 2 or percent.shape[1] != 2 or len(percent) < 3 or not np.isfinite(percent).all():
             raise RegionError(region, f"value.points has shape {percent.shape}, expected at least three of x, y")

@@ -1,10 +1,10 @@
 """What every region of an image has in common, whatever its shape."""
 
-import math
+import sys
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import cv2
 import numpy as np
@@ -104,6 +104,12 @@ def value_of(region: Mapping[str, Any]) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
+def is_finite(number: Any) -> TypeGuard[float]:
+    """Whether it is a number that a float can hold: JSON's whole numbers know no limit, and Python takes Infinity."""
+    known = isinstance(number, int | float) and not isinstance(number, bool)
+    return known and abs(number) <= sys.float_info.max
+
+
 def numbers(region: Mapping[str, Any], *keys: str) -> list[float]:
     """Finite numbers from a region's value.
 
@@ -114,7 +120,7 @@ def numbers(region: Mapping[str, Any], *keys: str) -> list[float]:
     found = []
     for key in keys:
         number = value.get(key)
-        if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+        if not is_finite(number):
             raise RegionError(region, f"value.{key} is {number!r}, expected a number")
         found.append(float(number))
     return found

@@ -6,7 +6,7 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from backend.errors import ConfigError, RegionError
@@ -112,6 +112,11 @@ REGIONS: st.SearchStrategy[Any] = (
 
 @pytest.mark.parametrize("tag", REGION_CONTROLS)
 @given(value=VALUES | NUMBERS, height=SIZES, width=SIZES)
+@example(
+    value={name: 10**400 for name in ("x", "y", "radiusX", "radiusY")} | {"points": [[10**400, 0]] * 3},
+    height=6,
+    width=8,
+)
 def test_any_region_is_drawn_at_its_size_or_refused(tag: str, value: Any, height: Any, width: Any) -> None:
     region = {"id": "r", "type": tag.lower(), "original_width": width, "original_height": height, "value": value}
     try:
