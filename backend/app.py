@@ -45,7 +45,14 @@ from backend.job_routes import job_routes
 from backend.jobs.automatic import AutomaticTraining
 from backend.jobs.queue import JobQueue
 from backend.label_studio.label_config import parse_label_config
-from backend.label_studio.protocol import START_TRAINING, parse_predict, parse_setup, parse_webhook, project_id
+from backend.label_studio.protocol import (
+    START_TRAINING,
+    UNTRAINED,
+    parse_predict,
+    parse_setup,
+    parse_webhook,
+    project_id,
+)
 from backend.logs import REQUEST_ID
 from backend.monitoring import State, observe
 from backend.openapi import document
@@ -57,8 +64,6 @@ from backend.serving import Serving
 
 logger = logging.getLogger(__name__)
 
-# The version of a project that no model covers yet: a name, since after a null Label Studio asks again and again.
-UNTRAINED = "untrained"
 RETRY_SECONDS = 5
 STATUS: dict[type[BackendError], int] = {
     BadRequest: 400,

@@ -10,13 +10,17 @@ from flask import Flask
 
 from backend import checks
 from backend.app import create_app
-from backend.assembly import Core, assemble_core
+from backend.assembly import Core, assemble_core, starter
 from backend.checks import Check
 from backend.label_studio.addresses import LOOPBACK
+from backend.label_studio.connect import Login
 from backend.logs import configure_logging
+from backend.naming import Naming
 from backend.security import Access
 from backend.serving import load_on
 from backend.settings import Settings
+from models.checkpoint import read_card
+from models.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +34,8 @@ def build_app(load: Callable[[str], Callable[[Path], Any]] = load_on) -> Flask:
     settings = Settings.from_environ(os.environ)
     configure_logging(settings.log_level, settings.log_format, settings.secrets)
     core = assemble_core(settings, load)
+    access = access_of(settings)
+    naming_of(settings, core, access).watch()
     return create_app(
         serving=core.serving,
         delivery=core.delivery,
@@ -37,7 +43,7 @@ def build_app(load: Callable[[str], Callable[[Path], Any]] = load_on) -> Flask:
         automatic=core.parts.automatic,
         registry=core.parts.registry,
         credentials=core.parts.credentials,
-        access=access_of(settings),
+        access=access,
         ready=lambda: ready(settings, core),
         minutes_per_mask=settings.minutes_per_mask,
         max_request_bytes=settings.max_request_mb << 20,
@@ -53,6 +59,17 @@ def ready(settings: Settings, core: Core) -> list[Check]:
         checks.check("queue", lambda: checks.queue(core.jobs)),
         checks.check("model", lambda: checks.model(core.serving, settings.starter)),
     ]
+
+
+def naming_of(settings: Settings, core: Core, access: Access | None) -> Naming:
+    """What tells Label Studio which version is served."""
+    shipped = starter(settings)
+    try:
+        name = None if shipped is None else read_card(shipped).name
+    except CheckpointError:
+        name = None  # it cannot be served either, and serving says why
+    login = None if access is None else Login(access.user, access.password, access.webhook_token)
+    return Naming(core.serving.served, core.parts.connections.client, login, name)
 
 
 def access_of(settings: Settings) -> Access | None:

@@ -86,8 +86,11 @@ def move_backend(client: LabelStudio, project: int, url: str) -> None:
         url: where the backend answers now.
     """
     registered = client.ml_backends(project)
-    ours = [backend for backend in registered if backend["title"] == connect.TITLE and backend["url"] != url]
-    if not ours or any(backend["url"] == url for backend in registered):
+    if any(backend["url"] == url for backend in registered):
+        return
+    # Named after the version it served, or not named yet.
+    ours = [backend for backend in registered if backend["title"] in (connect.TITLE, backend.get("model_version"))]
+    if not ours:
         return
     # Label Studio checks the new address with the fields of this request alone, so it needs the project again.
     client.update_ml_backend(ours[0]["id"], url=url, project=project)

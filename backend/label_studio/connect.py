@@ -11,8 +11,9 @@ from backend.errors import ConfigError, LabelStudioError
 from backend.label_studio.addresses import LOOPBACK
 from backend.label_studio.client import LabelStudio
 from backend.label_studio.label_config import parse_label_config
+from backend.label_studio.protocol import UNTRAINED
 
-TITLE = "premask"
+TITLE = "premask"  # of a backend that serves no model yet
 TOKEN_HEADER = "X-Premask-Token"  # as backend.security expects it
 # Label Studio's states of a backend whose /health or /setup failed: disconnected, error.
 BROKEN = ("DI", "ER")
@@ -70,7 +71,6 @@ def connect(
     project_id: str | int,
     backend_url: str,
     progress: Callable[[str], None] = lambda line: None,
-    title: str = TITLE,
     login: Login | None = None,
 ) -> Connected:
     """Register the backend with a project and switch predictions on; done twice it changes nothing.
@@ -80,7 +80,6 @@ def connect(
         project_id: the project.
         backend_url: the backend's address as Label Studio's own machine or container reaches it.
         progress: called with a line for people at each step.
-        title: the name that the project's settings show.
         login: what the backend asks of its callers; None if it asks nothing.
 
     Raises:
@@ -93,7 +92,7 @@ def connect(
     backends = client.ml_backends(project_id)
     registered = next((backend for backend in backends if _same(backend["url"], backend_url)), None)
     if registered is None:
-        backend = _create(client, project_id, backend_url, title, login)
+        backend = _create(client, project_id, backend_url, login)
     else:
         backend = _with_login(client, project_id, registered, login)
     if not backend.get("is_interactive"):
@@ -108,6 +107,7 @@ def connect(
     progress(f"{'Already registered' if registered else 'Registered'} as {backend['title']!r} at {backend['url']}")
     if backend.get("state") in BROKEN:
         raise LabelStudioError(_unhealthy(backend_url, str(backend.get("error_message") or "")))
+    backend = rename(client, project_id, backend, login)
     # The project's model_version is the title of the backend whose predictions annotators start from.
     wanted = {"show_collab_predictions": True, "model_version": backend["title"]}
     changes = {key: value for key, value in wanted.items() if project.get(key) != value}
@@ -123,12 +123,38 @@ def connect(
     return Connected(int(backend["id"]), str(project_id), registered is None, version or None, warnings)
 
 
-def _create(
-    client: LabelStudio, project_id: str | int, backend_url: str, title: str, login: Login | None
-) -> dict[str, Any]:
+def rename(client: LabelStudio, project_id: str | int, backend: dict[str, Any], login: Login | None) -> dict[str, Any]:
+    """Give a registered backend the name of the version it serves.
+
+    Label Studio calls it by a title and shows in a project's settings whose predictions annotators start from: by that
+    title, or by a version. It fills the column "Prediction score" only from predictions of the version named there, and
+    asks for new predictions only if the backend is named there. So both have to be one name; when a backend's title
+    changes, Label Studio changes the project's setting along.
+
+    Args:
+        client: the project's Label Studio.
+        project_id: the project.
+        backend: as Label Studio lists it; its `model_version` is what /setup answered last.
+        login: what the backend asks of its callers; None if it asks nothing.
+
+    Returns:
+        The backend, as it is now.
+
+    Raises:
+        LabelStudioError: Label Studio refused, or cannot be reached.
+    """
+    version = backend.get("model_version")
+    if not version or version == UNTRAINED or version == backend.get("title"):
+        return backend
+    # Label Studio checks a change with the fields of this request alone, so it needs the others again.
+    fields = login.fields if login else {}
+    return client.update_ml_backend(backend["id"], title=version, url=backend["url"], project=int(project_id), **fields)
+
+
+def _create(client: LabelStudio, project_id: str | int, backend_url: str, login: Login | None) -> dict[str, Any]:
     try:
         fields = login.fields if login else {}
-        return client.create_ml_backend(project_id, backend_url, title, is_interactive=True, **fields)
+        return client.create_ml_backend(project_id, backend_url, TITLE, is_interactive=True, **fields)
     except LabelStudioError as error:
         if error.status == 403 and "reserved" in error.detail:
             raise LabelStudioError(

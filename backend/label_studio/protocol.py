@@ -15,6 +15,8 @@ from backend.metrics import STAGE_SECONDS
 from models.segment import Prediction, Segment, entropy
 
 START_TRAINING = "START_TRAINING"
+# The version of a project that no model covers yet: a name, since after a null Label Studio asks again and again.
+UNTRAINED = "untrained"
 PROJECT_ID = re.compile(r"([0-9]{1,18})(\.[0-9]{1,18})?")
 
 

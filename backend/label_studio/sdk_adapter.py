@@ -21,11 +21,10 @@ from typing import Any
 from label_studio_ml.model import LabelStudioMLBase
 from label_studio_ml.response import ModelResponse
 
-from backend.app import UNTRAINED
 from backend.assembly import Core, assemble_core
 from backend.errors import BadRequest, ConfigError
 from backend.label_studio.label_config import parse_label_config
-from backend.label_studio.protocol import parse_predict, parse_setup, parse_webhook
+from backend.label_studio.protocol import UNTRAINED, parse_predict, parse_setup, parse_webhook
 from backend.settings import Settings
 
 logger = logging.getLogger(__name__)

@@ -466,8 +466,12 @@ class FakeLabelStudio:
 
         @app.patch("/api/ml/<int:backend_id>")
         def backend(backend_id: int) -> dict[str, Any]:
+            before = self.backends[backend_id]["title"]
             self.backends[backend_id].update(request.get_json())
             self._set_up(self.backends[backend_id])
+            project = self.projects[self.backends[backend_id]["project"]]
+            if project.get("model_version") == before:
+                project["model_version"] = self.backends[backend_id]["title"]
             return self._shown(self.backends[backend_id])
 
         @app.post("/api/ml/<int:backend_id>/train")

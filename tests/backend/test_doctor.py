@@ -81,7 +81,7 @@ def test_a_project_in_order_is_told_down_to_an_image(run: Run, label_studio: Fak
     assert found["backends on private addresses"]["found"] == "taken"
     assert found["webhooks to private addresses"]["found"] == "sent"
     assert found["local files"]["found"] == "served from below /data, never from it itself"
-    assert found["backend in Label Studio"]["found"] == f"'premask' at {url} serves oct-lite0"
+    assert found["backend in Label Studio"]["found"] == f"'oct-lite0' at {url} serves oct-lite0"
     assert found["webhook in Label Studio"]["state"] == "ok"
     assert found["an image of a task"]["found"].endswith("7 x 5 pixels")
     assert (len(label_studio.backends), len(label_studio.webhooks)) == (before[0] + 1, before[1] + 1)

@@ -1,8 +1,10 @@
 """What a team sees in Label Studio, by the HTTP calls that its pages make."""
 
+import json
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -38,6 +40,14 @@ def test_each_prediction_carries_a_score_and_the_version_that_setup_reports(stac
     predictions = stack.client.predictions(project.id)
     assert {prediction["model_version"] for prediction in predictions} == {project.version}
     assert all(0 <= prediction["score"] <= 1 for prediction in predictions)
+
+
+def test_the_data_manager_shows_the_scores_and_sorts_by_them(stack: Stack, project: Project) -> None:
+    shown = shown_scores(stack, project)
+    expected = {int(one["task"]): one["score"] for one in stack.client.predictions(project.id)}
+    assert {task: score for task, score in shown.items() if score is not None} == pytest.approx(expected, abs=1e-6)
+    scores = [score for score in shown.values() if score is not None]
+    assert scores == sorted(scores)
 
 
 def test_a_task_whose_image_is_broken_gets_no_prediction_and_costs_the_others_none(
@@ -91,6 +101,11 @@ def test_start_training_on_six_accepted_tasks_serves_a_new_version(stack: Stack,
         assert new["model_version"] == job["version"]
     drawn = [iou(masks(after[frame.name][1]["result"]).get("Lumen"), frame.masks["Lumen"]) for frame in FRAMES]
     assert np.mean(drawn) >= 0.8
+    # The name in Label Studio follows by itself, so the column now holds the new version's scores.
+    wait_for(lambda: stack.client.ml_backends(project.id)[0]["title"] == job["version"], 60)
+    newest = {tasks[frame.name]: after[frame.name][1]["score"] for frame in FRAMES}
+    shown = shown_scores(stack, project)
+    assert {task: shown[task] for task in newest} == pytest.approx(newest, abs=1e-6)
 
 
 def test_a_changed_port_moves_the_registration_with_its_webhook(stack: Stack, project: Project) -> None:
@@ -102,6 +117,14 @@ def test_a_changed_port_moves_the_registration_with_its_webhook(stack: Stack, pr
     assert [webhook["url"] for webhook in client.webhooks(project.id)] == [f"{elsewhere}/webhook"]
     move_backend(client, project.id, url)
     assert [backend["url"] for backend in client.ml_backends(project.id)] == [url]
+
+
+def shown_scores(stack: Stack, project: Project) -> dict[int, float | None]:
+    """The column "Prediction score" of the Data Manager by task, sorted by it, least first."""
+    query = f"/api/tasks/?project={project.id}&page_size=100&fields=all"
+    ordered = json.dumps({"ordering": ["tasks:predictions_score"]})
+    rows = stack.client.call("GET", f"{query}&query={quote(ordered)}")["tasks"]
+    return {int(row["id"]): row["predictions_score"] for row in rows}
 
 
 def newest_job(backend: str, project: int) -> dict[str, Any]:

@@ -33,7 +33,8 @@ def test_a_backend_is_registered_once_and_annotators_start_from_it(
     lines: list[str] = []
     first = connect(client, project, backend_url, lines.append)
     assert (first.created, first.model_version, first.project_id) == (True, "lite0", str(project))
-    assert server.projects[project]["model_version"] == server.backends[first.backend_id]["title"] == "premask"
+    # Label Studio shows scores only of what is named in both places.
+    assert server.projects[project]["model_version"] == server.backends[first.backend_id]["title"] == "lite0"
     assert server.projects[project]["show_collab_predictions"] is True
     assert any("admin@example.com" in line for line in lines)
     assert any("SSRF_PROTECTION_ENABLED" in warning for warning in first.warnings)
@@ -52,6 +53,7 @@ def test_smart_tools_show_up_also_for_a_backend_that_was_registered_by_hand(
     connected = connect(client, project, backend_url)
     assert not connected.created
     assert server.backends[connected.backend_id]["is_interactive"] is True
+    assert server.backends[connected.backend_id]["title"] == "lite0"
 
 
 def test_a_private_address_that_label_studio_refuses_names_both_switches(
