@@ -33,9 +33,13 @@ def build_app(load: Callable[[str], Callable[[Path], Any]] = load_on) -> Flask:
     """
     settings = Settings.from_environ(os.environ)
     configure_logging(settings.log_level, settings.log_format, settings.secrets)
-    core = assemble_core(settings, load)
-    access = access_of(settings)
+    core, access = assemble_core(settings, load), access_of(settings)
     naming_of(settings, core, access).watch()
+    return app_of(settings, core, access)
+
+
+def app_of(settings: Settings, core: Core, access: Access | None) -> Flask:
+    """The application over parts that are there already."""
     return create_app(
         serving=core.serving,
         delivery=core.delivery,

@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from backend.app import create_app
 from backend.assembly import assemble_core
 from backend.registry import Registry
 from backend.security import Access
 from backend.settings import Settings
-from backend.wsgi import access_of, ready
+from backend.wsgi import access_of, app_of
 from models.checkpoint import read_card, write_card
 from tests.backend.fake_label_studio import FakeLabelStudio
 from tests.backend.fakes import CONFIG
@@ -63,23 +62,14 @@ def backend_in_use(folder: Path, starter: Path) -> Iterator[BackendInUse]:
                 "PREMASK_TRAIN_AFTER": "3",
                 "PREMASK_DEADLINE": "5",
                 "PREMASK_TORCH_THREADS": "1",
+                "PREMASK_MINUTES_PER_MASK": "2",
+                "PREMASK_MAX_REQUEST_MB": "1",
             }
         )
         access = access_of(settings)
         assert access is not None
         core = assemble_core(settings)
-        app = create_app(
-            serving=core.serving,
-            delivery=core.delivery,
-            jobs=core.jobs,
-            automatic=core.parts.automatic,
-            registry=core.parts.registry,
-            credentials=core.parts.credentials,
-            access=access,
-            ready=lambda: ready(settings, core),
-            minutes_per_mask=2.0,
-            max_request_bytes=1 << 20,
-        )
+        app = app_of(settings, core, access)
         versions = _versions(core.parts.registry, starter, str(project))
         jobs = [core.jobs.submit(str(project))[0].id, core.jobs.annotate(str(project), "all")[0].id]
         addresses = [label_studio.tasks[frame]["data"]["image"] for frame in frames]
