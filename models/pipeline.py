@@ -23,6 +23,7 @@ from models.trimap import SIZE, UNKNOWN, TrimapConfig, coarse_mask, trimap_from_
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
 REFINERS = ("fba", "closed-form", "none")
+DRAWN_FROM = 0.4  # probability: removing a wrong mask is one key, a missing one has to be painted
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class PipelineConfig:
         refiner: "fba", "closed-form", or "none" for the thresholded map.
         map_threshold: per kind of maps (see `maps`) and class, the activation at a coarse mask's edge, in (0, 1);
             what suits one method says nothing about another. `default_threshold` where not named.
-        presence_threshold: per class, the least probability at which it is drawn; 0.5 where not named.
+        presence_threshold: per class, the least probability at which it is drawn; `DRAWN_FROM` where not named.
         trimap: kernel widths.
         band: per class, instead of the `band` of `trimap`.
     """
@@ -66,6 +67,10 @@ class PipelineConfig:
     def threshold(self, label: str) -> float:
         """The activation at the edge of a class's coarse mask, for this kind of maps."""
         return self.map_threshold.get(self.maps, {}).get(label, default_threshold(self.cam, self.layers))
+
+    def drawn_from(self, label: str) -> float:
+        """The least probability at which a class is drawn."""
+        return self.presence_threshold.get(label, DRAWN_FROM)
 
     def trimap_of(self, label: str) -> TrimapConfig:
         """Kernel widths for a class."""
@@ -216,7 +221,7 @@ class Pipeline:
     def _trimap_step(self, image: Image, label: str, presence: float, cam: NDArray[np.float32]) -> Steps:
         height, width = image.shape[:2]
         trimap_config = self.config.trimap_of(label)
-        if presence >= self.config.presence_threshold.get(label, 0.5):
+        if presence >= self.config.drawn_from(label):
             mask = coarse_mask(cam, self.config.threshold(label), trimap_config)
         else:
             mask = np.zeros((SIZE, SIZE), dtype=np.uint8)

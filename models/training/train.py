@@ -5,6 +5,7 @@ import math
 import shutil
 import time
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import astuple, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -132,8 +133,10 @@ def train(spec: TrainingSpec, report: Report) -> TrainingResult:
         steps = max(steps, preset.least_steps)
     seconds = _seconds(spec, preset, pipeline)
     saved = Saved(spec.out.with_name(f".{spec.out.name}.training"), _run_fingerprint(spec, folder))
+    rival = parent if parent and parent.classes == folder.classes else None
+    teacher = rival if rival and rival.classifier.config == pipeline.classifier.config else None
     # Fine-tuning a model that knows the classes needs smaller steps than teaching new ones.
-    rate = preset.rate * (0.3 if parent and parent.classes == folder.classes else 1.0)
+    rate = preset.rate * (0.3 if teacher else 1.0)
 
     def score(classifier: Classifier) -> NDArray[np.float64]:
         coarse = Pipeline(classifier, pipeline.refiner, replace(pipeline.config, refiner="none"), device=spec.device)
@@ -146,25 +149,32 @@ def train(spec: TrainingSpec, report: Report) -> TrainingResult:
         pipeline.classifier, frames, recipe, score=score if held_out else None, report=report, seed=spec.seed,
         device=torch.device(spec.device), seconds=seconds and seconds * CLASSIFIER_TIME, saved=saved,
     )  # fmt: skip
+    if teacher:
+        classifier = _midway(teacher.classifier, classifier)
     pipeline = Pipeline(classifier, pipeline.refiner, pipeline.config, name=spec.name, device=spec.device)
     calibrate_presence(pipeline, train_samples, held_out)
     pipeline.config = calibrate_maps(pipeline, held_out)
-    refiner_steps = max(round(steps * preset.refiner_share), 1)
-    views = min(200, 2 * len(train_samples) + 20)
-    refiner_recipe = RefinerRecipe(refiner_steps, rate=rate, views=views, contrast=spec.contrast)
-    trained = train_refiner(
-        pipeline, frames, refiner_recipe, report=report, seed=spec.seed,
-        seconds=seconds and seconds * REFINER_TIME, saved=saved,
-    )  # fmt: skip
+    trained = pipeline.refiner
+    if held_out or not teacher:  # otherwise nothing tells whether a new one is better than the teacher's
+        recipe_refiner = RefinerRecipe(
+            max(round(steps * preset.refiner_share), 1),
+            rate=rate,
+            views=min(200, 2 * len(train_samples) + 20),
+            contrast=spec.contrast,
+        )
+        trained = train_refiner(
+            pipeline, frames, recipe_refiner, report=report, seed=spec.seed,
+            seconds=seconds and seconds * REFINER_TIME, saved=saved,
+        )  # fmt: skip
     pipeline, frames_new = _better_refiner(pipeline, trained, held_out, report)
     band = calibrate_band(pipeline, held_out)
     if band != pipeline.config:
         pipeline.config = band
         frames_new = measure(pipeline, held_out, progress=_evaluating(report, "the calibrated band"))
     metrics, parent_metrics, frames_before = summarise(frames_new, pipeline), None, None
-    if parent and parent.classes == folder.classes:
-        frames_before = measure(parent, held_out, progress=_evaluating(report, "the model trained from"))
-        parent_metrics = summarise(frames_before, parent)
+    if rival:
+        frames_before = measure(rival, held_out, progress=_evaluating(report, "the model trained from"))
+        parent_metrics = summarise(frames_before, rival)
     promote, reason = verdict(frames_new, frames_before, spec.tolerance)
     report(Progress("saving", 0, 1, str(spec.out)))
     card = _card(spec, folder, pipeline, parent, history)
@@ -260,6 +270,19 @@ def _inherit(classifier: Classifier, parent: Classifier) -> None:
             for key in ("head.weight", "gain", "bias"):
                 state[key][i] = theirs[key][j]
     classifier.load_state_dict(state)
+
+
+def _midway(teacher: Classifier, learned: Classifier) -> Classifier:
+    """The mean of the weights before and after fine-tuning: it keeps most of what either knows.
+
+    Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", eq. 1 with equal weights.
+    """
+    before, mean = teacher.state_dict(), deepcopy(learned)
+    mean.load_state_dict(
+        {key: torch.lerp(before[key], value, 0.5) if value.is_floating_point() else value
+         for key, value in learned.state_dict().items()}
+    )  # fmt: skip
+    return mean
 
 
 def _better_refiner(

@@ -57,6 +57,19 @@ def test_masks_lie_where_the_object_is_on_images_of_any_shape(make_pipeline, sha
     assert 0 <= found.score <= 1
 
 
+@pytest.mark.parametrize(("probability", "thresholds", "drawn"), [
+    (0.45, {}, True), (0.35, {}, False), (0.45, {"a": 0.6}, False), (0.35, {"a": 0.2}, True),
+])  # fmt: skip
+def test_a_class_is_drawn_from_its_least_probability_on(make_pipeline, monkeypatch, probability, thresholds, drawn):
+    pipeline = make_pipeline()
+    pipeline.config = replace(pipeline.config, presence_threshold=thresholds)
+    maps = np.zeros((2, 64, 64), np.float32)
+    maps[0, 20:40, 20:40] = 1
+    monkeypatch.setattr(pipeline, "maps", lambda images: (np.array([[probability, 0.0]], np.float32), [maps]))
+    found = pipeline.predict([np.zeros((64, 64, 3), np.uint8)])[0]
+    assert [segment.label for segment in found.segments] == (["a"] if drawn else [])
+
+
 def test_a_batch_gives_what_single_images_give(make_pipeline):
     pipeline = make_pipeline()
     pipeline.classifier = Brightness(pipeline.classifier)

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import time
+from copy import deepcopy
 from dataclasses import replace
 
 import cv2
@@ -18,7 +19,7 @@ from models.pipeline import load_pipeline
 from models.training.__main__ import main
 from models.training.pretrained import LIGHT, load_pretrained, resolve_backbone
 from models.training.promotion import verdict
-from models.training.train import TrainingSpec, _inherit
+from models.training.train import TrainingSpec, _inherit, train
 
 
 def write_squares(root, count=6):
@@ -166,3 +167,25 @@ def test_nothing_needs_to_be_held_out(tmp_path):
     assert lines[-1]["metrics"]["mean_iou"] is None
     assert json.loads((tmp_path / "out" / "card.json").read_text())["data"]["train"] == 6
     assert verdict([], [], tolerance=0.01)[0] is False
+
+
+def test_fine_tuning_goes_half_the_way_and_keeps_a_refiner_that_nothing_can_be_held_against(tmp_path, monkeypatch):
+    """What was known before is kept: the mean of the weights, and the parent's FBANet where no image is held out."""
+    data = write_squares(tmp_path / "data")
+    (data / "split.json").write_text(json.dumps({"train": [f"f{i}" for i in range(6)], "val": []}))
+    spec = TrainingSpec(data, tmp_path / "first", "r1", epochs=1)
+    train(spec, lambda progress: None)
+
+    def further(classifier, *_, **__):
+        learned = deepcopy(classifier)
+        with torch.no_grad():
+            learned.head.weight += 1
+        return learned, []
+
+    monkeypatch.setattr("models.training.train.train_classifier", further)
+    train(replace(spec, out=tmp_path / "second", name="r2", parent=tmp_path / "first"), lambda progress: None)
+    first, second = load_pipeline(tmp_path / "first"), load_pipeline(tmp_path / "second")
+    moved = (second.classifier.head.weight - first.classifier.head.weight).detach()
+    assert torch.allclose(moved, torch.tensor(0.5), atol=2e-3)  # weights are kept in half precision
+    before, after = first.refiner.state_dict(), second.refiner.state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before)
