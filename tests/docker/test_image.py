@@ -16,7 +16,7 @@ from models.phantom import render_phantom
 from tests.backend.fake_label_studio import FakeLabelStudio
 from tests.backend.fakes import eventually, predict_body, setup_body
 from tests.docker.conftest import OWNER
-from tests.docker.image import Image, stop
+from tests.docker.image import Image, built, stop
 from tests.end_to_end.stack import free_port
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(3600)]
@@ -79,6 +79,17 @@ def test_the_cpu_image_starts_torch_without_what_a_gpu_needs(image: Image, data:
     assert not (packages / "triton").exists()
     sizes = {name: _megabytes(packages / name) for name in ("torch", "nvidia")}
     print(f"image: {_megabytes(image.root)} MB, of which {sizes}")
+
+
+def test_the_cuda_image_has_what_a_gpu_needs_and_serves_without_one(data: Path) -> None:
+    """No GPU is here: that torch was built for one, and that the default device then is the CPU, is all that shows."""
+    with built("cuda") as image:
+        versions = "import torch, triton; print(torch.version.cuda is not None, torch.cuda.is_available())"
+        assert image.run(data, ["python", "-c", versions])[1].splitlines()[-1] == "True False"
+        code, found = image.run(data, ["premask", "doctor"], {"PREMASK_PORT": str(free_port(9850))})
+        assert code == 0, found
+        assert {"PREMASK_DEVICE=auto", "NVIDIA_VISIBLE_DEVICES=all"} <= set(image.config["Env"])
+        print(f"image: {_megabytes(image.root)} MB")
 
 
 def test_it_answers_label_studio_with_masks_on_a_root_that_cannot_be_written_to(image: Image, data: Path) -> None:
