@@ -44,6 +44,7 @@ class Stack:
             "PREMASK_STARTER": str(starter),
             "PREMASK_PORT": str(port),
             "PREMASK_DEADLINE": "1",
+            "PREMASK_KEEP_VERSIONS": "100",  # versions are counted
             "PREMASK_LOG_LEVEL": "WARNING",
             "LABEL_STUDIO_URL": label_studio.url,
             "LABEL_STUDIO_API_KEY": label_studio.legacy_token,
