@@ -193,7 +193,8 @@ def begin(spec: TrainingSpec, preset: Preset, classes: tuple[str, ...], parent: 
     if parent and spec.backbone in ("auto", parent.classifier.config.backbone):
         classifier = Classifier(replace(parent.classifier.config, classes=classes))
         _inherit(classifier, parent.classifier)
-        return Pipeline(classifier, parent.refiner, parent.config, name=spec.name, device=spec.device)
+        config = replace(parent.config, presence_threshold={})  # presence is calibrated anew
+        return Pipeline(classifier, parent.refiner, config, name=spec.name, device=spec.device)
     backbone = resolve_backbone(spec.backbone, spec.device, spec.weights, from_scratch=spec.from_scratch)
     classifier = Classifier(ClassifierConfig(classes, backbone, preset.input_size))
     if not spec.from_scratch:
