@@ -23,7 +23,7 @@ from models.trimap import SIZE, UNKNOWN, TrimapConfig, coarse_mask, trimap_from_
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
 REFINERS = ("fba", "closed-form", "none")
-DRAWN_FROM = 0.4  # probability: removing a wrong mask is one key, a missing one has to be painted
+DRAWN_FROM = 0.3  # probability: removing a wrong mask is one key, a missing one has to be painted
 
 
 @dataclass(frozen=True)
