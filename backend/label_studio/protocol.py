@@ -99,12 +99,12 @@ def parse_predict(body: Any) -> PredictRequest:
             raise BadRequest(f"/predict: tasks[{position}] should be an object with 'id' and 'data', got {_seen(task)}")
     params = request.get("params")
     context = None if params is None else _object(params, "/predict: 'params'").get("context")
-    return PredictRequest(
-        project_id=project_id(request.get("project"), "/predict"),
-        tasks=tasks,
-        config=parse_label_config(_text(request.get("label_config"), "/predict: 'label_config'")),
-        context=None if context is None else _object(context, "/predict: 'params.context'"),
-    )
+    if context is not None:
+        context = _object(context, "/predict: 'params.context'")
+    project = project_id(request.get("project"), "/predict")
+    config = _text(request.get("label_config"), "/predict: 'label_config'")
+    # Last: a config that cannot be used is answered, a request that makes no sense is refused.
+    return PredictRequest(project, tasks, parse_label_config(config), context)
 
 
 def parse_setup(body: Any) -> SetupRequest:

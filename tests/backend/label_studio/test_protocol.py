@@ -68,6 +68,7 @@ def test_a_smart_tools_prompts_come_as_context() -> None:
         ({"label_config": None}, "'label_config' should be a string, got nothing"),
         ({"params": [1]}, "'params' should be a JSON object, got a list of 1"),
         ({"params": {"context": "x"}}, "'params.context' should be a JSON object"),
+        ({"params": {"context": []}, "label_config": "<View/>"}, "'params.context' should be a JSON object"),
     ],
 )
 def test_a_malformed_predict_request_is_named(changes: dict[str, Any], said: str) -> None:
