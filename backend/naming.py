@@ -5,29 +5,19 @@ Label Studio fills its column "Prediction score" and picks what annotators start
 """
 
 import logging
-import re
 import threading
 import time
 from collections.abc import Callable, Set
-from typing import Any, Protocol
 
 from backend.errors import LabelStudioError
 from backend.label_studio import connect
+from backend.label_studio.client import LabelStudio
+from backend.registry import version_number
 
 logger = logging.getLogger(__name__)
 
 SETTLED_SECONDS = 2.0  # Label Studio writes down what /setup answered, and with it the name as it was before
 AGAIN_SECONDS = 60.0  # between two tries with a Label Studio that does not answer
-
-
-class Client(Protocol):
-    """What is asked of `backend.label_studio.client.LabelStudio`."""
-
-    def ml_backends(self, project_id: str) -> list[dict[str, Any]]:
-        """The backends of a project."""
-
-    def update_ml_backend(self, backend_id: int, **settings: Any) -> dict[str, Any]:
-        """Change a backend's settings."""
 
 
 class Naming:
@@ -43,7 +33,7 @@ class Naming:
     def __init__(
         self,
         served: Callable[[], Set[tuple[str, str]]],
-        client: Callable[[str], Any],
+        client: Callable[[str], LabelStudio],
         login: connect.Login | None = None,
         starter: str | None = None,
     ) -> None:
@@ -104,4 +94,4 @@ class Naming:
     def _is_ours(self, project: str, title: str) -> bool:
         """Whether a name was given here, or is the one that the documentation tells people to type."""
         known = title == self._starter or title.casefold() == connect.TITLE
-        return known or bool(re.match(rf"p{project}-r[0-9]{{3}}", title))
+        return known or version_number(project, title) is not None

@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "backend.serving": ("models", "backend.errors", "backend.files", "backend.metrics", "backend.registry"),
     # The same pipeline for CVAT, without registry or jobs.
     "backend.cvat": ("models", "backend.serving"),
-    "backend.naming": ("backend.errors", "backend.label_studio"),
+    "backend.naming": ("backend.errors", "backend.label_studio", "backend.registry"),
     "backend.interactive": (
         "models.interactive",
         "models.pipeline",

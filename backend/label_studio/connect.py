@@ -96,14 +96,8 @@ def connect(
     else:
         backend = _with_login(client, project_id, registered, login)
     if not backend.get("is_interactive"):
-        # Smart tools show up only then. Label Studio checks the address with the fields of this request alone.
-        backend = client.update_ml_backend(
-            backend["id"],
-            is_interactive=True,
-            project=int(project_id),
-            url=backend["url"],
-            **(login.fields if login else {}),
-        )
+        # Smart tools show up only then.
+        backend = _changed(client, project_id, backend, login, is_interactive=True)
     progress(f"{'Already registered' if registered else 'Registered'} as {backend['title']!r} at {backend['url']}")
     if backend.get("state") in BROKEN:
         raise LabelStudioError(_unhealthy(backend_url, str(backend.get("error_message") or "")))
@@ -146,9 +140,16 @@ def rename(client: LabelStudio, project_id: str | int, backend: dict[str, Any], 
     version = backend.get("model_version")
     if not version or version == UNTRAINED or version == backend.get("title"):
         return backend
+    return _changed(client, project_id, backend, login, title=version)
+
+
+def _changed(
+    client: LabelStudio, project_id: str | int, backend: dict[str, Any], login: Login | None, **settings: Any
+) -> dict[str, Any]:
+    """A registered backend, some of whose settings are changed."""
     # Label Studio checks a change with the fields of this request alone, so it needs the others again.
     fields = login.fields if login else {}
-    return client.update_ml_backend(backend["id"], title=version, url=backend["url"], project=int(project_id), **fields)
+    return client.update_ml_backend(backend["id"], url=backend["url"], project=int(project_id), **fields, **settings)
 
 
 def _create(client: LabelStudio, project_id: str | int, backend_url: str, login: Login | None) -> dict[str, Any]:
@@ -178,8 +179,7 @@ def _with_login(
     if told and backend.get("state") not in BROKEN:
         return backend
     try:
-        # Label Studio checks a change with the fields of this request alone, so it needs the others again.
-        return client.update_ml_backend(backend["id"], url=backend["url"], project=int(project_id), **login.fields)
+        return _changed(client, project_id, backend, login)
     except LabelStudioError as error:
         if error.status == 400:
             raise LabelStudioError(_unhealthy(backend["url"], error.detail), error.status, error.detail) from error
