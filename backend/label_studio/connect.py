@@ -98,10 +98,10 @@ def connect(
     if not backend.get("is_interactive"):
         # Smart tools show up only then.
         backend = _changed(client, project_id, backend, login, is_interactive=True)
-    progress(f"{'Already registered' if registered else 'Registered'} as {backend['title']!r} at {backend['url']}")
     if backend.get("state") in BROKEN:
         raise LabelStudioError(_unhealthy(backend_url, str(backend.get("error_message") or "")))
     backend = rename(client, project_id, backend, login)
+    progress(f"{'Already registered' if registered else 'Registered'} as {backend['title']!r} at {backend['url']}")
     # The project's model_version is the title of the backend whose predictions annotators start from.
     wanted = {"show_collab_predictions": True, "model_version": backend["title"]}
     changes = {key: value for key, value in wanted.items() if project.get(key) != value}

@@ -37,6 +37,7 @@ def test_a_backend_is_registered_once_and_annotators_start_from_it(
     assert server.projects[project]["model_version"] == server.backends[first.backend_id]["title"] == "lite0"
     assert server.projects[project]["show_collab_predictions"] is True
     assert any("admin@example.com" in line for line in lines)
+    assert f"Registered as 'lite0' at {backend_url}" in lines
     assert any("SSRF_PROTECTION_ENABLED" in warning for warning in first.warnings)
     server.requests.clear()
     again = connect(client, str(project), backend_url + "/")
