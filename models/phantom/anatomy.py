@@ -105,10 +105,12 @@ def _sample_lipid(rng: Rng, anatomy: Anatomy) -> Lipid | None:
         if not _lit(anatomy, centre, half) or room[inside].min() < 0.25:
             continue
         side = wrap_angle(THETA - centre) / half
-        thickness = rng.uniform(0.06, 0.17) * (1 + 0.3 * wave(rng, range(2, 14), 0.8))
+        thickness = rng.uniform(0.04, 0.17) * (1 + 0.3 * wave(rng, range(2, 14), 0.8))
         cap = np.clip(thickness * (1 + rng.uniform(0, 0.9) * np.minimum(np.abs(side), 1) ** 3), 0.03, 0.21)
         rounded = 1 - rng.uniform(0.05, 0.4) * np.minimum(side**2, 1)  # the far border bulges in the middle
         reach = cap + rng.uniform(0.3, 0.7) * rounded * (1 + 0.06 * wave(rng, range(3, 16), 0.7))
+        if rng.random() < 0.7:  # lipid takes the light: what is behind it cannot be told apart, and counts as core
+            reach = np.maximum(room, cap)
         return Lipid(centre, half, rng.uniform(-0.1, 0.3), cap, np.maximum(reach, cap + 0.05))
     return None
 

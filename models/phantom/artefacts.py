@@ -54,5 +54,5 @@ def speckle(level: Floats, rng: Rng, difficulty: float) -> Floats:
     smooth: Floats = cv2.GaussianBlur(white, (5, 5), sigmaX=grain[1], sigmaY=grain[0])
     noise = smooth / smooth.std()
     noise = noise - np.float32(0.2) * (noise * noise - 1)
-    strength = (0.05 + 0.09 * difficulty) * rng.uniform(0.85, 1.15)
+    strength = (0.05 + 0.09 * difficulty) * rng.uniform(0.6, 1.15)
     return np.asarray(np.clip(level + np.float32(strength) * noise * (0.3 + level), 0, 1), dtype=np.float32)

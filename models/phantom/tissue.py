@@ -20,7 +20,7 @@ def paint_wall(
         inside = np.abs(wrap_angle(THETA - lipid.centre)) <= lipid.half * 1.1
         plateau = np.where(inside, np.maximum(plateau, lipid.cap * 1.15), plateau)
     table = np.stack([plateau, bright])[:, entry, None].astype(np.float32)  # (2, beams, 1)
-    slope = rng.uniform(1.3, 2.6) * np.exp(0.25 * wave(rng, range(1, 7)))[entry, None].astype(np.float32)
+    slope = rng.uniform(1.3, 2.6) * np.exp(0.35 * wave(rng, range(1, 7)))[entry, None].astype(np.float32)
     soft = np.float32(rng.uniform(0.03, 0.1))
     over = (depth - table[0]) / soft
     level = table[1] - slope * soft * (np.maximum(over, 0) + np.log1p(np.exp(-np.abs(over))))
@@ -36,7 +36,7 @@ def paint_wall(
     lamellae = smooth_noise(rng, (depth.shape[0], 256), (40, 64))
     column = np.clip(across * 220, 0, 255).astype(np.intp)
     layers = np.take_along_axis(lamellae, column, axis=1)
-    level -= np.maximum(layers, 0) * rng.uniform(0.02, 0.13) * np.clip(across / 0.25, 0.1, 1)
+    level -= np.maximum(layers, 0) * rng.uniform(0.02, 0.25) * np.clip(across / 0.25, 0.1, 1)
     level *= 1 + rng.uniform(0.03, 0.16) * smooth_noise(rng, depth.shape, (14, 7))
 
     if lipid is not None:

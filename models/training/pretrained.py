@@ -1,4 +1,4 @@
-"""ImageNet weights for the backbones: from a file, from an installed package, or from timm's hub."""
+"""Where trainings begin that begin from no model: ImageNet weights for the backbones, and a FBANet that knows edges."""
 
 from pathlib import Path
 
@@ -6,9 +6,11 @@ import timm
 from safetensors.torch import load_file
 from torch import Tensor
 
-from models.checkpoint import packaged_backbone
+from models.checkpoint import load_weights, packaged_backbone, read_card
 from models.classifier import Classifier
 from models.errors import CheckpointError
+from models.fba_net import FBANet, FBANetConfig
+from models.starter import FIRST_REFINER
 
 LIGHT = "tf_efficientnet_lite0"
 
@@ -49,6 +51,17 @@ def load_pretrained(classifier: Classifier, weights: Path | None) -> None:
             f"the weights do not fit {backbone}: {len(missing)} tensors are missing, e.g. {missing[0]}"
         )
     classifier.backbone.load_state_dict({key: state.get(key, wanted[key]) for key in wanted})
+
+
+def first_refiner() -> FBANet:
+    """The FBANet of `models.training.first_refiner`: trained on synthetic images, it knows edges and no class.
+
+    Raises:
+        CheckpointError: its files are missing or damaged.
+    """
+    network = FBANet(FBANetConfig())
+    load_weights(FIRST_REFINER, read_card(FIRST_REFINER), "refiner", network)
+    return network
 
 
 def _from_hub(backbone: str) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import cv2
@@ -46,19 +46,23 @@ class RefinerRecipe:
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """One class on one view of a frame, with its truth.
+    """One class on one view of a frame, with its truth, its map, or both.
 
     Attributes:
         image: shape (H, W, 3), uint8 RGB.
-        cam: the classifier's map of the class, shape (h, w), in [0, 1].
         truth: shape (H, W), uint8, 0..255; None where nobody drew it.
+        cam: the classifier's map of the class, shape (h, w), in [0, 1]; None where there is no classifier.
+        threshold: where serving cuts that map.
+        trimap: the kernel widths that serving uses.
         label: index of the class.
     """
 
     image: NDArray[np.uint8]
-    cam: NDArray[np.float32]
     truth: NDArray[np.uint8] | None
-    label: int
+    cam: NDArray[np.float32] | None = None
+    threshold: float = 0.5
+    trimap: TrimapConfig = field(default_factory=TrimapConfig)
+    label: int = 0
 
 
 class Batch(NamedTuple):
@@ -94,22 +98,39 @@ def train_refiner(
         A new FBANet, in evaluation mode; the pipeline's own where no frame has a mask, or only masks too small for a
         trimap.
     """
-    device = pipeline.device
-    torch.manual_seed(seed)
     clock = Clock(recipe.steps, seconds)
     examples = collect_examples(pipeline, frames, recipe.views, report=report, seed=seed)
+    return fit_refiner(
+        pipeline.refiner, examples, recipe, clock=clock, report=report, seed=seed, device=pipeline.device, saved=saved
+    )
+
+
+def fit_refiner(
+    refiner: FBANet,
+    examples: Sequence[Example],
+    recipe: RefinerRecipe,
+    *,
+    clock: Clock,
+    report: Report,
+    seed: int,
+    device: torch.device,
+    saved: Saved | None = None,
+) -> FBANet:
+    """Train a copy of an FBANet on examples until the clock has run out; for the rest see `train_refiner`."""
+    torch.manual_seed(seed)
     labelled = [example for example in examples if example.truth is not None]
     unlabelled = [example for example in examples if example.truth is None] if recipe.contrast else []
-    network: FBANet = deepcopy(pipeline.refiner).train()
+    network: FBANet = deepcopy(refiner).to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     if not labelled:
         return network.eval()
+    side = network.config.crop_size
     groups = [{"params": network.parameters(), "lr": recipe.rate}]
     descent = Descent(network, groups, stage="refiner", clip=1.0, clock=clock, report=report, saved=saved)
 
     def draw(step: int) -> tuple[Batch | None, Batch | None]:
         rng = np.random.default_rng((seed, 2, step))
-        more = _draw_batch(pipeline, unlabelled, recipe.batch, rng) if unlabelled else None
-        return _draw_batch(pipeline, labelled, recipe.batch, rng), more
+        more = draw_crops(unlabelled, recipe.batch, side, rng) if unlabelled else None
+        return draw_crops(labelled, recipe.batch, side, rng), more
 
     for batch, more in descent.batches(draw):
         if batch is None:
@@ -139,19 +160,21 @@ def collect_examples(
     """
     examples: list[Example] = []
     rng = np.random.default_rng((seed, 1))
-    for index in range(views):
-        report(Progress("refiner", 0, 1000, f"activation maps of view {index + 1} of {views}"))
+    for view in range(views):
+        report(Progress("refiner", 0, 1000, f"activation maps of view {view + 1} of {views}"))
         frame, _ = frames.draw(rng)
         if frame.known.all() and not frame.masks.any():
             continue
         image, masks = _turned(frame, rng)
         image = random_colours(image, rng)
         presence, maps = pipeline.maps([image])
-        for label, (cam, mask, known) in enumerate(zip(maps[0], masks, frame.known, strict=True)):
-            if mask.any() if known else presence[0][label] >= 0.5:
-                cells = cv2.resize(cam, (CELLS, CELLS), interpolation=cv2.INTER_AREA)  # as fine as they were made
-                truth = mask if known else None
-                examples.append(Example(image, np.asarray(cells, dtype=np.float32), truth, label))
+        for index, label in enumerate(pipeline.classes):
+            mask, known = masks[index], frame.known[index]
+            if mask.any() if known else presence[0][index] >= 0.5:
+                cells = cv2.resize(maps[0][index], (CELLS, CELLS), interpolation=cv2.INTER_AREA)  # as they were made
+                truth, cam = mask if known else None, np.asarray(cells, dtype=np.float32)
+                threshold, trimap = pipeline.config.threshold(label), pipeline.config.trimap_of(label)
+                examples.append(Example(image, truth, cam, threshold, trimap, index))
     return examples
 
 
@@ -162,9 +185,21 @@ def _turned(frame: Frame, rng: np.random.Generator) -> tuple[NDArray[np.uint8], 
     return image, np.ascontiguousarray(np.rot90(frame.masks, turns, axes=(1, 2))[:, :, ::flip])
 
 
-def _draw_batch(pipeline: Pipeline, examples: Sequence[Example], size: int, rng: np.random.Generator) -> Batch | None:
-    """`size` crops; None where no example gives a trimap. The targets of examples without truth are empty."""
-    side = pipeline.refiner.config.crop_size
+def draw_crops(examples: Sequence[Example], size: int, side: int, rng: np.random.Generator) -> Batch | None:
+    """Crops around random objects, under trimaps of random width, their colours changed.
+
+    An example that has a truth is given an imagined map half of the time, and always where it has no other.
+
+    Args:
+        examples: what to draw from.
+        size: number of crops.
+        side: of a crop, in pixels.
+        rng: source of all randomness.
+
+    Returns:
+        The crops, fewer where most objects are specks; None where no example gives a trimap. The targets of examples
+        without truth are empty.
+    """
     inputs: list[NDArray[np.float32]] = []
     targets: list[NDArray[np.float32]] = []
     labels: list[int] = []
@@ -172,23 +207,23 @@ def _draw_batch(pipeline: Pipeline, examples: Sequence[Example], size: int, rng:
         if len(inputs) == size:
             break
         example = examples[int(rng.integers(len(examples)))]
-        label = pipeline.classes[example.label]
-        threshold = pipeline.config.threshold(label)
-        if example.truth is not None and rng.random() < 0.5:
-            example, threshold = replace(example, cam=_imagined_map(example.truth, rng)), 0.5
-        subject = _subject(example, threshold, pipeline.config.trimap_of(label), rng)
+        cam, threshold = example.cam, example.threshold
+        if example.truth is not None and (cam is None or rng.random() < 0.5):
+            cam, threshold = _imagined_map(example.truth, rng), 0.5
+        assert cam is not None
+        subject = _subject(example.image, cam, threshold, example.trimap, rng)
         boxes = object_boxes(subject.trimap, *example.image.shape[:2])
         if not boxes:
             continue
         box = _jittered(boxes[int(rng.integers(len(boxes)))], rng)
         height, width = example.image.shape[:2]
         trimap = cv2.resize(subject.trimap, (width, height), interpolation=cv2.INTER_NEAREST)
-        cam = cv2.resize(subject.cam, (width, height), interpolation=cv2.INTER_LINEAR)
+        spread = cv2.resize(subject.cam, (width, height), interpolation=cv2.INTER_LINEAR)
         crop_trimap = np.asarray(cut(trimap, box, side, cv2.INTER_NEAREST), dtype=np.uint8)
         if not (crop_trimap == UNKNOWN).any():
             continue
         crop = random_colours(np.asarray(cut(example.image, box, side, cv2.INTER_AREA), dtype=np.uint8), rng)
-        crop_cam = np.asarray(cut(cam, box, side, cv2.INTER_LINEAR), dtype=np.float32)
+        crop_cam = np.asarray(cut(spread, box, side, cv2.INTER_LINEAR), dtype=np.float32)
         truth = np.zeros((height, width), dtype=np.uint8) if example.truth is None else example.truth
         inputs.append(network_input(crop, crop_trimap, crop_cam))
         targets.append(np.asarray(cut(truth, box, side, cv2.INTER_LINEAR), dtype=np.float32) / np.float32(255))
@@ -196,7 +231,13 @@ def _draw_batch(pipeline: Pipeline, examples: Sequence[Example], size: int, rng:
     return Batch(np.stack(inputs), np.stack(targets), np.array(labels)) if inputs else None
 
 
-def _subject(example: Example, threshold: float, config: TrimapConfig, rng: np.random.Generator) -> Subject:
+def _subject(
+    image: NDArray[np.uint8],
+    cam: NDArray[np.float32],
+    threshold: float,
+    config: TrimapConfig,
+    rng: np.random.Generator,
+) -> Subject:
     """Threshold and band of random size around what serving would use, so that neither is learned by heart."""
     factor = np.exp(rng.uniform(-0.5, 0.7))
     config = replace(
@@ -204,8 +245,8 @@ def _subject(example: Example, threshold: float, config: TrimapConfig, rng: np.r
     )
     odds = threshold / (1 - threshold) * np.exp(np.clip(rng.normal(0, 0.4), -1, 1))
     moved = float(odds / (1 + odds))
-    trimap = trimap_from_mask(coarse_mask(example.cam, moved, config), config)
-    return Subject(example.image, trimap, centre_map(example.cam, moved))
+    trimap = trimap_from_mask(coarse_mask(cam, moved, config), config)
+    return Subject(image, trimap, centre_map(cam, moved))
 
 
 def _imagined_map(truth: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.float32]:

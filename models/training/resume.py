@@ -43,6 +43,11 @@ class Saved:
         except (OSError, SafetensorError, KeyError, ValueError):
             return None
 
+    def spent(self) -> float:
+        """Seconds that the run's stages have been trained for so far."""
+        found = [self.load(path.stem) for path in self.folder.glob("*.safetensors")]
+        return float(sum(numbers.get("elapsed", 0.0) for _, numbers in filter(None, found)))
+
 
 def prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors under names that begin with `prefix` and a dot."""

@@ -15,14 +15,13 @@ import torch
 from models.checkpoint import Card
 from models.classifier import Classifier, ClassifierConfig
 from models.evaluation.evaluate import evaluate
-from models.fba_net import FBANet, FBANetConfig
 from models.phantom import CLASSES
 from models.pipeline import Pipeline, PipelineConfig, load_pipeline, save_pipeline
 from models.training.calibration import calibrate_presence
 from models.training.classifier_loop import ClassifierRecipe, train_classifier
 from models.training.data_folder import open_data_folder
 from models.training.frames import Mixture, folder_frames, phantom_frames
-from models.training.pretrained import LIGHT, load_pretrained
+from models.training.pretrained import LIGHT, first_refiner, load_pretrained
 from models.training.refiner_loop import RefinerRecipe, train_refiner
 from models.training.schedule import Progress
 
@@ -84,7 +83,7 @@ def main() -> None:
             device=torch.device(arguments.device), seconds=None,
         )  # fmt: skip
         settings = PipelineConfig(presence_threshold=dict.fromkeys(CLASSES, DRAWN_FROM), band=BAND)
-        pipeline = Pipeline(classifier, FBANet(FBANetConfig()), settings, name=name, device=arguments.device)
+        pipeline = Pipeline(classifier, first_refiner(), settings, name=name, device=arguments.device)
         calibrate_presence(pipeline, folder.split("train"))
         save_pipeline(pipeline, half, Card(name, [], "", _now()))
     recipe_refiner = RefinerRecipe(arguments.refiner_steps, views=300)

@@ -20,21 +20,22 @@ from models.classifier import Classifier, ClassifierConfig
 from models.errors import CheckpointError, DataError
 from models.evaluation.evaluate import FrameFigures, measure, summarise
 from models.evaluation.gallery import add_gallery
-from models.fba_net import FBANet, FBANetConfig
+from models.fba_net import FBANet
 from models.pipeline import Pipeline, PipelineConfig, check_device, load_pipeline, save_pipeline
 from models.training.calibration import calibrate_band, calibrate_maps, calibrate_presence
 from models.training.classifier_loop import ClassifierRecipe, train_classifier
 from models.training.data_folder import DataFolder, Sample, open_data_folder
 from models.training.frames import folder_frames
 from models.training.presets import PRESETS, Preset
-from models.training.pretrained import LIGHT, load_pretrained, resolve_backbone
+from models.training.pretrained import LIGHT, first_refiner, load_pretrained, resolve_backbone
 from models.training.promotion import verdict
 from models.training.refiner_loop import RefinerRecipe, train_refiner
 from models.training.resume import Saved
-from models.training.schedule import Progress, Report
+from models.training.schedule import Network, Progress, Report
 
 CLASSIFIER_TIME = 0.65  # of the minutes; FBANet gets REFINER_TIME, the figures the rest
 REFINER_TIME = 0.22
+FINE = 0.3  # of the learning rate, for networks that know their task and learn on
 
 
 @dataclass(frozen=True)
@@ -133,10 +134,10 @@ def train(spec: TrainingSpec, report: Report) -> TrainingResult:
         steps = max(steps, preset.least_steps)
     seconds = _seconds(spec, preset, pipeline)
     saved = Saved(spec.out.with_name(f".{spec.out.name}.training"), _run_fingerprint(spec, folder))
+    start -= saved.spent()  # by processes that were killed
     rival = parent if parent and parent.classes == folder.classes else None
     teacher = rival if rival and rival.classifier.config == pipeline.classifier.config else None
-    # Fine-tuning a model that knows the classes needs smaller steps than teaching new ones.
-    rate = preset.rate * (0.3 if teacher else 1.0)
+    rate = preset.rate * (FINE if teacher else 1.0)
 
     def score(classifier: Classifier) -> NDArray[np.float64]:
         coarse = Pipeline(classifier, pipeline.refiner, replace(pipeline.config, refiner="none"), device=spec.device)
@@ -158,7 +159,7 @@ def train(spec: TrainingSpec, report: Report) -> TrainingResult:
     if held_out or not teacher:  # otherwise nothing tells whether a new one is better than the teacher's
         recipe_refiner = RefinerRecipe(
             max(round(steps * preset.refiner_share), 1),
-            rate=rate,
+            rate=FINE * preset.rate,
             views=min(200, 2 * len(train_samples) + 20),
             contrast=spec.contrast,
         )
@@ -166,7 +167,7 @@ def train(spec: TrainingSpec, report: Report) -> TrainingResult:
             pipeline, frames, recipe_refiner, report=report, seed=spec.seed,
             seconds=seconds and seconds * REFINER_TIME, saved=saved,
         )  # fmt: skip
-    pipeline, frames_new = _better_refiner(pipeline, trained, held_out, report)
+    pipeline, frames_new = _best_refiner(pipeline, trained, held_out, report)
     band = calibrate_band(pipeline, held_out)
     if band != pipeline.config:
         pipeline.config = band
@@ -199,7 +200,7 @@ def begin(spec: TrainingSpec, preset: Preset, classes: tuple[str, ...], parent: 
     classifier = Classifier(ClassifierConfig(classes, backbone, preset.input_size))
     if not spec.from_scratch:
         load_pretrained(classifier, spec.weights)
-    refiner = parent.refiner if parent else FBANet(FBANetConfig())
+    refiner = parent.refiner if parent else first_refiner()
     return Pipeline(classifier, refiner, PipelineConfig(), name=spec.name, device=spec.device)
 
 
@@ -273,33 +274,36 @@ def _inherit(classifier: Classifier, parent: Classifier) -> None:
     classifier.load_state_dict(state)
 
 
-def _midway(teacher: Classifier, learned: Classifier) -> Classifier:
+def _midway(before: Network, learned: Network) -> Network:
     """The mean of the weights before and after fine-tuning: it keeps most of what either knows.
 
     Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", eq. 1 with equal weights.
     """
-    before, mean = teacher.state_dict(), deepcopy(learned)
+    old, mean = before.state_dict(), deepcopy(learned)
     mean.load_state_dict(
-        {key: torch.lerp(before[key], value, 0.5) if value.is_floating_point() else value
+        {key: torch.lerp(old[key], value, 0.5) if value.is_floating_point() else value
          for key, value in learned.state_dict().items()}
     )  # fmt: skip
     return mean
 
 
-def _better_refiner(
+def _best_refiner(
     pipeline: Pipeline, trained: FBANet, held_out: Sequence[Sample], report: Report
 ) -> tuple[Pipeline, list[FrameFigures]]:
-    """Keep the new refiner unless the one it began from does better on the held-out frames, if there are any."""
-    if not held_out:
-        return Pipeline(
-            pipeline.classifier, trained, pipeline.config, name=pipeline.name, device=str(pipeline.device)
-        ), []
+    """The new refiner, the one it began from, or their mean: what does best on the held-out frames.
+
+    Without any it is the mean: what a few frames teach of a lumen's edge they may spoil of a lipid core's.
+    """
+    mean = _midway(pipeline.refiner, trained)
+    choices = {"the new refiner": trained, "the refiner it began from": pipeline.refiner, "the mean of the two": mean}
     candidates = []
-    for refiner, which in ((trained, "the new refiner"), (pipeline.refiner, "the refiner it began from")):
+    for which, refiner in choices.items():
         candidate = Pipeline(
             pipeline.classifier, refiner, pipeline.config, name=pipeline.name, device=str(pipeline.device)
         )
         candidates.append((candidate, measure(candidate, held_out, progress=_evaluating(report, which))))
+    if not held_out:
+        return candidates[-1]
     return max(candidates, key=lambda pair: summarise(pair[1], pair[0])["mean_iou"] or 0.0)
 
 

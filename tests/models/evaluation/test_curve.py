@@ -74,6 +74,15 @@ def trainings(monkeypatch, make_pipeline):
     return done
 
 
+def test_the_contrastive_term_sees_the_other_images_without_their_labels(squares_data, tmp_path, trainings):
+    label_efficiency(TrainingSpec(squares_data, tmp_path / "out", "c", contrast=0.1), [2], plain=False, report=silent)
+    everything, _ = open_data_folder(squares_data).train_and_held_out()
+    (seen,) = trainings
+    assert sorted(seen.samples) == sorted(sample.name for sample in everything)
+    assert sum(sample.has_masks for sample in seen.samples.values()) == 2
+    assert sum(not sample.presence and not sample.masks for sample in seen.samples.values()) == len(everything) - 2
+
+
 def test_sizes_are_nested_and_see_no_held_out_image(squares_data, tmp_path, trainings):
     spec = TrainingSpec(squares_data, tmp_path / "out", "curve")
     curve = label_efficiency(spec, [3, None], plain=False, report=silent)

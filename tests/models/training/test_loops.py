@@ -155,6 +155,8 @@ def test_what_another_run_saved_is_left_alone(tmp_path):
     tensors, numbers = Saved(tmp_path, "one").load("classifier")
     assert torch.equal(tensors["a"], torch.ones(2))
     assert numbers == {"step": 3}
+    Saved(tmp_path, "one").save("refiner", {"a": torch.ones(2)}, {"elapsed": 7.5})
+    assert (Saved(tmp_path, "one").spent(), Saved(tmp_path, "two").spent()) == (7.5, 0.0)
     (tmp_path / "classifier.safetensors").write_bytes(b"half a file")
     assert Saved(tmp_path, "one").load("classifier") is None
 

@@ -17,7 +17,7 @@ from models.classifier import Classifier, ClassifierConfig
 from models.errors import CheckpointError
 from models.pipeline import load_pipeline
 from models.training.__main__ import main
-from models.training.pretrained import LIGHT, load_pretrained, resolve_backbone
+from models.training.pretrained import LIGHT, first_refiner, load_pretrained, resolve_backbone
 from models.training.promotion import verdict
 from models.training.train import TrainingSpec, _inherit, train
 
@@ -167,6 +167,23 @@ def test_nothing_needs_to_be_held_out(tmp_path):
     assert lines[-1]["metrics"]["mean_iou"] is None
     assert json.loads((tmp_path / "out" / "card.json").read_text())["data"]["train"] == 6
     assert verdict([], [], tolerance=0.01)[0] is False
+
+
+def test_a_first_training_goes_half_the_way_from_the_shipped_refiner(tmp_path, monkeypatch):
+    """Where nothing is held out, FBANet is the mean of the one that knows edges and the one that learnt on."""
+    data = write_squares(tmp_path / "data")
+    (data / "split.json").write_text(json.dumps({"train": [f"f{i}" for i in range(6)], "val": []}))
+
+    def further(pipeline, *_, **__):
+        learned = deepcopy(pipeline.refiner)
+        with torch.no_grad():
+            learned.out.bias += 1
+        return learned
+
+    monkeypatch.setattr("models.training.train.train_refiner", further)
+    train(TrainingSpec(data, tmp_path / "first", "r1", epochs=1), lambda progress: None)
+    moved = (load_pipeline(tmp_path / "first").refiner.out.bias - first_refiner().out.bias).item()
+    assert moved == pytest.approx(0.5, abs=2e-3)
 
 
 def test_fine_tuning_goes_half_the_way_and_keeps_a_refiner_that_nothing_can_be_held_against(tmp_path, monkeypatch):
