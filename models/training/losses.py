@@ -13,7 +13,7 @@ SHARPNESS = 4.0  # of log-sum-exp pooling, as in the classifier
 def classifier_loss(output: ClassifierOutput, coverage: Tensor, presence: Tensor, known: Tensor) -> Tensor:
     """Presence on the frame, and in regions of it wherever masks are known.
 
-    Region labels at three scales: single cells (cross-entropy against the covered fraction, and Dice, which keeps a
+    Region labels at three scales: single cells (cross-entropy against the covered fraction, and log-Dice, which keeps a
     class that covers 0.2 % of the frame from drowning), and windows of 4 x 4 and 16 x 16 cells, whose logit is the
     pooled evidence and whose label is whether the class is anywhere in them.
 
@@ -32,7 +32,7 @@ def classifier_loss(output: ClassifierOutput, coverage: Tensor, presence: Tensor
     if known.any():
         evidence = output.evidence.float()
         loss = loss + 2 * F.binary_cross_entropy_with_logits(evidence[known], coverage[known])
-        loss = loss + dice_loss(evidence.sigmoid() * known[..., None, None], coverage * known[..., None, None])
+        loss = loss + log_dice_loss(evidence.sigmoid() * known[..., None, None], coverage * known[..., None, None])
         for window in WINDOWS:
             inside = (F.max_pool2d(coverage, window) > 0.5).float()
             pooled = window_logits(evidence, window)
@@ -52,11 +52,24 @@ def window_logits(evidence: Tensor, window: int) -> Tensor:
 
 def dice_loss(probability: Tensor, target: Tensor) -> Tensor:
     """1 - Dice per class over the batch, mean over the classes that are in it. Both of shape (B, C, h, w)."""
+    dice = _dice(probability, target, smooth=1.0)
+    return (1 - dice).mean() if len(dice) else probability.sum() * 0
+
+
+def log_dice_loss(probability: Tensor, target: Tensor) -> Tensor:
+    """-log Dice, otherwise as `dice_loss`: Wong et al. 2018, arXiv 1809.00076, with exponent 1.
+
+    The slope of 1 - Dice vanishes where a small object is not seen at all yet; that of its logarithm does not.
+    """
+    dice = _dice(probability, target, smooth=0.01)
+    return -dice.log().mean() if len(dice) else probability.sum() * 0
+
+
+def _dice(probability: Tensor, target: Tensor, smooth: float) -> Tensor:
+    """Dice over the batch of each class that is in it, in (0, 1]."""
     overlap = (probability * target).sum(dim=(0, 2, 3))
     total = probability.sum(dim=(0, 2, 3)) + target.sum(dim=(0, 2, 3))
-    present = target.amax(dim=(0, 2, 3)) > 0.5
-    dice = (2 * overlap + 1) / (total + 1)
-    return (1 - dice)[present].mean() if present.any() else probability.sum() * 0
+    return ((2 * overlap + smooth) / (total + smooth))[target.amax(dim=(0, 2, 3)) > 0.5]
 
 
 def refiner_loss(raw: Tensor, boundary: Tensor, target: Tensor, band: Tensor) -> Tensor:

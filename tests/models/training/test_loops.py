@@ -12,7 +12,14 @@ from models.pipeline import Pipeline, PipelineConfig
 from models.training.augmentation import Frame, random_view
 from models.training.classifier_loop import ClassifierRecipe, train_classifier
 from models.training.frames import Frames, phantom_frames
-from models.training.losses import classifier_loss, contrastive_loss, dice_loss, refiner_loss, window_logits
+from models.training.losses import (
+    classifier_loss,
+    contrastive_loss,
+    dice_loss,
+    log_dice_loss,
+    refiner_loss,
+    window_logits,
+)
 from models.training.refiner_loop import RefinerRecipe, train_refiner
 from models.training.resume import Saved
 
@@ -269,6 +276,21 @@ def test_a_perfect_answer_costs_nothing():
     assert refiner_loss(target * 3 - 1, torch.full((2, 4, 4), -30.0), target, band) < 1e-6
     assert refiner_loss(1 - target, boundary, target, band) > 0.9
     assert dice_loss(target[None], target[None]) < 1e-3
+    assert log_dice_loss(target[None], target[None]) < 1e-3
+
+
+def test_an_object_that_is_not_seen_at_all_still_pulls_with_log_dice():
+    """A tenth as sure of it: 1 - Dice pulls a tenth as hard, its logarithm nearly as hard as before."""
+    target = torch.zeros(1, 1, 16, 16)
+    target[..., 4:8, 4:8] = 1
+
+    def pull(loss, logit):
+        evidence = torch.full((1, 1, 16, 16), logit, requires_grad=True)
+        loss(evidence.sigmoid(), target).backward()
+        return -evidence.grad[target > 0].mean().item()
+
+    assert pull(dice_loss, -7.0) < 0.2 * pull(dice_loss, -4.7)
+    assert pull(log_dice_loss, -7.0) > 0.7 * pull(log_dice_loss, -4.7)
 
 
 def crops_of(foreground, background):
