@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from models.pipeline import Image, Look, Pipeline, autocast, outline_uncertainty, without_specks
+from models.pipeline import Image, Look, Pipeline, autocast, outline_uncertainty, sharpness, without_specks
 from models.prompt import Click, Mask, Prompt
 from models.refiner import Subject, centre_map, fba_matting, refine
 from models.trimap import BACKGROUND, FOREGROUND, SIZE, TrimapConfig, coarse_mask, trimap_from_mask
@@ -267,8 +267,7 @@ def _drawn(
         matting = fba_matting(pipeline.refiner, pipeline.device)
         (alpha,) = refine(matting, [Subject(image, trimap, cam)], pipeline.refiner.config.crop_size)
     mask = without_specks(alpha >= 0.5, config.speck)
-    score = float(np.abs(2 * alpha[mask] - 1).mean()) if mask.any() else 0.0
-    return mask, score, outline_uncertainty(alpha, trimap)
+    return mask, sharpness(alpha, mask), outline_uncertainty(alpha, trimap)
 
 
 def _resized(mask: NDArray[np.generic], shape: tuple[int, ...]) -> NDArray[np.uint8]:

@@ -236,11 +236,14 @@ def prediction(steps: Sequence[Steps]) -> Prediction:
     for step in steps:
         if not step.mask.any():
             continue
-        # Surely present and sharply drawn: the mean of |2 alpha - 1| over the mask falls where alpha is undecided.
-        sharpness = float(np.abs(2 * step.alpha[step.mask] - 1).mean())
-        score = min(max(step.presence * sharpness, 0.0), 1.0)
+        score = min(max(step.presence * sharpness(step.alpha, step.mask), 0.0), 1.0)  # surely there, sharply drawn
         segments.append(Segment(step.label, score, step.mask, outline_uncertainty(step.alpha, step.trimap)))
     return Prediction({step.label: step.presence for step in steps}, segments)
+
+
+def sharpness(alpha: NDArray[np.float32], mask: NDArray[np.bool_]) -> float:
+    """How decided alpha is inside a mask: the mean of |2 alpha - 1|, in [0, 1]; 0 for an empty mask. Both (H, W)."""
+    return float(np.abs(2 * alpha[mask] - 1).mean()) if mask.any() else 0.0
 
 
 def outline_uncertainty(alpha: NDArray[np.float32], trimap: NDArray[np.uint8]) -> float:

@@ -27,7 +27,7 @@ from models.training.schedule import Progress
 
 # Both chosen with the val split in view. The starter meets patients it never saw, whose evidence is weaker than that of
 # the frames it learned from; and lipid core's map is nearer to the truth than its outline.
-DRAWN_FROM = 0.2
+GATE = 0.2
 BAND = {"Lipid core": 0.15}
 
 DESCRIPTION = """\
@@ -82,7 +82,7 @@ def main() -> None:
             classifier, frames, recipe, score=None, report=_tell, seed=arguments.seed,
             device=torch.device(arguments.device), seconds=None,
         )  # fmt: skip
-        settings = PipelineConfig(presence_threshold=dict.fromkeys(CLASSES, DRAWN_FROM), band=BAND)
+        settings = PipelineConfig(presence_threshold=dict.fromkeys(CLASSES, GATE), band=BAND)
         pipeline = Pipeline(classifier, first_refiner(), settings, name=name, device=arguments.device)
         calibrate_presence(pipeline, folder.split("train"))
         save_pipeline(pipeline, half, Card(name, [], "", _now()))
