@@ -8,6 +8,7 @@ import logging
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from models.refiner import Crop
@@ -21,7 +22,11 @@ log = logging.getLogger(__name__)
 
 def closed_form(crops: Sequence[Crop]) -> list[NDArray[np.float32]]:
     """Alpha of each crop, shape (S, S), floats in [0, 1]; the crop's map where there is none to be had."""
-    return [_alpha(crop) for crop in crops]
+    threads = torch.get_num_threads()
+    try:
+        return [_alpha(crop) for crop in crops]
+    finally:
+        torch.set_num_threads(threads)  # numba, under pymatting, sets it to the number of cores
 
 
 def _alpha(crop: Crop) -> NDArray[np.float32]:

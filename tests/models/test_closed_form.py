@@ -1,4 +1,6 @@
 import logging
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -56,3 +58,15 @@ def test_an_image_of_one_colour_is_no_division_by_zero():
     whole = crop()
     alpha = closed_form([Crop(np.zeros_like(whole.image), whole.trimap, whole.cam)])[0]
     assert np.isfinite(alpha).all()
+
+
+def test_the_number_of_threads_stays_as_it_was_set():
+    """The import of pymatting sets OpenMP's to the number of cores; it can be seen once, so in a fresh process."""
+    script = (
+        "import torch; torch.set_num_threads(1); torch.get_num_threads()\n"
+        "from tests.models.test_closed_form import crop\n"
+        "from models.closed_form import closed_form\n"
+        "closed_form([crop()]); print(torch.get_num_threads())"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ran.stdout.split()[-1] == "1"
