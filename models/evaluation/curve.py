@@ -66,8 +66,8 @@ def label_efficiency(
         if all(way in results for way in ways):
             continue
         tell = partial(report, size)
-        others = [pool[index] for index in sorted(order[size:])] if spec.contrast else []
-        chain = _trained(spec, f"images-{size:04d}", chosen, others, folder.classes, tell)
+        others = [replace(pool[index], masks={}, presence={}) for index in order[size:]] if spec.contrast else []
+        chain = _trained(spec, f"images-{size:04d}", [*chosen, *others], folder.classes, tell)
         point["seconds"] = read_card(spec.out / chain.name).training["seconds"]
         for way in (way for way in ways if way not in results):
             pipeline = chain
@@ -85,18 +85,13 @@ def label_efficiency(
 
 
 def _trained(
-    spec: TrainingSpec,
-    name: str,
-    samples: Sequence[Sample],
-    unlabelled: Sequence[Sample],
-    classes: Sequence[str],
-    tell: Report,
+    spec: TrainingSpec, name: str, samples: Sequence[Sample], classes: Sequence[str], tell: Report
 ) -> Pipeline:
     """The checkpoint out/NAME, trained on these samples alone unless it is there already."""
     checkpoint = spec.out / name
     if not checkpoint.exists():
         data = spec.out / f"{name}-data"  # the same after a kill, so that the training goes on
-        link_samples(samples, classes, data, unlabelled)
+        link_samples(samples, classes, data)
         train(replace(spec, data=data, out=checkpoint, name=name), tell)
         shutil.rmtree(data)
     return load_pipeline(checkpoint, spec.device)
@@ -121,27 +116,21 @@ def spread_order(count: int, seed: int) -> list[int]:
     return list(order)
 
 
-def link_samples(
-    samples: Sequence[Sample], classes: Sequence[str], root: Path, unlabelled: Sequence[Sample] = ()
-) -> None:
-    """Make `root`, anew, a data folder of these samples alone, none held out: links, and what is known of presence.
-
-    Of `unlabelled` it has the images and nothing else.
-    """
+def link_samples(samples: Sequence[Sample], classes: Sequence[str], root: Path) -> None:
+    """Make `root`, anew, a data folder of these samples alone, none held out: links, and what is known of presence."""
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir(parents=True)
     (root / "classes.txt").write_text("".join(f"{label}\n" for label in classes), encoding="utf-8")
-    split = {"train": [sample.name for sample in (*samples, *unlabelled)], "val": []}
+    split = {"train": [sample.name for sample in samples], "val": []}
     (root / "split.json").write_text(json.dumps(split), encoding="utf-8")
     with (root / "labels.csv").open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(["name", *classes])
-        for sample in (*samples, *unlabelled):
-            bare = sample in unlabelled
-            known = {} if bare else {label: str(int(present)) for label, present in sample.presence.items()}
+        for sample in samples:
+            known = {label: str(int(present)) for label, present in sample.presence.items()}
             rows.writerow([sample.name, *(known.get(label, "") for label in classes)])
             links = {f"images/{sample.image.name}": sample.image}
-            links |= {} if bare else {f"masks/{label}/{path.name}": path for label, path in sample.masks.items()}
+            links |= {f"masks/{label}/{path.name}": path for label, path in sample.masks.items()}
             for link, target in links.items():
                 (root / link).parent.mkdir(parents=True, exist_ok=True)
                 (root / link).symlink_to(target.resolve())

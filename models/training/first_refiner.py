@@ -20,7 +20,7 @@ from models.phantom.canvas import blob
 from models.phantom.folder import KINDS
 from models.training.augmentation import random_colours
 from models.training.refiner_loop import Example, RefinerRecipe, fit_refiner
-from models.training.schedule import Clock, Progress
+from models.training.schedule import Clock, print_progress
 
 DESCRIPTION = """\
 FBANet trained on synthetic images alone (models/phantom, all kinds, and collages of them): it knows edges and no class.
@@ -50,7 +50,7 @@ def main() -> None:
         load_weights(arguments.parent, earlier, "refiner", refiner)
     recipe = RefinerRecipe(arguments.steps, rate=arguments.rate)
     refiner = fit_refiner(
-        refiner, examples, recipe, clock=Clock(arguments.steps, None), report=_tell, seed=arguments.seed,
+        refiner, examples, recipe, clock=Clock(arguments.steps, None), report=print_progress, seed=arguments.seed,
         device=torch.device(arguments.device),
     )  # fmt: skip
     run = f"--steps {arguments.steps} --rate {arguments.rate} --images {arguments.images} --seed {arguments.seed}"
@@ -105,12 +105,6 @@ def _frayed(mask: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uin
     grid = np.dstack([columns, rows]) + sway / sway.std() * np.float32(rng.uniform(1, 6))
     moved = cv2.remap(mask, grid[..., 0], grid[..., 1], cv2.INTER_LINEAR)
     return np.where(moved >= 128, 255, 0).astype(np.uint8)
-
-
-def _tell(progress: Progress) -> None:
-    metrics = progress.metrics or {}
-    if metrics.get("step", 0) % 25 == 0:
-        print(f"{metrics} {progress.message}", flush=True)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from models.training.data_folder import open_data_folder
 from models.training.frames import Mixture, folder_frames, phantom_frames
 from models.training.pretrained import LIGHT, first_refiner, load_pretrained
 from models.training.refiner_loop import RefinerRecipe, train_refiner
-from models.training.schedule import Progress
+from models.training.schedule import print_progress
 
 # Both chosen with the val split in view. The starter meets patients it never saw, whose evidence is weaker than that of
 # the frames it learned from; and lipid core's map is nearer to the truth than its outline.
@@ -79,7 +79,7 @@ def main() -> None:
         load_pretrained(classifier, None)
         recipe = ClassifierRecipe(arguments.steps, view=arguments.view)
         classifier, _ = train_classifier(
-            classifier, frames, recipe, score=None, report=_tell, seed=arguments.seed,
+            classifier, frames, recipe, score=None, report=print_progress, seed=arguments.seed,
             device=torch.device(arguments.device), seconds=None,
         )  # fmt: skip
         settings = PipelineConfig(presence_threshold=dict.fromkeys(CLASSES, GATE), band=BAND)
@@ -87,7 +87,7 @@ def main() -> None:
         calibrate_presence(pipeline, folder.split("train"))
         save_pipeline(pipeline, half, Card(name, [], "", _now()))
     recipe_refiner = RefinerRecipe(arguments.refiner_steps, views=300)
-    refiner = train_refiner(pipeline, frames, recipe_refiner, report=_tell, seed=arguments.seed, seconds=None)
+    refiner = train_refiner(pipeline, frames, recipe_refiner, report=print_progress, seed=arguments.seed, seconds=None)
     pipeline = Pipeline(pipeline.classifier, refiner, pipeline.config, name=name, device=arguments.device)
     metrics = evaluate(pipeline, folder.split("val"))
     card = Card(
@@ -102,12 +102,6 @@ def main() -> None:
     save_pipeline(pipeline, arguments.out, card)
     shutil.rmtree(half)
     print({label: figures["iou"] for label, figures in metrics["classes"].items()})
-
-
-def _tell(progress: Progress) -> None:
-    metrics = progress.metrics or {}
-    if metrics.get("step", 0) % 25 == 0:
-        print(f"{progress.stage} {metrics or progress.message} {progress.message}", flush=True)
 
 
 def _now() -> str:
