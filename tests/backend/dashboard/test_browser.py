@@ -1,6 +1,7 @@
 """The dashboard in a real browser: what fits, what can be pressed, and what those can use who see or move otherwise."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -25,7 +26,16 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def address(client: FlaskClient, populated: dict[str, str]) -> Iterator[str]:
-    """The populated dashboard's address."""
+    """The populated dashboard's address; each answer is read and its file closed before it is sent, because the test
+    server forgets the file of a browser that leaves while a picture loads.
+    """
+    answer = client.application.wsgi_app
+
+    def answer_whole(environ: Any, start_response: Any) -> list[bytes]:
+        with closing(answer(environ, start_response)) as body:
+            return [b"".join(body)]
+
+    client.application.wsgi_app = answer_whole
     with served_at(client.application) as url:
         yield f"{url}/dashboard"
 
