@@ -20,6 +20,7 @@ from models.evaluation.curve import label_efficiency
 from models.evaluation.evaluate import measure, summarise, with_settings
 from models.evaluation.intervals import read_groups, with_intervals
 from models.evaluation.report import write_report
+from models.evaluation.robustness import measure_robustness
 from models.evaluation.tables import classifier_row, compare_methods, effort_table, measure_with_effort
 from models.pipeline import REFINERS, Pipeline, load_pipeline
 from models.starter import STARTER
@@ -53,6 +54,12 @@ from models.training.train import TrainingSpec
     help="Also what this many clicks of a smart tool make of each mask, and of none.",
 )
 @click.option(
+    "--robustness",
+    "with_robustness",
+    is_flag=True,
+    help="Also what is left when the images look otherwise: other colours, noise, size, writing on them.",
+)
+@click.option(
     "--report",
     "report_file",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -69,6 +76,7 @@ def evaluate(
     layers: tuple[str, ...],
     with_tables: bool,
     clicks: int | None,
+    with_robustness: bool,
     report_file: Path | None,
     skip_bad: bool,
     device: str,
@@ -109,10 +117,15 @@ def evaluate(
     if clicks is not None:
         with progress_bar("clicking") as move:
             metrics["clicks"] = measure_clicks(pipeline, samples, clicks, progress=move)
+    if with_robustness:
+        with progress_bar("changing images") as move:
+            metrics["robustness"] = measure_robustness(pipeline, samples, progress=move)
     print_metrics(metrics)
     _print_intervals(metrics)
     if clicks is not None:
         _print_clicks(metrics["clicks"])
+    if with_robustness:
+        _print_robustness(metrics["robustness"])
     if with_tables:
         _print_tables(metrics["tables"])
     write_json(json_file, metrics)
@@ -185,6 +198,13 @@ def _print_clicks(clicks: Mapping[str, Any]) -> None:
     for label, known in clicks["classes"].items():
         for start in STARTS:
             table.add_row(label if start == STARTS[0] else "", start, *map(figure, known[start]))
+    Console().print(table)
+
+
+def _print_robustness(robustness: Mapping[str, Any]) -> None:
+    table = _table("IoU (recall) on images that look otherwise", "images", *next(iter(robustness.values())))
+    for change, classes in robustness.items():
+        table.add_row(change, *(f"{figure(known['iou'])} ({figure(known['recall'], 2)})" for known in classes.values()))
     Console().print(table)
 
 

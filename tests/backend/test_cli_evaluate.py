@@ -29,7 +29,7 @@ def test_tables_compare_models_and_are_printed_written_and_drawn(data, tmp_path)
     (data / "groups.json").write_text(json.dumps(groups))
     files = ("--json", tmp_path / "r.json", "--report", tmp_path / "r.html")
     arguments = ("--data", data, "--split", "val", "--model", STARTER, "--model", STARTER, "--tables", *files)
-    arguments += ("--clicks", 1)
+    arguments += ("--clicks", 1, "--robustness")
     done = invoke("evaluate", *arguments)
     assert done.exit_code == 0, done.output
     result = json.loads((tmp_path / "r.json").read_text())
@@ -38,6 +38,7 @@ def test_tables_compare_models_and_are_printed_written_and_drawn(data, tmp_path)
     assert low <= result["classes"]["Lumen"]["iou"] <= high
     assert result["clicks"]["count"] == 1
     assert result["clicks"]["classes"]["Lumen"]["nothing"][1] > 0.5
+    assert result["robustness"]["as it is"]["Lumen"]["iou"] == result["classes"]["Lumen"]["iou"]
     tables = result["tables"]
     assert [row["model"] for row in tables["classifiers"]] == [STARTER.name, STARTER.name]
     assert [way["way"] for way in tables["effort"]["ways"]] == ["manual", "automatic", "automatic, then corrected"]
@@ -46,6 +47,7 @@ def test_tables_compare_models_and_are_printed_written_and_drawn(data, tmp_path)
         "95 % intervals",
         "IoU after that many clicks",
         "tf_efficientnet_lite0",
+        "lines and text on it",
         "strokes an image",
         "LayerCAM",
         "report in",
