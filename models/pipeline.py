@@ -39,6 +39,7 @@ class PipelineConfig:
         presence_threshold: per class, the least probability at which it is drawn; `DRAWN_FROM` where not named.
         trimap: kernel widths.
         band: per class, instead of the `band` of `trimap`.
+        unrefined: classes whose map FBANet leaves as it is, because it made it worse where the truth was known.
     """
 
     cam: str = DEFAULT_METHOD
@@ -48,6 +49,7 @@ class PipelineConfig:
     presence_threshold: dict[str, float] = field(default_factory=dict)
     trimap: TrimapConfig = field(default_factory=TrimapConfig)
     band: dict[str, float] = field(default_factory=dict)
+    unrefined: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Raises ValueError for a method or refiner that does not exist, or no layer."""
@@ -71,6 +73,10 @@ class PipelineConfig:
     def drawn_from(self, label: str) -> float:
         """The least probability at which a class is drawn."""
         return self.presence_threshold.get(label, DRAWN_FROM)
+
+    def refines(self, label: str) -> bool:
+        """Whether the refiner decides the unknown zone of a class."""
+        return self.refiner == "closed-form" or (self.refiner == "fba" and label not in self.unrefined)
 
     def trimap_of(self, label: str) -> TrimapConfig:
         """Kernel widths for a class."""
@@ -174,7 +180,8 @@ class Pipeline:
             for label, probability, cam in zip(self.classes, probabilities.tolist(), maps, strict=True):
                 step = self._trimap_step(image, label, probability, cam)
                 if step.coarse.any() and self.config.refiner != "none":
-                    subjects.append(Subject(image, step.trimap, centre_map(cam, self.config.threshold(label))))
+                    centred = centre_map(cam, self.config.threshold(label))
+                    subjects.append(Subject(image, step.trimap, centred, self.config.refines(label)))
                     places.append((found[-1], len(found[-1])))
                 found[-1].append(step)
         matting = closed_form if self.config.refiner == "closed-form" else fba_matting(self.refiner, self.device)
@@ -330,7 +337,8 @@ def load_pipeline(directory: Path, device: str = "cpu") -> Pipeline:
         refiner = FBANet(FBANetConfig(**refiner_config | {"widths": tuple(refiner_config["widths"])}))
         layers = tuple(pipeline_config.get("layers", (STRIDE,)))
         trimap = TrimapConfig(**pipeline_config["trimap"])
-        config = PipelineConfig(**pipeline_config | {"layers": layers, "trimap": trimap})
+        unrefined = tuple(pipeline_config.get("unrefined", ()))
+        config = PipelineConfig(**pipeline_config | {"layers": layers, "trimap": trimap, "unrefined": unrefined})
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"the card of {directory} describes no pipeline of this version: {error!r}") from error
     load_weights(directory, card, "classifier", classifier)

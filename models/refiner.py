@@ -37,11 +37,13 @@ class Subject:
         image: shape (H, W, 3), uint8 RGB.
         trimap: shape (1024, 1024), uint8.
         cam: shape (h, w), floats in [0, 1], scaled so that 0.5 is the coarse mask's edge (`centre_map`).
+        refined: False keeps the map in the unknown zone.
     """
 
     image: NDArray[np.uint8]
     trimap: NDArray[np.uint8]
     cam: NDArray[np.float32]
+    refined: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +136,7 @@ def refine(matting: Matting, subjects: Sequence[Subject], size: int) -> list[NDA
         )
         cam = np.asarray(cv2.resize(subject.cam, (width, height), interpolation=cv2.INTER_LINEAR), dtype=np.float32)
         alphas.append(np.where(trimap == UNKNOWN, cam, trimap == FOREGROUND).astype(np.float32))
-        for box in object_boxes(subject.trimap, height, width):
+        for box in object_boxes(subject.trimap, height, width) if subject.refined else ():
             crop = cut_crop(subject.image, trimap, cam, box, size)
             if (crop.trimap == UNKNOWN).any():
                 places.append((index, box, trimap))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from models.activation_maps import METHODS
-from models.evaluation.evaluate import measure
+from models.evaluation.evaluate import FrameFigures, measure
 from models.evaluation.metrics import iou
 from models.pipeline import Pipeline, PipelineConfig
 from models.training.augmentation import random_colours
@@ -102,6 +102,36 @@ def calibrate_band(pipeline: Pipeline, held_out: Sequence[Sample]) -> PipelineCo
     best = {label: _clearly_better(rows) for label, rows in scores.items()}
     changed = {label: BANDS[index - 1] for label, index in best.items() if index}
     return replace(pipeline.config, band=pipeline.config.band | changed)
+
+
+def made_worse(pipeline: Pipeline, held_out: Sequence[FrameFigures], train: Sequence[Sample]) -> tuple[str, ...]:
+    """The classes whose map is better than what FBANet makes of it, by more than chance: nobody sees their outline.
+
+    Args:
+        pipeline: refines every class.
+        held_out: its figures on the held-out images.
+        train: images that it learnt from; they judge the classes that show on too few held-out ones. Their maps were
+            learnt and leave less to refine, so twice the lead is asked for.
+    """
+    seen = {label: _leads(held_out, label) for label in pipeline.classes}
+    errors = dict.fromkeys(pipeline.classes, 1.0)
+    if few := [label for label, leads in seen.items() if len(leads) < LEAST]:
+        learnt = measure(
+            pipeline, _spread([sample for sample in train if not sample.masks.keys().isdisjoint(few)], MOST)
+        )
+        for label in few:
+            seen[label], errors[label] = _leads(learnt, label), 2.0
+    return tuple(
+        label
+        for label, leads in seen.items()
+        if len(leads) >= LEAST and leads.mean() > errors[label] * leads.std() / np.sqrt(len(leads))
+    )
+
+
+def _leads(frames: Sequence[FrameFigures], label: str) -> NDArray[np.float64]:
+    """By how much the IoU of a class's map is above that of its mask, on the frames that show it."""
+    shown = [frame.agreements[label] for frame in frames if label in frame.agreements]
+    return np.array([agreement.coarse_iou - agreement.iou for agreement in shown])
 
 
 def _ious(pipeline: Pipeline, samples: Sequence[Sample], band: dict[str, float]) -> Iterator[tuple[str, float]]:

@@ -22,7 +22,7 @@ from models.evaluation.evaluate import FrameFigures, measure, summarise
 from models.evaluation.gallery import add_gallery
 from models.fba_net import FBANet
 from models.pipeline import Pipeline, PipelineConfig, check_device, load_pipeline, save_pipeline
-from models.training.calibration import calibrate_band, calibrate_maps, calibrate_presence
+from models.training.calibration import calibrate_band, calibrate_maps, calibrate_presence, made_worse
 from models.training.classifier_loop import ClassifierRecipe, train_classifier
 from models.training.data_folder import DataFolder, Sample, open_data_folder
 from models.training.frames import folder_frames
@@ -156,7 +156,9 @@ def train(spec: TrainingSpec, report: Report) -> TrainingResult:
     calibrate_presence(pipeline, train_samples, held_out)
     pipeline.config = calibrate_maps(pipeline, held_out)
     trained = pipeline.refiner
-    if held_out or not teacher:  # otherwise nothing tells whether a new one is better than the teacher's
+    teach = bool(held_out) or not teacher  # otherwise nothing tells whether a new one is better than the teacher's
+    if teach:
+        pipeline.config = replace(pipeline.config, unrefined=())
         recipe_refiner = RefinerRecipe(
             max(round(steps * preset.refiner_share), 1),
             rate=FINE * preset.rate,
@@ -172,6 +174,9 @@ def train(spec: TrainingSpec, report: Report) -> TrainingResult:
     if band != pipeline.config:
         pipeline.config = band
         frames_new = measure(pipeline, held_out, progress=_evaluating(report, "the calibrated band"))
+    if teach and (worse := made_worse(pipeline, frames_new, train_samples)):
+        pipeline.config = replace(pipeline.config, unrefined=worse)
+        frames_new = measure(pipeline, held_out, progress=_evaluating(report, f"{', '.join(worse)} as mapped"))
     metrics, parent_metrics, frames_before = summarise(frames_new, pipeline), None, None
     if rival:
         frames_before = measure(rival, held_out, progress=_evaluating(report, "the model trained from"))

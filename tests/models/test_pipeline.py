@@ -151,6 +151,27 @@ def test_a_class_has_its_own_threshold_and_band(make_pipeline):
     assert (narrow.trimap == UNKNOWN).sum() < (wide.trimap == UNKNOWN).sum() < (plain.trimap == UNKNOWN).sum()
 
 
+def test_fba_net_leaves_the_map_of_an_unrefined_class(make_pipeline, monkeypatch):
+    """Its mask is the map's, and its alpha still says how sure the map is; other refiners and classes are not told."""
+    image = cv2.GaussianBlur(bright_corner(120, 120), (0, 0), 8)
+    monkeypatch.setattr(
+        "models.pipeline.fba_matting", lambda *_: lambda crops: [np.zeros_like(crop.cam) for crop in crops]
+    )
+
+    def step(**options):
+        pipeline = make_pipeline(config=PipelineConfig(**options))
+        pipeline.classifier = Brightness(pipeline.classifier)
+        return pipeline.steps([image])[0][0]
+
+    spoiled = step(unrefined=("b",))
+    kept = step(unrefined=("a",))
+    assert agreement(spoiled.mask, spoiled.coarse) < 0.9
+    assert agreement(kept.mask, kept.coarse) > 0.97
+    assert ((kept.alpha > 0) & (kept.alpha < 1)).any()
+    solved = step(refiner="closed-form", unrefined=("a",))
+    assert (solved.alpha == step(refiner="closed-form").alpha).all()
+
+
 @pytest.mark.parametrize("options", [{"cam": "CAM"}, {"refiner": "hand"}, {"layers": ()}])
 def test_settings_that_no_pipeline_has_are_refused(options):
     with pytest.raises(ValueError, match=r"no activation-map method|no refiner|at least one layer"):
@@ -164,6 +185,7 @@ def test_settings_travel_with_the_weights(make_pipeline, tmp_path):
         refiner="closed-form",
         map_threshold={"LayerCAM@4+16": {"a": 0.4}},
         band={"b": 0.2},
+        unrefined=("a",),
     )
     save_pipeline(make_pipeline(config=config), tmp_path / "v1", card())
     assert load_pipeline(tmp_path / "v1").config == config
@@ -173,7 +195,7 @@ def test_a_card_from_before_layers_and_bands_loads_with_the_last_layer_and_one_b
     save_pipeline(make_pipeline(), tmp_path / "v1", card())
     path = tmp_path / "v1" / "card.json"
     values = json.loads(path.read_text())
-    for newer in ("layers", "band"):
+    for newer in ("layers", "band", "unrefined"):
         del values["config"]["pipeline"][newer]
     path.write_text(json.dumps(values))
     assert load_pipeline(tmp_path / "v1").config == PipelineConfig()

@@ -4,12 +4,14 @@ import cv2
 import numpy as np
 import pytest
 
+from models.evaluation.evaluate import Agreement, FrameFigures
 from models.pipeline import Pipeline
 from models.training.calibration import (
     _clearly_better,
     calibrate_band,
     calibrate_maps,
     calibrate_presence,
+    made_worse,
     platt_line,
 )
 from models.training.data_folder import Sample
@@ -106,3 +108,28 @@ def test_a_difference_that_may_be_chance_moves_nothing():
     assert _clearly_better(noisy) == 0
     better = np.column_stack([same[:, 0], same[:, 0] - 0.1, same[:, 0] + 0.05])
     assert _clearly_better(better.tolist()) == 2
+
+
+def figures_of(leads):
+    """Frames on which the map of class a is ahead of its mask by so much."""
+    return [FrameFigures(str(i), 0.0, {"a": Agreement(0.5, 0.5, 0.5, 0.5 + lead)}, {}) for i, lead in enumerate(leads)]
+
+
+@pytest.mark.parametrize(
+    ("held_out", "learnt", "worse"),
+    [
+        ([0.1, 0.12, 0.08, 0.1, 0.1], [], ("a",)),
+        ([-0.1, 0.12, -0.08, 0.1, 0.0], [], ()),
+        ([-0.1, -0.12, -0.08, -0.1, -0.1], [0.1] * 9, ()),
+        ([0.1] * 4, [0.1, 0.12, 0.08, 0.1, 0.1], ("a",)),
+        ([0.1] * 4, [0.1, 0.12, 0.08, 0.1], ()),
+        ([], [0.3, 0.0, 0.0, 0.0, 0.2], ()),  # ahead by 1.7 standard errors, on images that were learnt
+        ([0.3, 0.0, 0.0, 0.0, 0.2], [], ("a",)),
+    ],
+)
+def test_classes_are_left_as_mapped_where_the_refiner_harms_them(
+    make_pipeline, tmp_path, monkeypatch, held_out, learnt, worse
+):
+    """Held-out frames decide; training frames where those show the class too seldom."""
+    monkeypatch.setattr("models.training.calibration.measure", lambda *_: figures_of(learnt))
+    assert made_worse(make_pipeline(), figures_of(held_out), bright_squares(tmp_path, 5)) == worse
