@@ -113,25 +113,21 @@ def made_worse(pipeline: Pipeline, held_out: Sequence[FrameFigures], train: Sequ
         train: images that it learnt from; they judge the classes that show on too few held-out ones. Their maps were
             learnt and leave less to refine, so twice the lead is asked for.
     """
-    seen = {label: _leads(held_out, label) for label in pipeline.classes}
+    rows = {label: _masks_and_maps(held_out, label) for label in pipeline.classes}
     errors = dict.fromkeys(pipeline.classes, 1.0)
-    if few := [label for label, leads in seen.items() if len(leads) < LEAST]:
+    if few := [label for label, known in rows.items() if len(known) < LEAST]:
         learnt = measure(
             pipeline, _spread([sample for sample in train if not sample.masks.keys().isdisjoint(few)], MOST)
         )
         for label in few:
-            seen[label], errors[label] = _leads(learnt, label), 2.0
-    return tuple(
-        label
-        for label, leads in seen.items()
-        if len(leads) >= LEAST and leads.mean() > errors[label] * leads.std() / np.sqrt(len(leads))
-    )
+            rows[label], errors[label] = _masks_and_maps(learnt, label), 2.0
+    return tuple(label for label, known in rows.items() if _clearly_better(known, errors[label]))
 
 
-def _leads(frames: Sequence[FrameFigures], label: str) -> NDArray[np.float64]:
-    """By how much the IoU of a class's map is above that of its mask, on the frames that show it."""
+def _masks_and_maps(frames: Sequence[FrameFigures], label: str) -> list[list[float]]:
+    """IoU of a class's mask and of its map, on the frames that show it."""
     shown = [frame.agreements[label] for frame in frames if label in frame.agreements]
-    return np.array([agreement.coarse_iou - agreement.iou for agreement in shown])
+    return [[agreement.iou, agreement.coarse_iou] for agreement in shown]
 
 
 def _ious(pipeline: Pipeline, samples: Sequence[Sample], band: dict[str, float]) -> Iterator[tuple[str, float]]:
@@ -141,14 +137,14 @@ def _ious(pipeline: Pipeline, samples: Sequence[Sample], band: dict[str, float])
         yield from ((label, agreement.iou) for label, agreement in frame.agreements.items())
 
 
-def _clearly_better(rows: Sequence[Sequence[float]]) -> int:
-    """Column of the highest mean, if it beats the first by more than a standard error of the difference; else 0."""
+def _clearly_better(rows: Sequence[Sequence[float]], errors: float = 1.0) -> int:
+    """Column of the highest mean, if it beats the first by over `errors` standard errors of the difference; else 0."""
     if len(rows) < LEAST:
         return 0
     scores = np.array(rows)
     best = int(scores.mean(axis=0).argmax())
     lead = scores[:, best] - scores[:, 0]
-    return best if lead.mean() > lead.std() / np.sqrt(len(lead)) else 0
+    return best if lead.mean() > errors * lead.std() / np.sqrt(len(lead)) else 0
 
 
 def _spread(samples: Sequence[Sample], most: int) -> list[Sample]:
