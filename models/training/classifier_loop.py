@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from models.classifier import STRIDE, Classifier
 from models.pipeline import autocast
@@ -34,6 +34,8 @@ class ClassifierRecipe:
         backbone_rate: factor on it for the backbone.
         checks: how often the held-out frames are scored, spread over the run.
         frozen: share of the backbone's layers, from the image on, that keep their weights.
+        fresh: the backbone's weights are random: its batch statistics are learned too, from batches large enough.
+        workers: processes that draw views, where a GPU learns faster than one can draw.
     """
 
     steps: int
@@ -43,6 +45,8 @@ class ClassifierRecipe:
     backbone_rate: float = 0.3
     checks: int = 5
     frozen: float = 0.0
+    fresh: bool = False
+    workers: int = 4
 
 
 def train_classifier(
@@ -77,17 +81,19 @@ def train_classifier(
     """
     torch.manual_seed(seed)
     network: Classifier = deepcopy(classifier).to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    _freeze(network, recipe.frozen)
+    if not recipe.fresh:
+        _freeze(network, recipe.frozen)
     inherited = [p for name, p in network.named_parameters() if name.startswith("backbone.") and p.requires_grad]
     new = [p for name, p in network.named_parameters() if not name.startswith("backbone.")]
     groups = [{"params": inherited, "lr": recipe.rate * recipe.backbone_rate}, {"params": new, "lr": recipe.rate}]
     clock = Clock(recipe.steps, seconds)
     descent = Descent(network, groups, stage="classifier", clip=2.0, clock=clock, report=report, saved=saved)
     best = Best(classifier, score, recipe.checks, saved) if score else None
-    for batch in descent.batches(lambda step: _draw_batch(frames, recipe, seed, step)):
+    workers = recipe.workers if device.type == "cuda" else 0
+    for batch in descent.batches(lambda step: _draw_batch(frames, recipe, seed, step), workers):
         if best and best.hopeless:
             break
-        images, coverage, presence, known = (tensor.to(device) for tensor in batch)
+        images, coverage, presence, known = (torch.from_numpy(array).to(device) for array in batch)
         # On a CPU the backward pass of depthwise convolutions is slower in bfloat16 than in float32.
         with autocast(device) if device.type == "cuda" else nullcontext():
             output = network(images.permute(0, 3, 1, 2).float() / 255)
@@ -157,7 +163,7 @@ class Best:
 
 def _draw_batch(
     frames: Frames | Mixture, recipe: ClassifierRecipe, seed: int, step: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
     rng = np.random.default_rng((seed, step))
     images, coverage, presence, known = [], [], [], []
     cells = recipe.view // STRIDE
@@ -174,12 +180,7 @@ def _draw_batch(
         inside = (coverage[-1] > 0.5).any(axis=(1, 2)).astype(np.float32)
         presence.append(np.where(frame.known, inside, frame.presence if whole else np.float32(np.nan)))
         known.append(frame.known)
-    return (
-        torch.from_numpy(np.stack(images)),
-        torch.from_numpy(np.stack(coverage)),
-        torch.from_numpy(np.stack(presence)),
-        torch.from_numpy(np.stack(known)),
-    )
+    return np.stack(images), np.stack(coverage), np.stack(presence), np.stack(known)
 
 
 def _freeze(network: Classifier, share: float) -> None:

@@ -1,12 +1,15 @@
 """Gradient descent on one network, as both training loops do it."""
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
 
+import cv2
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from models.training.resume import Saved, optimizer_tensors, prefixed, restore_optimizer, without_prefix
 from models.training.schedule import AveragedWeights, Clock, Network, Progress, Report
@@ -57,13 +60,20 @@ class Descent(Generic[Network]):
         """The network with averaged weights, in evaluation mode."""
         return self._average.network
 
-    def batches(self, draw: Callable[[int], Batch]) -> Iterator[Batch]:
-        """`draw(step)` of each step until time is up; the next is drawn while one is learned from."""
+    def batches(self, draw: Callable[[int], Batch], workers: int = 0) -> Iterator[Batch]:
+        """`draw(step)` of each step until time is up; the next ones are drawn while one is learned from.
+
+        Args:
+            draw: makes a batch, of NumPy arrays.
+            workers: processes that do so; with 0 a thread of this one does.
+        """
+        steps = itertools.count(self.clock.step)
+        source = _drawn_by(workers, draw, steps) if workers else map(draw, steps)
         with ThreadPoolExecutor(1) as pool:
-            pending = pool.submit(draw, self.clock.step)
+            pending = pool.submit(next, source)
             while self.clock.progress < 1:
                 batch = pending.result()
-                pending = pool.submit(draw, self.clock.step + 1)
+                pending = pool.submit(next, source)
                 yield batch
 
     def step(self, loss: Tensor) -> None:
@@ -117,3 +127,33 @@ class Descent(Generic[Network]):
         self._report(
             Progress(self._stage, round(self.clock.progress * 1000), 1000, f"goes on at step {self.clock.step}")
         )
+
+
+class _Drawn(Dataset[Batch]):
+    """Batch number n of a source of batches."""
+
+    def __init__(self, draw: Callable[[int], Batch]) -> None:
+        self._draw = draw
+
+    def __getitem__(self, step: int) -> Batch:
+        return self._draw(step)
+
+
+def _drawn_by(workers: int, draw: Callable[[int], Batch], steps: Iterator[int]) -> Iterator[Batch]:
+    """Batches in order, drawn by forked processes.
+
+    They come as NumPy arrays, through pipes: tensors would come through /dev/shm, of which containers have little.
+    """
+    loader = DataLoader(
+        _Drawn(draw), batch_size=None, sampler=steps, num_workers=workers, prefetch_factor=4, collate_fn=_as_it_is,
+        worker_init_fn=_one_thread, multiprocessing_context="fork",
+    )  # fmt: skip
+    return iter(loader)
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
+
+
+def _one_thread(_worker: int) -> None:
+    cv2.setNumThreads(0)  # OpenCV's own threads do not survive a fork

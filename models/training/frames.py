@@ -1,7 +1,9 @@
 """Labelled images at training resolution, from a data folder or rendered on the fly."""
 
+import multiprocessing
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from concurrent.futures import ProcessPoolExecutor
+from functools import lru_cache, partial
 
 import cv2
 import numpy as np
@@ -76,16 +78,23 @@ def folder_frames(samples: Sequence[Sample], classes: Sequence[str], size: int) 
 def phantom_frames(seeds: range, classes: Sequence[str], size: int) -> Frames:
     """Phantoms of these seeds, from easy to harder than real frames."""
 
-    def read(index: int) -> Frame:
-        difficulty = np.random.default_rng(seeds[index]).uniform(0.3, 1.0)
-        phantom = render_phantom(seeds[index], size=size, difficulty=difficulty)
-        none = np.zeros((size, size), dtype=bool)
-        masks = np.stack([phantom.masks.get(label, none) for label in classes]).astype(np.uint8) * 255
-        presence = np.asarray(masks.any(axis=(1, 2)), dtype=np.float32)
-        return Frame(phantom.image, masks, presence, known=np.ones(len(classes), dtype=bool))
+    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("fork")) as pool:
+        presence = np.stack(list(pool.map(partial(_phantom_presence, classes, size), seeds, chunksize=8)))
+    return Frames(len(seeds), lambda index: _phantom_frame(classes, size, seeds[index]), presence, size)
 
-    presence = np.stack([read(i).presence for i in range(len(seeds))])
-    return Frames(len(seeds), read, presence, size)
+
+def _phantom_frame(classes: Sequence[str], size: int, seed: int) -> Frame:
+    difficulty = np.random.default_rng(seed).uniform(0.3, 1.0)
+    phantom = render_phantom(seed, size=size, difficulty=difficulty)
+    none = np.zeros((size, size), dtype=bool)
+    masks = np.stack([phantom.masks.get(label, none) for label in classes]).astype(np.uint8) * 255
+    presence = np.asarray(masks.any(axis=(1, 2)), dtype=np.float32)
+    return Frame(phantom.image, masks, presence, known=np.ones(len(classes), dtype=bool))
+
+
+def _phantom_presence(classes: Sequence[str], size: int, seed: int) -> NDArray[np.float32]:
+    cv2.setNumThreads(0)  # the process is a fork, which OpenCV's threads do not survive
+    return _phantom_frame(classes, size, seed).presence
 
 
 class Mixture:

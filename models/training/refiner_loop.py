@@ -35,6 +35,7 @@ class RefinerRecipe:
         rate: highest learning rate.
         views: views of frames that the classifier is run on, before training begins.
         contrast: weight of the contrastive term, to which frames without masks add as many crops again; 0 for none.
+        workers: processes that draw crops, where a GPU learns faster than one can draw.
     """
 
     steps: int
@@ -42,6 +43,7 @@ class RefinerRecipe:
     rate: float = 1e-3
     views: int = 200
     contrast: float = 0.0
+    workers: int = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +134,7 @@ def fit_refiner(
         more = draw_crops(unlabelled, recipe.batch, side, rng) if unlabelled else None
         return draw_crops(labelled, recipe.batch, side, rng), more
 
-    for batch, more in descent.batches(draw):
+    for batch, more in descent.batches(draw, recipe.workers if device.type == "cuda" else 0):
         if batch is None:
             break
         count = len(batch.inputs)

@@ -36,7 +36,7 @@ def print_progress(progress: Progress) -> None:
     """For scripts: a line for every 25th step, and for whatever counts no steps."""
     metrics = progress.metrics or {}
     if metrics.get("step", 0) % 25 == 0:
-        print(f"{progress.stage} {metrics or progress.message} {progress.message}", flush=True)
+        print(progress.stage, *([metrics] if metrics else []), progress.message, flush=True)
 
 
 Network = TypeVar("Network", bound=nn.Module)

@@ -10,7 +10,8 @@ from models.evaluation.metrics import iou
 from models.fba_net import FBANet, FBANetConfig
 from models.pipeline import Pipeline, PipelineConfig
 from models.training.augmentation import Frame, random_view
-from models.training.classifier_loop import ClassifierRecipe, train_classifier
+from models.training.classifier_loop import ClassifierRecipe, _draw_batch, train_classifier
+from models.training.descent import Descent
 from models.training.frames import Frames, phantom_frames
 from models.training.losses import (
     classifier_loss,
@@ -22,6 +23,7 @@ from models.training.losses import (
 )
 from models.training.refiner_loop import RefinerRecipe, train_refiner
 from models.training.resume import Saved
+from models.training.schedule import Clock
 
 CPU = torch.device("cpu")
 
@@ -326,3 +328,36 @@ def test_frames_without_masks_move_the_refiner_only_through_the_contrastive_term
 
     assert torch.equal(weights(0.0), weights(0.0))
     assert not torch.equal(weights(0.0), weights(0.5))
+
+
+def test_other_processes_draw_the_same_batches():
+    """A GPU learns faster than one process draws."""
+    recipe = ClassifierRecipe(6, batch=2, view=64)
+    batches = []
+    for workers in (0, 2):
+        clock = Clock(6, None)
+        network = light_classifier()
+        groups = [{"params": network.parameters(), "lr": 0.0}]
+        descent = Descent(network, groups, stage="classifier", clip=1.0, clock=clock, report=lambda _: None)
+        drawn = []
+        for batch in descent.batches(lambda step: _draw_batch(square_frames(), recipe, 0, step), workers):
+            drawn.append(batch)
+            clock.step += 1
+        batches.append(drawn)
+    assert len(batches[0]) == len(batches[1]) == 6
+    for one, other in zip(*batches, strict=True):
+        for array, same in zip(one, other, strict=True):
+            np.testing.assert_array_equal(array, same)
+
+
+def test_batch_statistics_are_learned_where_no_layer_was_trained_before():
+    def statistics(fresh: bool) -> torch.Tensor:
+        recipe = ClassifierRecipe(3, batch=2, view=64, fresh=fresh)
+        learned, _ = train_classifier(
+            light_classifier(), square_frames(), recipe, score=None, report=lambda _: None, seed=0, device=CPU,
+            seconds=None,
+        )  # fmt: skip
+        return learned.backbone.bn1.running_mean
+
+    torch.testing.assert_close(statistics(fresh=False), light_classifier().backbone.bn1.running_mean)
+    assert not torch.allclose(statistics(fresh=True), light_classifier().backbone.bn1.running_mean)
