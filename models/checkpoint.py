@@ -16,6 +16,7 @@ from torch import nn
 from models.errors import CheckpointError
 
 CARD = "card.json"
+PART_BYTES = 15_000_000  # of a weights file: hosts of repositories and forms for uploads refuse large ones
 
 
 @dataclass
@@ -76,7 +77,8 @@ def write_card(directory: Path, card: Card) -> None:
 def save_weights(directory: Path, card: Card, networks: Mapping[str, nn.Module]) -> None:
     """Write a checkpoint so that `directory` appears complete or not at all.
 
-    Floats are stored as float16: half the size, and no class's IoU moved in its third digit.
+    Floats are stored as float16: half the size, and no class's IoU moved in its third digit. What is larger than
+    `PART_BYTES` is kept in several files, NAME-1-of-3.safetensors and so on, each with some of the tensors.
 
     Raises:
         CheckpointError: `directory` exists already.
@@ -92,11 +94,29 @@ def save_weights(directory: Path, card: Card, networks: Mapping[str, nn.Module])
             key: (value.half() if value.is_floating_point() else value).contiguous().cpu()
             for key, value in network.state_dict().items()
         }
-        save_file(tensors, partial / f"{name}.safetensors")
-        (partial / f"{name}.safetensors").chmod(0o644)  # safetensors writes for its owner alone; servers run as others
-        card.weights[f"{name}.safetensors"] = _sha256(partial / f"{name}.safetensors")
+        parts = _parts(tensors)
+        for number, part in enumerate(parts, start=1):
+            suffix = f"-{number}-of-{len(parts)}" if len(parts) > 1 else ""
+            file = partial / f"{name}{suffix}.safetensors"
+            save_file(part, file)
+            file.chmod(0o644)  # safetensors writes for its owner alone; servers run as others
+            card.weights[file.name] = _sha256(file)
     write_card(partial, card)
     partial.rename(directory)
+
+
+def _parts(tensors: Mapping[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+    """Tensors in order, cut where the next one would not fit into `PART_BYTES` any more, the file's header counted."""
+    parts: list[dict[str, torch.Tensor]] = [{}]
+    size = 0
+    for key, tensor in tensors.items():
+        entry = tensor.nbytes + len(key) + 100
+        if parts[-1] and size + entry > PART_BYTES:
+            parts.append({})
+            size = 0
+        parts[-1][key] = tensor
+        size += entry
+    return parts
 
 
 def check_weights(directory: Path) -> Card:
@@ -124,14 +144,16 @@ def load_weights(directory: Path, card: Card, name: str, network: nn.Module) -> 
     """Fill `network` with the weights `name` of a checkpoint.
 
     Raises:
-        CheckpointError: the file is missing, its checksum differs from the card's, or it does not fit the network.
+        CheckpointError: a file is missing, its checksum differs from the card's, or it does not fit the network.
     """
-    path = directory / f"{name}.safetensors"
-    _check_file(path, card)
+    whole = f"{name}.safetensors"
+    files = sorted(file for file in card.weights if file == whole or file.startswith(f"{name}-")) or [whole]
+    for file in files:
+        _check_file(directory / file, card)
     try:
-        network.load_state_dict(load_file(path))
+        network.load_state_dict({key: tensor for file in files for key, tensor in load_file(directory / file).items()})
     except (RuntimeError, ValueError) as error:
-        raise CheckpointError(f"{path} does not fit the network its card describes: {error}") from error
+        raise CheckpointError(f"{directory / whole} does not fit the network its card describes: {error}") from error
 
 
 def packaged_backbone(backbone: str) -> dict[str, torch.Tensor] | None:

@@ -246,6 +246,23 @@ def test_a_damaged_checkpoint_is_named(make_pipeline, tmp_path, damage, complain
         load_pipeline(tmp_path / "v1")
 
 
+def test_large_weights_are_kept_in_parts(make_pipeline, tmp_path, monkeypatch):
+    monkeypatch.setattr("models.checkpoint.PART_BYTES", 100_000)
+    pipeline = make_pipeline()
+    save_pipeline(pipeline, tmp_path / "v1", card())
+    parts = sorted(path.name for path in tmp_path.glob("v1/classifier*"))
+    assert len(parts) > 2
+    assert parts[0] == f"classifier-1-of-{len(parts)}.safetensors"
+    largest = max(value.nbytes for value in pipeline.classifier.state_dict().values()) / 2  # saved as float16
+    assert all(path.stat().st_size < max(100_000, largest + 1000) for path in tmp_path.glob("v1/classifier*"))
+    loaded = load_pipeline(tmp_path / "v1").classifier.state_dict()
+    for key, value in pipeline.classifier.state_dict().items():
+        torch.testing.assert_close(loaded[key], value.half().to(value.dtype), msg=key)
+    (tmp_path / "v1" / parts[1]).unlink()
+    with pytest.raises(CheckpointError, match=f"{parts[1]} is missing"):
+        load_pipeline(tmp_path / "v1")
+
+
 def test_a_card_of_another_network_is_refused(make_pipeline, tmp_path):
     save_pipeline(make_pipeline(), tmp_path / "v1", card())
     path = tmp_path / "v1" / "card.json"
