@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 from pydantic_settings.sources import NoDecode
 
 from backend.errors import SettingsError
-from models.starter import STARTER
+from models.starter import STARTER, STARTERS, model_folder
 
 PREFIX = "PREMASK_"
 SECRET = ("label_studio_api_key", "basic_auth_password", "webhook_token", "queue_url")
@@ -25,7 +25,7 @@ EXPECTED = {
     "host": "the address to listen on, such as 127.0.0.1 or 0.0.0.0",
     "port": "a port from 1 to 65535",
     "threads": "a whole number from 2 to 256 (a fifth is kept free for /health and /setup)",
-    "starter": "the folder of a checkpoint (with card.json), or none to serve no starter",
+    "starter": "light, xception, the folder of a checkpoint (with card.json), or none to serve no starter",
     "device": "cpu, cuda or auto",
     "batch_size": "a whole number from 1 to 256",
     "torch_threads": "a whole number from 1 to 256",
@@ -157,14 +157,16 @@ class Settings(BaseSettings):
 
     @field_validator("starter", mode="before")
     @classmethod
-    def _none(cls, value: object) -> object:
-        return None if isinstance(value, str) and value.lower() == "none" else value
+    def _named(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return None if value.lower() == "none" else model_folder(value)
 
     @field_validator("starter")
     @classmethod
     def _is_checkpoint(cls, value: Path | None) -> Path | None:
-        # The shipped folder is not checked: it comes with the package, and one without it serves no starter.
-        if value is not None and value != STARTER and not (value / "card.json").is_file():
+        # The shipped folders are not checked: they come with the package, and one without them serves no starter.
+        if value is not None and value not in STARTERS.values() and not (value / "card.json").is_file():
             raise ValueError("there is no card.json in it")
         return value
 

@@ -47,7 +47,7 @@ def settings() -> Iterator[str]:
     }
     for name, known in Settings.model_fields.items():
         meaning = re.sub(r"`(\w+)`", lambda found: f"`{variables.get(found[1], found[1])}`", meanings[name])
-        default = "the shipped weights" if known.default == STARTER else _code(known.default)
+        default = "`light`" if known.default == STARTER else _code(known.default)
         yield f"| `{variables[name]}` | {default} | {_sentence(meaning)}.<br>*{_cell(EXPECTED[name])}* |"
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from backend.cli.data import data_options
-from backend.cli.models import device_option, folder, new_folder, training_options
+from backend.cli.models import device_option, model_folders, new_folder, training_options
 from backend.cli.output import figure, json_option, print_metrics, progress_bar, write_json
 from models.activation_maps import METHODS
 from models.errors import DataError
@@ -35,9 +35,10 @@ from models.training.train import TrainingSpec
 @click.option(
     "--model",
     "models",
-    type=folder,
+    type=model_folders,
     multiple=True,
-    help="Checkpoint folder; the starter weights if omitted. More of them are compared in --tables.",
+    metavar="DIR|light|xception",
+    help="Checkpoint folder; light, shipped, if omitted. More of them are compared in --tables.",
 )
 @click.option("--refiner", type=click.Choice(REFINERS), help="Instead of the model's own.")
 @click.option("--cam", type=click.Choice(list(METHODS)), help="Activation-map method instead of the model's own.")

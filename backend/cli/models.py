@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 import cv2
@@ -16,7 +17,7 @@ from models.evaluation.figures import overlay, step_pictures
 from models.files import IMAGE_SUFFIXES, read_image
 from models.phantom import KINDS, write_phantoms
 from models.pipeline import load_pipeline, prediction
-from models.starter import STARTER
+from models.starter import STARTER, model_folder
 from models.training.data_folder import open_data_folder
 from models.training.data_report import data_report
 from models.training.presets import PRESETS
@@ -26,7 +27,23 @@ from models.training.train import train as train_model
 
 folder = click.Path(exists=True, file_okay=False, path_type=Path)
 new_folder = click.Path(file_okay=False, path_type=Path)
-model_option = click.option("--model", type=folder, help="Checkpoint folder; the starter weights if omitted.")
+
+
+class ModelFolder(click.Path):
+    """A checkpoint folder that exists, or the name of one that premask ships."""
+
+    def __init__(self) -> None:
+        super().__init__(exists=True, file_okay=False, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Light and xception become their folders."""
+        return super().convert(model_folder(str(value)), param, ctx)
+
+
+model_folders = ModelFolder()
+model_option = click.option(
+    "--model", type=model_folders, metavar="DIR|light|xception", help="Checkpoint folder; light, shipped, if omitted."
+)
 device_option = click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 
 
@@ -121,7 +138,7 @@ def training_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.command()
 @training_options
 @click.option("--out", type=new_folder, required=True, help="Checkpoint folder to write; must not exist.")
-@click.option("--from", "parent", type=folder, help="Checkpoint to begin from.")
+@click.option("--from", "parent", type=model_folders, metavar="DIR|light|xception", help="Checkpoint to begin from.")
 def train(data: Path, out: Path, json_file: Path | None, **options: object) -> None:
     """Train classifier and refiner on a data folder."""
     spec = TrainingSpec(data=data, out=out, name=out.name, **options)  # type: ignore[arg-type]

@@ -6,14 +6,14 @@ from typing import Any
 
 from backend.serving import load_on
 from models.checkpoint import read_card
-from models.starter import STARTER
+from models.starter import STARTER, model_folder
 
 
 class Model:
     """A checkpoint whose classes are known at once, and whose weights are loaded when the first image comes.
 
     Args:
-        directory: checkpoint folder; empty for the starter weights.
+        directory: checkpoint folder, or light or xception for shipped weights; empty for the light ones.
         device: cpu, cuda, or auto for a GPU if there is one.
 
     Raises:
@@ -21,7 +21,7 @@ class Model:
     """
 
     def __init__(self, directory: str | Path = "", device: str = "auto") -> None:
-        self._directory = Path(directory or STARTER)
+        self._directory = model_folder(str(directory or STARTER))
         self._device = device
         self.classes: tuple[str, ...] = tuple(read_card(self._directory).classes)
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from backend.cli import COMMANDS, cli, main
 from models.phantom import CLASSES, render_phantom
-from models.starter import STARTER
+from models.starter import STARTER, STARTERS
 
 
 @pytest.fixture
@@ -43,6 +43,16 @@ def test_predict_writes_a_mask_per_class_and_every_step(frame, tmp_path):
     result = json.loads((tmp_path / "r.json").read_text())
     assert result["model"] == STARTER.name
     assert set(result["images"][str(frame)]["presence"]) == set(CLASSES)
+
+
+def test_a_shipped_model_is_chosen_by_its_name(frame, tmp_path):
+    done = invoke("predict", frame, "--out", tmp_path / "out", "--model", "xception")
+    assert done.exit_code == 0, done.output
+    assert STARTERS["xception"].name in done.output
+    assert (tmp_path / "out" / "Lumen" / "frame.png").is_file()
+    wrong = invoke("predict", frame, "--out", tmp_path / "out", "--model", "heavy")
+    assert wrong.exit_code == 2
+    assert "heavy" in wrong.output
 
 
 def test_predict_goes_on_past_a_broken_image_and_fails_in_the_end(frame, tmp_path, capsys):

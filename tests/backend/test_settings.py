@@ -4,6 +4,7 @@ import pytest
 
 from backend.errors import SettingsError
 from backend.settings import Settings
+from models.starter import STARTERS
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +34,12 @@ def test_values_come_from_the_given_environment_only(tmp_path, monkeypatch):
     assert settings.label_studio_url == "http://ls:8080/sub"
     assert settings.starter is None
     assert settings.image_hosts == ("images.example", "10.0.0.5:8000")
+
+
+@pytest.mark.parametrize("name", ["light", "Xception"])
+def test_a_shipped_starter_is_chosen_by_its_name(tmp_path, name):
+    settings = Settings.from_environ({"PREMASK_DATA_DIR": str(tmp_path), "PREMASK_STARTER": name})
+    assert settings.starter == STARTERS[name.lower()]
 
 
 def test_the_key_shows_in_no_text(tmp_path):
