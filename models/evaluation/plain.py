@@ -28,7 +28,7 @@ from models.training.train import TrainingSpec
 from models.trimap import TrimapConfig
 
 VIEW, BATCH = 352, 8
-RATE, BACKBONE_RATE = 1e-3, 0.3  # of the new layers, and the factor on it for the pretrained ones
+RATE, BACKBONE_RATE = 1.5e-3, 0.6  # of the new layers, and the factor on it for the pretrained ones
 STEPS = 100_000  # more than any wall time allows
 
 

@@ -35,7 +35,8 @@ from models.training.schedule import Network, Progress, Report
 
 CLASSIFIER_TIME = 0.65  # of the minutes; FBANet gets REFINER_TIME, the figures the rest
 REFINER_TIME = 0.22
-FINE = 0.3  # of the learning rate, for networks that know their task and learn on
+# Of the learning rate, and of the backbone's share in it, for networks that know their task and learn on.
+FINE, FINE_BACKBONE = 0.2, 0.5
 
 
 @dataclass(frozen=True)
@@ -137,15 +138,16 @@ def train(spec: TrainingSpec, report: Report) -> TrainingResult:
     start -= saved.spent()  # by processes that were killed
     rival = parent if parent and parent.classes == folder.classes else None
     teacher = rival if rival and rival.classifier.config == pipeline.classifier.config else None
-    rate = preset.rate * (FINE if teacher else 1.0)
+    fine, fine_backbone = (FINE, FINE_BACKBONE) if teacher else (1.0, 1.0)
 
     def score(classifier: Classifier) -> NDArray[np.float64]:
         coarse = Pipeline(classifier, pipeline.refiner, replace(pipeline.config, refiner="none"), device=spec.device)
         return np.array([frame.quality for frame in measure(coarse, held_out)])
 
     recipe = ClassifierRecipe(
-        steps, preset.batch, preset.view, rate, preset.backbone_rate, preset.checks, _frozen(spec, preset, pipeline)
-    )
+        steps, preset.batch, preset.view, fine * preset.rate, fine_backbone * preset.backbone_rate, preset.checks,
+        _frozen(spec, preset, pipeline),
+    )  # fmt: skip
     classifier, history = train_classifier(
         pipeline.classifier, frames, recipe, score=score if held_out else None, report=report, seed=spec.seed,
         device=torch.device(spec.device), seconds=seconds and seconds * CLASSIFIER_TIME, saved=saved,
