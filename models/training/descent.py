@@ -129,14 +129,17 @@ class Descent(Generic[Network]):
         )
 
 
-class _Drawn(Dataset[Batch]):
-    """Batch number n of a source of batches."""
+class _Drawn(Dataset[Batch | Exception]):
+    """Batch number n of a source of batches, or why there is none."""
 
     def __init__(self, draw: Callable[[int], Batch]) -> None:
         self._draw = draw
 
-    def __getitem__(self, step: int) -> Batch:
-        return self._draw(step)
+    def __getitem__(self, step: int) -> Batch | Exception:
+        try:
+            return self._draw(step)
+        except Exception as error:  # the loader would put its traceback into the text that people read
+            return error
 
 
 def _drawn_by(workers: int, draw: Callable[[int], Batch], steps: Iterator[int]) -> Iterator[Batch]:
@@ -148,11 +151,17 @@ def _drawn_by(workers: int, draw: Callable[[int], Batch], steps: Iterator[int]) 
         _Drawn(draw), batch_size=None, sampler=steps, num_workers=workers, prefetch_factor=4, collate_fn=_as_it_is,
         worker_init_fn=_one_thread, multiprocessing_context="fork",
     )  # fmt: skip
-    return iter(loader)
+    return map(_batch, iter(loader))
 
 
-def _as_it_is(batch: Batch) -> Batch:
-    return batch
+def _batch(drawn: Batch | Exception) -> Batch:
+    if isinstance(drawn, Exception):
+        raise drawn
+    return drawn
+
+
+def _as_it_is(drawn: Batch) -> Batch:
+    return drawn
 
 
 def _one_thread(_worker: int) -> None:

@@ -6,6 +6,7 @@ import torch
 
 from models.checkpoint import packaged_backbone
 from models.classifier import Classifier, ClassifierConfig
+from models.errors import DataError
 from models.evaluation.metrics import iou
 from models.fba_net import FBANet, FBANetConfig
 from models.pipeline import Pipeline, PipelineConfig
@@ -348,6 +349,18 @@ def test_other_processes_draw_the_same_batches():
     for one, other in zip(*batches, strict=True):
         for array, same in zip(one, other, strict=True):
             np.testing.assert_array_equal(array, same)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_while_drawing_reads_the_same_from_another_process(workers):
+    def broken(step):
+        raise DataError("frame-7.png is gone")
+
+    network = light_classifier()
+    groups = [{"params": network.parameters(), "lr": 0.0}]
+    descent = Descent(network, groups, stage="classifier", clip=1.0, clock=Clock(2, None), report=silent)
+    with pytest.raises(DataError, match=r"^frame-7\.png is gone$"):
+        next(descent.batches(broken, workers))
 
 
 def test_batch_statistics_are_learned_where_no_layer_was_trained_before():
