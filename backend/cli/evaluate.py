@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from backend.cli.data import data_options
-from backend.cli.models import device_option, model_folders, new_folder, training_options
+from backend.cli.models import device_option, existing_model, new_folder, training_options
 from backend.cli.output import figure, json_option, print_metrics, progress_bar, write_json
 from models.activation_maps import METHODS
 from models.errors import DataError
@@ -35,9 +35,8 @@ from models.training.train import TrainingSpec
 @click.option(
     "--model",
     "models",
-    type=model_folders,
+    type=existing_model,
     multiple=True,
-    metavar="DIR|light|xception",
     help="Checkpoint folder; light, shipped, if omitted. More of them are compared in --tables.",
 )
 @click.option("--refiner", type=click.Choice(REFINERS), help="Instead of the model's own.")

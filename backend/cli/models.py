@@ -17,7 +17,7 @@ from models.evaluation.figures import overlay, step_pictures
 from models.files import IMAGE_SUFFIXES, read_image
 from models.phantom import KINDS, write_phantoms
 from models.pipeline import load_pipeline, prediction
-from models.starter import STARTER, model_folder
+from models.starter import STARTER, STARTERS, model_folder
 from models.training.data_folder import open_data_folder
 from models.training.data_report import data_report
 from models.training.presets import PRESETS
@@ -35,15 +35,17 @@ class ModelFolder(click.Path):
     def __init__(self) -> None:
         super().__init__(exists=True, file_okay=False, path_type=Path)
 
+    def get_metavar(self, *_: Any, **__: Any) -> str:
+        """What help shows."""
+        return "|".join(["DIR", *STARTERS])
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Light and xception become their folders."""
+        """A name becomes its folder."""
         return super().convert(model_folder(str(value)), param, ctx)
 
 
-model_folders = ModelFolder()
-model_option = click.option(
-    "--model", type=model_folders, metavar="DIR|light|xception", help="Checkpoint folder; light, shipped, if omitted."
-)
+existing_model = ModelFolder()
+model_option = click.option("--model", type=existing_model, help="Checkpoint folder; light, shipped, if omitted.")
 device_option = click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 
 
@@ -138,7 +140,7 @@ def training_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.command()
 @training_options
 @click.option("--out", type=new_folder, required=True, help="Checkpoint folder to write; must not exist.")
-@click.option("--from", "parent", type=model_folders, metavar="DIR|light|xception", help="Checkpoint to begin from.")
+@click.option("--from", "parent", type=existing_model, help="Checkpoint to begin from.")
 def train(data: Path, out: Path, json_file: Path | None, **options: object) -> None:
     """Train classifier and refiner on a data folder."""
     spec = TrainingSpec(data=data, out=out, name=out.name, **options)  # type: ignore[arg-type]
