@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     card = _card(arguments, folder)
     card.metrics = metrics
     card.training = asked | {
-        "command": "python -m models.training.starter --data DATA --out OUT",
+        "command": _command(parser, arguments),
         "seconds": time.monotonic() - start,
     }
     save_pipeline(pipeline, arguments.out, card)
@@ -129,6 +129,15 @@ def _train_classifier(
         device=torch.device(arguments.device), seconds=seconds,
     )  # fmt: skip
     return classifier
+
+
+def _command(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> str:
+    """What to type to make the same weights, but for the folders."""
+    words = ["python -m models.training.starter --data DATA --out OUT"]
+    for key, value in vars(arguments).items():
+        if key not in ("data", "out") and value != parser.get_default(key):
+            words += [f"--{key.replace('_', '-')}"] + ([] if value is True else [str(value)])
+    return " ".join(words)
 
 
 def _card(arguments: argparse.Namespace, folder: DataFolder) -> Card:

@@ -30,6 +30,9 @@ def test_xception_is_trained_from_random_weights_and_saved_in_parts(frames, tmp_
     assert all(path.stat().st_size <= 15e6 for path in out.iterdir())
     assert "legacy_xception" in card.description
     assert "random weights" in card.description
+    assert card.training["command"] == " ".join(
+        ["python -m models.training.starter --data DATA --out OUT --backbone legacy_xception --from-scratch", *FEW, "3"]
+    )
     assert set(card.metrics["classes"]) == set(card.classes)
     assert load_pipeline(out).name == "oct-xception"
     assert [path.name for path in tmp_path.iterdir()] == ["oct-xception"]
