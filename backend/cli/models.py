@@ -119,7 +119,7 @@ def training_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--minutes",
             type=click.FloatRange(min=0, min_open=True),
-            help="Limit on each training; fast: 9.7, or 19.7 if heavy.",
+            help="Limit on each training; fast: 10, or 20 if heavy.",
         ),
         click.option(
             "--contrast",

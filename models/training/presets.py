@@ -36,10 +36,9 @@ class Preset:
 
 
 PRESETS = {
-    # On demand, on two CPU cores: within ten minutes, or 20, whatever the machine's speed: the learning rate falls to 0
-    # in time, and something is left for measuring on a slow one.
+    # On demand, on two CPU cores: the learning rate falls to 0 within the minutes, whatever the machine's speed.
     # Small batches: more steps. Smaller frames: a view shows more of what is beside an object without an outline.
-    "fast": Preset(120, 2400, 4, 448, 288, 1.5e-3, 0.6, 0.2, 5, (0.19, 0.64), (9.7, 19.7)),
+    "fast": Preset(120, 2400, 4, 448, 288, 1.5e-3, 0.6, 0.2, 5, (0.19, 0.64), (10.0, 20.0)),
     # Table 1 of the paper as printed; its learning rate "12^-4" is read as 1e-4.
     "paper": Preset(75, 60, 32, 512, 512, 1e-4, 1.0, 0.5, 25),
     "full": Preset(150, 900, 16, 512, 384, 1e-3, 0.3, 0.5, 20),

@@ -1,5 +1,8 @@
 """The loops on small networks and frames of bright squares: they learn, and the same seed gives the same weights."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -329,6 +332,33 @@ def test_frames_without_masks_move_the_refiner_only_through_the_contrastive_term
 
     assert torch.equal(weights(0.0), weights(0.0))
     assert not torch.equal(weights(0.0), weights(0.5))
+
+
+KEPT = """
+import sys, torch
+from models.training.descent import keep_freed_memory
+
+def resident():  # MiB
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096 >> 20
+
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+block = torch.ones(256 << 18)  # 256 MiB
+full = resident()
+del block
+print(full - resident())
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_memory_that_a_step_frees_is_kept_for_the_next():
+    given_back = {
+        way: int(subprocess.run([sys.executable, "-c", KEPT, way], capture_output=True, check=True, text=True).stdout)
+        for way in ("keep", "default")
+    }
+    assert given_back["default"] > 200
+    assert given_back["keep"] < 50
 
 
 def test_other_processes_draw_the_same_batches():
