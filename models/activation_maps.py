@@ -25,6 +25,7 @@ from models.errors import ModelError
 
 DEFAULT_METHOD = "HiResCAM"
 GAMMA = 2.0  # of LayerCAM's scaling
+STEP = 32  # sides that the classifier takes are multiples of it, in pixels
 SCORED_CHANNELS = 16  # of ScoreCAM: each is one more forward pass of the whole network
 
 
@@ -59,13 +60,16 @@ class Explanation:
     layers: tuple[Layer, ...]
 
 
-def explain(classifier: Classifier, images: Tensor, strides: Sequence[int] = (STRIDE,)) -> Explanation:
-    """Run the classifier once and collect activations and gradients.
+def explain(
+    classifier: Classifier, images: Tensor, strides: Sequence[int] = (STRIDE,), presence_scale: float = 1.0
+) -> Explanation:
+    """Run the classifier once and collect activations and gradients; once more for presence at another scale.
 
     Args:
         classifier: in evaluation mode.
         images: shape (B, 3, S, S), floats in [0, 1].
         strides: of the layers to look at: 4 is the last convolution, the others are the top-down path's.
+        presence_scale: fraction of S at which presence is judged, in (0, 1].
 
     Raises:
         ModelError: the classifier has no layer of such a stride.
@@ -94,6 +98,10 @@ def explain(classifier: Classifier, images: Tensor, strides: Sequence[int] = (ST
     weights = classifier.head.weight[:, :, 0, 0].detach()  # (C, K)
     gradients[STRIDE] = weights[None, :, :, None, None].expand(len(images), -1, -1, *output.features.shape[2:])
     layers = [Layer(s, output.layers[s].detach().float(), gradients[s].float()) for s in strides]
+    smaller = round(presence_scale * images.shape[-1] / STEP) * STEP
+    if 0 < smaller < images.shape[-1]:
+        with torch.inference_mode():
+            output = classifier(F.interpolate(images, size=(smaller, smaller), mode="bilinear", antialias=True))
     return Explanation(classifier, images, output.logits.detach(), tuple(layers))
 
 

@@ -37,6 +37,9 @@ class PipelineConfig:
         map_threshold: per kind of maps (see `maps`) and class, the activation at a coarse mask's edge, in (0, 1);
             what suits one method says nothing about another. `default_threshold` where not named.
         presence_threshold: per class, the least probability at which it is drawn; `DRAWN_FROM` where not named.
+        presence_scale: fraction of the input size at which presence is judged, in (0, 1]. Of a smaller frame the
+            network sees more at once; that tells better what is there after a long training, after a short one it
+            misses more.
         trimap: kernel widths.
         band: per class, instead of the `band` of `trimap`.
         unrefined: classes whose map FBANet leaves as it is, because it made it worse where the truth was known.
@@ -47,18 +50,21 @@ class PipelineConfig:
     refiner: str = "fba"
     map_threshold: dict[str, dict[str, float]] = field(default_factory=dict)
     presence_threshold: dict[str, float] = field(default_factory=dict)
+    presence_scale: float = 1.0
     trimap: TrimapConfig = field(default_factory=TrimapConfig)
     band: dict[str, float] = field(default_factory=dict)
     unrefined: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a method or refiner that does not exist, or no layer."""
+        """Raises ValueError for a method or refiner that does not exist, no layer, or a scale out of range."""
         if self.cam not in METHODS:
             raise ValueError(f"no activation-map method {self.cam!r}; there are {', '.join(METHODS)}")
         if self.refiner not in REFINERS:
             raise ValueError(f"no refiner {self.refiner!r}; there are {', '.join(REFINERS)}")
         if not self.layers:
             raise ValueError(f"maps need at least one layer; {STRIDE} is the last convolution")
+        if not 0 < self.presence_scale <= 1:
+            raise ValueError(f"presence_scale must be above 0 and at most 1, got {self.presence_scale}")
 
     @property
     def maps(self) -> str:
@@ -193,34 +199,42 @@ class Pipeline:
         return found
 
     def maps(self, images: Sequence[Image]) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
-        """Presence and activation maps of every class, from one forward pass.
+        """Presence and activation maps of every class, from one forward pass, or two where `presence_scale` is not 1.
 
         Returns:
             Presence probabilities of shape (B, C), and for each image its maps of shape (C, h, w), floats in [0, 1],
             stretching over exactly the image (the square's padding is cut off).
         """
+        presence, maps = self.maps_by(images, [self.config.cam])
+        return presence, maps[self.config.cam]
+
+    def maps_by(
+        self, images: Sequence[Image], methods: Sequence[str]
+    ) -> tuple[NDArray[np.float32], dict[str, list[NDArray[np.float32]]]]:
+        """As `maps`, but the maps of each of several methods, from the same forward pass."""
         size = self.classifier.config.input_size
         squares = [fit_square(image, size) for image in images]
         batch = torch.from_numpy(np.stack([square for square, _, _ in squares])).to(self.device)
         batch = batch.permute(0, 3, 1, 2).float() / 255  # (B, 3, S, S), channels last in memory
         with autocast(self.device):
-            explanation = explain(self.classifier, batch, self.config.layers)
-            cams = activation_maps(explanation, self.config.cam)
-        cut = []
-        for maps, (_, height, width) in zip(cams.float().cpu().numpy(), squares, strict=True):
-            # To the square's pixels first: the image's edge seldom falls on the edge of a cell.
-            pixels = [cv2.resize(cam, (size, size), interpolation=cv2.INTER_LINEAR)[:height, :width] for cam in maps]
-            cut.append(np.stack(pixels).astype(np.float32))
+            explanation = explain(self.classifier, batch, self.config.layers, self.config.presence_scale)
+            cams = {method: activation_maps(explanation, method) for method in methods}
+        cut: dict[str, list[NDArray[np.float32]]] = {method: [] for method in methods}
+        for method, batched in cams.items():
+            for maps, (_, height, width) in zip(batched.float().cpu().numpy(), squares, strict=True):
+                # To the square's pixels first: the image's edge seldom falls on the edge of a cell.
+                pixels = [cv2.resize(m, (size, size), interpolation=cv2.INTER_LINEAR)[:height, :width] for m in maps]
+                cut[method].append(np.stack(pixels).astype(np.float32))
         return explanation.logits.float().sigmoid().cpu().numpy(), cut
 
     def look(self, image: Image) -> Look:
-        """Maps and features of one frame, from one forward pass. Raises ValueError if it is no image."""
+        """Maps and features of one frame. Raises ValueError if it is no image."""
         check_image(image)
         size = self.classifier.config.input_size
         square, height, width = fit_square(image, size)
         batch = torch.from_numpy(square)[None].to(self.device).permute(0, 3, 1, 2).float() / 255  # (1, 3, S, S)
         with autocast(self.device):
-            explanation = explain(self.classifier, batch, self.config.layers)
+            explanation = explain(self.classifier, batch, self.config.layers, self.config.presence_scale)
             maps = activation_maps(explanation, self.config.cam)[0]
         finest = min(explanation.layers, key=lambda layer: layer.stride).activations[0]
         return Look(image, size, (height, width), maps.half().cpu().numpy(), finest.half().cpu().numpy())

@@ -65,24 +65,21 @@ def calibrate_maps(pipeline: Pipeline, held_out: Sequence[Sample]) -> PipelineCo
         The pipeline's configuration with `map_threshold` changed for the classes for which another one is better by
         more than chance.
     """
-    thresholds: dict[str, dict[str, float]] = {}
-    masked = _spread([sample for sample in held_out if sample.masks], MOST)
-    for method in METHODS:
-        if method in SLOW:
-            continue
-        config = replace(pipeline.config, cam=method)
-        looking = Pipeline(pipeline.classifier, pipeline.refiner, config, device=str(pipeline.device))
-        scores: dict[str, list[list[float]]] = {label: [] for label in pipeline.classes}
-        for sample in masked:
-            image = sample.read_image()
-            for label, cam in zip(pipeline.classes, looking.maps([image])[1][0], strict=True):
+    configs = {method: replace(pipeline.config, cam=method) for method in METHODS if method not in SLOW}
+    scores: dict[tuple[str, str], list[list[float]]] = {}
+    for sample in _spread([sample for sample in held_out if sample.masks], MOST):
+        image = sample.read_image()
+        for method, maps in pipeline.maps_by([image], list(configs))[1].items():
+            for label, cam in zip(pipeline.classes, maps[0], strict=True):
                 if label in sample.masks:
                     truth = sample.read_mask(label, (image.shape[0], image.shape[1])).astype(np.uint8) * 255
                     small = cv2.resize(truth, cam.shape[::-1], interpolation=cv2.INTER_AREA) >= 128
-                    scores[label].append([iou(cam >= t, small) for t in (config.threshold(label), *THRESHOLDS)])
-        best = {label: _clearly_better(rows) for label, rows in scores.items()}
-        changed = {label: THRESHOLDS[index - 1] for label, index in best.items() if index}
-        thresholds[config.maps] = config.map_threshold.get(config.maps, {}) | changed
+                    cuts = (configs[method].threshold(label), *THRESHOLDS)
+                    scores.setdefault((method, label), []).append([iou(cam >= t, small) for t in cuts])
+    thresholds = {config.maps: dict(config.map_threshold.get(config.maps, {})) for config in configs.values()}
+    for (method, label), rows in scores.items():
+        if index := _clearly_better(rows):
+            thresholds[configs[method].maps][label] = THRESHOLDS[index - 1]
     return replace(pipeline.config, map_threshold=pipeline.config.map_threshold | thresholds)
 
 

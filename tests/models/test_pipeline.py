@@ -71,6 +71,20 @@ def test_a_class_is_drawn_from_its_least_probability_on(make_pipeline, monkeypat
     assert [segment.label for segment in found.segments] == (["a"] if drawn else [])
 
 
+@pytest.mark.parametrize("scale", [1.0, 0.75, 0.5])
+def test_presence_is_judged_on_the_frame_at_another_scale_and_maps_are_not(make_pipeline, scale):
+    pipeline = make_pipeline(config=PipelineConfig(presence_scale=scale))
+    sides = []
+    pipeline.classifier.register_forward_pre_hook(lambda _, inputs: sides.append(inputs[0].shape[2:]))
+    image = np.random.default_rng(0).integers(0, 256, (128, 128, 3)).astype(np.uint8)
+    presence, maps = pipeline.maps([image])
+    expected = [(128, 128)] if scale == 1 else [(128, 128), (128 * scale, 128 * scale)]
+    assert sides == expected
+    whole, at_whole = make_pipeline().maps([image])
+    assert np.array_equal(maps[0], at_whole[0])
+    assert np.array_equal(presence, whole) == (scale == 1)
+
+
 def test_a_batch_gives_what_single_images_give(make_pipeline):
     pipeline = make_pipeline()
     pipeline.classifier = Brightness(pipeline.classifier)
@@ -172,9 +186,9 @@ def test_fba_net_leaves_the_map_of_an_unrefined_class(make_pipeline, monkeypatch
     assert (solved.alpha == step(refiner="closed-form").alpha).all()
 
 
-@pytest.mark.parametrize("options", [{"cam": "CAM"}, {"refiner": "hand"}, {"layers": ()}])
+@pytest.mark.parametrize("options", [{"cam": "CAM"}, {"refiner": "hand"}, {"layers": ()}, {"presence_scale": 0.0}])
 def test_settings_that_no_pipeline_has_are_refused(options):
-    with pytest.raises(ValueError, match=r"no activation-map method|no refiner|at least one layer"):
+    with pytest.raises(ValueError, match=r"no activation-map method|no refiner|at least one layer|presence_scale"):
         PipelineConfig(**options)
 
 
@@ -184,6 +198,7 @@ def test_settings_travel_with_the_weights(make_pipeline, tmp_path):
         layers=(4, 16),
         refiner="closed-form",
         map_threshold={"LayerCAM@4+16": {"a": 0.4}},
+        presence_scale=0.5,
         band={"b": 0.2},
         unrefined=("a",),
     )
@@ -195,7 +210,7 @@ def test_a_card_from_before_layers_and_bands_loads_with_the_last_layer_and_one_b
     save_pipeline(make_pipeline(), tmp_path / "v1", card())
     path = tmp_path / "v1" / "card.json"
     values = json.loads(path.read_text())
-    for newer in ("layers", "band", "unrefined"):
+    for newer in ("layers", "band", "unrefined", "presence_scale"):
         del values["config"]["pipeline"][newer]
     path.write_text(json.dumps(values))
     assert load_pipeline(tmp_path / "v1").config == PipelineConfig()

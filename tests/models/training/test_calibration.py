@@ -70,10 +70,10 @@ def dim_maps(monkeypatch):
     """Maps that are as strong as the image is bright: 0.39 on the square, 0 elsewhere; the class is surely there."""
     monkeypatch.setattr(
         Pipeline,
-        "maps",
-        lambda self, images: (
+        "maps_by",
+        lambda self, images, methods: (
             np.ones((len(images), 2), np.float32),
-            [np.stack([image[..., 0] / np.float32(255)] * 2) for image in images],
+            {m: [np.stack([image[..., 0] / np.float32(255)] * 2) for image in images] for m in methods},
         ),
     )
 

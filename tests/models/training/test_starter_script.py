@@ -1,6 +1,9 @@
 """The script that makes the shipped weights, in rehearsal: a step or two of everything."""
 
+import json
+
 import pytest
+import torch
 
 from models.checkpoint import check_weights, read_card
 from models.phantom import write_phantoms
@@ -58,6 +61,20 @@ def test_a_run_killed_half_way_goes_on_after_the_classifier(frames, tmp_path, mo
     monkeypatch.setattr(starter, "train_classifier", fail)
     starter.main(arguments)
     assert read_card(tmp_path / "oct").training["steps"] == "2"
+
+
+def test_an_earlier_starter_is_only_calibrated(frames, tmp_path):
+    starter.main(["--data", str(frames), "--out", str(tmp_path / "old"), *FEW, "3"])
+    path = tmp_path / "old" / "card.json"
+    values = json.loads(path.read_text())
+    values["config"]["pipeline"]["presence_scale"] = 1.0
+    path.write_text(json.dumps(values))
+    starter.main(["--data", str(frames), "--out", str(tmp_path / "new"), "--calibrate", str(tmp_path / "old")])
+    old, new = load_pipeline(tmp_path / "old"), load_pipeline(tmp_path / "new")
+    assert (old.config.presence_scale, new.config.presence_scale) == (1.0, 0.75)
+    before, after = old.classifier.state_dict(), new.classifier.state_dict()
+    assert {key for key in before if not torch.equal(before[key], after[key])} == {"gain", "bias"}
+    assert read_card(tmp_path / "new").training == read_card(tmp_path / "old").training
 
 
 def test_frames_of_other_classes_are_refused(tmp_path, capsys):
