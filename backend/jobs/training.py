@@ -16,7 +16,7 @@ from backend.label_studio.images import ImageLoader
 from backend.label_studio.kept import drawn_before
 from backend.label_studio.label_config import parse_label_config
 from backend.registry import Registry, VersionInfo
-from models.checkpoint import CARD, read_card
+from models.checkpoint import CARD, PACKAGED, read_card
 
 COMMAND = (sys.executable, "-m", "models.training")
 # Stage that training reports -> state of the job, and the part of the progress bar that it fills.
@@ -121,10 +121,18 @@ class Trainer:
             )
         current = self._registry.current(job.project)
         parent = current.directory if current is not None else self._starter
-        backbone = read_card(parent).backbone if parent is not None else None
+        card = read_card(parent) if parent is not None else None
+        backbone = card.backbone if card is not None else None
+        if (
+            current is None
+            and card is not None
+            and backbone == PACKAGED
+            and report.classes.keys().isdisjoint(card.classes)
+        ):
+            parent = None  # it knows none of the classes: ImageNet weights, at hand, know more of them
         version = self._registry.reserve(job.project, backbone)
         attempt.say(state="training", version=version, metrics={}, message=f"training {version}")
-        command = [*self._command, str(self._specification(folder, parent, version))]
+        command = [*self._command, str(self._specification(folder, parent, backbone, version))]
         result = attempt.process(command, _Stages(attempt), self._plan.limit_seconds)
         metrics = {"new": result.get("metrics"), "parent": result.get("parent_metrics")}
         metrics |= {"promote": bool(result.get("promote")), "verdict": str(result.get("reason") or "")}
@@ -171,7 +179,7 @@ class Trainer:
         attempt.say(report=asdict(report) | {"title": str(project.get("title") or "")})
         return report
 
-    def _specification(self, folder: Path, parent: Path | None, version: str) -> Path:
+    def _specification(self, folder: Path, parent: Path | None, backbone: str | None, version: str) -> Path:
         path = folder / "specification.json"
         write_json(
             path,
@@ -183,7 +191,7 @@ class Trainer:
                 "minutes": self._plan.minutes,
                 "seed": self._plan.seed,
                 "device": self._plan.device,
-                "backbone": "auto",  # the parent's
+                "backbone": backbone or "auto",
                 "name": version,
                 "tolerance": self._plan.tolerance,
             },

@@ -8,7 +8,7 @@ import numpy as np
 from models.training.data_folder import DataFolder, Sample
 
 FEW = 10  # training images of a class below which it is learnt poorly
-TINY = 4e-4  # of the image: about 80 pixels of the 448 x 448 that a training on demand sees
+TINY = 4e-4  # of the image: 80 to 160 pixels of what a training on demand sees
 
 
 @dataclass(frozen=True)

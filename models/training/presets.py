@@ -11,7 +11,7 @@ class Preset:
         epochs: passes over the training frames.
         least_steps: at least so many batches, however few the frames.
         batch: views a batch.
-        input_size: side of the square that a frame is fitted into, pixels.
+        input_size: side of the square that a frame is fitted into, pixels; None to read it off the objects.
         view: side of a training view, pixels.
         rate: highest learning rate of the classifier's new layers.
         backbone_rate: factor on it for the pretrained backbone.
@@ -25,7 +25,7 @@ class Preset:
     epochs: int
     least_steps: int
     batch: int
-    input_size: int
+    input_size: int | None
     view: int
     rate: float
     backbone_rate: float
@@ -37,9 +37,9 @@ class Preset:
 
 PRESETS = {
     # On demand, on two CPU cores: the learning rate falls to 0 within the minutes, whatever the machine's speed.
-    # Small batches: more steps. Smaller frames: a view shows more of what is beside an object without an outline.
-    "fast": Preset(120, 2400, 4, 448, 288, 1.5e-3, 0.6, 0.2, 5, (0.19, 0.64), (10.0, 20.0)),
+    # Small batches: more steps.
+    "fast": Preset(120, 2400, 4, None, 288, 1.5e-3, 0.6, 0.2, 5, (0.19, 0.64), (10.0, 20.0)),
     # Table 1 of the paper as printed; its learning rate "12^-4" is read as 1e-4.
     "paper": Preset(75, 60, 32, 512, 512, 1e-4, 1.0, 0.5, 25),
-    "full": Preset(150, 900, 16, 512, 384, 1e-3, 0.3, 0.5, 20),
+    "full": Preset(150, 900, 16, None, 384, 1e-3, 0.3, 0.5, 20),
 }

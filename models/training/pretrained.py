@@ -1,18 +1,28 @@
-"""Where trainings begin that begin from no model: ImageNet weights for the backbones, and a FBANet that knows edges."""
+"""Where trainings begin: from a shipped model, or from ImageNet weights and a FBANet that knows edges."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import timm
 from safetensors.torch import load_file
 from torch import Tensor
 
-from models.checkpoint import load_weights, packaged_backbone, read_card
+from models.checkpoint import PACKAGED, load_weights, packaged_backbone, read_card
 from models.classifier import Classifier
 from models.errors import CheckpointError
 from models.fba_net import FBANet, FBANetConfig
-from models.starter import FIRST_REFINER
+from models.starter import FIRST_REFINER, STARTERS
 
-LIGHT = "tf_efficientnet_lite0"
+LIGHT = PACKAGED
+
+
+def shipped_parent(classes: Collection[str], backbone: str = "auto") -> Path | None:
+    """The first shipped model of such a backbone that knows one of the classes by its name; None if none does."""
+    for folder in STARTERS.values():
+        card = read_card(folder)
+        if backbone in ("auto", card.backbone) and not set(card.classes).isdisjoint(classes):
+            return folder
+    return None
 
 
 def resolve_backbone(backbone: str, device: str, weights: Path | None, *, from_scratch: bool) -> str:

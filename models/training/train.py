@@ -26,6 +26,7 @@ from models.training.calibration import calibrate_band, calibrate_maps, calibrat
 from models.training.classifier_loop import ClassifierRecipe, train_classifier
 from models.training.data_folder import DataFolder, Sample, open_data_folder
 from models.training.frames import folder_frames
+from models.training.input_size import input_size
 from models.training.presets import PRESETS, Preset
 from models.training.pretrained import LIGHT, first_refiner, load_pretrained, resolve_backbone
 from models.training.promotion import verdict
@@ -33,7 +34,7 @@ from models.training.refiner_loop import RefinerRecipe, train_refiner
 from models.training.resume import Saved
 from models.training.schedule import Network, Progress, Report
 
-CLASSIFIER_TIME = 0.63  # of the minutes; FBANet gets REFINER_TIME, the figures the rest
+CLASSIFIER_TIME = 0.62  # of the minutes; FBANet gets REFINER_TIME, the figures the rest
 REFINER_TIME = 0.21
 # Of the learning rate, and of the backbone's share in it, for networks that know their task and learn on.
 FINE, FINE_BACKBONE = 0.2, 0.5
@@ -128,7 +129,7 @@ def train(spec: TrainingSpec, report: Report) -> TrainingResult:
     train_samples, held_out = folder.train_and_held_out()
     _check_trainable(folder, train_samples)
     parent = load_pipeline(spec.parent, spec.device) if spec.parent else None
-    pipeline = begin(spec, preset, folder.classes, parent)
+    pipeline = begin(spec, preset.input_size or input_size(train_samples), folder.classes, parent)
     frames = folder_frames(train_samples, folder.classes, pipeline.classifier.config.input_size)
     steps = max((spec.epochs or preset.epochs) * math.ceil(len(train_samples) / preset.batch), 1)
     if spec.epochs is None:
@@ -195,20 +196,27 @@ def train(spec: TrainingSpec, report: Report) -> TrainingResult:
     return TrainingResult(card, metrics, parent_metrics, promote, reason)
 
 
-def begin(spec: TrainingSpec, preset: Preset, classes: tuple[str, ...], parent: Pipeline | None) -> Pipeline:
-    """The pipeline before its first step: the parent's weights where they fit, pretrained ones elsewhere."""
+def begin(spec: TrainingSpec, size: int, classes: tuple[str, ...], parent: Pipeline | None) -> Pipeline:
+    """The pipeline before its first step: the parent's weights where they fit, pretrained ones elsewhere.
+
+    A parent that knows none of the classes gives its backbone and top-down path; its FBANet, its settings and the size
+    of its input suit other objects.
+    """
     torch.manual_seed(spec.seed)
+    kin = parent if parent and not set(classes).isdisjoint(parent.classes) else None
+    refiner, settings = kin.refiner if kin else first_refiner(), PipelineConfig()
     if parent and spec.backbone in ("auto", parent.classifier.config.backbone):
-        classifier = Classifier(replace(parent.classifier.config, classes=classes))
+        config = replace(parent.classifier.config, classes=classes)
+        classifier = Classifier(config if kin else replace(config, input_size=size))
         _inherit(classifier, parent.classifier)
-        config = replace(parent.config, presence_threshold={})  # presence is calibrated anew
-        return Pipeline(classifier, parent.refiner, config, name=spec.name, device=spec.device)
-    backbone = resolve_backbone(spec.backbone, spec.device, spec.weights, from_scratch=spec.from_scratch)
-    classifier = Classifier(ClassifierConfig(classes, backbone, preset.input_size))
-    if not spec.from_scratch:
-        load_pretrained(classifier, spec.weights)
-    refiner = parent.refiner if parent else first_refiner()
-    return Pipeline(classifier, refiner, PipelineConfig(), name=spec.name, device=spec.device)
+        if kin:  # presence is calibrated anew
+            settings = replace(kin.config, presence_threshold={})
+    else:
+        backbone = resolve_backbone(spec.backbone, spec.device, spec.weights, from_scratch=spec.from_scratch)
+        classifier = Classifier(ClassifierConfig(classes, backbone, size))
+        if not spec.from_scratch:
+            load_pretrained(classifier, spec.weights)
+    return Pipeline(classifier, refiner, settings, name=spec.name, device=spec.device)
 
 
 def _card(

@@ -99,6 +99,35 @@ def test_train_says_first_what_the_data_holds(tmp_path):
     assert any(line.startswith("training: classifier: ") for line in done.stderr.splitlines())
 
 
+@pytest.mark.parametrize(
+    ("kind", "arguments", "expected"),
+    [
+        ("oct", (), STARTERS["light"]),
+        ("oct", ("--backbone", "legacy_xception"), STARTERS["xception"]),
+        ("oct", ("--from", "xception"), STARTERS["xception"]),
+        ("oct", ("--from", "none"), None),
+        ("oct", ("--from-scratch",), None),
+        ("oct", ("--backbone", "resnet50"), None),
+        ("leaf", (), None),
+        ("leaf", ("--from", "light"), STARTERS["light"]),
+    ],
+)
+def test_a_training_begins_from_the_shipped_model_that_knows_its_classes(
+    tmp_path, monkeypatch, kind, arguments, expected
+):
+    invoke("phantom", "--out", tmp_path / "data", "--count", 4, "--seed", 7, "--size", 96, "--kind", kind)
+    begun = []
+
+    def trained(spec, _):
+        begun.append(spec.parent)
+        raise SystemExit(0)
+
+    monkeypatch.setattr("backend.cli.models.train_model", trained)
+    done = invoke("train", "--data", tmp_path / "data", "--out", tmp_path / "model", *arguments)
+    assert begun == [expected], done.output
+    assert ("It begins from oct-" in done.output) == (expected is not None)
+
+
 def test_the_refiner_can_be_left_out_and_the_method_chosen(tmp_path):
     invoke("phantom", "--out", tmp_path / "data", "--count", 4, "--seed", 7, "--size", 256)
     arguments = ("--refiner", "none", "--cam", "LayerCAM", "--json", tmp_path / "r.json")

@@ -62,6 +62,20 @@ def test_the_next_version_continues_from_the_current_one(store, registry, runner
     assert registry.version(project, second.version).card.parent == first.version
 
 
+def test_a_starter_that_knows_none_of_the_classes_is_no_beginning(store, registry, runner_that, label_studio):
+    """ImageNet's weights know more of leaves than a model of vessels does; its backbone is kept."""
+    number = label_studio.add_project(POLYGONS.replace("Lumen", "Rust").replace("Fibrous cap", "Blight"))
+    rust = {**TRIANGLE, "value": {**TRIANGLE["value"], "polygonlabels": ["Rust"]}}
+    for name in ("a.png", "b.png", "c.png", "d.png"):
+        label_studio.add_annotation(label_studio.add_upload(number, name, png()), [rust])
+    project = str(number)
+    first = run(store, runner_that("promote"), project)
+    assert (first.state, first.version) == ("done", f"p{project}-r001-lite0")
+    assert registry.current(project).card.parent is None
+    second = run(store, runner_that("promote"), project)
+    assert registry.version(project, second.version).card.parent == first.version
+
+
 def test_a_version_that_is_worse_stays_a_candidate(store, registry, runner_that, project):
     job = run(store, runner_that("worse"), project)
     assert job.state == "done"

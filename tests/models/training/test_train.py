@@ -15,11 +15,11 @@ import torch
 
 from models.classifier import Classifier, ClassifierConfig
 from models.errors import CheckpointError
-from models.pipeline import load_pipeline
+from models.pipeline import PipelineConfig, load_pipeline
 from models.training.__main__ import main
 from models.training.pretrained import LIGHT, first_refiner, load_pretrained, resolve_backbone
 from models.training.promotion import verdict
-from models.training.train import TrainingSpec, _inherit, train
+from models.training.train import TrainingSpec, _inherit, begin, train
 
 
 def write_squares(root, count=6):
@@ -102,6 +102,23 @@ def test_heads_are_inherited_by_class_name():
     assert child.gain[1] == parent.gain[1]
     assert child.gain[0] == 1
     assert torch.equal(child.smooth[0].weight, parent.smooth[0].weight)
+
+
+@pytest.mark.parametrize("classes", [("b", "new"), ("other",)])
+def test_only_a_parent_that_shares_a_class_gives_its_refiner_settings_and_size(tmp_path, make_pipeline, classes):
+    config = PipelineConfig(band={"b": 0.15}, presence_threshold={"b": 0.2}, presence_scale=0.75)
+    parent = make_pipeline(config=config)  # of a and b, at 128 pixels
+    begun = begin(TrainingSpec(tmp_path, tmp_path / "out", "x"), 384, classes, parent)
+    assert begun.classes == classes
+    assert torch.equal(begun.classifier.smooth[0].weight, parent.classifier.smooth[0].weight)
+    if "b" in classes:
+        assert begun.refiner is parent.refiner
+        assert begun.config == replace(config, presence_threshold={})
+        assert begun.classifier.config.input_size == 128
+    else:
+        assert torch.equal(begun.refiner.out.bias, first_refiner().out.bias)
+        assert begun.config == PipelineConfig()
+        assert begun.classifier.config.input_size == 384
 
 
 def test_the_light_backbone_is_the_choice_without_a_gpu():
