@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.activation_maps import DEFAULT_METHOD, METHODS, activation_maps, default_threshold, explain
+from models.activation_maps import DEFAULT_METHOD, METHODS, activation_maps, default_threshold, explain, in_logits
 from models.checkpoint import Card, load_weights, read_card, save_weights
 from models.classifier import STRIDE, Classifier, ClassifierConfig
 from models.closed_form import closed_form
@@ -233,8 +233,11 @@ class Pipeline:
         size = self.classifier.config.input_size
         square, height, width = fit_square(image, size)
         batch = torch.from_numpy(square)[None].to(self.device).permute(0, 3, 1, 2).float() / 255  # (1, 3, S, S)
+        # Presence only scales maps that have no unit; those in logits need no second pass.
+        absolute = all(in_logits(self.config.cam, stride) for stride in self.config.layers)
+        scale = 1.0 if absolute else self.config.presence_scale
         with autocast(self.device):
-            explanation = explain(self.classifier, batch, self.config.layers, self.config.presence_scale)
+            explanation = explain(self.classifier, batch, self.config.layers, scale)
             maps = activation_maps(explanation, self.config.cam)[0]
         finest = min(explanation.layers, key=lambda layer: layer.stride).activations[0]
         return Look(image, size, (height, width), maps.half().cpu().numpy(), finest.half().cpu().numpy())

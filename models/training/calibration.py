@@ -14,7 +14,7 @@ from models.evaluation.evaluate import FrameFigures, measure
 from models.evaluation.metrics import iou
 from models.pipeline import Pipeline, PipelineConfig
 from models.training.augmentation import random_colours
-from models.training.data_folder import Sample
+from models.training.data_folder import Sample, spread
 
 ENOUGH = 300  # whole frames that settle a class's line
 LEAST, MOST = 5, 24  # held-out frames with a class that its threshold and band need, and that are looked at
@@ -37,7 +37,7 @@ def calibrate_presence(pipeline: Pipeline, samples: Sequence[Sample], held_out: 
         samples: images with known presence, of the training part; up to 300 of them are looked at.
         held_out: images that were not learnt from.
     """
-    samples = _spread(samples, ENOUGH)
+    samples = spread(samples, ENOUGH)
     rng = np.random.default_rng(3)
     classifier = pipeline.classifier
     gain, bias = (line.detach().cpu().numpy() for line in (classifier.gain, classifier.bias))
@@ -67,15 +67,18 @@ def calibrate_maps(pipeline: Pipeline, held_out: Sequence[Sample]) -> PipelineCo
     """
     configs = {method: replace(pipeline.config, cam=method) for method in METHODS if method not in SLOW}
     scores: dict[tuple[str, str], list[list[float]]] = {}
-    for sample in _spread([sample for sample in held_out if sample.masks], MOST):
+    for sample in spread([sample for sample in held_out if sample.masks], MOST):
         image = sample.read_image()
-        for method, maps in pipeline.maps_by([image], list(configs))[1].items():
-            for label, cam in zip(pipeline.classes, maps[0], strict=True):
-                if label in sample.masks:
-                    truth = sample.read_mask(label, (image.shape[0], image.shape[1])).astype(np.uint8) * 255
-                    small = cv2.resize(truth, cam.shape[::-1], interpolation=cv2.INTER_AREA) >= 128
-                    cuts = (configs[method].threshold(label), *THRESHOLDS)
-                    scores.setdefault((method, label), []).append([iou(cam >= t, small) for t in cuts])
+        _, found = pipeline.maps_by([image], list(configs))
+        for index, label in enumerate(pipeline.classes):
+            if label not in sample.masks:
+                continue
+            truth = sample.read_mask(label, (image.shape[0], image.shape[1])).astype(np.uint8) * 255
+            cams = {method: maps[0][index] for method, maps in found.items()}
+            small = cv2.resize(truth, next(iter(cams.values())).shape[::-1], interpolation=cv2.INTER_AREA) >= 128
+            for method, cam in cams.items():
+                cuts = (configs[method].threshold(label), *THRESHOLDS)
+                scores.setdefault((method, label), []).append([iou(cam >= t, small) for t in cuts])
     thresholds = {config.maps: dict(config.map_threshold.get(config.maps, {})) for config in configs.values()}
     for (method, label), rows in scores.items():
         if index := _clearly_better(rows):
@@ -90,7 +93,7 @@ def calibrate_band(pipeline: Pipeline, held_out: Sequence[Sample]) -> PipelineCo
         The pipeline's configuration with `band` changed for the classes for which another width is better by more than
         chance.
     """
-    masked = _spread([sample for sample in held_out if sample.masks], MOST)
+    masked = spread([sample for sample in held_out if sample.masks], MOST)
     scores: dict[str, list[list[float]]] = {label: [] for label in pipeline.classes}
     columns = [list(_ious(pipeline, masked, pipeline.config.band))]
     columns += [list(_ious(pipeline, masked, dict.fromkeys(pipeline.classes, band))) for band in BANDS]
@@ -114,7 +117,7 @@ def made_worse(pipeline: Pipeline, held_out: Sequence[FrameFigures], train: Sequ
     errors = dict.fromkeys(pipeline.classes, 1.0)
     if few := [label for label, known in rows.items() if len(known) < LEAST]:
         learnt = measure(
-            pipeline, _spread([sample for sample in train if not sample.masks.keys().isdisjoint(few)], MOST)
+            pipeline, spread([sample for sample in train if not sample.masks.keys().isdisjoint(few)], MOST)
         )
         for label in few:
             rows[label], errors[label] = _masks_and_maps(learnt, label), 2.0
@@ -142,13 +145,6 @@ def _clearly_better(rows: Sequence[Sequence[float]], errors: float = 1.0) -> int
     best = int(scores.mean(axis=0).argmax())
     lead = scores[:, best] - scores[:, 0]
     return best if lead.mean() > errors * lead.std() / np.sqrt(len(lead)) else 0
-
-
-def _spread(samples: Sequence[Sample], most: int) -> list[Sample]:
-    """At most so many samples, evenly from the first to the last."""
-    if len(samples) <= most:
-        return list(samples)
-    return [samples[i] for i in np.linspace(0, len(samples) - 1, most).astype(int)]
 
 
 def platt_line(

@@ -10,7 +10,7 @@ absent, provided that there is a folder of masks at all.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,6 +141,13 @@ def split_in_blocks(samples: list[Sample], blocks: int = 4, share: float = 0.2) 
     chosen = min((held_out(shift) for shift in shifts), key=lambda chosen: (len(chosen) < wanted, lacking(chosen)))
     train = [sample for index, sample in enumerate(samples) if index not in chosen]
     return train, [samples[index] for index in sorted(chosen)]
+
+
+def spread(samples: Sequence[Sample], most: int) -> list[Sample]:
+    """At most so many samples, evenly from the first to the last."""
+    if len(samples) <= most:
+        return list(samples)
+    return [samples[i] for i in np.linspace(0, len(samples) - 1, most).astype(int)]
 
 
 def open_data_folder(root: Path, *, skip_bad: bool = False) -> DataFolder:

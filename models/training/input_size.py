@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from models.training.data_folder import Sample
+from models.training.data_folder import Sample, spread
 
 THICK = 9  # pixels: two cells of the maps and a little, so that a cell can lie within an object
 SMALLEST, LARGEST, STEP = 448, 640, 64  # smaller, nothing is gained; larger, an image takes too long
@@ -20,15 +20,13 @@ def input_size(samples: Sequence[Sample]) -> int:
     view of a smaller image shows more.
 
     Args:
-        samples: images to learn from; about 100 of them are looked at.
+        samples: images to learn from; up to 100 of them are looked at.
 
     Returns:
         A multiple of 64 from 448 to 640; 448 where nothing is drawn.
     """
-    masked = [sample for sample in samples if sample.masks]
-    chosen = masked[:: max(len(masked) // LOOKED_AT, 1)]
     objects: dict[str, list[tuple[float, float]]] = {}
-    for sample in chosen:
+    for sample in spread([sample for sample in samples if sample.masks], LOOKED_AT):
         image = sample.read_image()
         for label in sample.masks:
             mask = sample.read_mask(label, (image.shape[0], image.shape[1])).astype(np.uint8)

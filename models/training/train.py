@@ -4,7 +4,7 @@ import hashlib
 import math
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import astuple, dataclass, replace
 from datetime import UTC, datetime
@@ -129,7 +129,7 @@ def train(spec: TrainingSpec, report: Report) -> TrainingResult:
     train_samples, held_out = folder.train_and_held_out()
     _check_trainable(folder, train_samples)
     parent = load_pipeline(spec.parent, spec.device) if spec.parent else None
-    pipeline = begin(spec, preset.input_size or input_size(train_samples), folder.classes, parent)
+    pipeline = begin(spec, lambda: preset.input_size or input_size(train_samples), folder.classes, parent)
     frames = folder_frames(train_samples, folder.classes, pipeline.classifier.config.input_size)
     steps = max((spec.epochs or preset.epochs) * math.ceil(len(train_samples) / preset.batch), 1)
     if spec.epochs is None:
@@ -196,24 +196,24 @@ def train(spec: TrainingSpec, report: Report) -> TrainingResult:
     return TrainingResult(card, metrics, parent_metrics, promote, reason)
 
 
-def begin(spec: TrainingSpec, size: int, classes: tuple[str, ...], parent: Pipeline | None) -> Pipeline:
+def begin(spec: TrainingSpec, size: Callable[[], int], classes: tuple[str, ...], parent: Pipeline | None) -> Pipeline:
     """The pipeline before its first step: the parent's weights where they fit, pretrained ones elsewhere.
 
     A parent that knows none of the classes gives its backbone and top-down path; its FBANet, its settings and the size
-    of its input suit other objects.
+    of its input suit other objects, and `size` is asked for one.
     """
     torch.manual_seed(spec.seed)
     kin = parent if parent and not set(classes).isdisjoint(parent.classes) else None
     refiner, settings = kin.refiner if kin else first_refiner(), PipelineConfig()
     if parent and spec.backbone in ("auto", parent.classifier.config.backbone):
         config = replace(parent.classifier.config, classes=classes)
-        classifier = Classifier(config if kin else replace(config, input_size=size))
+        classifier = Classifier(config if kin else replace(config, input_size=size()))
         _inherit(classifier, parent.classifier)
         if kin:  # presence is calibrated anew
             settings = replace(kin.config, presence_threshold={})
     else:
         backbone = resolve_backbone(spec.backbone, spec.device, spec.weights, from_scratch=spec.from_scratch)
-        classifier = Classifier(ClassifierConfig(classes, backbone, size))
+        classifier = Classifier(ClassifierConfig(classes, backbone, size()))
         if not spec.from_scratch:
             load_pretrained(classifier, spec.weights)
     return Pipeline(classifier, refiner, settings, name=spec.name, device=spec.device)

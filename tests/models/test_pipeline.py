@@ -85,6 +85,15 @@ def test_presence_is_judged_on_the_frame_at_another_scale_and_maps_are_not(make_
     assert np.array_equal(presence, whole) == (scale == 1)
 
 
+@pytest.mark.parametrize(("method", "passes"), [("HiResCAM", 1), ("LayerCAM", 2)])
+def test_a_look_asks_for_presence_only_where_maps_have_no_unit(make_pipeline, method, passes):
+    pipeline = make_pipeline(config=PipelineConfig(cam=method, presence_scale=0.75))
+    sides = []
+    pipeline.classifier.register_forward_pre_hook(lambda _, inputs: sides.append(inputs[0].shape[2:]))
+    pipeline.look(np.zeros((128, 128, 3), np.uint8))
+    assert sides == [(128, 128), (96, 96)][:passes]
+
+
 def test_a_batch_gives_what_single_images_give(make_pipeline):
     pipeline = make_pipeline()
     pipeline.classifier = Brightness(pipeline.classifier)

@@ -108,7 +108,7 @@ def test_heads_are_inherited_by_class_name():
 def test_only_a_parent_that_shares_a_class_gives_its_refiner_settings_and_size(tmp_path, make_pipeline, classes):
     config = PipelineConfig(band={"b": 0.15}, presence_threshold={"b": 0.2}, presence_scale=0.75)
     parent = make_pipeline(config=config)  # of a and b, at 128 pixels
-    begun = begin(TrainingSpec(tmp_path, tmp_path / "out", "x"), 384, classes, parent)
+    begun = begin(TrainingSpec(tmp_path, tmp_path / "out", "x"), lambda: 384, classes, parent)
     assert begun.classes == classes
     assert torch.equal(begun.classifier.smooth[0].weight, parent.classifier.smooth[0].weight)
     if "b" in classes:
