@@ -11,8 +11,8 @@ GET, POST /job_status         state of one job, as Label Studio's own backends a
 GET  /api/versions[?project=] versions with their figures
 POST /api/versions/promote    {"project", "version"}: serve it from now on;  /api/versions/rollback {"project"}
 POST /validate, /delete, /duplicate_model   see `project_routes`
-GET  /dashboard               pages for people; see `backend.dashboard.pages`
-GET  /openapi.json            all of it in full; see `backend.openapi`
+GET  /dashboard               pages for people; see `backend.web.dashboard.pages`
+GET  /openapi.json            all of it in full; see `backend.web.openapi`
 """
 
 import json
@@ -24,11 +24,8 @@ from typing import Any
 from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException, ServiceUnavailable
 
-from backend.bodies import json_body, json_object
-from backend.checks import Check
-from backend.credentials import Credentials
-from backend.dashboard.pages import dashboard
-from backend.delivery import Delivery
+from backend.database.credentials import Credentials
+from backend.diagnosis.checks import Check
 from backend.errors import (
     BackendError,
     BadRequest,
@@ -41,7 +38,6 @@ from backend.errors import (
     UnknownVersion,
     VersionConflict,
 )
-from backend.job_routes import job_routes
 from backend.jobs.automatic import AutomaticTraining
 from backend.jobs.queue import JobQueue
 from backend.label_studio.label_config import parse_label_config
@@ -53,14 +49,18 @@ from backend.label_studio.protocol import (
     parse_webhook,
     project_id,
 )
-from backend.logs import REQUEST_ID
-from backend.monitoring import State, observe
-from backend.openapi import document
-from backend.project_routes import project_routes
-from backend.registry import Registry
-from backend.reports import MOST_JOBS, project_report
-from backend.security import Access, secure
-from backend.serving import Serving
+from backend.prediction.responder import Delivery
+from backend.system.logs import REQUEST_ID
+from backend.versions.registry import Registry
+from backend.versions.serving import Serving
+from backend.web.bodies import json_body, json_object
+from backend.web.dashboard.pages import dashboard
+from backend.web.job_routes import job_routes
+from backend.web.openapi import document
+from backend.web.operations import State, observe
+from backend.web.project_routes import project_routes
+from backend.web.reports import MOST_JOBS, project_report
+from backend.web.security import Access, secure
 
 logger = logging.getLogger(__name__)
 

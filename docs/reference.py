@@ -60,7 +60,7 @@ def commands() -> Iterator[str]:
 
 def http() -> Iterator[str]:
     """Every route of the server and every object it takes or gives, from its OpenAPI description."""
-    from backend.openapi import document
+    from backend.web.openapi import document
 
     described = document()
     yield described["info"]["description"]

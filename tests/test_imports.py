@@ -16,120 +16,132 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 # What models hands to others: dataclasses, errors and arrays from files, no networks.
-VALUES = ("models.decoding", "models.errors", "models.prompt", "models.segment")
+VALUES = ("models.data.decoding", "models.errors", "models.prompt", "models.segment")
 BACKEND = ("backend", "models")
 
 MAY_IMPORT = {
     "models": (),
     # Leaves: nothing of ours.
-    "backend.answers": ("backend.metrics",),
-    "backend.bodies": ("backend.errors",),
-    "backend.csrf": (),
-    "backend.data_folder": (),
+    "backend.prediction.cache": ("backend.system.metrics",),
+    "backend.web.bodies": ("backend.errors",),
+    "backend.web.csrf": (),
+    "models.data.writer": (),
     "backend.errors": (),
-    "backend.files": (),
-    "backend.logs": (),
-    "backend.metrics": (),
-    "backend.openapi": (),
-    "backend.processes": (),
-    "backend.streaming": (),
+    "backend.system.files": (),
+    "backend.system.logs": (),
+    "backend.system.metrics": (),
+    "backend.web.openapi": (),
+    "backend.system.processes": (),
+    "backend.prediction.streaming": (),
     # Label Studio's formats and API, without networks, registry or jobs.
-    "backend.label_studio": (*VALUES, "models.outlines", "backend.data_folder", "backend.errors", "backend.metrics"),
+    "backend.label_studio": (
+        *VALUES,
+        "models.masks.outlines",
+        "models.data.writer",
+        "backend.errors",
+        "backend.system.metrics",
+    ),
     # Other tools' exports as data folders.
-    "backend.sources": (*VALUES, "models.files", "backend.data_folder", "backend.errors", "backend.label_studio"),
-    "backend.credentials": ("backend.errors", "backend.files"),
-    "backend.connections": ("backend.credentials", "backend.errors", "backend.label_studio"),
+    "backend.sources": (*VALUES, "models.data.files", "models.data.writer", "backend.errors", "backend.label_studio"),
+    "backend.database.credentials": ("backend.errors", "backend.system.files"),
+    "backend.label_studio.connections": ("backend.database.credentials", "backend.errors", "backend.label_studio"),
     # Versions, and the models that serve them, without Label Studio.
-    "backend.registry": ("models", "backend.errors", "backend.files"),
-    "backend.serving": ("models", "backend.errors", "backend.files", "backend.metrics", "backend.registry"),
+    "backend.versions.registry": ("models", "backend.errors", "backend.system.files"),
+    "backend.versions.serving": (
+        "models",
+        "backend.errors",
+        "backend.system.files",
+        "backend.system.metrics",
+        "backend.versions.registry",
+    ),
     # The same pipeline for CVAT, without registry or jobs.
-    "backend.cvat": ("models", "backend.serving"),
-    "backend.naming": ("backend.errors", "backend.label_studio", "backend.registry"),
-    "backend.interactive": (
+    "backend.cvat": ("models", "backend.versions.serving"),
+    "backend.label_studio.naming": ("backend.errors", "backend.label_studio", "backend.versions.registry"),
+    "backend.prediction.prompts": (
         "models.interactive",
         "models.pipeline",
         "models.segment",
         "backend.errors",
         "backend.label_studio",
-        "backend.serving",
+        "backend.versions.serving",
     ),
-    "backend.predictor": (
+    "backend.prediction.predictor": (
         "models.segment",
-        "backend.answers",
+        "backend.prediction.cache",
         "backend.errors",
-        "backend.interactive",
+        "backend.prediction.prompts",
         "backend.label_studio",
-        "backend.serving",
+        "backend.versions.serving",
     ),
-    "backend.delivery": (
+    "backend.prediction.responder": (
         "backend.errors",
         "backend.jobs",
         "backend.label_studio",
-        "backend.predictor",
-        "backend.streaming",
+        "backend.prediction.predictor",
+        "backend.prediction.streaming",
     ),
     # Jobs work in processes of their own, so they read cards here and import no network.
     "backend.jobs": (
         "models.checkpoint",
         "models.errors",
         "backend.errors",
-        "backend.files",
+        "backend.system.files",
         "backend.label_studio",
-        "backend.processes",
-        "backend.registry",
+        "backend.system.processes",
+        "backend.versions.registry",
     ),
-    "backend.checks": (
+    "backend.diagnosis.checks": (
         "models.checkpoint",
         "models.errors",
         "backend.errors",
         "backend.jobs",
-        "backend.serving",
+        "backend.versions.serving",
     ),
-    "backend.monitoring": (
-        "backend.checks",
+    "backend.web.operations": (
+        "backend.diagnosis.checks",
         "backend.errors",
         "backend.jobs",
-        "backend.logs",
-        "backend.metrics",
-        "backend.serving",
+        "backend.system.logs",
+        "backend.system.metrics",
+        "backend.versions.serving",
     ),
-    "backend.reports": ("models.errors", "backend.jobs", "backend.registry", "backend.serving"),
-    "backend.security": ("backend.csrf",),
+    "backend.web.reports": ("models.errors", "backend.jobs", "backend.versions.registry", "backend.versions.serving"),
+    "backend.web.security": ("backend.web.csrf",),
     # The dashboard's pages: what jobs, versions and reports say, and the buttons that change it.
-    "backend.dashboard": (
-        "backend.credentials",
-        "backend.csrf",
+    "backend.web.dashboard": (
+        "backend.database.credentials",
+        "backend.web.csrf",
         "backend.errors",
         "backend.jobs",
-        "backend.logs",
-        "backend.registry",
-        "backend.reports",
-        "backend.serving",
+        "backend.system.logs",
+        "backend.versions.registry",
+        "backend.web.reports",
+        "backend.versions.serving",
     ),
     "backend.settings": ("models.starter", "backend.errors"),
-    "backend.supervisor": ("backend.errors", "backend.processes", "backend.settings"),
+    "backend.entrypoints.supervisor": ("backend.errors", "backend.system.processes", "backend.settings"),
     # The demo does what a user does, over HTTP.
     "backend.demo": (
-        "models.evaluation.metrics",
+        "models.masks.metrics",
         "models.phantom",
         "backend.errors",
-        "backend.jobs.store",
+        "backend.database.jobs",
         "backend.label_studio",
-        "backend.processes",
+        "backend.system.processes",
     ),
     # Where the parts are put together: all of it.
     "backend.app": BACKEND,
-    "backend.assembly": BACKEND,
+    "backend.wiring": BACKEND,
     "backend.bench": BACKEND,
     "backend.cli": BACKEND,
-    "backend.doctor": BACKEND,
+    "backend.diagnosis.doctor": BACKEND,
     "backend.gunicorn.conf": BACKEND,
-    "backend.job_routes": BACKEND,
-    "backend.jobs.bulk_process": BACKEND,
-    "backend.jobs.worker": BACKEND,
-    "backend.label_studio.sdk_adapter": BACKEND,
-    "backend.project_routes": BACKEND,
-    "backend.wsgi": BACKEND,
+    "backend.web.job_routes": BACKEND,
+    "backend.entrypoints.prediction_job": BACKEND,
+    "backend.entrypoints.worker": BACKEND,
+    "backend.entrypoints.label_studio_ml": BACKEND,
+    "backend.web.project_routes": BACKEND,
+    "backend.entrypoints.wsgi": BACKEND,
 }
 
 # models stays usable without the backend's libraries, and importable with these alone.
@@ -140,11 +152,11 @@ MODELS_IMPORT_FIRST = {"cv2", "numpy", "safetensors", "timm", "torch"}
 READ_THE_ENVIRONMENT = (
     "backend.cli",
     "backend.gunicorn.conf",
-    "backend.jobs.bulk_process",
+    "backend.entrypoints.prediction_job",
     "backend.jobs.process",  # hands it on to the job's process
-    "backend.jobs.worker",
-    "backend.label_studio.sdk_adapter",
-    "backend.wsgi",
+    "backend.entrypoints.worker",
+    "backend.entrypoints.label_studio_ml",
+    "backend.entrypoints.wsgi",
 )
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb"}
 
@@ -195,7 +207,7 @@ def _within(module: str, name: str) -> bool:
 
 
 def _targets(node: ast.AST, package: str, modules: Set[str]) -> Iterator[str]:
-    """The modules that a statement imports: `from backend import files` imports backend.files."""
+    """The modules that a statement imports: `from backend import files` imports backend.system.files."""
     if isinstance(node, ast.Import):
         yield from (alias.name for alias in node.names)
     elif isinstance(node, ast.ImportFrom):
@@ -263,16 +275,20 @@ def test_the_table_names_modules_that_exist():
             "1: models.training.losses does not read the environment; take the value as an argument",
         ),
         (
-            "backend/registry.py",
+            "backend/versions/registry.py",
             "import os as system\n\nsystem.getenv('X')\n",
-            "3: backend.registry does not read the environment; take the value as an argument",
+            "3: backend.versions.registry does not read the environment; take the value as an argument",
         ),
         (
-            "backend/registry.py",
+            "backend/versions/registry.py",
             "from backend import errors, predictor\n",
-            "1: backend.registry does not import backend.predictor",
+            "1: backend.versions.registry does not import backend.prediction.predictor",
         ),
-        ("backend/registry.py", "from . import predictor\n", "1: backend.registry does not import backend.predictor"),
+        (
+            "backend/versions/registry.py",
+            "from . import predictor\n",
+            "1: backend.versions.registry does not import backend.prediction.predictor",
+        ),
         (
             "backend/label_studio/client.py",
             "from models.pipeline import Pipeline, describe\n",
@@ -281,7 +297,7 @@ def test_the_table_names_modules_that_exist():
         (
             "backend/label_studio/client.py",
             "from ..registry import Registry\n",
-            "1: backend.label_studio does not import backend.registry",
+            "1: backend.label_studio does not import backend.versions.registry",
         ),
         (
             "backend/jobs/training.py",
@@ -293,7 +309,7 @@ def test_the_table_names_modules_that_exist():
 )
 def test_an_offence_is_named_by_file_and_line(tmp_path, file, source, offence):
     write(tmp_path, "backend/errors.py", "import json\n")
-    write(tmp_path, "backend/predictor.py", "from backend.errors import BackendError\n")
+    write(tmp_path, "backend/prediction/predictor.py", "from backend.errors import BackendError\n")
     write(tmp_path, file, source)
     assert offences(tmp_path) == [f"{file}:{offence}"]
 
@@ -305,7 +321,7 @@ def test_an_offence_is_named_by_file_and_line(tmp_path, file, source, offence):
         ("models/refiner.py", "def f():\n    from PIL import Image\n"),
         ("models/refiner.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from PIL.Image import Image\n"),
         ("backend/label_studio/client.py", "import requests\n\nfrom .transport import Transport\n"),
-        ("backend/jobs/worker.py", "import os\n\nfrom backend.settings import Settings\n\nprint(os.environ)\n"),
+        ("backend/entrypoints/worker.py", "import os\n\nfrom backend.settings import Settings\n\nprint(os.environ)\n"),
         ("backend/__init__.py", ""),
     ],
 )

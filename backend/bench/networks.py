@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from backend.bench.measure import Case, alternate, divided
 from backend.bench.setting import Setting
-from backend.label_studio.controls import rle
+from backend.label_studio import rle
 from models.activation_maps import DEFAULT_METHOD, activation_maps, explain
 from models.classifier import Classifier, ClassifierConfig
 from models.closed_form import closed_form

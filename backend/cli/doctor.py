@@ -8,12 +8,12 @@ import click
 from rich.console import Console
 from rich.markup import escape
 
-from backend.assembly import assemble
-from backend.checks import BROKEN, DOUBTFUL, FINE, Check
 from backend.cli.output import json_option, write_json
-from backend.doctor import examine
+from backend.diagnosis.checks import BROKEN, DOUBTFUL, FINE, Check
+from backend.diagnosis.doctor import examine
 from backend.errors import SettingsError
 from backend.settings import Settings
+from backend.wiring import assemble
 
 MARKS = {FINE: "[green]ok[/]", DOUBTFUL: "[yellow]look[/]", BROKEN: "[red]BROKEN[/]"}
 

@@ -13,10 +13,10 @@ from backend.cli.data import data_options
 from backend.cli.models import device_option, existing_model, new_folder, training_options
 from backend.cli.output import figure, json_option, print_metrics, progress_bar, write_json
 from models.activation_maps import METHODS
+from models.data.folder import DataFolder, open_data_folder
 from models.errors import DataError
 from models.evaluation.charts import WAYS, curve_chart, mean_iou
 from models.evaluation.clicks import STARTS, measure_clicks
-from models.evaluation.curve import label_efficiency
 from models.evaluation.evaluate import measure, summarise, with_settings
 from models.evaluation.intervals import read_groups, with_intervals
 from models.evaluation.report import write_report
@@ -24,7 +24,7 @@ from models.evaluation.robustness import measure_robustness
 from models.evaluation.tables import classifier_row, compare_methods, effort_table, measure_with_effort
 from models.pipeline import REFINERS, Pipeline, load_pipeline
 from models.starter import STARTER
-from models.training.data_folder import DataFolder, open_data_folder
+from models.studies.curve import label_efficiency
 from models.training.schedule import Progress
 from models.training.train import TrainingSpec
 

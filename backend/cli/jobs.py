@@ -33,13 +33,13 @@ def annotate(url: str, api_key: str, project: int, all_tasks: bool, json_file: P
     Tasks that have a prediction of that version are passed over, so it may be interrupted and run again. It is a job
     like those of the backend: where that runs on the same data folder, it shows it, and goes on with it after a crash.
     """
-    from backend.assembly import assemble
-    from backend.jobs.ledger import ALL, UNLABELLED
+    from backend.database.jobs import ANNOTATION, FINISHED
+    from backend.database.leases import ALL, UNLABELLED
+    from backend.entrypoints.worker import build_runner, worker_name
     from backend.jobs.queue import JobQueue
-    from backend.jobs.store import ANNOTATION, FINISHED
-    from backend.jobs.worker import build_runner, worker_name
     from backend.label_studio.client import LabelStudio
-    from backend.logs import configure_logging
+    from backend.system.logs import configure_logging
+    from backend.wiring import assemble
 
     # The job's process reads them there.
     os.environ.update(LABEL_STUDIO_URL=url, LABEL_STUDIO_API_KEY=api_key)
@@ -84,7 +84,7 @@ def jobs() -> None:
 @json_option
 def list_jobs(project: str | None, json_file: Path | None) -> None:
     """List jobs, newest first."""
-    from backend.reports import job_report
+    from backend.web.reports import job_report
 
     reports = [job_report(job) for job in _queue().store.find(project)]
     table = Table("job", "kind", "project", "state", "progress", "")
@@ -104,7 +104,7 @@ def list_jobs(project: str | None, json_file: Path | None) -> None:
 @json_option
 def show(job: str, json_file: Path | None) -> None:
     """Show one job with the end of its log."""
-    from backend.reports import job_report
+    from backend.web.reports import job_report
 
     store = _queue().store
     report = job_report(store.get(job)) | {"log": store.log_tail(job)}
@@ -123,8 +123,8 @@ def cancel(job: str, json_file: Path | None) -> None:
 
 
 def _queue() -> Any:
-    from backend.assembly import assemble
     from backend.jobs.queue import JobQueue
+    from backend.wiring import assemble
 
     parts = assemble(Settings.from_environ(os.environ))
     return JobQueue(parts.store, parts.ledger, parts.queues)

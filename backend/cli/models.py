@@ -13,14 +13,14 @@ from backend.cli.data import data_options
 from backend.cli.output import json_option, print_metrics, progress_bar, write_json
 from models.checkpoint import read_card
 from models.classifier import BACKBONES
+from models.data.files import IMAGE_SUFFIXES, read_image
+from models.data.folder import open_data_folder
+from models.data.report import data_report
 from models.errors import DataError
 from models.evaluation.figures import overlay, step_pictures
-from models.files import IMAGE_SUFFIXES, read_image
 from models.phantom import KINDS, write_phantoms
 from models.pipeline import load_pipeline, prediction
 from models.starter import STARTER, STARTERS, model_folder
-from models.training.data_folder import open_data_folder
-from models.training.data_report import data_report
 from models.training.presets import PRESETS
 from models.training.pretrained import shipped_parent
 from models.training.schedule import Progress

@@ -25,8 +25,8 @@ project_option = click.option("--project", required=True, help="Label Studio's p
 @json_option
 def serve(host: str | None, port: str | None, with_worker: bool, json_file: Path | None) -> None:
     """Run the backend with its job worker until Ctrl-C or SIGTERM; SIGHUP takes up changed code without a gap."""
-    from backend.logs import configure_logging
-    from backend.supervisor import WORKER, Supervisor, url_of
+    from backend.entrypoints.supervisor import WORKER, Supervisor, url_of
+    from backend.system.logs import configure_logging
 
     given = {"PREMASK_HOST": host, "PREMASK_PORT": port}
     environ = {**os.environ, **{name: value for name, value in given.items() if value is not None}}
@@ -47,7 +47,7 @@ def serve(host: str | None, port: str | None, with_worker: bool, json_file: Path
 @click.command()
 def worker() -> None:
     """Run a job worker alone, beside others that share the same data folder, or the same Redis and models."""
-    from backend.jobs.worker import main
+    from backend.entrypoints.worker import main
 
     sys.exit(main(os.environ))
 
@@ -105,7 +105,7 @@ def versions() -> None:
 @json_option
 def list_versions(project: str, json_file: Path | None) -> None:
     """List a project's versions, oldest first."""
-    from backend.reports import version_report
+    from backend.web.reports import version_report
 
     registry = _registry()
     reports = [version_report(info) for info in registry.versions(project)]
@@ -127,7 +127,7 @@ def list_versions(project: str, json_file: Path | None) -> None:
 @json_option
 def show(project: str, version: str, json_file: Path | None) -> None:
     """Show what is known of one version."""
-    from backend.reports import version_report
+    from backend.web.reports import version_report
 
     report = version_report(_registry().version(project, version))
     click.echo(json.dumps(report, indent=2, ensure_ascii=False))
@@ -156,6 +156,6 @@ def rollback(project: str, json_file: Path | None) -> None:
 
 
 def _registry() -> Any:
-    from backend.registry import Registry
+    from backend.versions.registry import Registry
 
     return Registry(Settings.from_environ(os.environ).data_dir / "models")

@@ -12,8 +12,8 @@ from PIL.Image import Image
 
 from backend.cvat.detector import Detector
 from backend.cvat.model import Model
-from models.decoding import rgb_array
-from models.outlines import outlines
+from models.data.decoding import rgb_array
+from models.masks.outlines import outlines
 from models.segment import Segment
 
 

@@ -12,7 +12,7 @@ from PIL.Image import Image
 
 from backend.cvat.interactor import Interactor
 from backend.cvat.model import Model
-from models.decoding import rgb_array
+from models.data.decoding import rgb_array
 
 if TYPE_CHECKING:
     from models.pipeline import Look

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.cvat.model import Model
-from models.decoding import RgbImage
+from models.data.decoding import RgbImage
 from models.prompt import Click, Prompt
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from backend.serving import load_on
+from backend.versions.serving import load_on
 from models.checkpoint import read_card
 from models.starter import STARTER, model_folder
 

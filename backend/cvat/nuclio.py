@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from backend.cvat.detector import Detector
 from backend.cvat.interactor import Interactor
 from backend.cvat.model import Model
-from models.decoding import RgbImage, decode_image
-from models.files import MOST_PIXELS
-from models.outlines import outlines
+from models.data.decoding import RgbImage, decode_image
+from models.data.files import MOST_PIXELS
+from models.masks.outlines import outlines
 from models.segment import Segment
 
 if TYPE_CHECKING:

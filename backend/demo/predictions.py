@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from backend.demo.sample_project import SIZE
 from backend.label_studio.client import LabelStudio
-from backend.label_studio.controls.rle import decode_rle
-from models.evaluation import metrics
+from backend.label_studio.rle import decode_rle
+from models.masks import metrics
 from models.phantom import CLASSES, render_phantom
 
 CHUNK = 8  # tasks per request: the bar moves, and none comes near Label Studio's time-out

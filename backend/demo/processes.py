@@ -12,7 +12,7 @@ from pathlib import Path
 import requests
 
 from backend.errors import DemoError
-from backend.processes import describe_exit, identity, is_alive
+from backend.system.processes import describe_exit, identity, is_alive
 
 STOP_SECONDS = 45.0  # for a request or a job that is being finished; then it is killed
 

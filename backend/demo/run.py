@@ -13,12 +13,12 @@ from pathlib import Path
 import requests
 from rich.console import Console
 
+from backend.database.jobs import FINISHED
 from backend.demo import checks, predictions, sample_project, servers
 from backend.demo.processes import Running, stop_all, stop_leftover, tail
 from backend.demo.steps import Steps
 from backend.demo.summary import Summary
 from backend.errors import BackendError, DemoError
-from backend.jobs.store import FINISHED
 from backend.label_studio.client import LabelStudio
 from backend.label_studio.connect import connect
 

@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+from backend.database.jobs import ACTIVE, TRAINING
+from backend.database.records import Document, Records
 from backend.errors import BackendError
 from backend.jobs.queue import JobQueue
-from backend.jobs.records import Document, Records
-from backend.jobs.store import ACTIVE, TRAINING
 from backend.label_studio.client import TaskRow
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.errors import JobError
-from backend.processes import PARENT, describe_exit, identity, lower_priority
+from backend.system.processes import PARENT, describe_exit, identity, lower_priority
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from huey import Huey, RedisHuey, SqliteHuey
 from huey.registry import Message
 from huey.serializer import Serializer
 
+from backend.database.jobs import ANNOTATION, KINDS, TRAINING, Job, JobStore
+from backend.database.leases import Ledger
 from backend.errors import JobError
-from backend.jobs.ledger import Ledger
-from backend.jobs.store import ANNOTATION, KINDS, TRAINING, Job, JobStore
-from backend.processes import kill_group
+from backend.system.processes import kill_group
 
 
 class JsonSerializer(Serializer):  # type: ignore[misc]

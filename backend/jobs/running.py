@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from backend.database.jobs import ANNOTATION, RUNNING, TRAINING, Job, JobStore
+from backend.database.leases import Ledger
 from backend.errors import BackendError, JobError, JobInterrupted
-from backend.jobs.ledger import Ledger
 from backend.jobs.process import JobProcess
-from backend.jobs.store import ANNOTATION, RUNNING, TRAINING, Job, JobStore
 from models.errors import ModelError
 
 logger = logging.getLogger(__name__)

@@ -7,15 +7,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from backend.database.jobs import Job
 from backend.errors import JobError
-from backend.files import write_json
 from backend.jobs.running import Attempt
-from backend.jobs.store import Job
+from backend.label_studio.acceptance import drawn_before
 from backend.label_studio.annotations import AcceptedReport, write_data_folder
 from backend.label_studio.images import ImageLoader
-from backend.label_studio.kept import drawn_before
 from backend.label_studio.label_config import parse_label_config
-from backend.registry import Registry, VersionInfo
+from backend.system.files import write_json
+from backend.versions.registry import Registry, VersionInfo
 from models.checkpoint import CARD, PACKAGED, read_card
 
 COMMAND = (sys.executable, "-m", "models.training")

@@ -10,16 +10,16 @@ from typing import Any
 import cv2
 import numpy as np
 
-from backend.data_folder import DataFolderWriter
 from backend.errors import ConfigError, ImageError, RegionError
+from backend.label_studio.acceptance import Kept, KeptByVersion, kept_sentence
 from backend.label_studio.controls import CHOICES, CONTROLS, REGION_CONTROLS
 from backend.label_studio.controls.brush import BrushLabels
 from backend.label_studio.controls.control import Control
 from backend.label_studio.controls.pairs import joined
 from backend.label_studio.controls.region import Mask, value_of
 from backend.label_studio.images import ImageLoader
-from backend.label_studio.kept import Kept, KeptByVersion, kept_sentence
 from backend.label_studio.label_config import LabelConfig
+from models.data.writer import DataFolderWriter
 
 # Why a task is left out.
 CANCELLED = "skipped by the annotator"

@@ -14,7 +14,7 @@ from backend.label_studio.label_config import parse_label_config
 from backend.label_studio.protocol import UNTRAINED
 
 TITLE = "premask"  # of a backend that serves no model yet
-TOKEN_HEADER = "X-Premask-Token"  # as backend.security expects it
+TOKEN_HEADER = "X-Premask-Token"  # as backend.web.security expects it
 # Label Studio's states of a backend whose /health or /setup failed: disconnected, error.
 BROKEN = ("DI", "ER")
 

@@ -15,8 +15,8 @@ from backend.label_studio.addresses import LOOPBACK, Judge, is_host, is_other_ho
 from backend.label_studio.client import LabelStudio
 from backend.label_studio.label_config import UNDEFINED_KEY
 from backend.label_studio.transport import MEGABYTE, read_bounded
-from backend.metrics import STAGE_SECONDS
-from models.decoding import RgbImage, decode_image
+from backend.system.metrics import STAGE_SECONDS
+from models.data.decoding import RgbImage, decode_image
 
 # Schemes of cloud storages that Label Studio reads for us.
 CLOUD = ("s3", "s3s", "gs", "azure-blob", "azure-spi")

@@ -11,7 +11,7 @@ from backend.label_studio.controls import CHOICES, REGION_CONTROLS
 from backend.label_studio.controls.control import Control
 from backend.label_studio.controls.pairs import parted
 from backend.label_studio.label_config import LabelConfig, parse_label_config
-from backend.metrics import STAGE_SECONDS
+from backend.system.metrics import STAGE_SECONDS
 from models.segment import Prediction, Segment, entropy
 
 START_TRAINING = "START_TRAINING"

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.data_folder import DataFolderWriter
+from models.data.files import IMAGE_SUFFIXES, image_shape
+from models.data.writer import DataFolderWriter
 from models.errors import DataError
-from models.files import IMAGE_SUFFIXES, image_shape
 
 Mask = NDArray[np.bool_]
 # Video frames are exported under names without an ending, to files with one.

@@ -12,9 +12,9 @@ from backend.label_studio.controls.control import Control
 from backend.label_studio.images import ImageLoader, image_address
 from backend.label_studio.label_config import LabelConfig
 from backend.sources.conversion import Conversion, ImageFiles, check_names
-from models.decoding import RgbImage
+from models.data.decoding import RgbImage
+from models.data.files import IMAGE_SUFFIXES, read_image
 from models.errors import DataError
-from models.files import IMAGE_SUFFIXES, read_image
 
 
 def is_label_studio(content: Any) -> bool:

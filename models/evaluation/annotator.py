@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from models.evaluation.metrics import Mask, iou
+from models.masks.metrics import Mask, iou
 
 TARGETS = (0.90, 0.967)  # NoC@90 of the literature, and what the paper's experts reached by correcting
 LIMIT = 100  # strokes after which the annotator gives up

@@ -11,12 +11,12 @@ from typing import Any
 import cv2
 import numpy as np
 
+from models.data.folder import Sample
 from models.evaluation.annotator import largest_component
-from models.evaluation.metrics import Mask, iou
 from models.interactive import answer
+from models.masks.metrics import Mask, iou
 from models.pipeline import Look, Pipeline
 from models.prompt import Click, Prompt
-from models.training.data_folder import Sample
 
 STARTS = ("nothing", "model")
 

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from models.data.folder import Sample
 from models.errors import DataError
-from models.evaluation.metrics import Mask, boundary_f, dice, iou
+from models.masks.metrics import Mask, boundary_f, dice, iou
 from models.pipeline import Pipeline, Steps, describe
-from models.training.data_folder import Sample
 
 
 class Agreement(NamedTuple):

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.checkpoint import Card, write_card
+from models.data.folder import Sample
 from models.errors import CheckpointError
 from models.evaluation.evaluate import FrameFigures
 from models.evaluation.figures import Picture, step_pictures
 from models.pipeline import Pipeline, Steps
-from models.training.data_folder import Sample
 
 GALLERY = "gallery"
 SIDE = 384  # pixels of a picture's longer side

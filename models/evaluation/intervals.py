@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from models.data.folder import DataFolder
 from models.errors import DataError
 from models.evaluation.evaluate import FrameFigures
-from models.training.data_folder import DataFolder
 
 BLOCK = 5  # neighbouring images that count as one group where groups.json does not say better
 RESAMPLES = 2000

@@ -9,13 +9,13 @@ import cv2
 import numpy as np
 
 from models.activation_maps import METHODS
+from models.data.folder import Sample
 from models.evaluation.charts import iou_chart
 from models.evaluation.evaluate import FrameFigures, with_settings
 from models.evaluation.figures import Picture, heat, line_width, outline, step_pictures
 from models.evaluation.gallery import COLUMNS
-from models.evaluation.metrics import Mask
+from models.masks.metrics import Mask
 from models.pipeline import Pipeline
-from models.training.data_folder import Sample
 
 SIDE = 240  # pixels of a picture's longer side
 

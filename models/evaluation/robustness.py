@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from models.decoding import RgbImage
+from models.data.decoding import RgbImage
+from models.data.folder import Sample
 from models.evaluation.evaluate import measure, summarise
 from models.pipeline import Pipeline
-from models.training.data_folder import Sample
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 
 from models.activation_maps import METHODS
+from models.data.folder import Sample
 from models.evaluation.annotator import LIMIT, TARGETS, Correction, correct
 from models.evaluation.evaluate import FrameFigures, Outcome, compare, outcomes, with_settings
-from models.evaluation.metrics import iou
+from models.masks.metrics import iou
 from models.pipeline import Pipeline
-from models.training.data_folder import Sample
 
 THRESHOLDS = tuple(round(0.1 * step, 1) for step in range(1, 10))
 

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from models.activation_maps import METHODS
+from models.data.folder import Sample, spread
 from models.evaluation.evaluate import FrameFigures, measure
-from models.evaluation.metrics import iou
+from models.masks.metrics import iou
 from models.pipeline import Pipeline, PipelineConfig
 from models.training.augmentation import random_colours
-from models.training.data_folder import Sample, spread
 
 ENOUGH = 300  # whole frames that settle a class's line
 LEAST, MOST = 5, 24  # held-out frames with a class that its threshold and band need, and that are looked at

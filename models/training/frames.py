@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from models.data.folder import Sample
 from models.phantom import render_phantom
 from models.pipeline import fit_square
 from models.training.augmentation import Frame
-from models.training.data_folder import Sample
 
 CACHE_BYTES = 2 << 30  # memory for the frames that are kept
 

@@ -64,7 +64,7 @@ def load_pretrained(classifier: Classifier, weights: Path | None) -> None:
 
 
 def first_refiner() -> FBANet:
-    """The FBANet of `models.training.first_refiner`: trained on synthetic images, it knows edges and no class.
+    """The FBANet of `models.studies.first_refiner`: trained on synthetic images, it knows edges and no class.
 
     Raises:
         CheckpointError: its files are missing or damaged.

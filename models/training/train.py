@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from models.checkpoint import Card, read_card
 from models.classifier import Classifier, ClassifierConfig
+from models.data.folder import DataFolder, Sample, open_data_folder
 from models.errors import CheckpointError, DataError
 from models.evaluation.evaluate import FrameFigures, measure, summarise
 from models.evaluation.gallery import add_gallery
@@ -24,7 +25,6 @@ from models.fba_net import FBANet
 from models.pipeline import Pipeline, PipelineConfig, check_device, load_pipeline, save_pipeline
 from models.training.calibration import calibrate_band, calibrate_maps, calibrate_presence, made_worse
 from models.training.classifier_loop import ClassifierRecipe, train_classifier
-from models.training.data_folder import DataFolder, Sample, open_data_folder
 from models.training.frames import folder_frames
 from models.training.input_size import input_size
 from models.training.presets import PRESETS, Preset

@@ -13,17 +13,17 @@ import redis
 from flask.testing import FlaskClient
 
 from backend.app import create_app
-from backend.credentials import Credentials
-from backend.delivery import Delivery
+from backend.database.credentials import Credentials
+from backend.database.jobs import JobStore
+from backend.database.leases import Ledger
+from backend.database.records import Records, RedisRecords, SqliteRecords
 from backend.errors import LabelStudioError
 from backend.jobs.automatic import AutomaticTraining
-from backend.jobs.ledger import Ledger
 from backend.jobs.queue import JobQueue, Queues, redis_queues, sqlite_queues
-from backend.jobs.records import Records, RedisRecords, SqliteRecords
-from backend.jobs.store import JobStore
-from backend.predictor import Predictor
-from backend.registry import Registry
-from backend.serving import Serving
+from backend.prediction.predictor import Predictor
+from backend.prediction.responder import Delivery
+from backend.versions.registry import Registry
+from backend.versions.serving import Serving
 from tests.backend.fakes import FakeImages, Loader, eventually, write_checkpoint
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from backend.errors import ImageError
-from backend.registry import Registry
+from backend.versions.registry import Registry
 from models.checkpoint import Card, read_card
 from models.errors import CheckpointError
 from models.segment import Prediction, Segment

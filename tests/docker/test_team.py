@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import requests
 
+from backend.database.jobs import FINISHED
 from backend.demo.predictions import iou, masks
 from backend.demo.sample_project import CONFIG
-from backend.jobs.store import FINISHED
 from backend.label_studio.client import LabelStudio
 from tests.docker import engine
 from tests.docker.conftest import owned

@@ -14,7 +14,7 @@ from backend.label_studio.annotations import read_annotation
 from backend.label_studio.controls.region import Mask
 from backend.label_studio.label_config import parse_label_config
 from backend.label_studio.protocol import prediction_entry
-from models.decoding import decode_image
+from models.data.decoding import decode_image
 from models.segment import Prediction, Segment
 from tests.browser import chromium
 from tests.end_to_end.frames import FRAMES, ORIENTATION, png

@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 
+from backend.database.jobs import FINISHED
 from backend.demo import servers
 from backend.demo.processes import Server, stop_all
 from backend.demo.sample_project import CONFIG
-from backend.jobs.store import FINISHED
 from tests.end_to_end.conftest import START_SECONDS
 from tests.end_to_end.frames import FRAMES
 from tests.end_to_end.stack import ENVIRON, Stack, free_port, premask

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import requests
 
+from backend.database.jobs import FINISHED
 from backend.demo.predictions import iou, masks
 from backend.demo.sample_project import move_backend
-from backend.jobs.store import FINISHED
 from tests.end_to_end.frames import BROKEN, FRAMES, Frame, regions
 from tests.end_to_end.stack import Project, Stack
 

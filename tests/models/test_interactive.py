@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.evaluation.metrics import iou
 from models.interactive import answer
+from models.masks.metrics import iou
 from models.phantom import render_phantom
 from models.pipeline import load_pipeline
 from models.prompt import Click, Prompt

@@ -9,9 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 from backend.cli import cli
+from models.data.folder import open_data_folder
 from models.phantom import KINDS, Phantom, write_phantoms
 from models.phantom.leaf import render_leaf
-from models.training.data_folder import open_data_folder
 
 OTHERS = [kind for kind in KINDS if kind != "oct"]
 SEEDS = range(16)

@@ -3,11 +3,11 @@
 import pytest
 
 from models.checkpoint import read_card
+from models.data.folder import open_data_folder
 from models.evaluation.evaluate import evaluate
 from models.phantom import CLASSES
 from models.pipeline import load_pipeline
 from models.starter import STARTERS
-from models.training.data_folder import open_data_folder
 
 
 @pytest.fixture(params=sorted(STARTERS))

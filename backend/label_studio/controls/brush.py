@@ -6,7 +6,7 @@ from typing import Any
 from backend.errors import RegionError
 from backend.label_studio.controls.control import Control
 from backend.label_studio.controls.region import Mask, RegionAdapter, parts, size_of, value_of
-from backend.label_studio.controls.rle import decode_rle, encode_rle
+from backend.label_studio.rle import decode_rle, encode_rle
 from models.segment import Segment
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from backend.label_studio.controls.control import Control
 from backend.label_studio.controls.rectangle import rotation_of
 from backend.label_studio.controls.region import Mask, Points, RegionAdapter, numbers, parts, size_of
-from models.outlines import SMALLEST
+from models.masks.outlines import SMALLEST
 from models.segment import Segment
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from backend.errors import RegionError
 from backend.label_studio.controls.control import Control
 from backend.label_studio.controls.region import Mask, Points, RegionAdapter, size_of, value_of
-from models.outlines import outlines
+from models.masks.outlines import outlines
 from models.segment import Segment
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from backend.label_studio.controls.control import Control
 from backend.label_studio.controls.polygon import fill
 from backend.label_studio.controls.region import Mask, Points, RegionAdapter, numbers, size_of, value_of
-from models.outlines import SMALLEST
+from models.masks.outlines import SMALLEST
 from models.segment import Segment
 
 

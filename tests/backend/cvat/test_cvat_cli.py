@@ -13,7 +13,7 @@ from PIL import Image
 
 from backend.cvat.detector import Detector
 from backend.cvat.model import Model
-from models.evaluation.metrics import iou
+from models.masks.metrics import iou
 from models.phantom import render_phantom
 from tests.backend.cvat.fake_cvat import FakeCVAT
 

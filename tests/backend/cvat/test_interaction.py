@@ -15,7 +15,7 @@ from PIL import Image
 
 from backend.cvat.interaction import InteractionFunction
 from backend.cvat.interactor import _filled
-from models.evaluation.metrics import iou
+from models.masks.metrics import iou
 from models.phantom import render_phantom
 
 SIZE = 256

@@ -26,7 +26,7 @@ from backend.cvat.interaction import InteractionFunction, create
 from backend.cvat.model import Model
 from backend.cvat.nuclio import _objects, _runs, detector
 from backend.label_studio.controls.polygon import fill
-from models.outlines import outlines
+from models.masks.outlines import outlines
 from models.phantom import render_phantom
 from models.pipeline import Pipeline
 from models.segment import Prediction, Segment

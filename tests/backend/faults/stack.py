@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from flask import Flask
 
-from backend import supervisor, wsgi
-from backend.jobs import bulk_process, worker
-from backend.processes import PARENT, die_with_parent
+from backend.entrypoints import prediction_job as bulk_process
+from backend.entrypoints import supervisor, worker, wsgi
+from backend.entrypoints.supervisor import Supervisor
 from backend.settings import Settings
-from backend.supervisor import Supervisor
+from backend.system.processes import PARENT, die_with_parent
 from models.segment import Prediction
 from tests.backend.fakes import FakePipeline
 from tests.backend.jobs.conftest import FAKE_TRAINING

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 import requests
 
-from backend.jobs.records import SqliteRecords
-from backend.jobs.store import FINISHED
+from backend.database.jobs import FINISHED
+from backend.database.records import SqliteRecords
 from backend.label_studio.client import LabelStudio
-from backend.registry import Registry
+from backend.versions.registry import Registry
 from models.checkpoint import read_card
 from tests.backend.fake_label_studio import FakeLabelStudio
 from tests.backend.fakes import CONFIG, eventually

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import redis
 
-from backend.jobs.ledger import Ledger
+from backend.database.jobs import FINISHED, JobStore
+from backend.database.leases import Ledger
+from backend.database.records import RedisRecords
 from backend.jobs.queue import JobQueue, redis_queues
-from backend.jobs.records import RedisRecords
-from backend.jobs.store import FINISHED, JobStore
-from backend.registry import Registry
+from backend.versions.registry import Registry
 from tests.backend.fake_label_studio import FakeLabelStudio
 from tests.backend.fakes import eventually
 from tests.backend.jobs.conftest import POLYGONS, TRIANGLE, png

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from backend.assembly import assemble_core
-from backend.registry import Registry
-from backend.security import Access
+from backend.entrypoints.wsgi import access_of, app_of
 from backend.settings import Settings
-from backend.wsgi import access_of, app_of
+from backend.versions.registry import Registry
+from backend.web.security import Access
+from backend.wiring import assemble_core
 from models.checkpoint import read_card, write_card
 from tests.backend.fake_label_studio import FakeLabelStudio
 from tests.backend.fakes import CONFIG

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 
-from backend import delivery
-from backend.openapi import document
+from backend.prediction import responder as delivery
+from backend.web.openapi import document
 from tests.backend.fakes import CONFIG, OTHER_CONFIG
 from tests.backend.fuzz.backend_in_use import PASSWORD, USER, BackendInUse, backend_in_use
 

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from backend.connections import Connections
-from backend.credentials import Credentials
-from backend.jobs.annotation import Annotator
-from backend.jobs.ledger import Ledger
+from backend.database.credentials import Credentials
+from backend.database.jobs import ANNOTATION, TRAINING, JobStore
+from backend.database.leases import Ledger
+from backend.jobs.prediction import Annotator
 from backend.jobs.running import Runner, Work
-from backend.jobs.store import ANNOTATION, TRAINING, JobStore
 from backend.jobs.training import Plan, Trainer
-from backend.registry import Registry
+from backend.label_studio.connections import Connections
+from backend.versions.registry import Registry
 from tests.backend.fake_label_studio import FakeLabelStudio
 from tests.backend.fakes import CONFIG
 

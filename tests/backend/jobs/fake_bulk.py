@@ -1,10 +1,13 @@
-"""Stands in for `python -m backend.jobs.bulk_process PROJECT JOB`: the same, with a pipeline that needs no networks."""
+"""Stands in for `python -m backend.entrypoints.prediction_job PROJECT JOB`.
+
+The same, with a pipeline that needs no networks.
+"""
 
 import os
 import sys
 
-from backend.jobs.bulk_process import main
-from backend.processes import PARENT, die_with_parent
+from backend.entrypoints.prediction_job import main
+from backend.system.processes import PARENT, die_with_parent
 from tests.backend.fakes import FakePipeline
 
 if __name__ == "__main__":

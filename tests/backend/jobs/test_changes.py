@@ -3,10 +3,10 @@
 import copy
 import time
 
-from backend.jobs.ledger import Ledger
+from backend.database.jobs import JobStore
+from backend.database.leases import Ledger
+from backend.database.records import RedisRecords
 from backend.jobs.queue import JobQueue, sqlite_queues
-from backend.jobs.records import RedisRecords
-from backend.jobs.store import JobStore
 from backend.label_studio.client import LabelStudio
 from tests.backend.jobs.conftest import TRIANGLE
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from backend.checks import data_folder
+from backend.diagnosis.checks import data_folder
 from backend.jobs.running import Runner
 from backend.jobs.training import Plan, Trainer
 from tests.backend.fakes import predict_body, publish, setup_body, start_training

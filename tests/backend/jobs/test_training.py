@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from backend.jobs.training import Plan
-from backend.processes import is_alive
+from backend.system.processes import is_alive
 from tests.backend.fakes import eventually
 from tests.backend.jobs.conftest import POLYGONS, TRIANGLE, png
 

@@ -15,14 +15,14 @@ from PIL import Image
 
 from backend.errors import ConfigError, ImageError
 from backend.label_studio import annotations
+from backend.label_studio.acceptance import Kept
 from backend.label_studio.annotations import AcceptedReport, accepted_annotation, write_data_folder
 from backend.label_studio.client import LabelStudio
 from backend.label_studio.controls.region import Mask
-from backend.label_studio.controls.rle import encode_rle
 from backend.label_studio.images import ImageLoader
-from backend.label_studio.kept import Kept
 from backend.label_studio.label_config import parse_label_config
 from backend.label_studio.protocol import prediction_entry
+from backend.label_studio.rle import encode_rle
 from models.segment import Prediction, Segment
 from tests.backend.fake_label_studio import FakeLabelStudio
 from tests.backend.label_studio.configs import BRUSH, CHOICES, SHAPES

@@ -6,12 +6,12 @@ import pytest
 import requests
 from flask import Flask, request
 
-from backend import security
 from backend.errors import LabelStudioError
 from backend.label_studio import connect as connect_module
 from backend.label_studio.client import LabelStudio
 from backend.label_studio.connect import Login, connect
-from backend.security import Access, secure
+from backend.web import security
+from backend.web.security import Access, secure
 from tests.backend.fake_label_studio import FakeLabelStudio, serving
 from tests.backend.label_studio.configs import BRUSH
 

@@ -13,7 +13,7 @@ from backend.errors import RegionError
 from backend.label_studio.controls import CHOICES, REGION_CONTROLS
 from backend.label_studio.controls.polygon import fill
 from backend.label_studio.controls.region import Mask
-from backend.label_studio.controls.rle import BRUSH, decode_rle, encode_rle
+from backend.label_studio.rle import BRUSH, decode_rle, encode_rle
 from models.segment import Segment
 from tests.backend.label_studio.configs import control
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from backend.errors import RegionError
-from backend.label_studio.controls.rle import encode_rle
 from backend.label_studio.label_config import parse_label_config
 from backend.label_studio.prompts import MOST_CLICKS, read_prompts
+from backend.label_studio.rle import encode_rle
 from models.prompt import Click
 
 CONFIG = parse_label_config("""<View>

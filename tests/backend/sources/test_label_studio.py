@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backend.label_studio.controls.rle import encode_rle
+from backend.label_studio.rle import encode_rle
 from backend.sources.source import open_source
 from models.errors import DataError
 from tests.backend.sources.exports import HEIGHT, WIDTH, block, picture, read, write_json

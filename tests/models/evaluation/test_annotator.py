@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from models.evaluation.annotator import correct
-from models.evaluation.metrics import iou
+from models.masks.metrics import iou
 
 unhurried = settings(deadline=None)
 

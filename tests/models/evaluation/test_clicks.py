@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from models.data.folder import open_data_folder
 from models.evaluation.clicks import clicked, measure_clicks, next_click
-from models.training.data_folder import open_data_folder
 from tests.models.test_pipeline import Brightness
 
 MASKS = arrays(bool, (9, 13), elements=st.booleans())

@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
+from models.data.folder import open_data_folder
 from models.errors import DataError
 from models.evaluation.evaluate import Agreement, Decision, FrameFigures
 from models.evaluation.intervals import BLOCK, interval, read_groups, with_intervals
-from models.training.data_folder import open_data_folder
 
 
 def grouped(groups, each, spread, seed=0):

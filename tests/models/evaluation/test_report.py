@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 
 from models.activation_maps import METHODS
+from models.data.folder import open_data_folder
 from models.evaluation.charts import iou_chart
 from models.evaluation.evaluate import Agreement, Decision, FrameFigures, summarise
 from models.evaluation.intervals import read_groups, with_intervals
 from models.evaluation.report import confusion, write_report
 from models.evaluation.tables import classifier_row, compare_methods, effort_table, measure_with_effort
-from models.training.data_folder import open_data_folder
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from models.data.folder import open_data_folder
 from models.evaluation.evaluate import measure, summarise
 from models.evaluation.robustness import CHANGES, Change, ChangedSample, measure_robustness
-from models.training.data_folder import open_data_folder
 from tests.models.test_pipeline import Brightness
 
 MOVED = [name for name, change in CHANGES.items() if change.turns or change.scale != 1]

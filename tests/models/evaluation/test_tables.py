@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from models.activation_maps import METHODS
+from models.data.folder import open_data_folder
 from models.evaluation.annotator import LIMIT, TARGETS
 from models.evaluation.evaluate import summarise
-from models.evaluation.metrics import iou
 from models.evaluation.tables import classifier_row, compare_methods, effort_table, measure_with_effort
+from models.masks.metrics import iou
 from models.pipeline import Pipeline, Steps
-from models.training.data_folder import open_data_folder
 
 
 class Painter(Pipeline):

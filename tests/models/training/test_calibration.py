@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
+from models.data.folder import Sample
 from models.evaluation.evaluate import Agreement, FrameFigures
 from models.pipeline import Pipeline
 from models.training.calibration import (
@@ -14,7 +15,6 @@ from models.training.calibration import (
     made_worse,
     platt_line,
 )
-from models.training.data_folder import Sample
 
 
 def test_the_line_is_the_one_that_made_the_labels():

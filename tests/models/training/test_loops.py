@@ -10,8 +10,8 @@ import torch
 from models.checkpoint import packaged_backbone
 from models.classifier import Classifier, ClassifierConfig
 from models.errors import DataError
-from models.evaluation.metrics import iou
 from models.fba_net import FBANet, FBANetConfig
+from models.masks.metrics import iou
 from models.pipeline import Pipeline, PipelineConfig
 from models.training.augmentation import Frame, random_view
 from models.training.classifier_loop import ClassifierRecipe, _draw_batch, train_classifier

@@ -1,0 +1,1 @@
+"""What is known and must survive: jobs, leases, credentials."""

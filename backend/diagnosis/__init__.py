@@ -1,0 +1,1 @@
+"""Checks of a backend and of its way to Label Studio."""

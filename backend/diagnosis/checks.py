@@ -1,0 +1,87 @@
+"""What has to work on this machine, each with what was found and the remedy: for /ready and `premask doctor`."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from backend.errors import BackendError
+from backend.jobs.queue import JobQueue
+from backend.versions.serving import Serving
+from models.checkpoint import read_card
+from models.errors import ModelError
+
+FINE, DOUBTFUL, BROKEN = "ok", "warning", "broken"
+GIGABYTE = 1 << 30
+SCARCE, TOO_LITTLE = 5 * GIGABYTE, GIGABYTE // 2
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        name: what was looked at.
+        state: FINE, DOUBTFUL or BROKEN.
+        found: what was found.
+        remedy: what to do about it, "" where there is nothing to do.
+    """
+
+    name: str
+    state: str
+    found: str
+    remedy: str = ""
+
+    def report(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self)
+
+
+def check(name: str, look: Callable[[], Check | str]) -> Check:
+    """What a look found; an error that was raised on purpose is a finding, whose text says what to do."""
+    try:
+        found = look()
+    except (BackendError, ModelError) as error:
+        found_text, _, remedy = str(error).partition("; ")
+        return Check(name, BROKEN, found_text, remedy)
+    return Check(name, FINE, found) if isinstance(found, str) else found
+
+
+def data_folder(folder: Path) -> Check:
+    """Whether the data folder can be written to and has room for another version."""
+    name = "data folder"
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(4096))
+            file.flush()
+            os.fsync(file.fileno())
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        remedy = f"make room, or run `chown -R {os.getuid()} {folder}`, or choose another folder by PREMASK_DATA_DIR"
+        return Check(name, BROKEN, f"{folder} cannot be written to: {error.strerror}", remedy)
+    found = f"{folder}, {free / GIGABYTE:.1f} GiB free"
+    if free < SCARCE:
+        state = BROKEN if free < TOO_LITTLE else DOUBTFUL
+        return Check(name, state, found, "make room: a training needs some GiB, and job records need some MiB always")
+    return Check(name, FINE, found)
+
+
+def queue(jobs: JobQueue) -> str:
+    """Whether jobs can be queued and looked up."""
+    waiting = jobs.waiting()
+    jobs.store.find(limit=1)
+    return f"reachable, {waiting} jobs wait"
+
+
+def model(serving: Serving, starter: Path | None) -> Check:
+    """Whether there is something to predict with: loaded already, or to be loaded by the first prediction."""
+    name, loaded = "model", ", ".join(serving.loaded())
+    if failed := serving.failed():
+        remedy = "restore their folders, or promote another version"
+        return Check(name, DOUBTFUL, f"{', '.join(failed)} cannot be loaded; in memory: {loaded or 'none'}", remedy)
+    if loaded or starter is None:
+        return Check(name, FINE, f"in memory: {loaded}" if loaded else "none yet: projects train theirs")
+    return Check(name, FINE, f"{read_card(starter).name}, not in memory before the first prediction")

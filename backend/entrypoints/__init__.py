@@ -1,0 +1,1 @@
+"""What the operating system starts; with `cli` alone it reads the environment."""

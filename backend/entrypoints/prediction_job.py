@@ -1,0 +1,83 @@
+"""`python -m backend.entrypoints.prediction_job PROJECT JOB`: a prediction job's process.
+
+It tells its progress as JSON lines.
+
+Every report is an object with `stage`: "annotating" with `done`, `total`, `message` and `tally`; the last one's is
+"done" or "failed". Lines that are no JSON are for the log.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from backend.errors import BackendError
+from backend.jobs.prediction_run import Bulk, Tally
+from backend.prediction.cache import Answers
+from backend.settings import Settings
+from backend.system.logs import configure_logging
+from backend.system.processes import PARENT, die_with_parent
+from backend.versions.serving import Serving, load_on
+from backend.wiring import assemble, predictor_of, starter
+
+
+def main(
+    environ: Mapping[str, str],
+    project: str,
+    job: str,
+    load: Callable[[str], Callable[[Path], Any]] = load_on,
+    **options: Any,
+) -> int:
+    """Predict what the ledger has for a project; returns the exit code.
+
+    Args:
+        environ: the settings.
+        project: Label Studio's project id.
+        job: id of the job that this is done for.
+        load: gives the loader of pipelines on a device.
+        options: for `Bulk`.
+    """
+    try:
+        settings = Settings.from_environ(environ)
+        configure_logging(settings.log_level, settings.log_format, settings.secrets)
+        parts = assemble(settings)
+        serving = Serving(
+            parts.registry, starter(settings), load(settings.device), torch_threads=settings.torch_threads
+        )
+        # No task comes twice, so nothing is kept.
+        answers = Answers(max_bytes=0)
+        predictor = predictor_of(settings, serving, parts, answers)
+        bulk = Bulk(
+            project,
+            job,
+            parts.connections.client(project),
+            predictor,
+            lambda classes: serving.served_version(project, classes),
+            parts.ledger,
+            _tell,
+            **options,
+        )
+        bulk.run()
+    except BackendError as error:
+        _print({"stage": "failed", "reason": str(error)})
+        return 1
+    _print({"stage": "done"})
+    return 0
+
+
+def _tell(tally: Tally, total: int, message: str) -> None:
+    report = {"done": tally.done, "total": total, "message": message, "tally": asdict(tally)}
+    _print({"stage": "annotating", **report})
+
+
+def _print(line: dict[str, Any]) -> None:
+    print(json.dumps(line), flush=True)
+
+
+if __name__ == "__main__":
+    # Two processes must not do one job: this one ends with its worker.
+    die_with_parent(os.environ.get(PARENT))
+    sys.exit(main(os.environ, sys.argv[1], sys.argv[2]))

@@ -1,0 +1,148 @@
+"""The server and its worker as one: started together, stopped together, the worker restarted when it dies."""
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from backend.errors import ServeError
+from backend.settings import Settings
+from backend.system.processes import PARENT
+
+logger = logging.getLogger(__name__)
+
+CONFIG = Path(__file__).parent / "gunicorn.conf.py"
+SERVER = (sys.executable, "-m", "gunicorn", "-c", str(CONFIG))
+WORKER = (sys.executable, "-m", "backend.entrypoints.worker")
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds before a dead worker is started again
+STEADY_SECONDS = 60.0  # a worker that ran this long starts again after the first pause
+STOP_SECONDS = 40.0  # longer than gunicorn gives running requests
+
+
+def url_of(settings: Settings) -> str:
+    """The address at which this machine reaches the server."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)
+    return f"http://{f'[{host}]' if ':' in host and '[' not in host else host}:{settings.port}"
+
+
+def check_port(host: str, port: int) -> None:
+    """Raises ServeError if nothing can listen there, with the reason and what to do."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            # As gunicorn will: connections of an earlier run that still fade away are no obstacle.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            probe.listen(1)
+    except OSError as error:
+        raise ServeError(
+            f"cannot listen on {host}:{port}: {error.strerror}; stop what listens there, or choose another port "
+            "with --port and another address with --host"
+        ) from error
+
+
+class Supervisor:
+    """Runs the server and a worker until it is told to stop.
+
+    Args:
+        settings: where to listen.
+        environ: environment of both.
+        server: command of the server.
+        worker: command of the worker; None where workers run elsewhere.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        environ: Mapping[str, str],
+        server: Sequence[str] = SERVER,
+        worker: Sequence[str] | None = WORKER,
+    ) -> None:
+        self._settings = settings
+        self._environ = {
+            # Serving and training share the cores: a pool of threads that spins while it waits starves the other.
+            "OMP_WAIT_POLICY": "PASSIVE",
+            **environ,
+            "PREMASK_HOST": settings.host,
+            "PREMASK_PORT": str(settings.port),
+            PARENT: str(os.getpid()),
+        }
+        self._server, self._worker = server, worker
+        self._stopped = threading.Event()
+        self._reloading = threading.Event()
+
+    def reload(self) -> None:
+        """Have the server take up changed code without dropping a request; safe in a signal handler."""
+        self._reloading.set()
+
+    def stop(self) -> None:
+        """Make `run` return; safe in a signal handler."""
+        self._stopped.set()
+
+    def run(self, ready: Callable[[int, int | None], None] = lambda server, worker: None) -> None:
+        """Serve until `stop`.
+
+        Args:
+            ready: called once with the process ids of server and worker, if there is one, when the server answers.
+
+        Raises:
+            ServeError: the server ended by itself.
+        """
+        check_port(self._settings.host, self._settings.port)
+        server = self._start(self._server)
+        worker = self._start(self._worker) if self._worker else None
+        started, pause, restart_at, announced = time.monotonic(), FIRST_PAUSE, 0.0, False
+        try:
+            while not self._stopped.wait(0.2):
+                now = time.monotonic()
+                if server.poll() is not None:
+                    raise ServeError(f"the server ended with exit code {server.returncode}; its last lines say why")
+                if self._reloading.is_set():
+                    self._reloading.clear()
+                    server.send_signal(signal.SIGHUP)
+                if not announced and self._answers():
+                    ready(server.pid, worker.pid if worker else None)
+                    announced = True
+                if worker is None or self._worker is None or worker.poll() is None:
+                    continue
+                if not restart_at:
+                    pause = FIRST_PAUSE if now - started > STEADY_SECONDS else pause
+                    logger.error("the worker ended (%s); started again in %.0f s", worker.returncode, pause)
+                    restart_at, pause = now + pause, min(pause * 2, LONGEST_PAUSE)
+                elif now >= restart_at:
+                    worker, started, restart_at = self._start(self._worker), now, 0.0
+        finally:
+            _end([server, worker] if worker else [server])
+
+    def _start(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
+        # A session of its own: Ctrl-C in the terminal reaches this process alone, which then ends both in order.
+        return subprocess.Popen(command, env=self._environ, start_new_session=True, stdin=subprocess.DEVNULL)
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{url_of(self._settings)}/health", timeout=1) as response:
+                return bool(response.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+
+def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """SIGTERM to all, then SIGKILL to the groups of those that do not heed it."""
+    for process in processes:
+        if process.poll() is None:
+            process.terminate()
+    deadline = time.monotonic() + STOP_SECONDS
+    for process in processes:
+        try:
+            process.wait(max(deadline - time.monotonic(), 0))
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()

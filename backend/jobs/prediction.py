@@ -1,0 +1,51 @@
+"""The annotation job: predictions for many tasks, made in a process of its own that can be killed at any moment."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from backend.jobs.running import Attempt
+
+COMMAND = (sys.executable, "-m", "backend.entrypoints.prediction_job")
+OUTCOMES = {
+    "predicted": "predicted",
+    "present": "had a prediction of this version already",
+    "unanswered": "without an answer (the log says why)",
+    "refused": "refused by Label Studio (the log says why)",
+    "gone": "deleted meanwhile",
+}
+
+
+class Annotator:
+    """What annotation jobs do.
+
+    Args:
+        command: the process; the project and the job's id are appended.
+    """
+
+    def __init__(self, command: Sequence[str] = COMMAND) -> None:
+        self._command = command
+
+    def do(self, attempt: Attempt) -> str:
+        """Predict every task that the ledger has for the project."""
+        attempt.say(state="annotating", message="loading the model")
+        tally: dict[str, int] = {}
+
+        def report(line: Mapping[str, Any]) -> None:
+            if line.get("stage") != "annotating":
+                return
+            done, total = int(line["done"]), int(line["total"])
+            tally.update(line["tally"])
+            # Whoever gets something stored between two deaths may die as often as need be.
+            survived = {"restarts": 0} if tally["predicted"] else {}
+            attempt.say(
+                progress=min(done / total, 1.0) if total else 0.0,
+                message=f"{done} of {total} tasks: {line['message']}",
+                figures={"done": done, "total": total},
+                report=dict(tally),
+                **survived,
+            )
+
+        attempt.process([*self._command, attempt.job.project, attempt.job.id], report)
+        counts = ", ".join(f"{count} {OUTCOMES[what]}" for what, count in tally.items() if count)
+        return counts or "no task wanted a prediction"

@@ -1,0 +1,1 @@
+"""Between HTTP and the networks: answers within a deadline, leases, caches, prompts."""

@@ -1,0 +1,1 @@
+"""Files, processes, logs and metrics: nothing of premask."""

@@ -1,0 +1,1 @@
+"""Model versions: published, promoted, served."""

@@ -1,0 +1,316 @@
+"""The pipeline that answers for each project, swapped when the registry's current version changes.
+
+A change takes effect in one moment for everybody: the new weights are loaded beside the old ones in the background, and
+only when they are ready do `served_version` and `pipeline` name the new version. Requests in flight keep the object
+they hold, so they finish on the version they began with. A version that cannot be loaded is passed over for the one
+served before it.
+"""
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.errors import RegistryError
+from backend.system.metrics import STAGE_SECONDS
+from backend.versions.registry import Registry
+from models.checkpoint import CARD, read_card
+from models.errors import CheckpointError
+from models.segment import Prediction
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+MAX_REMEMBERED = 1024  # projects (with their classes) whose served version is kept in mind
+
+
+class Pipeline(Protocol):
+    """What `models.pipeline.Pipeline` offers."""
+
+    def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
+        """One prediction per RGB image of shape (H, W, 3), uint8."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A checkpoint that could answer for a project."""
+
+    version: str
+    directory: Path
+    classes: frozenset[str]
+
+
+class ServedPipeline:
+    """A loaded pipeline, its version, and the threads on which all networks run: one for tasks, one for prompts."""
+
+    def __init__(
+        self, pipeline: Pipeline, version: str, inference: ThreadPoolExecutor, prompts: ThreadPoolExecutor
+    ) -> None:
+        self.version = version
+        self._pipeline = pipeline
+        self._inference = inference
+        self._prompts = prompts
+
+    def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
+        """One prediction per RGB image of shape (H, W, 3), uint8; waits for its turn."""
+        return self._inference.submit(self._timed, images).result()
+
+    @STAGE_SECONDS.labels("predict").time()
+    def _timed(self, images: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
+        return self._pipeline.predict(images)
+
+    def run(self, work: Callable[[Any], Result]) -> Result:
+        """What `work` makes of the pipeline for an annotator's prompt; waits for its turn among prompts alone.
+
+        An annotator waits for it, and a batch of tasks takes seconds; networks only read, so both may run at once.
+        """
+        return self._prompts.submit(work, self._pipeline).result()
+
+
+class Serving:
+    """Which version answers for which project, and its loaded pipeline.
+
+    Args:
+        registry: says which version is current.
+        starter: checkpoint for projects without a version whose classes it knows; None for no starter.
+        load: makes a pipeline of a checkpoint folder; raises CheckpointError.
+        max_resident: pipelines kept in memory; the one that was used longest ago makes room for another.
+        torch_threads: cores that one forward pass may use; None leaves the choice to torch.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        starter: Path | None,
+        load: Callable[[Path], Pipeline],
+        *,
+        max_resident: int = 4,
+        torch_threads: int | None = None,
+    ) -> None:
+        self._registry = registry
+        self._starter = starter
+        self._load = load
+        self._max_resident = max_resident
+        # One thread runs every network: batches of several requests take turns in the order in which they came, and
+        # torch keeps one pool of cores instead of one per request thread.
+        self._inference = ThreadPoolExecutor(1, "inference", _limit_torch, (torch_threads,))
+        self._prompts = ThreadPoolExecutor(1, "prompts", _limit_torch, (torch_threads,))
+        self._lock = threading.Lock()  # guards what follows; never held while weights are loaded
+        self._active: OrderedDict[tuple[str, frozenset[str]], Candidate] = OrderedDict()
+        self._resident: OrderedDict[Path, ServedPipeline] = OrderedDict()
+        self._loading: dict[Path, threading.Lock] = {}
+        self._broken: set[tuple[Path, int]] = set()
+        self._reported: set[str] = set()
+
+    def served_version(self, project: str, classes: Collection[str] = ()) -> str | None:
+        """The version that the next prediction will carry, None if no model covers the project; loads no weights.
+
+        Args:
+            project: Label Studio's project id.
+            classes: the project's classes; a model must know one of them to be served. Empty accepts any model.
+        """
+        active = self._resolve(project, frozenset(classes))
+        return None if active is None else active.version
+
+    def pipeline(self, project: str, classes: Collection[str] = ()) -> ServedPipeline | None:
+        """The pipeline that answers for a project, None if no model covers it; the first call loads its weights."""
+        wanted = frozenset(classes)
+        while (active := self._resolve(project, wanted)) is not None:
+            served = self._loaded(active)
+            if served is not None:
+                return served
+        return None
+
+    def watch(self, every: float = 1.0) -> Callable[[], None]:
+        """Take up changes by itself from now on, until the returned function is called.
+
+        Otherwise the first request after a promotion would only begin to load the new version, and whoever pressed
+        Retrieve Predictions would have to press it again.
+
+        Args:
+            every: seconds between two looks at the registry.
+        """
+        stopped = threading.Event()
+
+        def look() -> None:
+            while not stopped.wait(every):
+                with self._lock:
+                    asked = list(self._active)
+                for project, classes in asked:
+                    try:
+                        self._resolve(project, classes)
+                    except Exception:
+                        logger.exception("project %s: looking for a new version failed", project)
+
+        threading.Thread(target=look, name="watch", daemon=True).start()
+        return stopped.set
+
+    def active(self, project: str) -> list[str]:
+        """The versions that answer for a project now: several if its config changed, none before it asked."""
+        with self._lock:
+            return sorted({candidate.version for (asked, _), candidate in self._active.items() if asked == project})
+
+    def served(self) -> set[tuple[str, str]]:
+        """Project and version of everything that answers now."""
+        with self._lock:
+            return {(project, candidate.version) for (project, _), candidate in self._active.items()}
+
+    def loaded(self) -> list[str]:
+        """The versions in memory."""
+        with self._lock:
+            return sorted({pipeline.version for pipeline in self._resident.values()})
+
+    def failed(self) -> list[str]:
+        """The folders of versions that could not be loaded and have not been restored since."""
+        return sorted({folder.name for folder, modified in list(self._broken) if _modified(folder) == modified})
+
+    def _resolve(self, project: str, classes: frozenset[str]) -> Candidate | None:
+        """What is served now; begins to load in the background what is to be served next."""
+        target, wanted_fails = self._target(project, classes)
+        key = (project, classes)
+        with self._lock:
+            active = self._active.get(key)
+            loaded = active is not None and active.directory in self._resident
+            if loaded and wanted_fails:
+                return active
+            # Nothing to wait for: no weights are in memory yet, or the target's are.
+            if target is None or not loaded or target.directory in self._resident:
+                self._activate(key, target)
+                return target
+        self._load_in_background(target)
+        return active
+
+    def _activate(self, key: tuple[str, frozenset[str]], target: Candidate | None) -> None:
+        before = self._active.pop(key, None)
+        if target is not None:
+            self._active[key] = target
+        if len(self._active) > MAX_REMEMBERED:
+            self._active.popitem(last=False)
+        in_use = {candidate.directory for candidate in self._active.values()}
+        if before is not None and before.directory not in in_use:
+            self._resident.pop(before.directory, None)  # requests in flight still hold it; then its memory is free
+
+    def _target(self, project: str, classes: frozenset[str]) -> tuple[Candidate | None, bool]:
+        """What should be served: the current version, or the starter.
+
+        Returns:
+            The first that is whole and fits of the current version, those served before it and the starter; and
+            whether that is a makeshift, because something before it should be served but cannot be.
+        """
+        wanted_fails = False
+        infos = []
+        try:
+            # After rolling back to the starter, the versions before it are not what is wanted.
+            if (current := self._registry.current(project)) is not None:
+                infos = [current, *self._registry.previous(project)]
+        except RegistryError as error:
+            self._report(str(error))
+            wanted_fails = True
+        directories = [info.directory for info in infos] + ([self._starter] if self._starter is not None else [])
+        for directory in directories:
+            candidate = self._candidate(directory)
+            if candidate is None:
+                wanted_fails = True
+            elif not classes or classes & candidate.classes:
+                return candidate, wanted_fails
+        return None, wanted_fails
+
+    def _candidate(self, directory: Path) -> Candidate | None:
+        try:
+            if (directory, _modified(directory)) in self._broken:
+                return None
+            card = read_card(directory)
+        except CheckpointError as error:
+            self._report(f"cannot serve {directory}: {error}; promote another version or restore that folder")
+            return None
+        return Candidate(card.name, directory, frozenset(card.classes))
+
+    def _load_in_background(self, candidate: Candidate) -> None:
+        with self._lock:
+            if candidate.directory in self._loading:
+                return
+        name = f"load-{candidate.version}"
+        threading.Thread(target=self._loaded, args=(candidate,), name=name, daemon=True).start()
+
+    def _loaded(self, candidate: Candidate) -> ServedPipeline | None:
+        """The candidate's pipeline, loaded once however many ask; None if it cannot be loaded, which is logged."""
+        with self._lock:
+            loading = self._loading.setdefault(candidate.directory, threading.Lock())
+        with loading:
+            try:
+                with self._lock:
+                    if (served := self._resident.get(candidate.directory)) is not None:
+                        self._resident.move_to_end(candidate.directory)
+                        return served
+                if (candidate.directory, _modified(candidate.directory)) in self._broken:
+                    return None
+                return self._make_resident(candidate)
+            finally:
+                with self._lock:
+                    self._loading.pop(candidate.directory, None)
+
+    def _make_resident(self, candidate: Candidate) -> ServedPipeline | None:
+        try:
+            pipeline = self._load(candidate.directory)
+        except Exception as error:  # whatever is wrong with one checkpoint, the version before it goes on answering
+            self._broken.add((candidate.directory, _modified(candidate.directory)))
+            logger.error(
+                "cannot serve version %s from %s: %s; the version served before it goes on; "
+                "restore that folder, or promote another version",
+                candidate.version,
+                candidate.directory,
+                error,
+                exc_info=not isinstance(error, CheckpointError),
+            )
+            return None
+        served = ServedPipeline(pipeline, candidate.version, self._inference, self._prompts)
+        with self._lock:
+            self._resident[candidate.directory] = served
+            while len(self._resident) > self._max_resident:
+                self._resident.popitem(last=False)
+        logger.info("version %s is loaded and served", candidate.version)
+        return served
+
+    def _report(self, problem: str) -> None:
+        """Log a problem that every request meets once, not once per request."""
+        if len(self._reported) > MAX_REMEMBERED:
+            self._reported.clear()
+        if problem not in self._reported:
+            self._reported.add(problem)
+            logger.error("%s", problem)
+
+
+def _limit_torch(threads: int | None) -> None:
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def _modified(directory: Path) -> int:
+    """Time stamp of the checkpoint: one that was restored after it failed is tried again; -1 if there is none."""
+    try:
+        return (directory / CARD).stat().st_mtime_ns
+    except OSError:
+        return -1
+
+
+def load_on(device: str) -> Callable[[Path], Any]:
+    """A loader of pipelines on a device: cpu, cuda, or auto for a GPU if there is one."""
+
+    def load(directory: Path) -> Any:
+        import torch
+
+        from models.pipeline import load_pipeline
+
+        chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        return load_pipeline(directory, device=chosen)
+
+    return load

@@ -1,0 +1,1 @@
+"""Everything Flask: routes, security, pages."""

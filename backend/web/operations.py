@@ -1,0 +1,113 @@
+"""What happens in the server, for those who watch over it.
+
+Every request gets an id, which its answer and its log lines carry. GET /metrics shows what was counted and timed in
+Prometheus' format; GET /ready says whether the server could answer a prediction now.
+"""
+
+import logging
+import re
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
+from typing import Any
+
+from flask import Flask, Response, g, request
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
+from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+from backend.diagnosis.checks import BROKEN, Check
+from backend.errors import BackendError
+from backend.jobs.queue import JobQueue
+from backend.system.logs import REQUEST_ID
+from backend.system.metrics import IN_FLIGHT, REGISTRY, REQUEST_SECONDS, REQUESTS
+from backend.versions.serving import Serving
+
+logger = logging.getLogger(__name__)
+
+ID_HEADER = "X-Request-ID"
+SANE_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
+UNKNOWN_ROUTE = "unknown"  # one name for all paths that lead nowhere: whoever asks for them must not make up series
+
+
+def observe(app: Flask, state: Collector, ready: Callable[[], Sequence[Check]]) -> None:
+    """Number, count, time and log every request, and add /metrics and /ready.
+
+    Args:
+        app: the application; to be called before anything else looks at its requests.
+        state: what /metrics shows besides what was counted.
+        ready: what has to work before predictions can be answered.
+    """
+    shown = CollectorRegistry()
+    for collector in (ProcessCollector, PlatformCollector):
+        collector(registry=shown)
+    shown.register(state)
+
+    @app.before_request
+    def begin() -> None:
+        given = request.headers.get(ID_HEADER, "")
+        REQUEST_ID.set(given if SANE_ID.fullmatch(given) else uuid.uuid4().hex[:16])
+        g.began = time.monotonic()
+        IN_FLIGHT.labels(_route()).inc()
+
+    @app.after_request
+    def number(response: Response) -> Response:
+        response.headers[ID_HEADER] = REQUEST_ID.get()
+        route, method, path, began = _route(), request.method, request.path, g.began
+
+        # A streamed answer ends long after this.
+        @response.call_on_close
+        def end() -> None:
+            seconds = time.monotonic() - began
+            IN_FLIGHT.labels(route).dec()
+            REQUESTS.labels(route, str(response.status_code)).inc()
+            REQUEST_SECONDS.labels(route).observe(seconds)
+            level = logging.WARNING if response.status_code >= 400 else logging.DEBUG
+            logger.log(level, "%s %s -> %d in %.0f ms", method, path, response.status_code, seconds * 1000)
+            REQUEST_ID.set("")  # what this thread logs before its next request belongs to none
+
+        return response
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        return Response(generate_latest(REGISTRY) + generate_latest(shown), content_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/ready")
+    def is_ready() -> Any:
+        checks = ready()
+        broken = any(check.state == BROKEN for check in checks)
+        return {"ready": not broken, "checks": [check.report() for check in checks]}, 503 if broken else 200
+
+
+class State(Collector):
+    """What is as it is at the moment, looked up when Prometheus asks."""
+
+    def __init__(self, serving: Serving, jobs: JobQueue) -> None:
+        self._serving, self._jobs = serving, jobs
+
+    def collect(self) -> Iterator[GaugeMetricFamily | InfoMetricFamily]:
+        """The metrics, each with its samples."""
+        yield InfoMetricFamily("premask_build", "This software.", {"version": version("premask")})
+        models = GaugeMetricFamily("premask_model_info", "Model versions that answer.", labels=["project", "version"])
+        for project, served in self._serving.served():
+            models.add_metric([project, served], 1)
+        yield models
+        try:
+            waiting, jobs = self._jobs.waiting(), self._jobs.store.find(limit=1000)
+        except BackendError as error:
+            logger.warning("metrics without jobs: %s", error)
+            return  # the other figures are wanted all the more
+        depth = GaugeMetricFamily("premask_queue_depth", "Jobs that wait for a worker.")
+        depth.add_metric([], waiting)
+        yield depth
+        states = GaugeMetricFamily("premask_jobs", "Jobs on record.", labels=["kind", "state"])
+        for (kind, state), count in Counter((job.kind, job.state) for job in jobs).items():
+            states.add_metric([kind, state], count)
+        yield states
+
+
+def _route() -> str:
+    return request.url_rule.rule if request.url_rule is not None else UNKNOWN_ROUTE

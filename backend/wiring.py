@@ -1,0 +1,111 @@
+"""The parts made from the settings: those that the server and the worker share, and those that answer requests.
+
+Server and worker meet in the data folder, or in Redis.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backend.database.credentials import Credentials
+from backend.database.jobs import JobStore
+from backend.database.leases import Ledger
+from backend.database.records import Records, RedisRecords, SqliteRecords
+from backend.jobs.automatic import AutomaticTraining
+from backend.jobs.queue import JobQueue, Queues, redis_queues, sqlite_queues
+from backend.label_studio.connections import Connections
+from backend.prediction.cache import Answers
+from backend.prediction.predictor import Predictor
+from backend.prediction.responder import Delivery
+from backend.settings import Settings
+from backend.versions.registry import Registry
+from backend.versions.serving import Serving, load_on
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What is kept in the data folder or in Redis, and the way to Label Studio."""
+
+    registry: Registry
+    store: JobStore
+    ledger: Ledger
+    automatic: AutomaticTraining
+    queues: Queues
+    credentials: Credentials
+    connections: Connections
+
+
+def assemble(settings: Settings) -> Parts:
+    """The shared parts.
+
+    Raises:
+        JobError: the job records cannot be reached.
+    """
+    folder = settings.data_dir
+    records: Records
+    if settings.queue_url is None:
+        records, queues = SqliteRecords(folder / "records.sqlite"), sqlite_queues(folder / "queue.sqlite")
+    else:
+        url = settings.queue_url.get_secret_value()
+        records, queues = RedisRecords(url), redis_queues(url)
+        records.tables("")  # an address that cannot be reached is better known now than at the first request
+    credentials = Credentials(folder / "credentials.json", settings.label_studio_url, settings.label_studio_api_key)
+    return Parts(
+        registry=Registry(folder / "models", settings.keep_versions),
+        store=JobStore(records),
+        ledger=Ledger(records),
+        automatic=AutomaticTraining(records, settings.train_after),
+        queues=queues,
+        credentials=credentials,
+        connections=Connections(credentials, settings.image_hosts),
+    )
+
+
+def starter(settings: Settings) -> Path | None:
+    """The starter checkpoint, None if there is none."""
+    if settings.starter is not None and not (settings.starter / "card.json").is_file():
+        logger.warning("no starter at %s: projects get no masks before their first training", settings.starter)
+        return None
+    return settings.starter
+
+
+@dataclass(frozen=True)
+class Core:
+    """What answers requests, whatever the protocol."""
+
+    parts: Parts
+    serving: Serving
+    predictor: Predictor
+    jobs: JobQueue
+    delivery: Delivery
+
+
+def predictor_of(settings: Settings, serving: Serving, parts: Parts, answers: Answers | None = None) -> Predictor:
+    """What predicts tasks, in the server and in a job alike; `answers` as in Predictor."""
+    return Predictor(
+        serving,
+        parts.connections.images,
+        batch_size=settings.batch_size,
+        answers=answers,
+        per_object=settings.regions == "object",
+    )
+
+
+def assemble_core(settings: Settings, load: Callable[[str], Callable[[Path], Any]] = load_on) -> Core:
+    """What answers requests; no weights are loaded before the first prediction.
+
+    Args:
+        settings: what is configured.
+        load: gives the loader of pipelines on a device.
+    """
+    parts = assemble(settings)
+    serving = Serving(parts.registry, starter(settings), load(settings.device), torch_threads=settings.torch_threads)
+    serving.watch()
+    predictor = predictor_of(settings, serving, parts)
+    jobs = JobQueue(parts.store, parts.ledger, parts.queues)
+    delivery = Delivery(predictor, parts.ledger, jobs, parts.connections.client, deadline=settings.deadline)
+    return Core(parts, serving, predictor, jobs, delivery)

@@ -1,0 +1,1 @@
+"""Data folders and image files: read, written, split."""

@@ -1,0 +1,101 @@
+"""Image and mask files as arrays."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.data.decoding import DEEP_MODES, FORMATS, RgbImage, decode_image
+from models.errors import DataError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+# Larger pictures are refused before they are decoded: they would fill the memory, and masks of so many pixels too.
+MOST_PIXELS = 64_000_000
+ORIENTATION, TURNED = 0x0112, 5  # the EXIF tag, and its first value that swaps width and height
+
+
+def read_image(path: Path) -> RgbImage:
+    """An image file as `decode_image` decodes it, up to MOST_PIXELS.
+
+    Raises:
+        DataError: names the file and the cause.
+    """
+    try:
+        return decode_image(path.read_bytes(), MOST_PIXELS)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as an image: {error}") from error
+
+
+def image_shape(path: Path) -> tuple[int, int]:
+    """Height and width of an image file as a browser shows it, without decoding it.
+
+    Raises:
+        DataError: names the file, which is no image or has more than MOST_PIXELS.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            width, height = image.size
+            turned = image.getexif().get(ORIENTATION, 1) >= TURNED
+    except Exception as error:  # Pillow's plugins raise whatever comes up
+        raise DataError(f"{path} cannot be read as an image: {error}") from error
+    if width * height > MOST_PIXELS:
+        raise DataError(f"{path} has {width} x {height} pixels, at most {MOST_PIXELS} are taken; make it smaller")
+    return (width, height) if turned else (height, width)
+
+
+def read_mask(path: Path, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """A mask file: grey, black outside the object and white inside, of 8 or 16 bits.
+
+    Colours count only if they are greys, and a transparent pixel is outside.
+
+    Args:
+        path: an image file.
+        shape: (H, W) that it must have.
+
+    Returns:
+        Array of that shape, bool: at least half as bright as white.
+
+    Raises:
+        DataError: names the file, and what to do where it is no such mask: of another size, coloured, transparent
+            only, or of labels 0, 1, 2 ...
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            width, height = image.size
+            if (height, width) != shape:
+                raise DataError(
+                    f"{path} is {width}x{height}, but its image is {shape[1]}x{shape[0]}; export it at the image's size"
+                )
+            values = _grey(path, image)
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"{path} cannot be read as a mask: {error}; export it again as a PNG") from error
+    brightest = int(values.max())
+    if 0 < brightest < 128:
+        advice = "multiply them by 255" if brightest == 1 else "if they are numbers of classes, write a file for each"
+        raise DataError(f"{path} has values up to {brightest} where a mask has 0 outside and 255 inside; {advice}")
+    # Sixteen bits may hold 0 and 255 as well as 0 and 65535.
+    return np.asarray(values >= (128 if brightest <= 255 else 32768))
+
+
+def _grey(path: Path, image: Any) -> NDArray[Any]:
+    """The values of a grey picture in any mode, shape (H, W); 0 where it is transparent."""
+    if image.mode in ("1", "L"):
+        return np.asarray(image.convert("L"))
+    if image.mode in DEEP_MODES:
+        return np.asarray(image)
+    layers = np.asarray(image.convert("RGBA"))  # (H, W, 4)
+    opaque = layers[..., 3] >= 128
+    colours = layers[..., :3] * opaque[..., None]
+    what = "is coloured" if (colours != colours[..., :1]).any() else ""
+    if not colours.any() and opaque.any() and not opaque.all():
+        what = "is black and shows its object by transparency alone"
+    if what:
+        raise DataError(f"{path} {what}; a mask is grey, 0 outside the object and 255 inside, a file for each class")
+    return np.asarray(colours[..., 0])

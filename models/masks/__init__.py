@@ -1,0 +1,1 @@
+"""Masks: outlines and measures."""

@@ -1,0 +1,1 @@
+"""What trains in order to compare or to ship."""

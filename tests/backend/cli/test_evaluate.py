@@ -1,0 +1,97 @@
+"""`premask evaluate --tables --report` and `premask curve` as a user types them."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from backend.cli import cli
+from models.activation_maps import METHODS
+from models.phantom import CLASSES
+from models.pipeline import load_pipeline
+from models.starter import STARTER
+from models.studies import curve as curve_module
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(cli, [str(a) for a in arguments], catch_exceptions=False)
+
+
+@pytest.fixture
+def data(tmp_path):
+    assert invoke("phantom", "--out", tmp_path / "data", "--count", 8, "--seed", 7, "--size", 128).exit_code == 0
+    return tmp_path / "data"
+
+
+def test_tables_compare_models_and_are_printed_written_and_drawn(data, tmp_path):
+    """Two checkpoints and two groups; the report holds the pictures."""
+    groups = {f"phantom-{number:05d}": f"patient {number % 2}" for number in range(1, 9)}
+    (data / "groups.json").write_text(json.dumps(groups))
+    files = ("--json", tmp_path / "r.json", "--report", tmp_path / "r.html")
+    arguments = ("--data", data, "--split", "val", "--model", STARTER, "--model", STARTER, "--tables", *files)
+    arguments += ("--clicks", 1, "--robustness")
+    done = invoke("evaluate", *arguments)
+    assert done.exit_code == 0, done.output
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert result["groups"] == 2
+    low, high = result["classes"]["Lumen"]["iou_ci"]
+    assert low <= result["classes"]["Lumen"]["iou"] <= high
+    assert result["clicks"]["count"] == 1
+    assert result["clicks"]["classes"]["Lumen"]["nothing"][1] > 0.5
+    assert result["robustness"]["as it is"]["Lumen"]["iou"] == result["classes"]["Lumen"]["iou"]
+    tables = result["tables"]
+    assert [row["model"] for row in tables["classifiers"]] == [STARTER.name, STARTER.name]
+    assert [way["way"] for way in tables["effort"]["ways"]] == ["manual", "automatic", "automatic, then corrected"]
+    assert set(tables["methods"]) == set(METHODS)
+    for text in (
+        "95 % intervals",
+        "IoU after that many clicks",
+        "tf_efficientnet_lite0",
+        "written on",
+        "strokes an image",
+        "LayerCAM",
+        "report in",
+    ):
+        assert text in done.output
+    assert max(map(len, done.stdout.splitlines())) <= 80 + len(str(tmp_path))
+    assert (tmp_path / "r.html").stat().st_size > 50_000
+
+
+def test_several_models_are_for_tables(data):
+    done = invoke("evaluate", "--data", data, "--model", STARTER, "--model", STARTER)
+    assert done.exit_code == 2
+    assert "--tables" in done.output
+
+
+def test_a_curve_has_a_row_a_size_and_way_and_a_chart(data, tmp_path, monkeypatch):
+    """With the starter in place of a training and of the plain network's."""
+    from models.checkpoint import Card
+    from models.pipeline import save_pipeline
+
+    def train(spec, report):
+        card = Card(spec.name, [], "", "2026", training={"seconds": 12.0})
+        pipeline = load_pipeline(STARTER)
+        pipeline.name = spec.name
+        save_pipeline(pipeline, spec.out, card)
+
+    monkeypatch.setattr(curve_module, "train", train)
+    monkeypatch.setattr(curve_module, "train_plain", lambda *arguments, seconds: load_pipeline(STARTER))
+    out = tmp_path / "curve"
+    done = invoke("curve", "--data", data, "--out", out, "--sizes", "2,all", "--plain", "--json", tmp_path / "c.json")
+    assert done.exit_code == 0, done.output
+    result = json.loads((out / "curve.json").read_text())
+    assert result == json.loads((tmp_path / "c.json").read_text())
+    assert list(result["sizes"]) == ["2", "6"]
+    for point in result["sizes"].values():
+        assert set(point["results"]) == {"map", "closed-form", "chain", "plain"}
+        assert set(point["results"]["chain"]) == set(CLASSES)
+        assert point["seconds"] == 12
+    assert (out / "curve.png").read_bytes()[:4] == b"\x89PNG"
+    for way in ("map", "closed-form", "FBANet", "plain"):
+        assert way in done.stdout
+
+
+def test_sizes_are_numbers_or_all(data, tmp_path):
+    done = invoke("curve", "--data", data, "--out", tmp_path / "curve", "--sizes", "5,many")
+    assert done.exit_code == 2
+    assert "5,many" in done.output

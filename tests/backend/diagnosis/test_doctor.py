@@ -1,0 +1,165 @@
+"""`premask doctor` names what is broken, and the remedy."""
+
+import json
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from backend.cli.doctor import doctor
+from backend.label_studio import inspection
+from backend.label_studio.client import LabelStudio
+from backend.label_studio.connect import connect
+from backend.versions.registry import Registry
+from models.checkpoint import Card, check_weights
+from models.errors import CheckpointError
+from tests.backend.fake_label_studio import PERSONAL_TOKEN, FakeLabelStudio, serving
+from tests.backend.fakes import CONFIG, publish
+
+Run = Callable[..., tuple[int, dict[str, dict[str, Any]]]]
+
+
+@pytest.fixture
+def label_studio() -> Iterator[FakeLabelStudio]:
+    with FakeLabelStudio() as running:
+        yield running
+
+
+@pytest.fixture
+def run(tmp_path: Path, starter: Path) -> Run:
+    """Runs `premask doctor`; gives its exit code and the checks by name."""
+
+    def invoke(*arguments: str, **environ: str) -> tuple[int, dict[str, dict[str, Any]]]:
+        outcome = tmp_path / "doctor.json"
+        env = {"PREMASK_DATA_DIR": str(tmp_path / "data"), "PREMASK_STARTER": str(starter), **environ}
+        done = CliRunner().invoke(doctor, [*arguments, "--json", str(outcome)], env=env, catch_exceptions=False)
+        report = json.loads(outcome.read_text())
+        for one in report["checks"]:
+            assert one["found"] in done.output
+            assert one["remedy"] in done.output
+        assert (done.exit_code == 1) == (report["broken"] > 0)
+        return done.exit_code, {one["name"]: one for one in report["checks"]}
+
+    return invoke
+
+
+def at(server: FakeLabelStudio, key: str | None = None) -> dict[str, str]:
+    return {"LABEL_STUDIO_URL": server.url, "LABEL_STUDIO_API_KEY": key or server.legacy_token}
+
+
+def test_alone_nothing_is_broken_and_label_studio_is_asked_for(run: Run) -> None:
+    code, found = run()
+    assert code == 0
+    assert {found[name]["state"] for name in ("settings", "data folder", "queue", "starter weights", "device")} == {
+        "ok"
+    }
+    assert (found["Label Studio"]["state"], "LABEL_STUDIO_URL" in found["Label Studio"]["remedy"]) == ("warning", True)
+
+
+def test_settings_that_cannot_be_used_are_all_listed(run: Run) -> None:
+    code, found = run(PREMASK_PORT="no", PREMASK_DEVICE="tpu")
+    assert (code, set(found)) == (1, {"settings"})
+
+
+def test_a_project_in_order_is_told_down_to_an_image(run: Run, label_studio: FakeLabelStudio, client: Any) -> None:
+    project = label_studio.add_project(CONFIG)
+    picture = BytesIO()
+    Image.new("RGB", (7, 5)).save(picture, "PNG")
+    label_studio.add_upload(project, "a.png", picture.getvalue())
+    label_studio.local_files_root = "/data"
+    before = len(label_studio.backends), len(label_studio.webhooks)
+    with serving(client.application) as url:
+        connect(LabelStudio(label_studio.url, label_studio.legacy_token), project, url)
+        code, found = run("--project", str(project), **at(label_studio, PERSONAL_TOKEN))
+    assert code == 0
+    assert found["Label Studio"]["found"].startswith("1.23.2 at ")
+    assert found["Label Studio's key"]["found"] == "personal access token of admin@example.com"
+    assert found["backends on private addresses"]["found"] == "taken"
+    assert found["webhooks to private addresses"]["found"] == "sent"
+    assert found["local files"]["found"] == "served from below /data, never from it itself"
+    assert found["backend in Label Studio"]["found"] == f"'oct-lite0' at {url} serves oct-lite0"
+    assert found["webhook in Label Studio"]["state"] == "ok"
+    assert found["an image of a task"]["found"].endswith("7 x 5 pixels")
+    assert (len(label_studio.backends), len(label_studio.webhooks)) == (before[0] + 1, before[1] + 1)
+
+
+def test_both_switches_that_block_private_addresses_are_seen_from_outside(
+    run: Run, label_studio: FakeLabelStudio
+) -> None:
+    label_studio.block_local_backends = label_studio.block_local_webhooks = True
+    code, found = run(**at(label_studio))
+    assert code == 0
+    assert "ML_BLOCK_LOCAL_IP=false" in found["backends on private addresses"]["remedy"]
+    assert "SSRF_PROTECTION_ENABLED=false" in found["webhooks to private addresses"]["remedy"]
+    assert "not served" in found["local files"]["found"]
+
+
+def test_a_label_studio_that_is_down_is_told_once(run: Run) -> None:
+    code, found = run("--project", "3", LABEL_STUDIO_URL="http://127.0.0.1:1", LABEL_STUDIO_API_KEY="key")
+    assert code == 1
+    assert "Connection refused" in found["Label Studio"]["found"]
+    assert "Label Studio's key" not in found
+
+
+def test_a_refused_key_is_told_by_its_kind(run: Run, label_studio: FakeLabelStudio) -> None:
+    code, found = run(**at(label_studio, "wrong"))
+    assert code == 1
+    assert "legacy token" in found["Label Studio"]["found"] + found.get("Label Studio's key", {}).get("found", "")
+
+
+def test_a_project_without_backend_tasks_or_webhook_is_told_what_to_do(run: Run, label_studio: FakeLabelStudio) -> None:
+    project = label_studio.add_project(CONFIG)
+    code, found = run("--project", str(project), **at(label_studio))
+    assert code == 1
+    assert found["backend in Label Studio"]["remedy"] == f"run `premask connect --project {project}`"
+    assert found["an image of a task"]["remedy"] == "import some"
+    assert found["webhook in Label Studio"]["state"] == "warning"
+    label_studio.backends[9] = {"id": 9, "project": project, "url": "http://127.0.0.1:1", "title": "premask"}
+    label_studio.add_task(project, {"image": "/data/upload/1/gone.png"})
+    _, found = run("--project", str(project), **at(label_studio))
+    assert found["backend in Label Studio"]["state"] == found["an image of a task"]["state"] == "broken"
+
+
+def test_damaged_weights_are_found_without_loading_them(run: Run, tiny_model: Path, tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "data" / "models")
+    registry.promote("3", publish(registry, tmp_path))
+    assert run(PREMASK_STARTER=str(tiny_model))[1]["versions of project 3"]["found"].endswith("checksums right")
+    card = check_weights(tiny_model)
+    weights = tiny_model / next(iter(card.weights))
+    whole = weights.read_bytes()
+    weights.write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    try:
+        code, found = run(PREMASK_STARTER=str(tiny_model))
+        assert (code, found["starter weights"]["state"]) == (1, "broken")
+        assert "restore it" in found["starter weights"]["remedy"]
+        weights.unlink()
+        with pytest.raises(CheckpointError, match="is missing"):
+            check_weights(tiny_model)
+    finally:
+        weights.write_bytes(whole)
+    assert isinstance(check_weights(tiny_model), Card)
+
+
+def test_a_gpu_that_is_wanted_and_not_there_is_broken(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    code, found = run(PREMASK_DEVICE="cuda")
+    assert (code, "PREMASK_DEVICE=cpu" in found["device"]["remedy"]) == (1, True)
+
+
+def test_an_open_door_and_a_taken_port_are_told(run: Run, client: Any) -> None:
+    with serving(client.application) as url:
+        port = url.rpartition(":")[2]
+        assert run(PREMASK_PORT=port)[1]["server"]["found"] == f"answers at {url}"
+        _, found = run(PREMASK_PORT=port, PREMASK_HOST="0.0.0.0")
+    assert found["password"]["state"] == "warning"
+
+
+def test_looking_changes_nothing_even_where_a_label_studio_is_laxer(label_studio: FakeLabelStudio) -> None:
+    client = LabelStudio(label_studio.url, label_studio.legacy_token)
+    assert not inspection.refuses_private_backends(client)
+    assert not inspection.refuses_private_webhooks(client)
+    assert label_studio.backends == label_studio.webhooks == {}

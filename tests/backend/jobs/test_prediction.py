@@ -1,0 +1,156 @@
+"""Annotation jobs in processes of their own, and cancelling jobs of either kind."""
+
+import os
+import signal
+import sys
+import threading
+
+import pytest
+
+from backend.database.leases import ALL
+from backend.errors import JobConflict
+from backend.system.processes import identity, is_alive
+from tests.backend.fakes import CONFIG, eventually
+from tests.backend.jobs.conftest import png
+
+PNG = png()
+
+HOST_WORKER = f"{os.uname().nodename}/{identity(os.getpid())}"
+FAKE_BULK = (sys.executable, "-m", "tests.backend.jobs.fake_bulk")
+# Reports that two of five tasks are done, and goes on for ever.
+ENDLESS = (
+    sys.executable,
+    "-c",
+    "import json, time; print('loaded'); "
+    "print(json.dumps({'stage': 'annotating', 'done': 2, 'total': 5, 'message': 'busy', "
+    "'tally': {'predicted': 2, 'gone': 0}}), flush=True); time.sleep(600)",
+)
+
+
+@pytest.fixture
+def environ(label_studio, starter, tmp_path, monkeypatch):
+    """Settings of the processes that are started."""
+    monkeypatch.setenv("PREMASK_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("PREMASK_STARTER", str(starter))
+    monkeypatch.setenv("LABEL_STUDIO_URL", label_studio.url)
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", label_studio.legacy_token)
+
+
+@pytest.fixture
+def tasks(label_studio):
+    project = label_studio.add_project(CONFIG)
+    return [label_studio.add_upload(project, f"{number}.png", PNG) for number in range(5)]
+
+
+@pytest.fixture
+def project(label_studio, tasks):
+    return str(label_studio.tasks[tasks[0]]["project"])
+
+
+@pytest.fixture
+def running(store, runner_that):
+    """Starts a job with a command and waits until it has said how far it is."""
+    threads = []
+
+    def start(job, command):
+        runner = runner_that("hang", annotation=command)
+        thread = threading.Thread(target=runner.run, args=(job.id, HOST_WORKER))
+        thread.start()
+        threads.append((runner, thread))
+        return eventually(lambda: (now := store.get(job.id)).progress >= 0.3 and now), thread
+
+    yield start
+    for runner, thread in threads:
+        runner.stop()
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def test_an_annotation_job_predicts_in_a_process_of_its_own(
+    environ, jobs, store, runner_that, label_studio, tasks, project
+):
+    job, _ = jobs.annotate(project, ALL)
+    label_studio.files[next(iter(label_studio.files))] = b"no image"
+    runner_that(annotation=FAKE_BULK).run(job.id, HOST_WORKER)
+    after = store.get(job.id)
+    assert (after.state, after.progress) == ("done", 1.0), store.log_tail(job.id)
+    assert after.message == "4 predicted, 1 without an answer (the log says why)"
+    assert (after.report["predicted"], after.report["unanswered"], after.figures) == (4, 1, {"done": 5, "total": 5})
+    assert sorted(one["task"] for one in label_studio.predictions.values()) == tasks[1:]
+    assert f"task {tasks[0]}: no masks" in "\n".join(store.log_tail(job.id))
+
+
+def test_a_job_whose_reason_to_fail_is_label_studio_says_so_and_keeps_nothing_waiting(
+    environ, jobs, store, ledger, runner_that, label_studio, project
+):
+    label_studio.legacy_enabled = False
+    job, _ = jobs.annotate(project, ALL)
+    runner_that(annotation=FAKE_BULK).run(job.id, HOST_WORKER)
+    assert store.get(job.id).state == "failed"
+    assert "annotation failed: " in store.get(job.id).reason
+    assert "legacy token" in store.get(job.id).reason
+    assert ledger.due() == []
+
+
+def test_progress_and_the_time_left_are_known_while_it_runs(jobs, store, running, project):
+    now, _ = running(jobs.annotate(project, ALL)[0], ENDLESS)
+    assert (now.state, now.progress) == ("annotating", 0.4)
+    assert now.message == "2 of 5 tasks: busy"
+    assert any(line.endswith("loaded") for line in store.log_tail(now.id))
+
+
+@pytest.mark.parametrize("kind", ["annotation", "training"])
+def test_cancelling_ends_the_process_publishes_nothing_and_lets_the_next_begin(
+    jobs, store, ledger, registry, running, project, kind, label_studio, tasks
+):
+    for task in tasks:
+        label_studio.add_annotation(task, [])
+    ledger.want(project, [str(task) for task in tasks])
+    job, _ = jobs.submit(project, kind)
+    now, thread = running(job, ENDLESS)
+    assert jobs.cancel(job.id).state == "cancelled"
+    thread.join(20)
+    assert not is_alive(now.process)
+    after = store.get(job.id)
+    assert (after.state, after.reason) == ("cancelled", "cancelled")
+    assert registry.versions(project) == []
+    assert ledger.due() == ([] if kind == "annotation" else [project])
+    assert jobs.submit(project, kind)[0].id != job.id
+    with pytest.raises(JobConflict):
+        jobs.cancel(job.id)
+
+
+def test_a_job_that_is_cancelled_elsewhere_ends_here_in_a_moment(jobs, store, running, project):
+    now, thread = running(jobs.annotate(project, ALL)[0], ENDLESS)
+    store.cancel(now.id)
+    thread.join(20)
+    assert not is_alive(now.process)
+
+
+def test_a_waiting_job_is_cancelled_before_it_begins(jobs, store, runner_that, project, tmp_path):
+    job, _ = jobs.annotate(project, ALL)
+    jobs.cancel(job.id)
+    runner_that(annotation=ENDLESS).run(job.id, HOST_WORKER)
+    assert store.get(job.id).state == "cancelled"
+    assert not (tmp_path / "work").exists()
+
+
+def test_kill_9_of_its_process_lets_an_annotation_go_on(jobs, store, running, project):
+    now, thread = running(jobs.annotate(project, ALL)[0], ENDLESS)
+    os.kill(int(now.process.partition(":")[0]), signal.SIGKILL)
+    thread.join(20)
+    after = store.get(now.id)
+    assert (after.state, after.restarts) == ("queued", 1)
+    assert "annotation was killed by signal 9" in after.reason
+
+
+def test_an_annotation_that_is_killed_again_and_again_without_getting_further_fails(
+    jobs, store, ledger, runner_that, project
+):
+    dying = (sys.executable, "-c", "import os; os.kill(os.getpid(), 9)")
+    job, _ = jobs.annotate(project, ALL)
+    for _ in range(4):
+        runner_that(annotation=dying).run(job.id, HOST_WORKER)
+    assert store.get(job.id).state == "failed"
+    assert "that makes 4 times: look for a lack of memory" in store.get(job.id).reason
+    assert ledger.due() == []

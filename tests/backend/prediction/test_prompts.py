@@ -1,0 +1,213 @@
+"""Smart tools end to end in the backend: /predict with a context -> a region, with a real small pipeline."""
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from backend.errors import ImageError
+from backend.label_studio.controls import REGION_CONTROLS
+from backend.label_studio.protocol import parse_predict
+from backend.label_studio.rle import encode_rle
+from backend.prediction.predictor import Predictor
+from backend.prediction.prompts import Interactive
+from backend.versions.registry import Registry
+from backend.versions.serving import Serving
+from models.pipeline import Pipeline
+from tests.backend.fakes import CONFIG, OTHER_CONFIG, predict_body, publish, write_checkpoint
+from tests.models.conftest import small_pipeline
+
+
+class Pictures:
+    """A bright disc on black; 'broken' cannot be read. Counts how often each is fetched."""
+
+    def __init__(self) -> None:
+        self.loads: list[str] = []
+
+    def load(self, task: Mapping[str, Any], image_key: str) -> Any:
+        address = task["data"][image_key]
+        self.loads.append(address)
+        if address == "broken":
+            raise ImageError(f"task {task['id']}: broken cannot be read")
+        rows, columns = np.mgrid[:90, :121]
+        return np.repeat(((np.hypot(rows - 40, columns - 60) < 25) * np.uint8(255))[..., None], 3, axis=2)
+
+
+class Counting(Pipeline):
+    """A small pipeline that counts its looks."""
+
+    looks = 0
+
+    def look(self, image: Any) -> Any:
+        Counting.looks += 1
+        return super().look(image)
+
+
+def load(directory: Path) -> Pipeline:
+    made = small_pipeline(("Lumen", "Fibrous cap"))
+    return Counting(made.classifier, made.refiner)
+
+
+@pytest.fixture
+def pictures() -> Pictures:
+    Counting.looks = 0
+    return Pictures()
+
+
+@pytest.fixture
+def serving(registry: Registry, starter: Path) -> Serving:
+    return Serving(registry, starter, load)
+
+
+@pytest.fixture
+def predictor(serving: Serving, pictures: Pictures) -> Predictor:
+    return Predictor(serving, lambda project: pictures)
+
+
+def ask(
+    *clicks: tuple[float, float], address: str = "1", config: str = CONFIG, label: str = "Lumen", **task: Any
+) -> Any:
+    body = predict_body([address], config=config)
+    body["tasks"][0].update(task)
+    body["params"]["context"] = {
+        "result": [
+            {"id": f"k{i}", "type": "keypointlabels", "is_positive": True, "from_name": "kp", "to_name": "image"}
+            | {"value": {"x": x, "y": y, "width": 0.2, "keypointlabels": [label]}}
+            for i, (x, y) in enumerate(clicks)
+        ]
+    }
+    return parse_predict(body)
+
+
+def test_a_click_is_answered_with_one_brush_region_of_its_label(predictor: Predictor) -> None:
+    (entry,) = predictor.predict(ask((50, 45)))
+    (region,) = entry["result"]
+    assert (region["type"], region["from_name"], region["to_name"]) == ("brushlabels", "tag", "image")
+    assert region["value"]["brushlabels"] == ["Lumen"]
+    assert (region["original_width"], region["original_height"]) == (121, 90)
+    assert REGION_CONTROLS["BrushLabels"].to_mask(region)[40, 60]
+    assert entry["model_version"] == "oct-lite0"
+    assert 0 <= entry["score"] <= 1
+    json.dumps(entry, allow_nan=False)
+
+
+def test_the_second_click_needs_neither_the_image_nor_the_classifier(predictor: Predictor, pictures: Pictures) -> None:
+    predictor.predict(ask((50, 45)))
+    predictor.predict(ask((50, 45), (60, 45)))
+    assert pictures.loads == ["1"]
+    assert Counting.looks == 1
+
+
+def test_a_promotion_looks_at_the_frame_anew_and_forgets_the_old_maps(
+    predictor: Predictor, serving: Serving, registry: Registry, tmp_path: Path
+) -> None:
+    predictor.predict(ask((50, 45)))
+    registry.promote("3", publish(registry, tmp_path / "new"))
+    while serving.served_version("3", ("Lumen", "Fibrous cap")) == "oct-lite0":
+        pass
+    (entry,) = predictor.predict(ask((50, 45)))
+    assert entry["model_version"] != "oct-lite0"
+    assert Counting.looks == 2
+    assert len(predictor._interactive._looks) == 1
+
+
+def test_frames_kept_are_bounded_in_bytes(serving: Serving, pictures: Pictures) -> None:
+    interactive = Interactive(serving, lambda project: pictures, max_bytes=1)
+    for _ in range(2):
+        (entry,) = interactive.entries(ask((50, 45)))
+        assert entry["result"]
+    assert Counting.looks == 2
+
+
+def test_the_region_that_was_clicked_on_is_answered_under_its_own_id(predictor: Predictor) -> None:
+    """The editor puts the answer in its place; under another id it would lie on top of it."""
+    (first,) = predictor.predict(ask((50, 45)))
+    draft = {"id": 1, "result": first["result"]}
+    (second,) = predictor.predict(ask((51, 46), drafts=[draft]))
+    assert [region["id"] for region in second["result"]] == [region["id"] for region in first["result"]]
+
+
+SHAPES = {
+    "rectangle": {"x": 30, "y": 15, "width": 40, "height": 60, "rotation": 0},
+    "ellipse": {"x": 50, "y": 45, "radiusX": 20, "radiusY": 27, "rotation": 0},
+    "polygon": {"points": [[30, 20], [70, 20], [70, 72], [30, 72]], "closed": True},
+    "brush": {"format": "rle", "rle": encode_rle(np.hypot(*np.mgrid[-40:50, -60:61]) < 27)},
+}
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+@pytest.mark.parametrize("label", ["Lumen", "Fibrous cap"])
+def test_a_shape_of_any_tool_and_class_is_answered_where_it_lies(predictor: Predictor, kind: str, label: str) -> None:
+    asked = ask(label=label)
+    shape = {"id": "s", "type": f"{kind}labels", "from_name": "s", "to_name": "image"}
+    shape["value"] = SHAPES[kind] | {f"{kind}labels": [label]}
+    asked.context["result"] = [shape]
+    (entry,) = predictor.predict(asked)
+    (region,) = entry["result"]
+    mask = REGION_CONTROLS["BrushLabels"].to_mask(region)
+    assert region["value"]["brushlabels"] == [label]
+    assert mask.any()
+    assert not np.delete(mask, np.s_[10:80], axis=0).any()
+    assert not np.delete(mask, np.s_[30:91], axis=1).any()
+    assert list(region["meta"]["uncertainty"]) == ["outline"]
+
+
+BESIDE = (
+    '<View><Image name="image" value="$image"/><Labels name="what" toName="image"><Label value="Lumen"/></Labels>'
+    '<Brush name="tool" toName="image"/><KeyPoint name="kp" toName="image" smart="true"/></View>'
+)
+
+
+def test_a_tool_beside_labels_is_answered_in_its_two_results_and_improved_under_its_id(predictor: Predictor) -> None:
+    (first,) = predictor.predict(ask((50, 45), config=BESIDE))
+    drawing, label = first["result"]
+    assert (drawing["type"], drawing["from_name"], label["type"]) == ("brush", "tool", "labels")
+    assert label["value"]["labels"] == ["Lumen"]
+    (second,) = predictor.predict(ask((51, 46), config=BESIDE, drafts=[{"id": 1, "result": first["result"]}]))
+    assert {region["id"] for region in second["result"]} == {drawing["id"]} == {label["id"]}
+
+
+def test_a_class_that_no_model_knows_is_drawn_from_the_prompt_alone(predictor: Predictor) -> None:
+    (entry,) = predictor.predict(ask((50, 45), config=OTHER_CONFIG, label="Cat"))
+    assert entry["result"][0]["value"]["brushlabels"] == ["Cat"]
+
+
+def test_without_any_model_the_log_says_what_to_do(
+    registry: Registry, pictures: Pictures, caplog: pytest.LogCaptureFixture
+) -> None:
+    predictor = Predictor(Serving(registry, None, load), lambda project: pictures)
+    assert predictor.predict(ask((50, 45)))[0]["result"] == []
+    assert "there is no model at all" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (ask((50, 45), address="broken"), "broken cannot be read"),
+        (ask((50, 45), label="Gone"), "no control offers 'Gone'"),
+        (ask(), ""),
+    ],
+)
+def test_what_cannot_be_answered_is_an_empty_result_and_a_line_in_the_log(
+    predictor: Predictor, asked: Any, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        (entry,) = predictor.predict(asked)
+    assert entry["result"] == []
+    assert isinstance(entry["model_version"], str)
+    assert said in caplog.text
+
+
+def test_a_failure_of_the_pipeline_is_an_empty_result(
+    registry: Registry, tmp_path: Path, pictures: Pictures, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(directory: Path) -> Any:
+        return object()
+
+    serving = Serving(registry, write_checkpoint(tmp_path / "other", "other"), broken)
+    assert Predictor(serving, lambda project: pictures).predict(ask((50, 45)))[0]["result"] == []
+    assert "has no attribute 'look'" in caplog.text

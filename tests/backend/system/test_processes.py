@@ -1,0 +1,35 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from backend.system.processes import describe_exit, identity, is_alive, kill_group
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_a_process_is_told_apart_from_a_later_one_with_its_number():
+    own = identity(os.getpid())
+    assert is_alive(own)
+    assert not is_alive(f"{os.getpid()}:1")
+    kill_group(f"{os.getpid()}:1")  # another process: must not be touched
+
+
+def test_a_process_that_ended_is_not_alive_even_before_it_is_reaped():
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert identity(process.pid) is None
+    process.wait()
+    assert identity(process.pid) is None
+
+
+def test_exits_are_told_in_words():
+    assert describe_exit(3) == "ended with exit code 3"
+    assert describe_exit(-signal.SIGKILL) == "killed by signal 9 (SIGKILL; out of memory?)"
+    assert describe_exit(-signal.SIGSEGV) == "killed by signal 11 (SIGSEGV)"
+
+
+def test_a_process_whose_parent_went_while_it_was_starting_goes_too():
+    code = "import backend.system.processes as p, time; p.die_with_parent('1234567890'); time.sleep(600)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60).returncode == -signal.SIGTERM

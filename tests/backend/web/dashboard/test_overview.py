@@ -1,0 +1,133 @@
+import pytest
+
+from backend.web.dashboard import formats
+from backend.web.dashboard.overview import (
+    accepted_tasks,
+    class_names,
+    class_rows,
+    iou_by_tasks,
+    iou_by_version,
+    kept_by_version,
+    kept_in_all,
+    kept_rows,
+    minutes_saved,
+    short,
+)
+
+
+def version(number, accepted=10, **classes):
+    metrics = {
+        "mean_iou": 0.5,
+        "frames": 2,
+        "classes": {name: {"frames": 1, "iou": iou} for name, iou in classes.items()},
+    }
+    data = {"train": accepted - 2, "held_out": 2}
+    return {"version": f"p3-r{number:03d}-lite0", "classes": list(classes), "data": data, "metrics": metrics}
+
+
+def counted(**report):
+    return {"report": report}
+
+
+def kept(drawn, iou=0.5, unchanged=0, added=0):
+    return {"drawn": drawn, "iou": iou, "unchanged": unchanged, "added": added}
+
+
+def test_accepted_tasks_are_those_trained_on_and_those_held_out():
+    assert accepted_tasks(version(1, accepted=12)) == 12
+    assert accepted_tasks({"version": "p3-r001", "accepted": 7}) == 7
+    assert accepted_tasks({"version": "p3-r001"}) is None
+
+
+def test_a_class_keeps_its_place_when_others_come():
+    names = class_names([version(1, b=0.1, a=0.2), version(2, c=0.3, a=0.2)], [counted(classes={"d": 0, "a": 3})])
+    assert names == ["b", "a", "c", "d"]
+
+
+def test_what_a_class_lacks_is_said():
+    jobs = [counted(), counted(classes={"none": 0, "few": 3, "many": 50, "unseen": 20}), counted(classes={"old": 9})]
+    shown = version(1, none=None, few=0.4, many=0.9)
+    rows = {row.name: row for row in class_rows(["none", "few", "old", "many", "unseen"], shown, jobs)}
+    assert list(rows) == ["none", "few", "many", "unseen"]  # the labelling config has no "old" any more
+    assert {name: row.lacks for name, row in rows.items()} == {
+        "none": "no accepted task shows it",
+        "few": "few: 7 more would help",
+        "many": "",
+        "unseen": "none held out, so its IoU is unknown",
+    }
+    assert (rows["many"].number, rows["many"].accepted, rows["many"].held_out, rows["many"].iou) == (3, 50, 1, 0.9)
+
+
+def test_classes_without_any_training_lack_nothing_that_is_known():
+    assert [row.lacks for row in class_rows(["a"], None, [])] == [""]
+
+
+def test_kept_masks_are_summed_over_classes_and_the_fullest_count_is_believed():
+    """Predictions that were deleted since are missing from the newest count."""
+    jobs = [
+        counted(
+            kept={"p3-r002-lite0": {"a": kept(4, 0.75, 2, 1), "b": kept(1, 0.0)}, "oct-lite0": {"a": kept(2, 0.1)}}
+        ),
+        counted(kept={"oct-lite0": {"a": kept(10, 0.5, 3)}, "p3-r001-lite0": {"a": kept(0)}}),
+        counted(),
+    ]
+    rows = kept_rows(jobs)
+    assert [(row.version, row.drawn, row.iou, row.unchanged, row.added) for row in rows] == [
+        ("oct-lite0", 10, 0.5, 3, 0),
+        ("p3-r002-lite0", 5, pytest.approx(0.6), 2, 1),
+    ]
+    in_all = kept_in_all(rows)
+    assert (in_all.drawn, in_all.unchanged) == (15, 5)
+    assert in_all.iou == pytest.approx((10 * 0.5 + 5 * 0.6) / 15)
+
+
+def test_versions_that_drew_are_in_the_order_of_their_numbers():
+    drew = ["p3-r010-x", "p3-r009-x", "p3-r1000-x", "zebra"]
+    rows = kept_rows([counted(kept={name: {"a": kept(1)} for name in drew})])
+    assert [row.version for row in rows] == ["zebra", "p3-r009-x", "p3-r010-x", "p3-r1000-x"]
+
+
+def test_minutes_are_reckoned_only_from_what_somebody_measured():
+    in_all = kept_in_all(kept_rows([counted(kept={"v": {"a": kept(10, 0.6)}})]))
+    assert minutes_saved(in_all, None) is None
+    assert minutes_saved(in_all, 2.0) == pytest.approx(12.0)
+    assert minutes_saved(kept_in_all([]), 2.0) is None
+
+
+def test_charts_show_each_class_over_versions_and_over_accepted_tasks():
+    versions = [version(1, 10, a=0.2, b=None), {"version": "p3-r002", "error": "damaged"}, version(3, 40, a=0.4, b=0.1)]
+    by_version, by_tasks = iou_by_version(["a", "b"], versions), iou_by_tasks(["a", "b"], versions)
+    assert by_version.summary == "a from 0.200 (r001) to 0.400 (r003); b 0.100 (r003)"
+    assert by_tasks.summary == "a from 0.200 (r001, 10 tasks) to 0.400 (r003, 40 tasks); b 0.100 (r003, 40 tasks)"
+    assert iou_by_version(["a"], []) is None
+
+
+def test_versions_without_figures_by_class_are_drawn_as_their_mean():
+    cards = [{"version": "p3-r001", "metrics": {"mean_iou": 0.5}}, {"version": "p3-r002", "metrics": {"mean_iou": 0.6}}]
+    assert iou_by_version([], cards).summary == "mean from 0.500 (r001) to 0.600 (r002)"
+    assert iou_by_tasks([], cards) is None
+
+
+def test_kept_masks_are_drawn_over_the_versions_that_drew_them():
+    rows = kept_rows(
+        [counted(kept={"oct": {"a": kept(2, 0.3)}, "p3-r001-x": {"a": kept(1, 0.9), "b": kept(0, added=2)}})]
+    )
+    assert kept_by_version(["a", "b"], rows).summary == "a from 0.300 (oct) to 0.900 (r001)"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("p3-r007-lite0", "r007"), ("p12-r1000", "r1000"), ("oct-lite0", "oct-lite0"), ("x", "x")]
+)
+def test_version_names_are_shortened_to_their_numbers(name, said):
+    assert short(name) == said
+
+
+def test_figures_and_times_are_written_for_people():
+    assert [formats.figure(value) for value in (None, 0.12345, 1.0)] == ["–", "0.123", "1.000"]
+    assert [formats.change(value) for value in (0.0461, -0.02)] == ["+0.046", "−0.020"]
+    assert [formats.percent(*pair) for pair in ((0, 0), (1, 3))] == ["–", "33 %"]
+    assert [formats.duration(s) for s in (-1, 45.4, 90, 3541, 7500)] == ["0 s", "45 s", "2 min", "59 min", "2 h 05 min"]
+    assert formats.moment("2026-11-03T08:05:00+02:00") == "3 Nov 2026, 06:05"
+    assert formats.moment("2026-11-03T08:05:00") == "3 Nov 2026, 08:05"
+    assert formats.moment("once") == "once"
+    assert formats.seconds_between("2026-11-03T08:05:00+00:00", "2026-11-03T08:06:30+00:00") == 90

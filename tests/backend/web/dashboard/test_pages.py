@@ -1,0 +1,314 @@
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+
+import pytest
+
+from backend.web.security import Access
+from tests.backend.fakes import publish, setup_body
+
+PAGES = ["", "/", "/projects/3", "/projects/4", "/projects/5", "/projects/6"]
+VOID = {"meta", "link", "input", "img"}
+
+
+class Markup(HTMLParser):
+    """Every tag with its attributes, and whether all that was opened is closed."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.open, self.text = [], [], ""
+        self.feed(page)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@pytest.mark.usefixtures("populated")
+@pytest.mark.parametrize("path", PAGES)
+def test_pages_are_whole_and_need_nothing_from_elsewhere(visitor, path):
+    """The headers forbid scripts and styles inside a page, and everything of another host."""
+    markup = Markup(visitor.read(path))
+    assert [tag for tag, _ in markup.tags].count("h1") == 1
+    for tag, attributes in markup.tags:
+        assert "style" not in attributes
+        assert not any(name.startswith("on") for name in attributes)
+        assert tag != "style"
+        if tag in ("script", "link", "img"):
+            address = attributes.get("src") or attributes["href"]
+            assert address.startswith("/dashboard/"), address
+            assert visitor.client.get(address, buffered=True).status_code == 200
+        if tag == "script":
+            assert "src" in attributes
+        if tag == "img":
+            assert attributes["alt"]
+    ids = [attributes["id"] for _, attributes in markup.tags if "id" in attributes]
+    assert len(set(ids)) == len(ids)
+    named = {name for _, a in markup.tags for key in ("aria-labelledby", "popovertarget") if (name := a.get(key))}
+    assert named <= set(ids)
+
+
+@pytest.mark.usefixtures("populated")
+def test_every_project_that_is_known_in_any_way_is_listed(visitor, registry, tmp_path):
+    publish(registry, tmp_path, project="12")
+    page = visitor.read()
+    assert re.findall(r'/dashboard/projects/(\w+)"', page) == ["3", "4", "5", "6", "12"]
+    for said in ("Coronary OCT, pullback 7", "p3-r005-lite0", "0.698", "148", "queued", "needs 4; annotate"):
+        assert said in page
+
+
+def test_without_projects_the_list_says_how_to_connect_one(visitor):
+    page = visitor.read()
+    assert "No project is connected yet" in page
+    assert "premask connect" in page
+
+
+@pytest.mark.usefixtures("populated")
+def test_a_project_says_what_is_served_and_how_good_it_is(visitor):
+    page = " ".join(Markup(visitor.read("/projects/3")).text.split())
+    for said in (
+        "Coronary OCT, pullback 7",
+        "p3-r005-lite0",
+        "on 148 accepted tasks",
+        "+0.046 against p3-r004-lite0, same tasks",
+        "of 394 masks drawn beforehand",
+        "few: 2 more would help",
+        "training was killed by SIGKILL",
+    ):
+        assert said in page
+    assert "Drawing saved" not in page
+
+
+@pytest.mark.usefixtures("populated")
+def test_minutes_are_shown_only_if_somebody_said_what_a_mask_takes(make_client):
+    page = Markup(make_client(minutes_per_mask=1.5).get("/dashboard/projects/3").text).text
+    assert "Drawing saved" in page
+    assert "6 h 42 min" in page  # 394 masks x 0.681 x 1.5 min
+    assert "IoU kept × 1.5 min a mask" in page
+
+
+def test_a_running_job_shows_how_far_it_is(visitor, populated):
+    page = visitor.read("/projects/3")
+    job = populated["training"]
+    assert f'id="progress-{job}" data-live' in page
+    assert '<progress max="1" value="0.62"' in page
+    for said in ("FBANet learns the boundaries", "62 %", "step 412", "loss 0.214", "about 3 min left"):
+        assert said in page
+    assert "refiner 460/1000: about 170 s left" in page
+    assert '<noscript><meta http-equiv="refresh" content="10"></noscript>' in page
+    assert "http-equiv" not in visitor.read("/projects/6")
+
+
+@pytest.mark.usefixtures("populated")
+def test_a_failed_training_says_why(visitor):
+    assert "The last training failed: project 6 has 2 accepted tasks" in visitor.read("/projects/6")
+
+
+@pytest.mark.usefixtures("populated")
+def test_a_new_project_says_how_to_begin(visitor):
+    page = Markup(visitor.read("/projects/5")).text
+    assert "How to begin" in page
+    assert "Recent jobs" not in page
+
+
+@pytest.mark.usefixtures("populated")
+def test_versions_that_were_removed_stay_in_the_history(visitor, registry):
+    shutil.rmtree(registry.version("3", "p3-r001-lite0").directory)
+    page = visitor.read("/projects/3")
+    assert '<span class="badge removed">removed</span>' in page
+    assert "Lumen from 0.931 (r001) to 0.964 (r006)" in page
+    assert "/versions/p3-r001-lite0/promote" not in page
+
+
+@pytest.mark.usefixtures("populated")
+def test_a_version_whose_card_is_damaged_is_named_with_its_problem(visitor, registry):
+    (registry.version("3", "p3-r005-lite0").directory / "card.json").write_text("{")
+    assert "does not read as a model card" in visitor.read("/projects/3")
+    assert visitor.read()
+
+
+def test_a_version_that_is_still_loading_says_who_answers(visitor, client, registry, tmp_path):
+    first, second = publish(registry, tmp_path), publish(registry, tmp_path)
+    registry.promote("3", first)
+    client.post("/setup", json=setup_body())
+    registry.promote("3", second)
+    page = Markup(visitor.read("/projects/3")).text
+    assert f"It is being loaded; {first} answers until then." in page
+
+
+# Buttons
+
+
+def test_train_queues_a_training_and_a_second_press_joins_it(visitor, store, credentials):
+    credentials.remember("5", "http://ls.example", "t0ken")
+    assert "is queued" in visitor.press("5", "train")
+    assert "is waiting or running already" in visitor.press("5", "train")
+    (job,) = store.find("5")
+    assert (job.kind, job.state) == ("training", "queued")
+
+
+def test_draw_masks_queues_predictions_of_unlabelled_tasks(visitor, store, populated):
+    assert "are being drawn already" in visitor.press("3", "predict")
+    assert "are going to be drawn" in visitor.press("5", "predict")
+    (job,) = store.find("5")
+    assert (job.kind, job.state) == ("annotation", "queued")
+
+
+def test_cancel_ends_a_job_and_a_cancelled_one_cannot_be_cancelled(visitor, store, populated):
+    job = populated["training"]
+    assert "what is served stays" in visitor.press("3", f"jobs/{job}/cancel")
+    assert store.get(job).state == "cancelled"
+    assert "Press Draw masks to go on" in visitor.press("3", f"jobs/{populated['annotation']}/cancel")
+
+
+def test_promote_serves_a_version_and_roll_back_returns(visitor, registry, populated):
+    said = visitor.press("3", "versions/p3-r006-lite0/promote")
+    assert "p3-r006-lite0 is served from now on. Press Draw masks" in said
+    assert registry.current("3").version == "p3-r006-lite0"
+    assert "p3-r005-lite0 is served again" in visitor.press("3", "rollback", to="p3-r005-lite0")
+    assert registry.current("3").version == "p3-r005-lite0"
+
+
+def test_rolling_back_twice_by_accident_goes_back_once(visitor, registry, populated):
+    """The second press still names what the page promised, which by then is served already."""
+    visitor.press("3", "rollback", to="p3-r004-lite0")
+    assert "so nothing was done" in visitor.press("3", "rollback", to="p3-r004-lite0")
+    assert registry.current("3").version == "p3-r004-lite0"
+
+
+def test_rolling_back_the_first_version_returns_to_the_starter(visitor, registry, tmp_path):
+    registry.promote("3", publish(registry, tmp_path))
+    assert "Roll back to the starter" in visitor.read("/projects/3")
+    assert "The starter is served again" in visitor.press("3", "rollback", to="starter")
+    assert registry.current("3") is None
+    assert "/rollback" not in visitor.read("/projects/3")
+
+
+@pytest.mark.usefixtures("populated")
+def test_no_button_works_without_the_pages_token(visitor, registry, store):
+    jobs = {job.id: job.state for job in store.find()}
+    running = next(name for name, state in jobs.items() if state == "training")
+    for button in ("train", "predict", "rollback", "versions/p3-r006-lite0/promote", f"jobs/{running}/cancel"):
+        for token in ({}, {"csrf_token": ""}, {"csrf_token": "forged"}):
+            answer = visitor.client.post(f"/dashboard/projects/3/{button}", data={"to": "p3-r004-lite0", **token})
+            assert answer.status_code == 403
+            assert "reload it and press again" in answer.text
+    assert registry.current("3").version == "p3-r005-lite0"
+    assert {job.id: job.state for job in store.find()} == jobs
+
+
+@pytest.mark.usefixtures("populated")
+def test_nothing_is_queued_for_a_project_that_nobody_has_heard_of(visitor, store):
+    before = len(store.find())
+    token = re.search(r'name="csrf_token" value="([^"]+)"', visitor.read("/projects/3"))[1]
+    for button in ("train", "predict"):
+        answer = visitor.client.post(f"/dashboard/projects/99/{button}", data={"csrf_token": token})
+        assert answer.status_code == 404
+    assert len(store.find()) == before
+
+
+# What cannot be
+
+
+@pytest.mark.usefixtures("populated")
+def test_what_does_not_exist_is_a_page_that_leads_on(visitor):
+    for path, says in (
+        ("/projects/99", "project 99 is not known here; `premask connect --project 99`"),
+        ("/projects/..%2f3", "There is no page"),
+        ("/projects/a.b", "project a.b is not known here"),
+        ("/projects/3/train", "There is no page"),
+        ("/nowhere", "There is no page /dashboard/nowhere"),
+        ("/projects/3/versions/p3-r099/gallery/1-frame.jpg", "no version &#39;p3-r099&#39;"),
+        ("/projects/3/versions/p3-r001-lite0/gallery/1-frame.jpg", "not found"),
+    ):
+        page = visitor.read(path, status=404)
+        assert says in page
+        assert 'href="/dashboard"' in page
+
+
+@pytest.mark.usefixtures("populated")
+def test_pictures_never_lead_out_of_their_folder(visitor):
+    card = (
+        "../card.json",
+        "..%2fcard.json",
+        "%2e%2e/card.json",
+        "%2e%2e%2fcard.json",
+        "..%5ccard.json",
+        "....//card.json",
+    )
+    for version in ("p3-r005-lite0", "p3-r005-lite0%2f..", "..", "."):
+        for name in (*card, "/etc/passwd", "%2fetc%2fpasswd", ".", "", "%00"):
+            answer = visitor.client.get(f"/dashboard/projects/3/versions/{version}/gallery/{name}")
+            assert answer.status_code == 404, (version, name)
+            assert "backbone" not in answer.text
+
+
+@pytest.mark.usefixtures("populated")
+def test_pictures_are_served_as_what_they_are(visitor):
+    base = "/dashboard/projects/3/versions/p3-r005-lite0/gallery"
+    assert visitor.client.get(f"{base}/1-frame.jpg", buffered=True).mimetype == "image/jpeg"
+    sources = re.findall(rf'src="({base}/[^"]+\.png)"', visitor.read("/projects/3"))
+    assert sources
+    assert visitor.client.get(sources[0], buffered=True).mimetype == "image/png"
+
+
+def test_text_from_elsewhere_is_text_on_the_page(visitor, store, credentials):
+    """Titles, reasons, classes, logs and addresses come from other programs."""
+    nasty = "<script>alert(1)</script>"
+    credentials.remember("5", "javascript:alert(1)//", "t0ken")
+    job, _ = store.submit("training", "5")
+    store.claim(job.id, "worker/1:1")
+    store.log(job.id, nasty)
+    store.update(job.id, message=nasty, report={"title": nasty, "classes": {nasty: 3}, "kept": {nasty: {nasty: {
+        "drawn": 1, "iou": 0.5, "unchanged": 0, "added": 0}}}})  # fmt: skip
+    for path in ("", "/projects/5"):
+        page = visitor.read(path)
+        assert "<script>alert" not in page
+        assert "&lt;script&gt;alert" in page
+        assert "javascript:" not in page
+
+
+@pytest.mark.usefixtures("populated")
+def test_a_page_that_fails_can_be_found_in_the_log_and_shows_no_inner_workings(visitor, store, monkeypatch, caplog):
+    def broken(*_, **__):
+        raise RuntimeError("inner workings")
+
+    monkeypatch.setattr(store, "find", broken)
+    answer = visitor.client.get("/dashboard/projects/3")
+    assert (answer.status_code, answer.mimetype) == (500, "text/html")
+    assert "inner workings" not in answer.text
+    assert f"about request {answer.headers['X-Request-ID']}" in answer.text
+    assert "inner workings" in caplog.text
+
+
+@pytest.mark.usefixtures("populated")
+def test_the_password_is_asked_for_as_browsers_expect_it(make_client):
+    client = make_client(access=Access("lead", "s3cret"))
+    refused = client.get("/dashboard")
+    assert refused.status_code == 401
+    assert refused.headers["WWW-Authenticate"].startswith("Basic")
+    assert client.get("/dashboard", auth=("lead", "s3cret")).status_code == 200
+
+
+@pytest.mark.usefixtures("populated")
+def test_the_api_tells_the_same_history(client):
+    (project,) = client.get("/api/versions?project=3").json["projects"]
+    last = project["versions"][-1]
+    assert (last["version"], last["before"], last["metrics"]["mean_iou"]) == (
+        "p3-r006-lite0",
+        {"mean_iou": 0.701},
+        0.697,
+    )
+    assert json.dumps(project)

@@ -1,0 +1,195 @@
+"""Nothing but the open routes answers without the password, and browsers are told what to heed."""
+
+import base64
+import hmac
+import re
+from collections.abc import Iterator
+from io import BytesIO
+
+import pytest
+from flask import Blueprint, Flask, render_template_string
+from flask.testing import FlaskClient
+
+from backend.entrypoints.wsgi import access_of
+from backend.settings import Settings
+from backend.web import security
+from backend.web.csrf import protect_forms
+from backend.web.security import Access, secure
+from tests.backend.fakes import setup_body, start_training
+
+ACCESS = Access("lead", "pass:wörd", "h00k")
+EVENT = {"action": "ANNOTATION_CREATED", "project": {"id": 3}}
+
+
+@pytest.fixture
+def guarded(make_client) -> FlaskClient:
+    return make_client(access=ACCESS)
+
+
+def basic(user: str, password: str) -> dict[str, str]:
+    return {"Authorization": f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"}
+
+
+def test_every_route_but_the_open_ones_asks_for_the_password(guarded):
+    rules = [rule for rule in guarded.application.url_map.iter_rules() if rule.rule not in ("/", "/health")]
+    assert len(rules) > 8
+    for rule in rules:
+        for method in rule.methods - {"OPTIONS"}:
+            answer = guarded.open(re.sub("<[^>]*>", "1", rule.rule), method=method)
+            assert answer.status_code == 401, rule
+            assert answer.headers["WWW-Authenticate"].startswith("Basic realm=premask")
+    assert guarded.get("/nowhere").status_code == 401
+    for path in ("/", "/health"):
+        assert guarded.get(path).status_code == 200
+
+
+def test_the_password_opens_every_route(guarded):
+    assert guarded.get("/versions", headers=basic("lead", "pass:wörd")).status_code == 200
+    assert guarded.post("/setup", json=setup_body(), headers=basic("lead", "pass:wörd")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        basic("lead", "wrong"),
+        basic("other", "pass:wörd"),
+        basic("", ""),
+        basic("lead", "pass"),
+        {"Authorization": "Basic"},
+        {"Authorization": "Basic !!!"},
+        {"Authorization": "Basic " + base64.b64encode(b"\xff\xfe:\xff").decode()},
+        {"Authorization": "Basic " + base64.b64encode(b"no colon").decode()},
+        {"Authorization": "Bearer pass:wörd".encode().decode("latin-1")},
+        {"Authorization": "Token h00k"},
+        {"X-Premask-Token": "h00k"},
+    ],
+)
+def test_anything_else_does_not(guarded, headers):
+    assert guarded.get("/versions", headers=headers).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "login", [("lead", "wrong"), ("other", "pass:wörd"), ("other", "wrong"), ("lead", "pass:wörd")]
+)
+def test_how_long_it_takes_tells_nothing_about_user_or_password(guarded, monkeypatch, login):
+    compared = []
+
+    def compare(one, other):
+        compared.append((one, other))
+        return hmac.compare_digest(one, other)
+
+    monkeypatch.setattr(security, "compare_digest", compare)
+    guarded.get("/versions", headers=basic(*login))
+    user, password = (text.encode() for text in login)
+    assert compared == [(user, b"lead"), (password, "pass:wörd".encode())]
+
+
+@pytest.mark.parametrize("path", ["/predict", "/setup", "/webhook", "/api/versions/promote", "/api/projects/3/predict"])
+def test_a_body_that_does_not_say_its_size_is_cut_off_at_the_limit(client, path):
+    chunked = {"HTTP_TRANSFER_ENCODING": "chunked", "wsgi.input_terminated": True}
+    body = BytesIO(b" " * (2 << 20))
+    answer = client.post(path, input_stream=body, environ_overrides=chunked, content_type="application/json")
+    assert answer.status_code == 413
+    assert body.tell() <= (1 << 20) + (64 << 10)
+
+
+def test_ten_thousand_brackets_are_no_json(client):
+    for body in (b"[" * 10_000, b'{"a":' * 10_000, b'{"project": ' + b"9" * 10_000 + b"}"):
+        assert client.post("/train", data=body).status_code == 400
+
+
+def test_the_webhooks_token_opens_the_webhook_alone(guarded):
+    """Label Studio's webhooks about annotations carry no password; Start Training does."""
+    assert guarded.post("/webhook", json=EVENT).status_code == 401
+    assert guarded.post("/webhook?token=wrong", json=EVENT).status_code == 401
+    assert guarded.post("/webhook?token=h00k", json=EVENT).status_code == 200
+    assert guarded.post("/webhook", json=EVENT, headers={"X-Premask-Token": "h00k"}).status_code == 200
+    assert guarded.post("/webhook", json=start_training(), headers=basic("lead", "pass:wörd")).status_code == 201
+    assert guarded.post("/train?token=h00k", json={"project": "3"}).status_code == 401
+
+
+def test_without_a_token_the_webhook_needs_the_password(make_client):
+    client = make_client(access=Access("lead", "s3cret"))
+    assert client.post("/webhook?token=", json=EVENT).status_code == 401
+    assert client.post("/webhook", json=EVENT, headers=basic("lead", "s3cret")).status_code == 200
+
+
+def test_an_access_shows_no_secret():
+    assert "wörd" not in repr(ACCESS)
+    assert "h00k" not in repr(ACCESS)
+
+
+@pytest.mark.parametrize("path", ["/health", "/nowhere", "/versions"])
+def test_every_answer_tells_browsers_what_to_heed(client, path):
+    headers = client.get(path).headers
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "same-origin"
+    assert headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 201),  # Label Studio, scripts
+        ({"Sec-Fetch-Site": "same-origin", "Origin": "http://localhost"}, 201),
+        ({"Origin": "http://localhost"}, 201),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site", "Origin": "http://other.localhost"}, 403),
+    ],
+)
+def test_other_sites_pages_start_no_training(client, headers, status):
+    answer = client.post("/train", data='{"project": "3"}', content_type="text/plain", headers=headers)
+    assert answer.status_code == status
+
+
+@pytest.fixture
+def pages() -> Iterator[FlaskClient]:
+    pages = Blueprint("pages", __name__)
+    protect_forms(pages)
+
+    @pages.get("/form")
+    def form() -> str:
+        return render_template_string("{{ csrf_token() }}")
+
+    @pages.post("/press")
+    def press() -> str:
+        return "pressed"
+
+    app = Flask(__name__)
+    secure(app, None)
+    app.register_blueprint(pages)
+    with app.test_client() as client:
+        yield client
+
+
+def test_a_form_of_our_own_page_is_taken(pages):
+    answer = pages.get("/form")
+    assert "HttpOnly" in answer.headers["Set-Cookie"]
+    assert "SameSite=Strict" in answer.headers["Set-Cookie"]
+    for token in (answer.text, pages.get("/form").text):  # two tabs
+        assert pages.post("/press", data={"csrf_token": token}).text == "pressed"
+
+
+def test_a_form_without_its_token_or_with_another_browsers_is_refused(pages):
+    token = pages.get("/form").text
+    for data in ({}, {"csrf_token": ""}, {"csrf_token": token + "x"}, {"csrf_token": "é"}):
+        answer = pages.post("/press", data=data)
+        assert (answer.status_code, "reload it" in answer.text) == (403, True)
+    stranger = pages.application.test_client()
+    assert stranger.post("/press", data={"csrf_token": token}).status_code == 403
+    stranger.set_cookie("csrf_token", "planted")
+    assert stranger.post("/press", data={"csrf_token": token}).status_code == 403
+
+
+def test_an_open_door_is_warned_of_unless_only_this_machine_reaches_it(tmp_path, caplog):
+    open_door = {"PREMASK_DATA_DIR": str(tmp_path)}
+    assert access_of(Settings.from_environ(open_door)) is None
+    assert caplog.text == ""
+    assert access_of(Settings.from_environ(open_door | {"PREMASK_HOST": "0.0.0.0"})) is None
+    assert "everybody who reaches 0.0.0.0:9090 may see and change everything" in caplog.text
+    locked = open_door | {"PREMASK_BASIC_AUTH_USER": "lead", "PREMASK_BASIC_AUTH_PASSWORD": "s3cret-s3cret"}
+    assert access_of(Settings.from_environ(locked)) == Access("lead", "s3cret-s3cret", None)

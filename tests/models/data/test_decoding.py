@@ -1,0 +1,154 @@
+"""Whatever a picture's format, colours and orientation, the array is what a browser shows."""
+
+import struct
+import subprocess
+import sys
+import zlib
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from models.data.decoding import decode_image
+from tests.models.data.hostile_images import MOST_PIXELS, corpus
+
+ROOT = Path(__file__).parents[3]
+
+MANY = 1_000_000
+
+
+def saved(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    file = BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "1"])
+def test_every_format_and_mode_becomes_rgb(kind: str, mode: str) -> None:
+    if kind in ("JPEG", "WEBP", "PPM") and mode == "P":
+        mode = "RGB"
+    decoded = decode_image(saved(Image.new("RGB", (5, 3), "white").convert(mode), kind), MANY)
+    assert decoded.shape == (3, 5, 3)
+    assert decoded.dtype == np.uint8
+    assert decoded.min() >= 254
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_exif_orientation_is_applied(orientation: int) -> None:
+    """The bright corner of the stored picture goes where the browser shows it."""
+    stored = np.zeros((40, 60, 3), dtype=np.uint8)
+    stored[:8, :8] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    decoded = decode_image(saved(Image.fromarray(stored), "JPEG", exif=exif, quality=100), MANY)
+    assert decoded.shape[:2] == ((60, 40) if orientation >= 5 else (40, 60))
+    corners = decoded[2, 2, 0], decoded[2, -3, 0], decoded[-3, -3, 0], decoded[-3, 2, 0]  # clockwise from top left
+    assert int(np.argmax(corners)) == {1: 0, 2: 1, 3: 2, 4: 3, 5: 0, 6: 1, 7: 2, 8: 3}[orientation]
+
+
+def test_sixteen_bits_are_scaled_and_not_cut_off() -> None:
+    deep = np.array([[0, 257, 32896, 65535]], dtype=np.uint16)
+    assert decode_image(saved(Image.fromarray(deep)), MANY)[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+def test_thirty_two_bits_that_hold_sixteen_are_scaled_as_sixteen() -> None:
+    deep = Image.fromarray(np.array([[0, 25700, 65535]], dtype=np.int32))
+    assert decode_image(saved(deep, "TIFF"), MANY)[0, :, 1].tolist() == [0, 100, 255]
+
+
+def test_floats_are_scaled_by_what_they_hold() -> None:
+    values = Image.fromarray(np.array([[-1.0, 0.0, 3.0, np.nan]], dtype=np.float32))
+    assert decode_image(saved(values, "TIFF"), MANY)[0, :, 2].tolist() == [0, 64, 255, 64]
+    flat = Image.fromarray(np.full((2, 2), 7.5, dtype=np.float32))
+    assert not decode_image(saved(flat, "TIFF"), MANY).any()
+
+
+def test_transparency_is_white_as_in_the_editor() -> None:
+    clear = Image.new("RGBA", (2, 1), (255, 0, 0, 0))
+    clear.putpixel((1, 0), (255, 0, 0, 255))
+    assert decode_image(saved(clear), MANY)[0].tolist() == [[255, 255, 255], [255, 0, 0]]
+    palette = Image.new("P", (1, 1), 3)
+    palette.putpalette([0] * 12)
+    assert decode_image(saved(palette, transparency=3), MANY)[0, 0].tolist() == [255, 255, 255]
+
+
+def test_printers_colours_become_screen_colours() -> None:
+    decoded = decode_image(saved(Image.new("CMYK", (4, 4), (0, 255, 255, 0)), "JPEG", quality=100), MANY)
+    assert decoded[0, 0, 0] > 240
+    assert decoded[0, 0, 1:].max() < 15
+
+
+def test_the_array_may_be_written_to() -> None:
+    assert decode_image(saved(Image.new("RGB", (2, 2))), MANY).flags.writeable
+
+
+def test_a_picture_with_too_many_pixels_is_refused_before_it_is_decoded() -> None:
+    """A few bytes that announce 60000 x 60000 pixels."""
+    chunks = (b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(bytes(9)))
+    bomb = b"\x89PNG\r\n\x1a\n"
+    for kind, body in chunks:
+        bomb += struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    with pytest.raises(ValueError, match=r"too large|60000 x 60000"):
+        decode_image(bomb, MANY)
+    with pytest.raises(ValueError, match=r"100 x 100 pixels, at most 9999"):
+        decode_image(saved(Image.new("L", (100, 100))), 9999)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "empty"),
+        (b"random", "not an image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "PostScript"),
+        (b"<!DOCTYPE html><html>Log in</html>", "a web page"),
+        (saved(Image.new("RGB", (50, 50)))[:60], "damaged"),
+        (saved(Image.effect_noise((50, 50), 90), "JPEG")[:400], "damaged"),
+    ],
+)
+def test_what_is_not_a_whole_picture_is_refused_with_the_reason(data: bytes, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        decode_image(data, MANY)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, about the damage
+def test_every_hostile_file_is_read_right_or_refused_with_the_reason() -> None:
+    wrong = []
+    for name, (data, expected) in corpus().items():
+        try:
+            outcome: Any = decode_image(data, MOST_PIXELS).shape[:2]
+        except ValueError as error:
+            outcome = str(error)
+        as_expected = expected in outcome if isinstance(expected, str) else outcome == expected
+        wrong += [] if as_expected else [f"{name}: {outcome}, expected {expected}"]
+    assert wrong == []
+
+
+def test_no_hostile_file_takes_much_memory_or_crashes() -> None:
+    command = [sys.executable, "-W", "ignore", "-m", "tests.models.data.hostile_images"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=ROOT)
+    assert (ran.returncode, ran.stdout.strip()) == (0, str(len(corpus()))), ran.stderr
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@given(
+    st.sampled_from(["PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000"]),
+    st.lists(st.tuples(st.integers(0, 2000), st.binary(max_size=4)), min_size=1, max_size=6),
+)
+def test_a_file_with_bytes_changed_anywhere_is_an_image_or_a_value_error(
+    kind: str, changes: list[tuple[int, bytes]]
+) -> None:
+    data = bytearray(saved(Image.linear_gradient("L").resize((20, 14)), kind))
+    for at, change in changes:
+        data[at % len(data) : at % len(data) + len(change)] = change
+    try:
+        decoded = decode_image(bytes(data), 10_000)
+    except ValueError:
+        return
+    assert (decoded.ndim, decoded.shape[2], decoded.dtype) == (3, 3, np.uint8)
+    assert 0 < decoded.size <= 30_000

@@ -1,0 +1,89 @@
+"""A mask is what is white, however it is stored; what is no image or mask is refused by name, with the remedy."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from models.data.files import image_shape, read_image, read_mask
+from models.errors import DataError
+
+
+def test_a_file_that_is_no_image_is_named(tmp_path: Path) -> None:
+    (tmp_path / "notes.png").write_text("lunch at noon")
+    with pytest.raises(DataError, match=r"notes\.png cannot be read as an image: it is not an image"):
+        read_image(tmp_path / "notes.png")
+
+
+OBJECT = np.zeros((6, 8), dtype=bool)
+OBJECT[2:5, 3:7] = True
+
+
+def layers(*values: Any) -> Image.Image:
+    """A picture with these channels, each an array of bools, or one number for all pixels."""
+    return Image.fromarray(np.stack([np.broadcast_to(np.uint8(255) * v, OBJECT.shape) for v in values], axis=-1))
+
+
+def palette_mask() -> Image.Image:
+    picture = Image.fromarray(OBJECT.astype(np.uint8), "P")
+    picture.putpalette([0, 0, 0, 255, 255, 255])
+    return picture
+
+
+MASKS = {
+    "0 and 255": Image.fromarray(OBJECT.astype(np.uint8) * 255),
+    "one bit": Image.fromarray(OBJECT),
+    "sixteen bits": Image.fromarray(OBJECT.astype(np.uint16) * 65535),
+    "0 and 255 in sixteen bits": Image.fromarray(OBJECT.astype(np.uint16) * 255),
+    "a palette of black and white": palette_mask(),
+    "grey as red, green and blue": layers(OBJECT, OBJECT, OBJECT),
+    "opaque alpha": layers(OBJECT, OBJECT, OBJECT, 1),
+    "white and transparent": layers(1, 1, 1, OBJECT),
+    "soft edges": Image.fromarray(np.where(OBJECT, np.uint8(200), np.uint8(90))),
+}
+
+
+@pytest.mark.parametrize("kind", MASKS)
+def test_white_is_the_object_however_it_is_stored(kind: str, tmp_path: Path) -> None:
+    MASKS[kind].save(tmp_path / "m.png")
+    assert np.array_equal(read_mask(tmp_path / "m.png", OBJECT.shape), OBJECT)
+
+
+@pytest.mark.parametrize(
+    ("picture", "said"),
+    [
+        (Image.fromarray(OBJECT.astype(np.uint8)), r"values up to 1 .*multiply them by 255"),
+        (Image.fromarray(OBJECT * np.uint8(5)), r"values up to 5 .*numbers of classes"),
+        (layers(OBJECT, 0, 0), "is coloured"),
+        (layers(OBJECT, 0, 0, 1), "is coloured"),
+        (layers(0, 0, 0, OBJECT), "by transparency alone"),
+        (Image.new("L", (6, 8)), r"is 6x8, but its image is 8x6"),
+    ],
+)
+def test_what_is_no_mask_is_refused_with_the_remedy(picture: Image.Image, said: str, tmp_path: Path) -> None:
+    picture.save(tmp_path / "m.png")
+    with pytest.raises(DataError, match=rf"m\.png .*{said}"):
+        read_mask(tmp_path / "m.png", OBJECT.shape)
+
+
+def test_a_damaged_mask_is_named(tmp_path: Path) -> None:
+    MASKS["soft edges"].save(tmp_path / "m.png")
+    (tmp_path / "m.png").write_bytes((tmp_path / "m.png").read_bytes()[:50])
+    with pytest.raises(DataError, match=r"m\.png cannot be read as a mask"):
+        read_mask(tmp_path / "m.png", OBJECT.shape)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_shape_is_told_without_decoding(orientation: int, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.jpg", exif=exif)
+    assert image_shape(tmp_path / "a.jpg") == read_image(tmp_path / "a.jpg").shape[:2]
+
+
+def test_what_has_no_shape_is_named(tmp_path: Path) -> None:
+    (tmp_path / "notes.png").write_text("lunch at noon")
+    with pytest.raises(DataError, match=r"notes\.png cannot be read as an image"):
+        image_shape(tmp_path / "notes.png")

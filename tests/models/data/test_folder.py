@@ -1,0 +1,223 @@
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from models.data.folder import Sample, open_data_folder, split_in_blocks
+from models.errors import DataError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three images of 40 x 30 pixels; class 'scratch' is on the first two, 'dent' on none."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks" / "scratch").mkdir(parents=True)
+    (tmp_path / "classes.txt").write_text("scratch\ndent\n")
+    for i in range(3):
+        cv2.imwrite(str(tmp_path / "images" / f"f{i}.png"), np.full((30, 40, 3), 60 * i, np.uint8))
+    for i in range(2):
+        mask = np.zeros((30, 40), np.uint8)
+        mask[5:10, 5:20] = 255
+        cv2.imwrite(str(tmp_path / "masks" / "scratch" / f"f{i}.png"), mask)
+    return tmp_path
+
+
+def test_a_class_without_a_mask_file_is_absent(folder):
+    samples = open_data_folder(folder).samples
+    assert samples["f0"].presence == {"scratch": True, "dent": False}
+    assert samples["f2"].presence == {"scratch": False, "dent": False}
+    assert samples["f2"].has_masks
+    assert samples["f0"].read_mask("scratch", (30, 40)).sum() == 75
+    assert not samples["f0"].read_mask("dent", (30, 40)).any()
+
+
+def test_an_empty_cell_of_labels_csv_is_unknown(folder):
+    (folder / "labels.csv").write_text("name,scratch,dent\nf2,,1\n")
+    sample = open_data_folder(folder).samples["f2"]
+    assert sample.presence == {"dent": True}
+    assert not sample.has_masks
+
+
+def test_an_image_whose_classes_are_all_known_absent_has_known_masks(folder):
+    """A task that was accepted without regions teaches that nothing is anywhere on it."""
+    (folder / "labels.csv").write_text("name,scratch,dent\nf0,1,0\nf2,0,0\n")
+    samples = open_data_folder(folder).samples
+    assert samples["f0"].has_masks
+    assert samples["f2"].has_masks
+
+
+def test_a_class_that_is_present_but_not_drawn_teaches_no_false_negatives(folder):
+    (folder / "labels.csv").write_text("name,scratch,dent\nf0,1,1\n")
+    sample = open_data_folder(folder).samples["f0"]
+    assert sample.presence == {"scratch": True, "dent": True}
+    assert not sample.has_masks
+
+
+def test_labels_alone_are_enough(folder):
+    import shutil
+
+    shutil.rmtree(folder / "masks")
+    (folder / "labels.csv").write_text("name,scratch,dent\nf0,1,0\nf1,0,1\nf2,0,0\n")
+    samples = open_data_folder(folder).samples
+    assert samples["f1"].presence == {"scratch": False, "dent": True}
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (lambda d: (d / "classes.txt").unlink(), "classes.txt cannot be read"),
+        (lambda d: (d / "classes.txt").write_text("scratch\nscratch\n"), "each class once"),
+        (lambda d: (d / "masks" / "rust").mkdir(), "rust is for a class that classes.txt does not name"),
+        (lambda d: (d / "images" / "f1.png").write_bytes(b"not a png"), r"f1.png cannot be read as an image"),
+        (lambda d: (d / "images" / "f1.png").unlink(), "has no image"),
+        (lambda d: (d / "masks" / "scratch" / "f1.png").write_bytes(b""), "cannot be read as a mask"),
+        (
+            lambda d: cv2.imwrite(str(d / "masks/scratch/f1.png"), np.zeros((40, 30), np.uint8)),
+            "is 30x40, but its image",
+        ),
+        (lambda d: (d / "labels.csv").write_text("name,rust\nf0,1\n"), "must have the columns"),
+        (lambda d: (d / "labels.csv").write_text("name,dent\nf0,yes\n"), "line 2: a label is 0, 1 or empty"),
+        (lambda d: (d / "labels.csv").write_text("name,dent,dent\nf0,1,1\n"), "once; it has"),
+        (lambda d: (d / "labels.csv").write_bytes(b"name,dent\nf\xe9,1\n"), "in UTF-8"),
+        (lambda d: (d / "labels.csv").write_text("name,dent\nf0.png,1\n"), "f0.png: labels.csv names it"),
+        (lambda d: (d / "labels.csv").write_text("name,dent\nf0,1\nf0,0\n"), "f0: labels.csv names it twice"),
+        (lambda d: (d / "labels.csv").write_text("name,scratch\nf0,0\n"), "f0.png is drawn, but labels.csv"),
+        (lambda d: (d / "classes.txt").write_bytes(b"scr\xe4tch\ndent\n"), "in UTF-8"),
+        (lambda d: (d / "masks/scratch/f1.png").rename(d / "masks/scratch/f1.bmp"), "masks are PNG files"),
+        (lambda d: (d / "split.json").write_text('{"train": ["f0", "f9"]}'), "names f9"),
+        (lambda d: (d / "split.json").write_text('{"train": ["f0"], "val": ["f0"]}'), "twice"),
+        (lambda d: (d / "split.json").write_text("[1]"), "must hold"),
+    ],
+)
+def test_what_is_inconsistent_is_reported_by_name(folder, damage, complaint):
+    damage(folder)
+    with pytest.raises(DataError, match=complaint):
+        open_data_folder(folder)
+
+
+def test_skip_bad_goes_on_and_says_what_it_left_out(folder):
+    (folder / "images" / "f1.png").write_bytes(b"not a png")
+    (folder / "split.json").write_text(json.dumps({"train": ["f0", "f1"], "val": ["f2"]}))
+    data = open_data_folder(folder, skip_bad=True)
+    assert list(data.samples) == ["f0", "f2"]
+    assert "f1" in data.skipped
+    assert [sample.name for sample in data.split("train")] == ["f0"]
+
+
+def test_skip_bad_passes_over_masks_of_a_class_that_is_not_listed(folder):
+    (folder / "masks" / "rust").mkdir()
+    data = open_data_folder(folder, skip_bad=True)
+    assert len(data.samples) == 3
+    assert "rust is for a class" in data.skipped["masks/rust"]
+
+
+def test_an_unknown_split_is_refused_by_name(folder):
+    with pytest.raises(DataError, match="no split 'test'"):
+        open_data_folder(folder).split("test")
+
+
+def test_the_fingerprint_changes_with_a_mask_and_only_then(folder):
+    before = open_data_folder(folder).fingerprint()
+    assert open_data_folder(folder).fingerprint() == before
+    cv2.imwrite(str(folder / "masks" / "scratch" / "f0.png"), np.full((30, 40), 255, np.uint8))
+    assert open_data_folder(folder).fingerprint() != before
+
+
+def test_a_mask_without_a_white_pixel_says_that_the_class_is_absent(folder):
+    """Some exports write a black mask for every class that is not on an image."""
+    for i in range(3):
+        (folder / "masks" / "dent").mkdir(exist_ok=True)
+        cv2.imwrite(str(folder / "masks" / "dent" / f"f{i}.png"), np.zeros((30, 40), np.uint8))
+    samples = open_data_folder(folder).samples
+    assert samples["f0"].presence == {"scratch": True, "dent": False}
+    assert samples["f0"].masks.keys() == {"scratch"}
+    assert samples["f0"].has_masks
+
+
+def test_an_empty_mask_answers_what_labels_csv_leaves_open(folder):
+    (folder / "labels.csv").write_text("name,scratch,dent\nf1,,0\nf2,,0\n")
+    cv2.imwrite(str(folder / "masks" / "scratch" / "f2.png"), np.zeros((30, 40), np.uint8))
+    sample = open_data_folder(folder).samples["f2"]
+    assert sample.presence == {"scratch": False, "dent": False}
+    (folder / "labels.csv").write_text("name,scratch\nf2,1\n")
+    with pytest.raises(DataError, match=r"f2\.png is empty, but labels\.csv says that scratch is present"):
+        open_data_folder(folder)
+
+
+def test_the_covered_fraction_is_known(folder):
+    assert open_data_folder(folder).samples["f0"].coverage == {"scratch": pytest.approx(75 / 1200)}
+
+
+def test_spreadsheets_may_begin_with_a_byte_order_mark(folder):
+    (folder / "classes.txt").write_text("scratch\ndent\n", encoding="utf-8-sig")
+    (folder / "labels.csv").write_text("name,scratch,dent\nf2,,1\n", encoding="utf-8-sig")
+    assert open_data_folder(folder).samples["f2"].presence == {"dent": True}
+
+
+def test_every_picture_format_and_shape_is_read(folder):
+    """A turned photograph, sixteen bits, transparency, printers' colours, one row of pixels."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 30), "red").save(folder / "images" / "turned.jpg", exif=exif)
+    Image.fromarray(np.full((30, 40), 65535, np.uint16)).save(folder / "images" / "deep.png")
+    Image.new("RGBA", (40, 30), (9, 9, 9, 0)).save(folder / "images" / "clear.png")
+    Image.new("CMYK", (40, 30), (0, 0, 0, 0)).save(folder / "images" / "print.jpg")
+    Image.new("L", (40, 1), 255).save(folder / "images" / "line.tif")
+    mask = np.zeros((40, 30), np.uint8)
+    mask[:20] = 255
+    cv2.imwrite(str(folder / "masks" / "scratch" / "turned.png"), mask)
+    samples = open_data_folder(folder).samples
+    assert samples["turned"].read_image().shape == (40, 30, 3)
+    assert samples["turned"].coverage == {"scratch": 0.5}
+    assert samples["line"].read_image().shape == (1, 40, 3)
+    for name in ("deep", "clear", "print", "line"):
+        assert samples[name].read_image().min() >= 254, name
+
+
+def series(*shown: int, count: int = 60) -> list[Sample]:
+    """`count` images in a row; class a is on those with these numbers."""
+    return [Sample(str(i), Path(f"{i}.png"), {}, {"a": i in shown}, True) for i in range(count)]
+
+
+@pytest.mark.parametrize("count", [2, 3, 6, 20, 101])
+def test_held_out_samples_are_blocks_of_neighbours(count):
+    samples = series(count=count)
+    train, held_out = split_in_blocks(samples)
+    assert sorted([*train, *held_out], key=lambda sample: int(sample.name)) == samples
+    assert 1 <= len(held_out) <= max(1, round(0.2 * count))
+    assert train
+    numbers = [int(sample.name) for sample in held_out]
+    assert sum(1 for a in numbers if a - 1 not in numbers) <= 4
+
+
+@pytest.mark.parametrize("shown", [(0, 1, 2), (5, 31, 44), (20, 59), (7, 22, 37), (0, 30)])
+def test_a_rare_class_is_both_learnt_and_held_out(shown):
+    train, held_out = split_in_blocks(series(*shown))
+    assert any(sample.presence["a"] for sample in train)
+    assert any(sample.presence["a"] for sample in held_out)
+    assert len(held_out) == 12
+
+
+@pytest.mark.parametrize("shown", [0, 7, 30])
+def test_a_class_on_one_image_is_learnt(shown):
+    assert not any(sample.presence["a"] for sample in split_in_blocks(series(shown))[1])
+
+
+def test_a_class_on_both_sides_moves_nothing():
+    middle = [sample.name for sample in split_in_blocks(series(*range(60)))[1]]
+    assert middle == ["7", "8", "9", "21", "22", "23", "37", "38", "39", "51", "52", "53"]
+
+
+def test_a_single_image_cannot_be_split():
+    with pytest.raises(DataError, match="at least 2 images"):
+        split_in_blocks(series(count=1))
+
+
+def test_neighbours_by_number_are_neighbours(folder):
+    """Blocks of neighbours are held out, so frame 10 must not come between 1 and 2."""
+    for i in (10, 9, 100):
+        cv2.imwrite(str(folder / "images" / f"f{i}.png"), np.zeros((30, 40, 3), np.uint8))
+    assert list(open_data_folder(folder).samples) == ["f0", "f1", "f2", "f9", "f10", "f100"]
