@@ -59,7 +59,7 @@ from backend.web.job_routes import job_routes
 from backend.web.openapi import document
 from backend.web.operations import State, observe
 from backend.web.project_routes import project_routes
-from backend.web.reports import MOST_JOBS, project_report
+from backend.web.reports import MAX_JOBS, project_report
 from backend.web.security import Access, secure
 
 logger = logging.getLogger(__name__)
@@ -193,7 +193,7 @@ def create_app(
         asked = request.args.get("project")
         only = None if asked is None else project_id(asked, request.path)
         projects = registry.projects() if only is None else [only]
-        known = jobs.store.find(only, limit=MOST_JOBS)
+        known = jobs.store.find(only, limit=MAX_JOBS)
         return {"projects": [project_report(registry, serving, known, project) for project in projects]}
 
     @app.post("/api/versions/promote")

@@ -11,12 +11,12 @@ from typing import Any
 
 from backend.database.credentials import Credentials
 from backend.database.jobs import JobStore
-from backend.database.leases import Ledger
+from backend.database.leases import Leases
 from backend.database.records import Records, RedisRecords, SqliteRecords
 from backend.jobs.automatic import AutomaticTraining
 from backend.jobs.queue import JobQueue, Queues, redis_queues, sqlite_queues
 from backend.label_studio.connections import Connections
-from backend.prediction.cache import Answers
+from backend.prediction.cache import PredictionCache
 from backend.prediction.predictor import Predictor
 from backend.prediction.responder import Delivery
 from backend.settings import Settings
@@ -32,7 +32,7 @@ class Parts:
 
     registry: Registry
     store: JobStore
-    ledger: Ledger
+    leases: Leases
     automatic: AutomaticTraining
     queues: Queues
     credentials: Credentials
@@ -57,7 +57,7 @@ def assemble(settings: Settings) -> Parts:
     return Parts(
         registry=Registry(folder / "models", settings.keep_versions),
         store=JobStore(records),
-        ledger=Ledger(records),
+        leases=Leases(records),
         automatic=AutomaticTraining(records, settings.train_after),
         queues=queues,
         credentials=credentials,
@@ -84,13 +84,13 @@ class Core:
     delivery: Delivery
 
 
-def predictor_of(settings: Settings, serving: Serving, parts: Parts, answers: Answers | None = None) -> Predictor:
+def predictor_of(settings: Settings, serving: Serving, parts: Parts, cache: PredictionCache | None = None) -> Predictor:
     """What predicts tasks, in the server and in a job alike; `answers` as in Predictor."""
     return Predictor(
         serving,
         parts.connections.images,
         batch_size=settings.batch_size,
-        answers=answers,
+        cache=cache,
         per_object=settings.regions == "object",
     )
 
@@ -106,6 +106,6 @@ def assemble_core(settings: Settings, load: Callable[[str], Callable[[Path], Any
     serving = Serving(parts.registry, starter(settings), load(settings.device), torch_threads=settings.torch_threads)
     serving.watch()
     predictor = predictor_of(settings, serving, parts)
-    jobs = JobQueue(parts.store, parts.ledger, parts.queues)
-    delivery = Delivery(predictor, parts.ledger, jobs, parts.connections.client, deadline=settings.deadline)
+    jobs = JobQueue(parts.store, parts.leases, parts.queues)
+    delivery = Delivery(predictor, parts.leases, jobs, parts.connections.client, deadline=settings.deadline)
     return Core(parts, serving, predictor, jobs, delivery)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from models.refiner import Crop
 from models.trimap import BACKGROUND, FOREGROUND, UNKNOWN
 
-MOST_STEPS = 5000  # of conjugate gradients; crops of 256 x 256 need some hundreds, 5000 take about 3 s
+MAX_STEPS = 5000  # of conjugate gradients; crops of 256 x 256 need some hundreds, 5000 take about 3 s
 KINDS = {"background": BACKGROUND, "unknown zone": UNKNOWN, "foreground": FOREGROUND}
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def _alpha(crop: Crop) -> NDArray[np.float32]:
     image, trimap = crop.image.astype(np.float64) / 255, crop.trimap.astype(np.float64) / 255
     try:
         # Its default preconditioner, incomplete Cholesky, needs fewer steps but asks for 4 GB and prints.
-        alpha = estimate_alpha_cf(image, trimap, preconditioner=jacobi, cg_kwargs={"maxiter": MOST_STEPS})
+        alpha = estimate_alpha_cf(image, trimap, preconditioner=jacobi, cg_kwargs={"maxiter": MAX_STEPS})
     except ValueError as error:
         log.warning("closed-form matting gave up: %s; the activation map stands", error)
         return crop.cam

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from models.pipeline import Image, Look, Pipeline, autocast, outline_uncertainty, sharpness, without_specks
+from models.pipeline import Embedding, Image, Pipeline, autocast, outline_uncertainty, sharpness, without_specks
 from models.prompt import Click, Mask, Prompt
 from models.refiner import Subject, centre_map, fba_matting, refine
 from models.trimap import BACKGROUND, FOREGROUND, SIZE, TrimapConfig, coarse_mask, trimap_from_mask
@@ -52,12 +52,14 @@ class Answer:
     uncertainty: float = 0.0
 
 
-def answer(pipeline: Pipeline, look: Look, label: str, prompt: Prompt, existing: Sequence[Mask] = ()) -> Answer:
+def answer(
+    pipeline: Pipeline, embedding: Embedding, label: str, prompt: Prompt, existing: Sequence[Mask] = ()
+) -> Answer:
     """The object of a class that a prompt means.
 
     Args:
-        pipeline: whose refiner draws; `look` must be its own.
-        look: the frame.
+        pipeline: whose refiner draws; `embedding` must be its own.
+        embedding: the frame.
         label: the class; one that the pipeline does not know is drawn from the prompt and the features alone.
         prompt: clicks in pixels of the frame, masks of its size.
         existing: masks of this class that are there already, shape (H, W), bool. The one that the prompt touches is
@@ -66,55 +68,57 @@ def answer(pipeline: Pipeline, look: Look, label: str, prompt: Prompt, existing:
     Returns:
         An empty mask if nothing is left, or nothing was meant.
     """
-    logits = class_logits(pipeline, look, label)
+    logits = class_logits(pipeline, embedding, label)
     config = pipeline.config.trimap_of(label)
-    height, width = look.image.shape[:2]
+    height, width = embedding.image.shape[:2]
     fresh = np.zeros((SIZE, SIZE), dtype=np.uint8)
     for outline in prompt.outlines:
         fresh |= _resized(outline, (SIZE, SIZE))
         logits = _outlined(logits, outline, config)
     for box in prompt.boxes:
-        logits = _boxed(look, logits, box)
+        logits = _boxed(embedding, logits, box)
         fresh |= _coarse(logits, config) & _resized(box, (SIZE, SIZE))
         # A box is tight, so its object needs no wide unknown zone.
         config = replace(config, band=config.band / 2, band_min=config.band_min / 3)
     if prompt.clicks:
-        corrected = logits + _correction(look, logits, prompt.clicks)
+        corrected = logits + _correction(embedding, logits, prompt.clicks)
         fresh |= _clicked(_coarse(corrected, config), prompt.clicks, height, width)
     meant = _meant(prompt, fresh, existing)
     if meant is not None and not prompt.boxes and not prompt.outlines:
-        return _improved(pipeline, look, logits, prompt.clicks, existing[meant], config, meant)
+        return _improved(pipeline, embedding, logits, prompt.clicks, existing[meant], config, meant)
     if prompt.clicks:
         logits = corrected
-    mask, score, uncertainty = _drawn(pipeline, look.image, logits, fresh, prompt, config)
+    mask, score, uncertainty = _drawn(pipeline, embedding.image, logits, fresh, prompt, config)
     if meant is not None:
         mask |= existing[meant] & ~np.logical_or.reduce([*prompt.boxes, *prompt.outlines])
     return Answer(mask, score, meant, uncertainty)
 
 
-def class_logits(pipeline: Pipeline, look: Look, label: str) -> Logits:
+def class_logits(pipeline: Pipeline, embedding: Embedding, label: str) -> Logits:
     """The class's map over the frame in logits, 0 at the edge of its objects; shape (h, w)."""
-    height, width = look.covered
+    height, width = embedding.covered
     if label not in pipeline.classes:
         return np.full((height, width), UNSEEN, dtype=np.float32)
-    cam = look.maps[pipeline.classes.index(label)].astype(np.float32)
-    centred = np.clip(centre_map(cam, pipeline.config.threshold(label)), 1e-4, 1 - 1e-4)
-    return np.asarray(_to_pixels(look, np.log(centred / (1 - centred))), dtype=np.float32)
+    cam = embedding.maps[pipeline.classes.index(label)].astype(np.float32)
+    centred = np.clip(centre_map(cam, pipeline.config.map_threshold_of(label)), 1e-4, 1 - 1e-4)
+    return np.asarray(_to_pixels(embedding, np.log(centred / (1 - centred))), dtype=np.float32)
 
 
-def _to_pixels(look: Look, cells: NDArray[np.float32]) -> NDArray[np.float32]:
+def _to_pixels(embedding: Embedding, cells: NDArray[np.float32]) -> NDArray[np.float32]:
     """From cells to pixels of the network's input, cut to the frame."""
-    height, width = look.covered
-    pixels = cv2.resize(cells.astype(np.float32), (look.size, look.size), interpolation=cv2.INTER_LINEAR)
+    height, width = embedding.covered
+    pixels = cv2.resize(cells.astype(np.float32), (embedding.size, embedding.size), interpolation=cv2.INTER_LINEAR)
     return np.asarray(pixels[:height, :width])
 
 
-def _correction(look: Look, logits: Logits, clicks: Sequence[Click], reach: float = REACH) -> Logits:
+def _correction(embedding: Embedding, logits: Logits, clicks: Sequence[Click], reach: float = REACH) -> Logits:
     """What to add to the logits so that they agree with every click; shape (h, w)."""
-    features = look.features.astype(np.float32)  # (K, s, s)
+    features = embedding.features.astype(np.float32)  # (K, s, s)
     features /= np.maximum(np.linalg.norm(features, axis=0), 1e-6)
     cells = features.shape[1]
-    scale = cells / look.size * max(look.covered) / max(look.image.shape[:2])  # pixels of the frame -> cells
+    scale = (
+        cells / embedding.size * max(embedding.covered) / max(embedding.image.shape[:2])
+    )  # pixels of the frame -> cells
     places = np.array([(click.x, click.y) for click in clicks]) * scale - 0.5  # (n, 2) x, y
     nearest = np.clip(np.round(places).astype(int), 0, cells - 1)
     seen = features[:, nearest[:, 1], nearest[:, 0]]  # (K, n)
@@ -129,16 +133,16 @@ def _correction(look: Look, logits: Logits, clicks: Sequence[Click], reach: floa
         places[:, 0, None, None] - columns, places[:, 1, None, None] - rows, np.tensordot(seen.T, features, 1)
     )  # (n, s, s)
     height, width = logits.shape
-    pixels = np.minimum(((places + 0.5) * look.size / cells).astype(int), (width - 1, height - 1)).clip(0)
+    pixels = np.minimum(((places + 0.5) * embedding.size / cells).astype(int), (width - 1, height - 1)).clip(0)
     here = logits[pixels[:, 1], pixels[:, 0]]
     positive = np.array([click.positive for click in clicks])
     # What agrees already is an observation of no error: it holds its surroundings against other clicks.
     missing = np.where(positive, np.maximum(TARGET - here, 0), np.minimum(-TARGET - here, 0))
     weights = np.linalg.solve(between + NOISE * np.eye(len(clicks)), missing)
-    return _to_pixels(look, np.tensordot(weights, to_cells, 1))
+    return _to_pixels(embedding, np.tensordot(weights, to_cells, 1))
 
 
-def _boxed(look: Look, logits: Logits, box: Mask) -> Logits:
+def _boxed(embedding: Embedding, logits: Logits, box: Mask) -> Logits:
     """Logits that keep an object inside a box and let it span the box (Lempitsky et al. 2009, the tightness prior)."""
     height, width = logits.shape
     inside = _resized(box, (height, width)) > 0
@@ -161,7 +165,7 @@ def _boxed(look: Look, logits: Logits, box: Mask) -> Logits:
     clicks = [Click(a, d, positive=False) for a, d in ring if 0 <= a < image_width and 0 <= d < image_height]
     clicks.append(Click((best_x + 0.5) * image_width / width, (best_y + 0.5) * image_height / height))
     reach = max(0.5 * float(w * h) ** 0.5 / max(box.shape), 0.02)
-    logits = logits + _correction(look, logits, clicks, reach)
+    logits = logits + _correction(embedding, logits, clicks, reach)
     lift = next((step for step in np.linspace(0, 4, 17) if _spans(inside & (logits >= -step), inside)), 4.0)
     return np.where(inside, logits + lift, np.minimum(logits, -2)).astype(np.float32)
 
@@ -221,7 +225,7 @@ def _meant(prompt: Prompt, fresh: NDArray[np.uint8], existing: Sequence[Mask]) -
 
 def _improved(
     pipeline: Pipeline,
-    look: Look,
+    embedding: Embedding,
     logits: Logits,
     clicks: Sequence[Click],
     existing: Mask,
@@ -232,7 +236,7 @@ def _improved(
     height, width = existing.shape
     there = _resized(existing, logits.shape) > 0
     logits = np.where(there, np.maximum(logits, SURE), np.minimum(logits, -SURE))
-    correction = _correction(look, logits, clicks)
+    correction = _correction(embedding, logits, clicks)
     logits = logits + correction
     coarse = _coarse(logits, config)
     _, labels = cv2.connectedComponents(coarse)
@@ -242,7 +246,7 @@ def _improved(
     # New objects need a click; of the old ones only those within reach are drawn again.
     old = np.unique(labels[near & (_resized(existing, (SIZE, SIZE)) > 0)])
     fresh = (clicked | np.isin(labels, old[old > 0])).astype(np.uint8)
-    mask, score, uncertainty = _drawn(pipeline, look.image, logits, fresh, Prompt(tuple(clicks)), config)
+    mask, score, uncertainty = _drawn(pipeline, embedding.image, logits, fresh, Prompt(tuple(clicks)), config)
     place = _resized(near, (height, width)) > 0
     return Answer(np.where(place, mask, existing), score, index, uncertainty)
 

@@ -23,7 +23,7 @@ from models.trimap import SIZE, UNKNOWN, TrimapConfig, coarse_mask, trimap_from_
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
 REFINERS = ("fba", "closed-form", "none")
-DRAWN_FROM = 0.3  # probability: removing a wrong mask is one key, a missing one has to be painted
+DEFAULT_PRESENCE_THRESHOLD = 0.3  # probability: removing a wrong mask is one key, a missing one has to be painted
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class PipelineConfig:
         refiner: "fba", "closed-form", or "none" for the thresholded map.
         map_threshold: per kind of maps (see `maps`) and class, the activation at a coarse mask's edge, in (0, 1);
             what suits one method says nothing about another. `default_threshold` where not named.
-        presence_threshold: per class, the least probability at which it is drawn; `DRAWN_FROM` where not named.
+        presence_threshold: per class, the least probability at which it is drawn;
+            `DEFAULT_PRESENCE_THRESHOLD` where not named.
         presence_scale: fraction of the input size at which presence is judged, in (0, 1]. Of a smaller frame the
             network sees more at once; that tells better what is there after a long training, after a short one it
             misses more.
@@ -72,13 +73,13 @@ class PipelineConfig:
         layers = "+".join(map(str, sorted(self.layers)))
         return self.cam if self.layers == (STRIDE,) else f"{self.cam}@{layers}"
 
-    def threshold(self, label: str) -> float:
+    def map_threshold_of(self, label: str) -> float:
         """The activation at the edge of a class's coarse mask, for this kind of maps."""
         return self.map_threshold.get(self.maps, {}).get(label, default_threshold(self.cam, self.layers))
 
-    def drawn_from(self, label: str) -> float:
+    def presence_threshold_of(self, label: str) -> float:
         """The least probability at which a class is drawn."""
-        return self.presence_threshold.get(label, DRAWN_FROM)
+        return self.presence_threshold.get(label, DEFAULT_PRESENCE_THRESHOLD)
 
     def refines(self, label: str) -> bool:
         """Whether the refiner decides the unknown zone of a class."""
@@ -113,7 +114,7 @@ class Steps:
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class Embedding:
     """What the classifier makes of one frame, kept to answer an annotator's prompts.
 
     Attributes:
@@ -186,7 +187,7 @@ class Pipeline:
             for label, probability, cam in zip(self.classes, probabilities.tolist(), maps, strict=True):
                 step = self._trimap_step(image, label, probability, cam)
                 if step.coarse.any() and self.config.refiner != "none":
-                    centred = centre_map(cam, self.config.threshold(label))
+                    centred = centre_map(cam, self.config.map_threshold_of(label))
                     subjects.append(Subject(image, step.trimap, centred, self.config.refines(label)))
                     places.append((found[-1], len(found[-1])))
                 found[-1].append(step)
@@ -227,7 +228,7 @@ class Pipeline:
                 cut[method].append(np.stack(pixels).astype(np.float32))
         return explanation.logits.float().sigmoid().cpu().numpy(), cut
 
-    def look(self, image: Image) -> Look:
+    def embed(self, image: Image) -> Embedding:
         """Maps and features of one frame. Raises ValueError if it is no image."""
         check_image(image)
         size = self.classifier.config.input_size
@@ -240,13 +241,13 @@ class Pipeline:
             explanation = explain(self.classifier, batch, self.config.layers, scale)
             maps = activation_maps(explanation, self.config.cam)[0]
         finest = min(explanation.layers, key=lambda layer: layer.stride).activations[0]
-        return Look(image, size, (height, width), maps.half().cpu().numpy(), finest.half().cpu().numpy())
+        return Embedding(image, size, (height, width), maps.half().cpu().numpy(), finest.half().cpu().numpy())
 
     def _trimap_step(self, image: Image, label: str, presence: float, cam: NDArray[np.float32]) -> Steps:
         height, width = image.shape[:2]
         trimap_config = self.config.trimap_of(label)
-        if presence >= self.config.drawn_from(label):
-            mask = coarse_mask(cam, self.config.threshold(label), trimap_config)
+        if presence >= self.config.presence_threshold_of(label):
+            mask = coarse_mask(cam, self.config.map_threshold_of(label), trimap_config)
         else:
             mask = np.zeros((SIZE, SIZE), dtype=np.uint8)
         trimap = trimap_from_mask(mask, trimap_config)

@@ -4,36 +4,36 @@ import cv2
 import numpy as np
 
 from models.interactive import Logits, class_logits
-from models.pipeline import Look, Pipeline
+from models.pipeline import Embedding, Pipeline
 from models.prompt import Mask, Prompt
 
 RIM = 0.1  # width of what a box is compared with, as a fraction of the box's longer side
 
 
-def likeliest_class(pipeline: Pipeline, look: Look, prompt: Prompt) -> str:
+def likeliest_class(pipeline: Pipeline, embedding: Embedding, prompt: Prompt) -> str:
     """The class whose map speaks loudest at a prompt.
 
     A click counts with the map's logit under it, one on what does not belong with its negative, and a box with how far
     the logits inside stand above those just outside.
 
     Args:
-        pipeline: whose classes to choose from; `look` must be its own.
-        look: the frame.
+        pipeline: whose classes to choose from; `embedding` must be its own.
+        embedding: the frame.
         prompt: at least one click or box; clicks in pixels of the frame, boxes of its size.
     """
 
     def loudness(label: str) -> float:
-        logits = class_logits(pipeline, look, label)
-        clicks = [_at(logits, look, click.x, click.y) * (1 if click.positive else -1) for click in prompt.clicks]
+        logits = class_logits(pipeline, embedding, label)
+        clicks = [_at(logits, embedding, click.x, click.y) * (1 if click.positive else -1) for click in prompt.clicks]
         return float(np.mean(clicks + [_contrast(logits, box) for box in prompt.boxes]))
 
     return max(pipeline.classes, key=loudness)
 
 
-def _at(logits: Logits, look: Look, x: float, y: float) -> float:
+def _at(logits: Logits, embedding: Embedding, x: float, y: float) -> float:
     """The logit at a pixel of the frame."""
     height, width = logits.shape
-    image_height, image_width = look.image.shape[:2]
+    image_height, image_width = embedding.image.shape[:2]
     row, column = int(y * height / image_height), int(x * width / image_width)
     return float(logits[min(max(row, 0), height - 1), min(max(column, 0), width - 1)])
 

@@ -18,7 +18,7 @@ COMMANDS = {
     "worker": ("backend.cli.server", "Run a job worker alone."),
     "connect": ("backend.cli.server", "Register the backend with a Label Studio project."),
     "doctor": ("backend.cli.doctor", "Look at everything the backend needs and say the remedy for what it lacks."),
-    "annotate": ("backend.cli.jobs", "Predict the tasks of a Label Studio project."),
+    "predict-project": ("backend.cli.jobs", "Predict the tasks of a Label Studio project."),
     "jobs": ("backend.cli.jobs", "List, show or cancel jobs."),
     "versions": ("backend.cli.server", "List, show, promote or roll back model versions."),
     "predict": ("backend.cli.models", "Draw a mask per class for image files."),
@@ -31,6 +31,10 @@ COMMANDS = {
 }
 
 
+# Names of earlier releases, which still work and are not listed.
+ALIASES = {"annotate": "predict-project"}
+
+
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are asked for."""
 
@@ -40,9 +44,10 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of that name, or None if there is none."""
-        if cmd_name not in COMMANDS:
+        name = ALIASES.get(cmd_name, cmd_name)
+        if name not in COMMANDS:
             return None
-        command: click.Command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name)
+        command: click.Command = getattr(importlib.import_module(COMMANDS[name][0]), name.replace("-", "_"))
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -1,4 +1,4 @@
-"""`premask annotate` and `premask jobs`: predictions for whole projects, and what jobs do."""
+"""`premask predict-project` and `premask jobs`: predictions for whole projects, and what jobs do."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from backend.settings import Settings
 POLL_SECONDS = 0.5
 
 
-@click.command()
+@click.command("predict-project")
 @click.option("--url", envvar="LABEL_STUDIO_URL", show_envvar=True, required=True, help="Label Studio's address.")
 @click.option(
     "--api-key", envvar="LABEL_STUDIO_API_KEY", show_envvar=True, required=True, help="Token of a Label Studio user."
@@ -27,13 +27,13 @@ POLL_SECONDS = 0.5
     "--all/--unlabelled", "all_tasks", default=True, help="Every task (the default), or those not labelled yet."
 )
 @json_option
-def annotate(url: str, api_key: str, project: int, all_tasks: bool, json_file: Path | None) -> None:
+def predict_project(url: str, api_key: str, project: int, all_tasks: bool, json_file: Path | None) -> None:
     """Predict a project's tasks with its served version and store the predictions in Label Studio.
 
     Tasks that have a prediction of that version are passed over, so it may be interrupted and run again. It is a job
     like those of the backend: where that runs on the same data folder, it shows it, and goes on with it after a crash.
     """
-    from backend.database.jobs import ANNOTATION, FINISHED
+    from backend.database.jobs import FINISHED, PREDICTION
     from backend.database.leases import ALL, UNLABELLED
     from backend.entrypoints.worker import build_runner, worker_name
     from backend.jobs.queue import JobQueue
@@ -47,9 +47,9 @@ def annotate(url: str, api_key: str, project: int, all_tasks: bool, json_file: P
     configure_logging("ERROR", settings.log_format, settings.secrets)
     LabelStudio(url, api_key).project(project)  # a wrong address or key is better said at once
     parts = assemble(settings)
-    jobs = JobQueue(parts.store, parts.ledger, parts.queues)
-    parts.ledger.want(str(project), [ALL if all_tasks else UNLABELLED])
-    job, joined = parts.store.submit(ANNOTATION, str(project))
+    jobs = JobQueue(parts.store, parts.leases, parts.queues)
+    parts.leases.request(str(project), [ALL if all_tasks else UNLABELLED])
+    job, joined = parts.store.submit(PREDICTION, str(project))
     if joined and job.state != "queued":
         click.echo(f"job {job.id} is at it already", err=True)
     runner = build_runner(settings, parts)
@@ -127,4 +127,4 @@ def _queue() -> Any:
     from backend.wiring import assemble
 
     parts = assemble(Settings.from_environ(os.environ))
-    return JobQueue(parts.store, parts.ledger, parts.queues)
+    return JobQueue(parts.store, parts.leases, parts.queues)

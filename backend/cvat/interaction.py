@@ -15,7 +15,7 @@ from backend.cvat.model import Model
 from models.data.decoding import rgb_array
 
 if TYPE_CHECKING:
-    from models.pipeline import Look
+    from models.pipeline import Embedding
 
 
 class InteractionFunction:
@@ -27,12 +27,12 @@ class InteractionFunction:
     def __init__(self, interactor: Interactor) -> None:
         self._interactor = interactor
 
-    def preprocess_image(self, context: cvataa.InteractionFunctionContext, image: Image) -> "Look":
+    def preprocess_image(self, context: cvataa.InteractionFunctionContext, image: Image) -> "Embedding":
         """What the classifier makes of an image."""
-        return self._interactor.look(rgb_array(image))
+        return self._interactor.embed(rgb_array(image))
 
     def detect(
-        self, context: cvataa.InteractionFunctionContext, pp_image: "Look", prompts: cvataa.InteractionPrompts
+        self, context: cvataa.InteractionFunctionContext, pp_image: "Embedding", prompts: cvataa.InteractionPrompts
     ) -> list[cvataa.InteractionResultShape]:
         """One mask, or none if nothing was found.
 

@@ -12,7 +12,7 @@ from models.data.decoding import RgbImage
 from models.prompt import Click, Prompt
 
 if TYPE_CHECKING:
-    from models.pipeline import Look
+    from models.pipeline import Embedding
 
 Point = Sequence[float]  # x, y in pixels from the image's corner
 
@@ -37,18 +37,18 @@ class Interactor:
         self._model = model
         self._label = label
 
-    def look(self, image: RgbImage) -> "Look":
+    def embed(self, image: RgbImage) -> "Embedding":
         """What the classifier makes of an image; keep it, and every prompt on the image costs the refiner alone."""
-        look: Look = self._model.pipeline.look(image)
-        return look
+        embedding: Embedding = self._model.pipeline.embed(image)
+        return embedding
 
     def draw(
-        self, look: "Look", positive: Sequence[Point], negative: Sequence[Point], box: Sequence[Point] | None
+        self, embedding: "Embedding", positive: Sequence[Point], negative: Sequence[Point], box: Sequence[Point] | None
     ) -> NDArray[np.bool_]:
         """The object's mask, shape (H, W); empty if there is neither a positive click nor a box, or nothing is left.
 
         Args:
-            look: of the image.
+            embedding: of the image.
             positive: clicks on the object.
             negative: clicks on what does not belong to it.
             box: two opposite corners around it.
@@ -56,13 +56,13 @@ class Interactor:
         from models.interactive import answer
         from models.prompted_class import likeliest_class
 
-        shape = look.image.shape[:2]
+        shape = embedding.image.shape[:2]
         if not positive and not box:
             return np.zeros(shape, dtype=bool)
         clicks = [Click(x, y) for x, y in positive] + [Click(x, y, positive=False) for x, y in negative]
         prompt = Prompt(tuple(clicks), (_filled(box, shape),) if box else ())
-        label = self._label or likeliest_class(self._model.pipeline, look, prompt)
-        return answer(self._model.pipeline, look, label, prompt).mask
+        label = self._label or likeliest_class(self._model.pipeline, embedding, prompt)
+        return answer(self._model.pipeline, embedding, label, prompt).mask
 
 
 def _filled(box: Sequence[Point], shape: tuple[int, ...]) -> NDArray[np.bool_]:

@@ -24,15 +24,15 @@ from backend.cvat.detector import Detector
 from backend.cvat.interactor import Interactor
 from backend.cvat.model import Model
 from models.data.decoding import RgbImage, decode_image
-from models.data.files import MOST_PIXELS
+from models.data.files import MAX_PIXELS
 from models.masks.outlines import outlines
 from models.segment import Segment
 
 if TYPE_CHECKING:
-    from models.pipeline import Look
+    from models.pipeline import Embedding
 
 Function = Callable[[dict[str, Any]], Any]
-MOST_KEPT = 256 << 20  # bytes of images that an interactor has looked at
+MAX_KEPT = 256 << 20  # bytes of images that an interactor has looked at
 
 
 class BadCall(ValueError):
@@ -67,7 +67,7 @@ def interactor(model: Path, label: str = "") -> Function:
         label: as in `Interactor`.
     """
     drawing = Interactor(_loaded(model), label)
-    looks: LRUCache[str, Look] = LRUCache(MOST_KEPT, getsizeof=lambda look: look.nbytes)
+    embeddings: LRUCache[str, Embedding] = LRUCache(MAX_KEPT, getsizeof=lambda embedding: embedding.nbytes)
 
     def interact(call: dict[str, Any]) -> dict[str, Any]:
         positive, negative = _points(call, "pos_points"), _points(call, "neg_points")
@@ -76,11 +76,11 @@ def interactor(model: Path, label: str = "") -> Function:
             raise BadCall(f"'obj_bbox' should be two corners, got {len(box)}")
         # CVAT sends the whole image with every click; only the first one on it needs the classifier.
         key = hashlib.sha256(str(call.get("image")).encode()).hexdigest()
-        if (look := looks.get(key)) is None:
-            look = drawing.look(image_of(call))
-            if look.nbytes <= looks.maxsize:
-                looks[key] = look
-        mask = drawing.draw(look, positive, negative, box or None)
+        if (embedding := embeddings.get(key)) is None:
+            embedding = drawing.embed(image_of(call))
+            if embedding.nbytes <= embeddings.maxsize:
+                embeddings[key] = embedding
+        mask = drawing.draw(embedding, positive, negative, box or None)
         return {"shapes": [{"type": "mask", "points": _runs(mask), "attributes": []}] if mask.any() else []}
 
     return interact
@@ -109,7 +109,7 @@ def image_of(call: dict[str, Any]) -> RgbImage:
     if not isinstance(image, str):
         raise BadCall(f"'image' should be an image file in base64, got {type(image).__name__}")
     try:
-        return decode_image(base64.b64decode(image, validate=True), MOST_PIXELS)
+        return decode_image(base64.b64decode(image, validate=True), MAX_PIXELS)
     except ValueError as error:
         raise BadCall(f"'image' cannot be read: {error}") from None
 

@@ -20,8 +20,8 @@ from backend.system.files import write_json
 logger = logging.getLogger(__name__)
 
 # Anyone who reaches /setup can write here.
-MOST_PROJECTS = 1000
-LONGEST = 4096
+MAX_PROJECTS = 1000
+MAX_SECONDS = 4096
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Credentials:
 
     def remember(self, project: str, hostname: str, token: str) -> None:
         """Keep what `/setup` said about a project; an incomplete pair is ignored."""
-        if not 0 < len(hostname) <= LONGEST or not 0 < len(token) <= LONGEST:
+        if not 0 < len(hostname) <= MAX_SECONDS or not 0 < len(token) <= MAX_SECONDS:
             return
         entry = {"url": hostname.rstrip("/"), "api_key": token}
         if self._read().get(project) == entry:
@@ -56,7 +56,7 @@ class Credentials:
         with FileLock(f"{self._path}.lock"):
             entries = self._read()
             entries.pop(project, None)
-            newest = dict([*entries.items(), (project, entry)][-MOST_PROJECTS:])
+            newest = dict([*entries.items(), (project, entry)][-MAX_PROJECTS:])
             write_json(self._path, newest, mode=0o600)
 
     def forget(self, project: str) -> None:

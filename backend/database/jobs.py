@@ -9,15 +9,15 @@ from typing import Any
 from backend.database.records import Document, Records
 from backend.errors import JobConflict, JobError, UnknownJob
 
-TRAINING, ANNOTATION = "training", "annotation"
-KINDS = (TRAINING, ANNOTATION)
+TRAINING, PREDICTION = "training", "prediction"
+KINDS = (TRAINING, PREDICTION)
 
-RUNNING = ("fetching", "training", "evaluating", "publishing", "annotating")
+RUNNING = ("fetching", "training", "evaluating", "publishing", "predicting")
 ACTIVE = ("queued", *RUNNING)
 FINISHED = ("done", "failed", "cancelled")
 LOG_LINES = 2000  # kept per job
 KEPT = 500  # finished jobs
-MOST_WAITING = 500  # every change reads all records, and nobody waits for the job after so many
+MAX_WAITING = 500  # every change reads all records, and nobody waits for the job after so many
 
 TABLE = "jobs"
 
@@ -28,9 +28,9 @@ class Job:
 
     Attributes:
         id: names it in the API and in the data folder.
-        kind: "training", or "annotation": predictions for many tasks, written through Label Studio's API.
+        kind: "training", or "prediction": predictions for many tasks, written through Label Studio's API.
         project: Label Studio's project id.
-        state: queued, fetching, training, evaluating, publishing, annotating, done, failed or cancelled.
+        state: queued, fetching, training, evaluating, publishing, predicting, done, failed or cancelled.
         created: Unix time.
         updated: Unix time of the last change.
         started: Unix time at which it was taken up last.
@@ -39,8 +39,8 @@ class Job:
         message: what it does right now.
         reason: why it failed, or why it began again.
         version: the model version it makes or made, or predicts with.
-        figures: of the moment: step and loss of a training, tasks done and in all of an annotation.
-        report: a training's annotations used and dropped, by reason; what became of an annotation's tasks.
+        figures: of the moment: step and loss of a training, tasks done and in all of a prediction job.
+        report: a training's annotations used and dropped, by reason; what became of a prediction job's tasks.
         metrics: the new version's figures on held-out tasks ("new"), its parent's on the same ("parent"), and whether
             that makes it served ("promote", "verdict").
         worker: the worker that runs it, "host/pid:start".
@@ -83,7 +83,7 @@ class JobStore:
         """The project's waiting or running job of that kind, or else a new one; and whether it is new.
 
         Raises:
-            JobError: it would be a new one, and MOST_WAITING wait already.
+            JobError: it would be a new one, and MAX_WAITING wait already.
         """
         now = time.time()
         # Ids sort by time, which is handy in folders; the rest makes them unique.
@@ -101,8 +101,8 @@ class JobStore:
             for job in jobs:
                 if job.kind == kind and job.project == project and job.state in ACTIVE:
                     return job, False, []
-            if sum(job.state == "queued" for job in jobs) >= MOST_WAITING:
-                raise JobError(f"{MOST_WAITING} jobs wait already; start a worker, or cancel some, then ask again")
+            if sum(job.state == "queued" for job in jobs) >= MAX_WAITING:
+                raise JobError(f"{MAX_WAITING} jobs wait already; start a worker, or cancel some, then ask again")
             rows[new.id] = asdict(new)
             finished = sorted((job for job in jobs if job.state in FINISHED), key=_age, reverse=True)
             for old in finished[KEPT:]:
@@ -243,7 +243,12 @@ def _known(rows: dict[str, Document], job_id: str) -> Job:
 
 def _job(row: Document) -> Job:
     # A worker of another release may have written fields that this one does not know.
-    return Job(**{name: value for name, value in row.items() if name in NAMES})
+    known = {name: value for name, value in row.items() if name in NAMES}
+    if known["kind"] == "annotation":  # the name before 0.2
+        known["kind"] = PREDICTION
+    if known["state"] == "annotating":
+        known["state"] = "predicting"
+    return Job(**known)
 
 
 def _age(job: Job) -> tuple[float, str]:

@@ -18,10 +18,10 @@ from backend.database.records import Document, Records, Result
 # In place of a task's id: all tasks, or those without an accepted annotation. The job finds out which those are.
 ALL, UNLABELLED = "all", "unlabelled"
 TABLE = "tasks:"
-LONGEST = 3600.0  # no hold lasts longer: one that seems to was made before the clock was set back
+MAX_SECONDS = 3600.0  # no hold lasts longer: one that seems to was made before the clock was set back
 
 
-class Ledger:
+class Leases:
     """The rows of every project, safe to use from several threads and processes at once.
 
     Every method takes Label Studio's project id first, and tasks by the text of their ids.
@@ -31,7 +31,7 @@ class Ledger:
         self._records = records
         self._clock = clock
 
-    def want(self, project: str, tasks: Iterable[str]) -> None:
+    def request(self, project: str, tasks: Iterable[str]) -> None:
         """Note that these tasks want a prediction; whoever holds one of them goes on with it."""
 
         def work(rows: dict[str, Document]) -> None:
@@ -40,8 +40,8 @@ class Ledger:
 
         self._change(project, work)
 
-    def hold(
-        self, project: str, tasks: Collection[str], holder: str, seconds: float, *, version: str, firm: bool
+    def acquire(
+        self, project: str, tasks: Collection[str], holder: str, seconds: float, *, version: str, committed: bool
     ) -> set[str]:
         """Hold tasks for a request to /predict, which are wanted from now on; those being stored stay with others.
 
@@ -60,12 +60,12 @@ class Ledger:
         def work(rows: dict[str, Document]) -> set[str]:
             mine = {task for task in tasks if task not in rows or not self._storing(rows[task], version)}
             for task in mine:
-                rows[task] = {"wanted": True, **self._hold(holder, seconds, firm=firm, version=version)}
+                rows[task] = {"wanted": True, **self._hold(holder, seconds, committed=committed, version=version)}
             return mine
 
         return self._change(project, work, tasks)
 
-    def confirm(self, project: str, tasks: Collection[str], holder: str, seconds: float, *, version: str) -> set[str]:
+    def commit(self, project: str, tasks: Collection[str], holder: str, seconds: float, *, version: str) -> set[str]:
         """Make holds firm: what is stored from now on is stored by `holder`.
 
         Returns:
@@ -75,7 +75,7 @@ class Ledger:
         def work(rows: dict[str, Document]) -> set[str]:
             mine = {task for task in tasks if task in rows and rows[task]["holder"] == holder}
             for task in mine:
-                rows[task].update(self._hold(holder, seconds, firm=True, version=version))
+                rows[task].update(self._hold(holder, seconds, committed=True, version=version))
             return mine
 
         return self._change(project, work, tasks)
@@ -87,7 +87,7 @@ class Ledger:
             for task in tasks:
                 if task in rows and rows[task]["holder"] == holder:
                     version = rows[task]["version"]
-                    rows[task] = {"wanted": False, **self._hold(holder, seconds, firm=True, version=version)}
+                    rows[task] = {"wanted": False, **self._hold(holder, seconds, committed=True, version=version)}
 
         self._change(project, work, tasks)
 
@@ -102,19 +102,19 @@ class Ledger:
 
         return self._change(project, work, tasks)
 
-    def take_due(self, project: str, job: str, limit: int, seconds: float) -> list[str]:
+    def acquire_due(self, project: str, job: str, limit: int, seconds: float) -> list[str]:
         """Hold the next tasks for a job: wanted ones that nobody holds, or that it held when it was interrupted."""
 
         def work(rows: dict[str, Document]) -> list[str]:
             due = [task for task, row in rows.items() if row["wanted"] and (not self._live(row) or _soft(row, job))]
             taken = sorted(due, key=_order)[:limit]
             for task in taken:
-                rows[task] = {"wanted": True, **self._hold(job, seconds, firm=False)}
+                rows[task] = {"wanted": True, **self._hold(job, seconds, committed=False)}
             return taken
 
         return self._change(project, work)
 
-    def settle(self, project: str, tasks: Collection[str], holder: str) -> None:
+    def finish(self, project: str, tasks: Collection[str], holder: str) -> None:
         """Strike off tasks that `holder` holds: they have their prediction, or there will be none."""
 
         def work(rows: dict[str, Document]) -> None:
@@ -124,7 +124,7 @@ class Ledger:
 
         self._change(project, work, tasks)
 
-    def give_up(self, project: str, job: str) -> None:
+    def abandon(self, project: str, job: str) -> None:
         """Strike off everything that a job would have to do; what requests hold stays."""
 
         def work(rows: dict[str, Document]) -> None:
@@ -134,7 +134,7 @@ class Ledger:
 
         self._change(project, work)
 
-    def left(self, project: str, job: str) -> tuple[int, float | None]:
+    def remaining(self, project: str, job: str) -> tuple[int, float | None]:
         """What a job still has to do.
 
         Returns:
@@ -170,14 +170,14 @@ class Ledger:
         return self._records.change(TABLE + project, tidied, tasks)
 
     def _live(self, row: Document) -> bool:
-        return bool(0 < row["until"] - self._clock() <= LONGEST)
+        return bool(0 < row["until"] - self._clock() <= MAX_SECONDS)
 
     def _storing(self, row: Document, version: str) -> bool:
         return bool(row["firm"] and self._live(row) and row["version"] == version)
 
-    def _hold(self, holder: str, seconds: float, *, firm: bool, version: str = "") -> Document:
-        until = self._clock() + min(seconds, LONGEST)
-        return {"holder": holder, "firm": firm, "version": version, "until": until}
+    def _hold(self, holder: str, seconds: float, *, committed: bool, version: str = "") -> Document:
+        until = self._clock() + min(seconds, MAX_SECONDS)
+        return {"holder": holder, "firm": committed, "version": version, "until": until}
 
 
 def _free() -> Document:

@@ -44,7 +44,7 @@ def examine(settings: Settings, parts: Parts, project: str | None) -> Iterator[C
 
 
 def _here(settings: Settings, parts: Parts) -> Iterator[Look]:
-    yield "queue", lambda: checks.queue(JobQueue(parts.store, parts.ledger, parts.queues))
+    yield "queue", lambda: checks.queue(JobQueue(parts.store, parts.leases, parts.queues))
     yield "starter weights", lambda: _starter(settings.starter)
     for known in parts.registry.projects():
         yield f"versions of project {known}", partial(_served, parts, known)

@@ -2,7 +2,7 @@
 
 It tells its progress as JSON lines.
 
-Every report is an object with `stage`: "annotating" with `done`, `total`, `message` and `tally`; the last one's is
+Every report is an object with `stage`: "predicting" with `done`, `total`, `message` and `tally`; the last one's is
 "done" or "failed". Lines that are no JSON are for the log.
 """
 
@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from backend.errors import BackendError
-from backend.jobs.prediction_run import Bulk, Tally
-from backend.prediction.cache import Answers
+from backend.jobs.prediction_run import PredictionRun, Tally
+from backend.prediction.cache import PredictionCache
 from backend.settings import Settings
 from backend.system.logs import configure_logging
 from backend.system.processes import PARENT, die_with_parent
@@ -31,14 +31,14 @@ def main(
     load: Callable[[str], Callable[[Path], Any]] = load_on,
     **options: Any,
 ) -> int:
-    """Predict what the ledger has for a project; returns the exit code.
+    """Predict what the leases has for a project; returns the exit code.
 
     Args:
         environ: the settings.
         project: Label Studio's project id.
         job: id of the job that this is done for.
         load: gives the loader of pipelines on a device.
-        options: for `Bulk`.
+        options: for `PredictionRun`.
     """
     try:
         settings = Settings.from_environ(environ)
@@ -48,19 +48,19 @@ def main(
             parts.registry, starter(settings), load(settings.device), torch_threads=settings.torch_threads
         )
         # No task comes twice, so nothing is kept.
-        answers = Answers(max_bytes=0)
-        predictor = predictor_of(settings, serving, parts, answers)
-        bulk = Bulk(
+        cache = PredictionCache(max_bytes=0)
+        predictor = predictor_of(settings, serving, parts, cache)
+        run = PredictionRun(
             project,
             job,
             parts.connections.client(project),
             predictor,
             lambda classes: serving.served_version(project, classes),
-            parts.ledger,
+            parts.leases,
             _tell,
             **options,
         )
-        bulk.run()
+        run.run()
     except BackendError as error:
         _print({"stage": "failed", "reason": str(error)})
         return 1
@@ -70,7 +70,7 @@ def main(
 
 def _tell(tally: Tally, total: int, message: str) -> None:
     report = {"done": tally.done, "total": total, "message": message, "tally": asdict(tally)}
-    _print({"stage": "annotating", **report})
+    _print({"stage": "predicting", **report})
 
 
 def _print(line: dict[str, Any]) -> None:

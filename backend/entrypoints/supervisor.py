@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 CONFIG = Path(__file__).parent / "gunicorn.conf.py"
 SERVER = (sys.executable, "-m", "gunicorn", "-c", str(CONFIG))
 WORKER = (sys.executable, "-m", "backend.entrypoints.worker")
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds before a dead worker is started again
+FIRST_PAUSE, MAX_PAUSE = 1.0, 60.0  # seconds before a dead worker is started again
 STEADY_SECONDS = 60.0  # a worker that ran this long starts again after the first pause
 STOP_SECONDS = 40.0  # longer than gunicorn gives running requests
 
@@ -108,7 +108,7 @@ class Supervisor:
                 if self._reloading.is_set():
                     self._reloading.clear()
                     server.send_signal(signal.SIGHUP)
-                if not announced and self._answers():
+                if not announced and self._cache():
                     ready(server.pid, worker.pid if worker else None)
                     announced = True
                 if worker is None or self._worker is None or worker.poll() is None:
@@ -116,7 +116,7 @@ class Supervisor:
                 if not restart_at:
                     pause = FIRST_PAUSE if now - started > STEADY_SECONDS else pause
                     logger.error("the worker ended (%s); started again in %.0f s", worker.returncode, pause)
-                    restart_at, pause = now + pause, min(pause * 2, LONGEST_PAUSE)
+                    restart_at, pause = now + pause, min(pause * 2, MAX_PAUSE)
                 elif now >= restart_at:
                     worker, started, restart_at = self._start(self._worker), now, 0.0
         finally:
@@ -126,7 +126,7 @@ class Supervisor:
         # A session of its own: Ctrl-C in the terminal reaches this process alone, which then ends both in order.
         return subprocess.Popen(command, env=self._environ, start_new_session=True, stdin=subprocess.DEVNULL)
 
-    def _answers(self) -> bool:
+    def _cache(self) -> bool:
         try:
             with urllib.request.urlopen(f"{url_of(self._settings)}/health", timeout=1) as response:
                 return bool(response.status == 200)

@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 from huey.consumer import Consumer
 
-from backend.database.jobs import ACTIVE, ANNOTATION, KEPT, TRAINING, Job, JobStore
-from backend.database.leases import Ledger
+from backend.database.jobs import ACTIVE, KEPT, PREDICTION, TRAINING, Job, JobStore
+from backend.database.leases import Leases
 from backend.errors import BackendError
 from backend.jobs import prediction as annotation
 from backend.jobs import training
-from backend.jobs.prediction import Annotator
+from backend.jobs.prediction import PredictionJob
 from backend.jobs.queue import JobQueue, Queues, on_this_machine
 from backend.jobs.running import Runner, Work
 from backend.jobs.training import Plan, Trainer
@@ -37,15 +37,15 @@ class Worker:
 
     Args:
         store: job records.
-        ledger: tasks that want a prediction.
+        leases: tasks that want a prediction.
         queues: the queues.
         runner: does the jobs.
     """
 
-    def __init__(self, store: JobStore, ledger: Ledger, queues: Queues, runner: Runner) -> None:
+    def __init__(self, store: JobStore, leases: Leases, queues: Queues, runner: Runner) -> None:
         self.name = worker_name()
-        self.jobs = JobQueue(store, ledger, queues, run=lambda job_id: runner.run(job_id, self.name))
-        self._store, self._ledger, self._runner = store, ledger, runner
+        self.jobs = JobQueue(store, leases, queues, run=lambda job_id: runner.run(job_id, self.name))
+        self._store, self._leases, self._runner = store, leases, runner
         self._consumers = [
             _Consumer(queue, workers=1, periodic=False, max_delay=1.0, shutdown_timeout=20) for queue in queues.values()
         ]
@@ -86,9 +86,9 @@ class Worker:
                 if job.process is not None and on_this_machine(job):
                     kill_group(job.process)
                 self._runner.restart(job, f"its worker died while {job.state}")
-        for project in self._ledger.due():
-            if not any(job.kind == ANNOTATION and job.project == project for job in active):
-                job, _ = self.jobs.submit(project, ANNOTATION)
+        for project in self._leases.due():
+            if not any(job.kind == PREDICTION and job.project == project for job in active):
+                job, _ = self.jobs.submit(project, PREDICTION)
                 self._store.log(job.id, "began by itself: predictions are wanted that nobody makes any more")
 
     def _look_after(self) -> None:
@@ -141,8 +141,8 @@ def build_runner(
         learned=parts.automatic.learned,
         command=training,
     )
-    kinds: dict[str, Work] = {TRAINING: trainer, ANNOTATION: Annotator(annotation)}
-    return Runner(parts.store, parts.ledger, kinds, settings.data_dir / "jobs")
+    kinds: dict[str, Work] = {TRAINING: trainer, PREDICTION: PredictionJob(annotation)}
+    return Runner(parts.store, parts.leases, kinds, settings.data_dir / "jobs")
 
 
 def main(environ: Mapping[str, str], **commands: Sequence[str]) -> int:
@@ -156,7 +156,7 @@ def main(environ: Mapping[str, str], **commands: Sequence[str]) -> int:
         settings = Settings.from_environ(environ)
         configure_logging(settings.log_level, settings.log_format, settings.secrets)
         parts = assemble(settings)
-        worker = Worker(parts.store, parts.ledger, parts.queues, build_runner(settings, parts, **commands))
+        worker = Worker(parts.store, parts.leases, parts.queues, build_runner(settings, parts, **commands))
     except BackendError as error:
         print(f"premask worker: {error}", file=sys.stderr)
         return 1

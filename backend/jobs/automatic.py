@@ -20,7 +20,7 @@ from backend.label_studio.client import TaskRow
 logger = logging.getLogger(__name__)
 
 CALM_SECONDS = 10.0  # without an event, after which a project is looked at ...
-LONGEST_SECONDS = 60.0  # ... or after this, if events never cease or Label Studio did not answer
+MAX_SECONDS = 60.0  # ... or after this, if events never cease or Label Studio did not answer
 NOTED, LEARNED = "noted", "learned:"  # tables
 
 
@@ -53,7 +53,7 @@ class AutomaticTraining:
 
         def work(rows: dict[str, Document]) -> None:
             since = rows.get(project, {}).get("since", now)
-            rows[project] = {"since": since, "at": min(now + CALM_SECONDS, max(now, since + LONGEST_SECONDS))}
+            rows[project] = {"since": since, "at": min(now + CALM_SECONDS, max(now, since + MAX_SECONDS))}
 
         self._records.change(NOTED, work, [project])
 
@@ -81,7 +81,7 @@ class AutomaticTraining:
             return
         for project, note in noted.items():
             # An event that seems far ahead was noted before the clock was set back.
-            if not 0 < note["at"] - self._clock() <= LONGEST_SECONDS:
+            if not 0 < note["at"] - self._clock() <= MAX_SECONDS:
                 self._look_at(project, note, jobs, client)
 
     def watch(self, jobs: JobQueue, client: Callable[[str], Tasks], stopped: threading.Event, every: float) -> None:
@@ -110,7 +110,7 @@ class AutomaticTraining:
                 jobs.store.log(job.id, f"began by itself: {new} newly accepted tasks")
         except BackendError as error:
             logger.warning("project %s: cannot see what is newly accepted, looked at again later: %s", project, error)
-            self._replace(project, note, {"since": note["since"], "at": self._clock() + LONGEST_SECONDS})
+            self._replace(project, note, {"since": note["since"], "at": self._clock() + MAX_SECONDS})
         else:
             self._replace(project, note, None)
 

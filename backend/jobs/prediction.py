@@ -1,4 +1,4 @@
-"""The annotation job: predictions for many tasks, made in a process of its own that can be killed at any moment."""
+"""The prediction job: predictions for many tasks, made in a process of its own that can be killed at any moment."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,8 +16,8 @@ OUTCOMES = {
 }
 
 
-class Annotator:
-    """What annotation jobs do.
+class PredictionJob:
+    """The work of prediction jobs.
 
     Args:
         command: the process; the project and the job's id are appended.
@@ -27,12 +27,12 @@ class Annotator:
         self._command = command
 
     def do(self, attempt: Attempt) -> str:
-        """Predict every task that the ledger has for the project."""
-        attempt.say(state="annotating", message="loading the model")
+        """Predict every task that the leases has for the project."""
+        attempt.say(state="predicting", message="loading the model")
         tally: dict[str, int] = {}
 
         def report(line: Mapping[str, Any]) -> None:
-            if line.get("stage") != "annotating":
+            if line.get("stage") != "predicting":
                 return
             done, total = int(line["done"]), int(line["total"])
             tally.update(line["tally"])

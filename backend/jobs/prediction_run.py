@@ -1,6 +1,6 @@
 """Predictions for every task of a project that wants one: looked up, predicted and imported in chunks.
 
-It can be killed at any moment and begun again: the ledger knows which tasks are still wanted, and Label Studio is asked
+It can be killed at any moment and begun again: the leases knows which tasks are still wanted, and Label Studio is asked
 before and after predicting whether a task has a prediction of the served version. Only what may be on its way into
 Label Studio, because an import was interrupted, is waited for before it is looked up again.
 """
@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-from backend.database.leases import UNLABELLED, Ledger
+from backend.database.leases import UNLABELLED, Leases
 from backend.database.records import Result
 from backend.errors import JobError, LabelStudioError
 from backend.label_studio.client import TaskRow
@@ -24,8 +24,8 @@ CHUNK = 32  # tasks per import: Label Studio counts anew at each, and a kill cos
 HOLD_SECONDS = 600.0  # a chunk should be predicted by then
 IMPORT_SECONDS = 90.0  # more than an import's time-out: then Label Studio has stored it or never will
 PATIENCE_SECONDS = 600.0  # with a Label Studio that does not answer
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds between two tries
-MOST_LOST = 5  # imports in a row without an answer
+FIRST_PAUSE, MAX_PAUSE = 1.0, 60.0  # seconds between two tries
+MAX_LOST = 5  # imports in a row without an answer
 REFUSED = (401, 403, 404)  # trying again or one by one does not help
 AWAY = (429, 502, 503, 504)  # what proxies say while Label Studio restarts
 
@@ -76,7 +76,7 @@ class Tally:
         return sum(asdict(self).values())
 
 
-class Bulk:
+class PredictionRun:
     """One run over a project.
 
     Args:
@@ -85,7 +85,7 @@ class Bulk:
         client: the project's Label Studio.
         predictor: makes the predictions.
         served: which version answers for the project, given its classes; None if none does.
-        ledger: says which tasks.
+        leases: says which tasks.
         tell: called with the tally, the number of tasks in all, and a sentence.
         pause: waits for some seconds.
         patience: seconds after which a Label Studio that does not answer is given up.
@@ -99,7 +99,7 @@ class Bulk:
         client: Project,
         predictor: Predictions,
         served: Callable[[Sequence[str]], str | None],
-        ledger: Ledger,
+        leases: Leases,
         tell: Callable[[Tally, int, str], None],
         *,
         pause: Callable[[float], None] = time.sleep,
@@ -108,7 +108,7 @@ class Bulk:
     ) -> None:
         self.tally = Tally()
         self._project, self._job = project, job
-        self._client, self._predictor, self._served, self._ledger = client, predictor, served, ledger
+        self._client, self._predictor, self._served, self._leases = client, predictor, served, leases
         self._tell, self._pause = tell, pause
         self._patience, self._import_seconds = patience, import_seconds
         self._lost = 0
@@ -120,25 +120,25 @@ class Bulk:
             BackendError: it cannot go on; what is stored stays, and the next run goes on from there.
         """
         while True:
-            taken = self._ledger.take_due(self._project, self._job, CHUNK, HOLD_SECONDS)
+            taken = self._leases.acquire_due(self._project, self._job, CHUNK, HOLD_SECONDS)
             if tasks := [int(task) for task in taken if task.isdigit()]:
                 self._chunk(tasks)
             elif taken:
                 self._look_up(taken)
             else:
-                left, wait = self._ledger.left(self._project, self._job)
+                left, wait = self._leases.remaining(self._project, self._job)
                 if wait is None:
                     return self.tally
                 self._say(f"waiting to see whether {left} tasks were stored when an import was interrupted")
                 self._pause(min(max(wait, 0.1), 5.0))
 
     def _look_up(self, scopes: Sequence[str]) -> None:
-        """Put the tasks of "all" or "unlabelled" into the ledger."""
+        """Put the tasks of "all" or "unlabelled" into the leases."""
         annotated = False if all(scope == UNLABELLED for scope in scopes) else None
         self._say("looking up the project's tasks")
         rows = self._patiently(lambda: self._client.task_rows(self._project, annotated=annotated))
-        self._ledger.want(self._project, [str(row.id) for row in rows])
-        self._settle(scopes)
+        self._leases.request(self._project, [str(row.id) for row in rows])
+        self._finish(scopes)
 
     def _chunk(self, tasks: Sequence[int]) -> None:
         # Each time anew: labels may be renamed and tasks deleted while this goes on for hours.
@@ -154,7 +154,7 @@ class Bulk:
         present = [task for task, row in rows.items() if version in row.versions]
         self.tally.gone += len(gone)
         self.tally.present += len(present)
-        self._settle([*gone, *present])
+        self._finish([*gone, *present])
         asked: list[dict[str, Any]] = [
             {"id": task, "data": rows[task].data} for task in tasks if task in rows and task not in present
         ]
@@ -176,10 +176,10 @@ class Bulk:
         """Store a chunk's entries, except what was stored while they were made."""
         unanswered = [task for task, entry in entries.items() if not entry]
         self.tally.unanswered += len(unanswered)
-        self._settle(unanswered)
+        self._finish(unanswered)
         answered = {str(task): {**entry, "task": task} for task, entry in entries.items() if entry}
         # From here on nobody else has these stored. What another has taken over meanwhile is that one's.
-        mine = self._ledger.confirm(self._project, answered, self._job, self._import_seconds, version=version)
+        mine = self._leases.commit(self._project, answered, self._job, self._import_seconds, version=version)
         self._import([answered[task] for task in answered if task in mine])
 
     def _import(self, entries: Sequence[Mapping[str, Any]]) -> None:
@@ -188,7 +188,7 @@ class Bulk:
         present = [task for task, entry in _by_task(entries, now) if entry["model_version"] in now[task].versions]
         self.tally.gone += len(gone)
         self.tally.present += len(present)
-        self._settle([*gone, *present])
+        self._finish([*gone, *present])
         missing = [entry for task, entry in _by_task(entries, now) if task not in present]
         if not missing:
             return
@@ -199,7 +199,7 @@ class Bulk:
         else:
             self._lost = 0
             self.tally.predicted += len(missing)
-            self._settle([entry["task"] for entry in missing])
+            self._finish([entry["task"] for entry in missing])
 
     def _not_imported(self, entries: Sequence[Mapping[str, Any]], error: LabelStudioError) -> None:
         if error.status in REFUSED:
@@ -207,7 +207,7 @@ class Bulk:
         if _away(error):
             # It may store them all the same. They stay held, and are looked up again when the hold is over.
             self._lost += 1
-            if self._lost >= MOST_LOST:
+            if self._lost >= MAX_LOST:
                 raise error
             self._say(f"an import got no answer: {error}")
         elif len(entries) > 1:
@@ -218,7 +218,7 @@ class Bulk:
             (entry,) = entries
             logger.warning("task %s: its prediction was refused: %s", entry["task"], error)
             self.tally.refused += 1
-            self._settle([entry["task"]])
+            self._finish([entry["task"]])
 
     def _rows(self, tasks: Collection[int]) -> dict[int, TaskRow]:
         found = self._patiently(lambda: self._client.task_rows(self._project, tasks))
@@ -241,14 +241,14 @@ class Bulk:
                     ) from error
                 self._say(f"Label Studio does not answer and is asked again in {pause:.0f} s: {error}")
                 self._pause(pause)
-                pause = min(pause * 2, LONGEST_PAUSE)
+                pause = min(pause * 2, MAX_PAUSE)
 
-    def _settle(self, tasks: Sequence[int | str]) -> None:
+    def _finish(self, tasks: Sequence[int | str]) -> None:
         if tasks:
-            self._ledger.settle(self._project, [str(task) for task in tasks], self._job)
+            self._leases.finish(self._project, [str(task) for task in tasks], self._job)
 
     def _say(self, sentence: str) -> None:
-        left, _ = self._ledger.left(self._project, self._job)
+        left, _ = self._leases.remaining(self._project, self._job)
         self._tell(self.tally, self.tally.done + left, sentence)
 
 

@@ -13,8 +13,8 @@ from huey import Huey, RedisHuey, SqliteHuey
 from huey.registry import Message
 from huey.serializer import Serializer
 
-from backend.database.jobs import ANNOTATION, KINDS, TRAINING, Job, JobStore
-from backend.database.leases import Ledger
+from backend.database.jobs import KINDS, PREDICTION, TRAINING, Job, JobStore
+from backend.database.leases import Leases
 from backend.errors import JobError
 from backend.system.processes import kill_group
 
@@ -60,14 +60,14 @@ class JobQueue:
 
     Args:
         store: the records.
-        ledger: tasks that want a prediction.
+        leases: tasks that want a prediction.
         queues: the queue proper of each kind.
         run: does the job of an id; in a worker only.
     """
 
-    def __init__(self, store: JobStore, ledger: Ledger, queues: Queues, run: Callable[[str], None] = no_worker) -> None:
+    def __init__(self, store: JobStore, leases: Leases, queues: Queues, run: Callable[[str], None] = no_worker) -> None:
         self.store = store
-        self.ledger = ledger
+        self.leases = leases
         self.queues = queues
 
         # Huey finds the task by module and name, so server and worker both define it here.
@@ -83,15 +83,15 @@ class JobQueue:
             self.send(job)
         return job, not new
 
-    def annotate(self, project: str, tasks: str) -> tuple[Job, bool]:
+    def predict(self, project: str, tasks: str) -> tuple[Job, bool]:
         """Have tasks predicted by the served version; as `submit`.
 
         Args:
             project: Label Studio's project id.
             tasks: "all", or "unlabelled": those without an accepted annotation.
         """
-        self.ledger.want(project, [tasks])
-        return self.submit(project, ANNOTATION)
+        self.leases.request(project, [tasks])
+        return self.submit(project, PREDICTION)
 
     def cancel(self, job_id: str) -> Job:
         """End a waiting or running job and everything that it started; returns it as it is then.
@@ -105,8 +105,8 @@ class JobQueue:
         # Its worker would see it in a moment; but that may be dead.
         if job.process is not None and on_this_machine(job):
             kill_group(job.process)
-        if job.kind == ANNOTATION:
-            self.ledger.give_up(job.project, job.id)
+        if job.kind == PREDICTION:
+            self.leases.abandon(job.project, job.id)
         return self.store.get(job_id)
 
     def waiting(self) -> int:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from backend.database.jobs import ANNOTATION, RUNNING, TRAINING, Job, JobStore
-from backend.database.leases import Ledger
+from backend.database.jobs import PREDICTION, RUNNING, TRAINING, Job, JobStore
+from backend.database.leases import Leases
 from backend.errors import BackendError, JobError, JobInterrupted
 from backend.jobs.process import JobProcess
 from models.errors import ModelError
@@ -18,9 +18,9 @@ logger = logging.getLogger(__name__)
 
 KEPT_FAILURES = 3  # work folders of failed jobs, for whoever looks into it
 WATCH_SECONDS = 0.5  # between two looks at whether a running job was cancelled
-# How often a job begins again after its worker was killed. An annotation goes on where it was, so for it only those
+# How often a job begins again after its worker was killed. A prediction job goes on where it was, so for it only those
 # times count at which it got no further, and its process may be killed too.
-RESTARTS = {TRAINING: 1, ANNOTATION: 3}
+RESTARTS = {TRAINING: 1, PREDICTION: 3}
 
 
 class Killed(JobError):
@@ -142,14 +142,14 @@ class Runner:
 
     Args:
         store: job records.
-        ledger: tasks that want a prediction.
+        leases: tasks that want a prediction.
         kinds: what to do, by kind of job.
         folder: for the jobs' files.
     """
 
-    def __init__(self, store: JobStore, ledger: Ledger, kinds: Mapping[str, Work], folder: Path) -> None:
+    def __init__(self, store: JobStore, leases: Leases, kinds: Mapping[str, Work], folder: Path) -> None:
         self._store = store
-        self._ledger = ledger
+        self._leases = leases
         self._kinds = kinds
         self._folder = folder
         self._stopping = threading.Event()
@@ -176,7 +176,7 @@ class Runner:
             attempt.log(str(error))
             self._store.release(job, "queued", str(error), restarts=job.restarts)
         except Killed as error:
-            (self.restart if job.kind == ANNOTATION else self.fail)(job, str(error))
+            (self.restart if job.kind == PREDICTION else self.fail)(job, str(error))
         except (BackendError, ModelError) as error:
             self.fail(job, str(error))
         except OSError as error:
@@ -193,8 +193,8 @@ class Runner:
             shutil.rmtree(attempt.folder, ignore_errors=True)
         if self._store.get(job_id).state == "cancelled":
             shutil.rmtree(attempt.folder, ignore_errors=True)
-            if job.kind == ANNOTATION:  # what its process may have added since
-                self._ledger.give_up(job.project, job.id)
+            if job.kind == PREDICTION:  # what its process may have added since
+                self._leases.abandon(job.project, job.id)
 
     def restart(self, job: Job, reason: str) -> None:
         """Put a job that was killed back into the queue, unless that has happened too often already."""
@@ -215,8 +215,8 @@ class Runner:
             self._fail(job, reason)
 
     def _fail(self, job: Job, reason: str) -> None:
-        if job.kind == ANNOTATION:
-            self._ledger.give_up(job.project, job.id)
+        if job.kind == PREDICTION:
+            self._leases.abandon(job.project, job.id)
         ended = {"message": "", "process": None, "eta": None}
         if not self._store.advance(job, state="failed", reason=reason, **ended):
             return  # cancelled, or another worker has it

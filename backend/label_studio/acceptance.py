@@ -10,7 +10,7 @@ from backend.label_studio.controls.region import Mask
 
 
 @dataclass
-class Kept:
+class AcceptanceStatistics:
     """Masks of one class that one model version drew, against what was accepted in their place.
 
     Attributes:
@@ -37,7 +37,7 @@ class Kept:
 
 
 # Model version -> class -> what was kept.
-KeptByVersion = dict[str, dict[str, Kept]]
+AcceptanceByVersion = dict[str, dict[str, AcceptanceStatistics]]
 
 
 def drawn_before(annotation: Mapping[str, Any], fetch: Callable[[int], Mapping[str, Any]]) -> Mapping[str, Any] | None:
@@ -56,7 +56,7 @@ def drawn_before(annotation: Mapping[str, Any], fetch: Callable[[int], Mapping[s
         return None  # a figure less is no reason to give up a training
 
 
-def kept_sentence(version: str, classes: Mapping[str, Kept]) -> str:
+def kept_sentence(version: str, classes: Mapping[str, AcceptanceStatistics]) -> str:
     """What was kept of a version's masks, for people."""
     sums: Counter[str] = Counter()
     for kept in classes.values():

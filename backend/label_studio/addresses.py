@@ -124,7 +124,7 @@ class GuardedAdapter(HTTPAdapter):
         """What urllib3 does, with its errors, but to addresses that were judged."""
         try:
             addresses = permitted(connection.host, connection.port, self._judge)
-            sock = _first_that_answers(addresses, connection)
+            sock = _first_that_cache(addresses, connection)
         except socket.gaierror as error:
             raise NameResolutionError(connection.host, connection, error) from error
         except TimeoutError as error:
@@ -135,7 +135,7 @@ class GuardedAdapter(HTTPAdapter):
         return sock
 
 
-def _first_that_answers(addresses: Iterable[str], connection: HTTPConnection) -> socket.socket:
+def _first_that_cache(addresses: Iterable[str], connection: HTTPConnection) -> socket.socket:
     failure: OSError = OSError("no address")
     for address in addresses:
         try:

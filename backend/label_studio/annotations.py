@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from backend.errors import ConfigError, ImageError, RegionError
-from backend.label_studio.acceptance import Kept, KeptByVersion, kept_sentence
+from backend.label_studio.acceptance import AcceptanceByVersion, AcceptanceStatistics, kept_sentence
 from backend.label_studio.controls import CHOICES, CONTROLS, REGION_CONTROLS
 from backend.label_studio.controls.brush import BrushLabels
 from backend.label_studio.controls.control import Control
@@ -35,7 +35,7 @@ OTHER_KIND = "regions of a kind that is not read here"
 RESIZED = "regions of another size than the image, scaled to it"
 UNDRAWN = "choices taken without a region of that class; the missing region decides"
 
-MOST_PROBLEMS = 20
+MAX_PROBLEMS = 20
 
 
 @dataclass
@@ -47,7 +47,7 @@ class AcceptedReport:
         dropped: reason -> tasks left out.
         regions: reason -> regions left out or changed.
         classes: class -> tasks on which it is present.
-        problems: a sentence for each image or region that could not be read, the first MOST_PROBLEMS.
+        problems: a sentence for each image or region that could not be read, the first MAX_PROBLEMS.
         kept: model version -> class -> how much of the masks it had drawn was kept.
     """
 
@@ -56,11 +56,11 @@ class AcceptedReport:
     regions: dict[str, int] = field(default_factory=dict)
     classes: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
-    kept: KeptByVersion = field(default_factory=dict)
+    kept: AcceptanceByVersion = field(default_factory=dict)
 
     def problem(self, text: str) -> None:
         """Keep a sentence about something unreadable."""
-        if len(self.problems) < MOST_PROBLEMS:
+        if len(self.problems) < MAX_PROBLEMS:
             self.problems.append(text)
 
     @property
@@ -214,7 +214,7 @@ def read_annotation(
 
 
 def _count_kept(
-    prediction: Mapping[str, Any], truth: Truth, config: LabelConfig, shape: tuple[int, ...], kept: KeptByVersion
+    prediction: Mapping[str, Any], truth: Truth, config: LabelConfig, shape: tuple[int, ...], kept: AcceptanceByVersion
 ) -> None:
     """Compare what a task was drawn with beforehand with what was accepted."""
     try:
@@ -223,7 +223,7 @@ def _count_kept(
         return  # not ours, or of another config
     classes = kept.setdefault(str(prediction.get("model_version")), {})
     for label in drawn.keys() | truth.masks.keys():
-        classes.setdefault(label, Kept()).count(drawn.get(label), truth.masks.get(label))
+        classes.setdefault(label, AcceptanceStatistics()).count(drawn.get(label), truth.masks.get(label))
 
 
 def _labels(region: Mapping[str, Any], config: LabelConfig, counts: Counter[str]) -> list[tuple[Control, str]]:

@@ -8,7 +8,7 @@ from backend.errors import LabelStudioError
 from backend.label_studio.client import LabelStudio
 from backend.label_studio.images import ImageLoader
 
-MOST_CLIENTS = 256
+MAX_CLIENTS = 256
 
 
 class Connections:
@@ -33,7 +33,7 @@ class Connections:
         """
         credential = self._credentials.of(project)
         with self._lock:
-            if len(self._clients) > MOST_CLIENTS:
+            if len(self._clients) > MAX_CLIENTS:
                 self._clients.clear()  # tokens that were replaced
             if credential not in self._clients:
                 self._clients[credential] = LabelStudio(credential.url, credential.api_key.get_secret_value())

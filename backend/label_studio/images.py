@@ -20,7 +20,7 @@ from models.data.decoding import RgbImage, decode_image
 
 # Schemes of cloud storages that Label Studio reads for us.
 CLOUD = ("s3", "s3s", "gs", "azure-blob", "azure-spi")
-MOST_REDIRECTS = 5
+MAX_REDIRECTS = 5
 # Two parsers may find two hosts in http://one\@two/: the one that is judged and the one that is connected to.
 AMBIGUOUS = re.compile(r"[\\\x00-\x1f\x7f]")
 
@@ -88,7 +88,7 @@ class ImageLoader:
             address = self._server().presign(task_id, address)
         sent_by_server = False
         # Redirects are followed by hand, so that each hop is judged like the first address.
-        for _ in range(MOST_REDIRECTS + 1):
+        for _ in range(MAX_REDIRECTS + 1):
             if AMBIGUOUS.search(address):
                 raise ValueError("it holds a backslash or a control character; write it as a browser shows it")
             parts = urlsplit(address)
@@ -104,7 +104,7 @@ class ImageLoader:
                     return read_bounded(response, self.max_bytes, deadline)
                 sent_by_server = path is not None
                 address = urljoin(response.url, response.headers["Location"])
-        raise ValueError(f"it redirects more than {MOST_REDIRECTS} times; give the final address")
+        raise ValueError(f"it redirects more than {MAX_REDIRECTS} times; give the final address")
 
     def _server(self) -> LabelStudio:
         if self.client is None:

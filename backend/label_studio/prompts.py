@@ -16,7 +16,7 @@ from models.prompt import Click, Prompt
 logger = logging.getLogger(__name__)
 
 # The newest of more are taken: each click costs a kernel over the whole frame.
-MOST_CLICKS, MOST_SHAPES = 100, 8
+MAX_CLICKS, MAX_SHAPES = 100, 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +74,7 @@ def read_prompts(
             boxes.append(_mask(kind, region, shape))
         elif kind is not None:
             outlines.append(_mask(kind, region, shape))
-    prompt = Prompt(tuple(clicks[-MOST_CLICKS:]), tuple(boxes[-MOST_SHAPES:]), tuple(outlines[-MOST_SHAPES:]))
+    prompt = Prompt(tuple(clicks[-MAX_CLICKS:]), tuple(boxes[-MAX_SHAPES:]), tuple(outlines[-MAX_SHAPES:]))
     return Prompted(control.class_of(label) or label, control, prompt, existing)
 
 

@@ -1,4 +1,4 @@
-"""Answers that were given lately or are being worked out, so that no task is predicted twice.
+"""PredictionCache that were given lately or are being worked out, so that no task is predicted twice.
 
 Label Studio drops an answer that comes too late and then asks for the same tasks again, and three people who open the
 same fresh task cause three requests for it.
@@ -18,8 +18,8 @@ from backend.system.metrics import ANSWER_BYTES, ANSWERS
 Entry = dict[str, Any]
 
 
-class Answers:
-    """Answers by key: finished ones for a while, running ones as futures that anybody may wait for.
+class PredictionCache:
+    """PredictionCache by key: finished ones for a while, running ones as futures that anybody may wait for.
 
     Args:
         max_bytes: compressed size of all finished answers; the one used longest ago goes first.
@@ -40,7 +40,7 @@ class Answers:
         with self._lock:
             return key in self._finished or key in self._running
 
-    def claim(self, key: Hashable) -> tuple[Future[Entry | None], bool]:
+    def join(self, key: Hashable) -> tuple[Future[Entry | None], bool]:
         """The future answer, and whether the caller has to work it out and hand it to `settle`, whatever happens."""
         with self._lock:
             finished = self._finished.get(key)
@@ -57,7 +57,7 @@ class Answers:
             ANSWERS.labels("miss").inc()
             return future, True
 
-    def settle(self, key: Hashable, entry: Entry | None) -> None:
+    def finish(self, key: Hashable, entry: Entry | None) -> None:
         """Hand in a claimed answer; None says that there is none, and the next one who asks tries again."""
         packed = None if entry is None else zlib.compress(json.dumps(entry).encode(), 1)
         with self._lock:

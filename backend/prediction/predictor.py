@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from backend.errors import BackendError
 from backend.label_studio.protocol import PredictRequest, prediction_entry
-from backend.prediction.cache import Answers, Entry
+from backend.prediction.cache import Entry, PredictionCache
 from backend.prediction.prompts import ImageSource, Interactive
 from backend.versions.serving import ServedPipeline, Serving
 from models.segment import Prediction
@@ -37,7 +37,7 @@ class _Item:
 
 
 class Predictor:
-    """Answers prediction requests. Safe to share between threads.
+    """PredictionCache prediction requests. Safe to share between threads.
 
     Args:
         serving: which pipeline answers for a project.
@@ -55,14 +55,14 @@ class Predictor:
         *,
         batch_size: int = 4,
         load_threads: int = 4,
-        answers: Answers | None = None,
+        cache: PredictionCache | None = None,
         per_object: bool = False,
     ) -> None:
         self._serving = serving
         self._images = images
         self._batch_size = batch_size
         self._loaders = ThreadPoolExecutor(load_threads, "images")
-        self._answers = answers or Answers()
+        self._cache = cache or PredictionCache()
         self._interactive = Interactive(serving, images)
         self._per_object = per_object
 
@@ -132,7 +132,7 @@ class Predictor:
     ) -> _Item:
         address = task["data"].get(request.config.image_key)
         key = (request.project_id, str(task.get("id")), str(address), served.version, config)
-        image = None if self._answers.known(key) else self._load(task, request, source)
+        image = None if self._cache.known(key) else self._load(task, request, source)
         return _Item(task, key, image)
 
     def _load(self, task: Mapping[str, Any], request: PredictRequest, source: ImageSource) -> Future[Image]:
@@ -145,7 +145,7 @@ class Predictor:
 
         Own work is done before others' is waited for, so no two requests ever wait for each other.
         """
-        claims = [self._answers.claim(item.key) for item in items]
+        claims = [self._cache.join(item.key) for item in items]
         own = [item for item, (_, mine) in zip(items, claims, strict=True) if mine]
         unsettled = {item.key for item in own}
         try:
@@ -155,10 +155,10 @@ class Predictor:
             for (item, _), prediction in zip(ready, predictions, strict=True):
                 entry = None if prediction is None else self._entry(item, prediction, request, served.version)
                 unsettled.discard(item.key)
-                self._answers.settle(item.key, entry)
+                self._cache.finish(item.key, entry)
         finally:
             for key in unsettled:
-                self._answers.settle(key, None)
+                self._cache.finish(key, None)
         return [future.result() or NOTHING for future, _ in claims]
 
     def _run(self, ready: Sequence[tuple[_Item, Image]], served: ServedPipeline) -> list[Prediction | None]:

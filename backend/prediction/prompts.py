@@ -1,4 +1,4 @@
-"""Answers to an annotator's smart tools, while they wait: prompt -> region."""
+"""PredictionCache to an annotator's smart tools, while they wait: prompt -> region."""
 
 import itertools
 import logging
@@ -17,7 +17,7 @@ from backend.versions.serving import ServedPipeline, Serving
 from models.segment import Segment
 
 if TYPE_CHECKING:
-    from models.pipeline import Look
+    from models.pipeline import Embedding
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class ImageSource(Protocol):
 
 
 class Interactive:
-    """Answers prompts. Safe to share between threads.
+    """PredictionCache prompts. Safe to share between threads.
 
     What the classifier makes of a frame is kept, so that every click on it but the first costs the refiner alone.
 
@@ -46,7 +46,7 @@ class Interactive:
         self._serving = serving
         self._images = images
         self._lock = threading.Lock()
-        self._looks: LRUCache[Key, Look] = LRUCache(max_bytes, getsizeof=lambda look: look.nbytes)
+        self._embeddings: LRUCache[Key, Embedding] = LRUCache(max_bytes, getsizeof=lambda embedding: embedding.nbytes)
 
     def entries(self, request: PredictRequest) -> Iterator[dict[str, Any] | list[Any]]:
         """One entry per task, in order: Label Studio sends one. Never raises; the log says why nothing was drawn."""
@@ -76,8 +76,8 @@ class Interactive:
                 project,
             )
             return None
-        look = self._look(request, served)
-        asked = read_prompts(task, request.context or {}, request.config, look.image.shape[:2])  # type: ignore[arg-type]
+        embedding = self._embedding(request, served)
+        asked = read_prompts(task, request.context or {}, request.config, embedding.image.shape[:2])  # type: ignore[arg-type]
         if asked is None:
             return None
         ids, masks = list(asked.existing), list(asked.existing.values())
@@ -85,7 +85,7 @@ class Interactive:
         def draw(pipeline: Any) -> Any:
             from models.interactive import answer
 
-            return answer(pipeline, look, asked.label, asked.prompt, masks)
+            return answer(pipeline, embedding, asked.label, asked.prompt, masks)
 
         answer = served.run(draw)
         if not answer.mask.any():
@@ -96,27 +96,27 @@ class Interactive:
         result = regions_of(segment, asked.control, first_id=improved)
         return {"result": result, "score": answer.score, "model_version": served.version}
 
-    def _look(self, request: PredictRequest, served: ServedPipeline) -> "Look":
+    def _embedding(self, request: PredictRequest, served: ServedPipeline) -> "Embedding":
         """What the classifier makes of the task's frame, from memory if it was asked for before."""
         task, key_of_image = request.tasks[0], request.config.image_key
         key = (request.project_id, str(task.get("id")), str(task["data"].get(key_of_image)), served.version)
         with self._lock:
-            if (known := self._looks.get(key)) is not None:
+            if (known := self._embeddings.get(key)) is not None:
                 return known
         image = self._images(request.project_id).load(task, key_of_image)
 
-        def look(pipeline: Any) -> "Look":
+        def embed(pipeline: Any) -> "Embedding":
             # Two quick clicks wait for each other here; the second finds what the first has made.
             with self._lock:
-                known = self._looks.get(key)
-            made: Look = known or pipeline.look(image)
+                known = self._embeddings.get(key)
+            made: Embedding = known or pipeline.embed(image)
             return made
 
-        made = served.run(look)
+        made = served.run(embed)
         with self._lock:
             # Other versions' maps of the project will not be asked for again.
-            for old in [old for old in self._looks if old[0] == key[0] and old[3] != key[3]]:
-                del self._looks[old]
-            if made.nbytes <= self._looks.maxsize:
-                self._looks[key] = made
+            for old in [old for old in self._embeddings if old[0] == key[0] and old[3] != key[3]]:
+                del self._embeddings[old]
+            if made.nbytes <= self._embeddings.maxsize:
+                self._embeddings[key] = made
         return made

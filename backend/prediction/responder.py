@@ -1,7 +1,7 @@
 """The answer to /predict: streamed as it is made, complete at the deadline, and what is missing left to a job.
 
 Label Studio wants one entry per task, in order. A task that was not reached by the deadline gets an empty list, which
-Label Studio passes over, and stays in the ledger as wanted: a job predicts it and imports it. So does every task of a
+Label Studio passes over, and stays in the leases as wanted: a job predicts it and imports it. So does every task of a
 request whose answer does not arrive, because this process was killed or Label Studio hung up.
 
 Label Studio stores what it is told and has no lock, so three people who open the same fresh task would give it three
@@ -18,8 +18,8 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
-from backend.database.jobs import ANNOTATION
-from backend.database.leases import Ledger
+from backend.database.jobs import PREDICTION
+from backend.database.leases import Leases
 from backend.errors import BackendError, JobError
 from backend.jobs.queue import JobQueue
 from backend.label_studio.client import TaskRow
@@ -46,11 +46,11 @@ class Tasks(Protocol):
 
 
 class Delivery:
-    """Answers prediction requests within a deadline. Safe to share between threads.
+    """PredictionCache prediction requests within a deadline. Safe to share between threads.
 
     Args:
         predictor: makes the entries.
-        ledger: who has which task's prediction stored.
+        leases: who has which task's prediction stored.
         jobs: where the rest goes.
         client: Label Studio of a project.
         deadline: seconds after which an answer is complete, whatever is missing.
@@ -60,7 +60,7 @@ class Delivery:
     def __init__(
         self,
         predictor: Predictor,
-        ledger: Ledger,
+        leases: Leases,
         jobs: JobQueue,
         client: Callable[[str], Tasks],
         *,
@@ -68,7 +68,7 @@ class Delivery:
         blank_every: float = 1.0,
     ) -> None:
         self._predictor = predictor
-        self._ledger = ledger
+        self._leases = leases
         self._jobs = jobs
         self._client = client
         self._deadline = deadline
@@ -80,7 +80,7 @@ class Delivery:
         yield b'{"results": ['
         # A smart tool's answer is shown and not stored; without a model there is nothing to store.
         version = self._predictor.version(asked) if asked.context is None else None
-        claim = None if version is None else _Claim(asked, version, self._ledger, self._deadline)
+        claim = None if version is None else _Claim(asked, version, self._leases, self._deadline)
         complete = False
         try:
             held = [task for task in asked.tasks if claim is None or claim.holds(task)]
@@ -120,21 +120,21 @@ class Delivery:
 
     def _submit(self, project: str, why: str) -> None:
         try:
-            job, _ = self._jobs.submit(project, ANNOTATION)
+            job, _ = self._jobs.submit(project, PREDICTION)
             logger.info("project %s: %s; job %s predicts what is missing", project, why, job.id)
         except BackendError:
             logger.exception("project %s: %s; the worker will find out", project, why)
 
 
 class _Claim:
-    """One request's holds in the ledger.
+    """One request's holds in the leases.
 
-    While the ledger cannot be used, tasks are answered as far as the deadline allows; the rest is asked for again by
+    While the leases cannot be used, tasks are answered as far as the deadline allows; the rest is asked for again by
     the next press.
     """
 
-    def __init__(self, asked: PredictRequest, version: str, ledger: Ledger, deadline: float) -> None:
-        self._ledger, self._project = ledger, asked.project_id
+    def __init__(self, asked: PredictRequest, version: str, leases: Leases, deadline: float) -> None:
+        self._leases, self._project = leases, asked.project_id
         self._holder, self._version = uuid.uuid4().hex, version
         self._seconds = deadline + MARGIN_SECONDS
         self._broken = False
@@ -142,9 +142,11 @@ class _Claim:
         # Label Studio's ids are numbers; anything else is answered, but no job could import it.
         self._tasks = {str(task["id"]) for task in asked.tasks if type(task["id"]) is int}
         # A single task has an annotator who waits for it: nobody else may take it over.
-        firm = len(asked.tasks) == 1
+        committed = len(asked.tasks) == 1
         self._held = self._ask(
-            lambda: ledger.hold(self._project, self._tasks, self._holder, self._seconds, version=version, firm=firm),
+            lambda: leases.acquire(
+                self._project, self._tasks, self._holder, self._seconds, version=version, committed=committed
+            ),
             self._tasks,
         )
 
@@ -159,7 +161,7 @@ class _Claim:
             return entry
         if not entry:
             if key not in self._given:  # the same task may come twice, with an image and without
-                self._ask(lambda: self._ledger.settle(self._project, [key], self._holder), None)
+                self._ask(lambda: self._leases.finish(self._project, [key], self._holder), None)
         elif self._confirm({key}, self._seconds):
             self._given.add(key)
             return entry
@@ -174,15 +176,15 @@ class _Claim:
         if self._confirm(self._given, self._storing) != self._given:
             raise JobError(f"project {self._project}: the answer to /predict took too long and was given up")
         late = self._held - self._given
-        return self._ask(lambda: self._ledger.release(self._project, late, self._holder), 0)
+        return self._ask(lambda: self._leases.release(self._project, late, self._holder), 0)
 
     def end(self, complete: bool) -> bool:
         """After the last bytes: whether a job has to do all of it, because they were not sent."""
         if complete:
             given = self._given
-            self._ask(lambda: self._ledger.delivered(self._project, given, self._holder, self._storing), None)
+            self._ask(lambda: self._leases.delivered(self._project, given, self._holder, self._storing), None)
             return False
-        return self._ask(lambda: self._ledger.release(self._project, self._held, self._holder), 0) > 0
+        return self._ask(lambda: self._leases.release(self._project, self._held, self._holder), 0) > 0
 
     @property
     def _storing(self) -> float:
@@ -190,8 +192,8 @@ class _Claim:
         return STORING_SECONDS + STORING_SECONDS_EACH * len(self._given)
 
     def _confirm(self, tasks: set[str], seconds: float) -> set[str]:
-        ledger, version = self._ledger, self._version
-        return self._ask(lambda: ledger.confirm(self._project, tasks, self._holder, seconds, version=version), tasks)
+        leases, version = self._leases, self._version
+        return self._ask(lambda: leases.commit(self._project, tasks, self._holder, seconds, version=version), tasks)
 
     def _ask(self, call: Callable[[], Answer], otherwise: Answer) -> Answer:
         if self._broken:

@@ -7,10 +7,10 @@ from pathlib import Path, PurePosixPath
 
 from models.errors import DataError
 
-MOST_FILES = 200_000
+MAX_FILES = 200_000
 # Pictures do not shrink; annotations shrink tenfold or so. Whatever grows more than this, past a size that every
 # machine can hold, was made to fill the disk.
-MOST_GROWTH, HARMLESS = 100, 1 << 30
+MAX_GROWTH, HARMLESS = 100, 1 << 30
 
 
 def unpack(path: Path, out: Path) -> None:
@@ -37,7 +37,7 @@ def _check(path: Path, members: list[zipfile.ZipInfo], out: Path) -> None:
         if member.flag_bits & 1:
             raise DataError(f"{path} is encrypted; unpack it and pack it again without a password")
     size = sum(member.file_size for member in members)
-    if len(members) > MOST_FILES or size > max(HARMLESS, MOST_GROWTH * path.stat().st_size):
+    if len(members) > MAX_FILES or size > max(HARMLESS, MAX_GROWTH * path.stat().st_size):
         raise DataError(f"{path} is refused: it would unpack to {len(members)} files of {size / 1e9:.3g} GB")
     if size > (free := shutil.disk_usage(out).free):
         raise DataError(

@@ -47,7 +47,7 @@ def job_routes(jobs: JobQueue) -> Blueprint:
         tasks = body.get("tasks", UNLABELLED) if isinstance(body, dict) else None
         if tasks not in (ALL, UNLABELLED):
             raise BadRequest(f"{request.path}: 'tasks' should be {UNLABELLED!r} or {ALL!r}, as JSON, or left out")
-        job, joined = jobs.annotate(project_id(project, request.path), tasks)
+        job, joined = jobs.predict(project_id(project, request.path), tasks)
         return {"job": job.id, "project": job.project, "state": job.state, "joined": joined}, 201
 
     return routes

@@ -35,7 +35,7 @@ def project_routes(registry: Registry, jobs: JobQueue, credentials: Credentials)
     def delete() -> Any:
         project = project_id(json_object().get("project"), "/delete")
         cancelled = [jobs.cancel(job.id).id for job in jobs.store.find(project, ACTIVE)]
-        jobs.ledger.give_up(project, "")
+        jobs.leases.abandon(project, "")
         credentials.forget(project)
         # Hours of training and the pictures that tell what it was worth: only a person with a shell removes them.
         return {"project": project, "cancelled": cancelled, "kept": [v.version for v in registry.versions(project)]}

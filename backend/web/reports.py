@@ -10,7 +10,7 @@ from backend.versions.registry import Registry, VersionInfo, version_number
 from backend.versions.serving import Serving
 from models.errors import CheckpointError
 
-MOST_JOBS = 1000  # that are looked through for what became of trainings
+MAX_JOBS = 1000  # that are looked through for what became of trainings
 
 
 def job_report(job: Job) -> dict[str, Any]:

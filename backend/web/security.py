@@ -23,7 +23,7 @@ HEADERS = {
     # Not "no-referrer", with which browsers hide from us that a form is our own.
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
-    # Answers hold masks of patients' images: no proxy keeps them.
+    # PredictionCache hold masks of patients' images: no proxy keeps them.
     "Cache-Control": "no-store",
 }
 

@@ -14,7 +14,7 @@ FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000")
 DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 # A progressive JPEG comes in about ten scans. Each costs a pass over all pixels, so a small file of thousands of empty
 # scans would keep the decoder busy for an hour.
-START_OF_SCAN, MOST_SCANS = b"\xff\xda", 100
+START_OF_SCAN, MAX_SCANS = b"\xff\xda", 100
 # What files that cannot be opened begin with, in lower case.
 BEGINNINGS = {
     b"\x89png": "a damaged PNG",
@@ -83,8 +83,8 @@ def _refusal(image: Any, data: bytes, max_pixels: int) -> str | None:
         return "it has no pixels"
     if width * height > max_pixels:
         return f"it has {width} x {height} pixels, at most {max_pixels} are taken; make it smaller"
-    if image.format in ("JPEG", "MPO") and data.count(START_OF_SCAN) > MOST_SCANS:
-        return f"it is a JPEG of more than {MOST_SCANS} scans, which no camera writes; save it anew"
+    if image.format in ("JPEG", "MPO") and data.count(START_OF_SCAN) > MAX_SCANS:
+        return f"it is a JPEG of more than {MAX_SCANS} scans, which no camera writes; save it anew"
     return None
 
 

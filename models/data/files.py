@@ -11,18 +11,18 @@ from models.errors import DataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 # Larger pictures are refused before they are decoded: they would fill the memory, and masks of so many pixels too.
-MOST_PIXELS = 64_000_000
+MAX_PIXELS = 64_000_000
 ORIENTATION, TURNED = 0x0112, 5  # the EXIF tag, and its first value that swaps width and height
 
 
 def read_image(path: Path) -> RgbImage:
-    """An image file as `decode_image` decodes it, up to MOST_PIXELS.
+    """An image file as `decode_image` decodes it, up to MAX_PIXELS.
 
     Raises:
         DataError: names the file and the cause.
     """
     try:
-        return decode_image(path.read_bytes(), MOST_PIXELS)
+        return decode_image(path.read_bytes(), MAX_PIXELS)
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as an image: {error}") from error
 
@@ -31,7 +31,7 @@ def image_shape(path: Path) -> tuple[int, int]:
     """Height and width of an image file as a browser shows it, without decoding it.
 
     Raises:
-        DataError: names the file, which is no image or has more than MOST_PIXELS.
+        DataError: names the file, which is no image or has more than MAX_PIXELS.
     """
     from PIL import Image
 
@@ -41,8 +41,8 @@ def image_shape(path: Path) -> tuple[int, int]:
             turned = image.getexif().get(ORIENTATION, 1) >= TURNED
     except Exception as error:  # Pillow's plugins raise whatever comes up
         raise DataError(f"{path} cannot be read as an image: {error}") from error
-    if width * height > MOST_PIXELS:
-        raise DataError(f"{path} has {width} x {height} pixels, at most {MOST_PIXELS} are taken; make it smaller")
+    if width * height > MAX_PIXELS:
+        raise DataError(f"{path} has {width} x {height} pixels, at most {MAX_PIXELS} are taken; make it smaller")
     return (width, height) if turned else (height, width)
 
 

@@ -15,7 +15,7 @@ from models.data.folder import Sample
 from models.evaluation.annotator import largest_component
 from models.interactive import answer
 from models.masks.metrics import Mask, iou
-from models.pipeline import Look, Pipeline
+from models.pipeline import Embedding, Pipeline
 from models.prompt import Click, Prompt
 
 STARTS = ("nothing", "model")
@@ -38,12 +38,12 @@ def next_click(mask: Mask, truth: Mask) -> Click | None:
     return Click(float(column) + 0.5, float(row) + 0.5, positive=bool(truth[row, column]))
 
 
-def clicked(pipeline: Pipeline, look: Look, label: str, start: Mask, truth: Mask, count: int) -> list[float]:
+def clicked(pipeline: Pipeline, embedding: Embedding, label: str, start: Mask, truth: Mask, count: int) -> list[float]:
     """IoU of a class's mask before any click and after each of `count`.
 
     Args:
         pipeline: answers the clicks.
-        look: the frame.
+        embedding: the frame.
         label: the class.
         start: what is drawn already, shape (H, W), bool; may be empty.
         truth: what should be.
@@ -56,7 +56,7 @@ def clicked(pipeline: Pipeline, look: Look, label: str, start: Mask, truth: Mask
         click = next_click(mask, truth)
         if click is not None:
             clicks.append(click)
-            found = answer(pipeline, look, label, Prompt(tuple(clicks)), existing)
+            found = answer(pipeline, embedding, label, Prompt(tuple(clicks)), existing)
             # A new object comes beside what was there.
             mask = found.mask if found.improves is not None else found.mask | start
         ious.append(iou(mask, truth))
@@ -87,13 +87,13 @@ def measure_clicks(
     }
     for done, sample in enumerate(samples, 1):
         image = sample.read_image()
-        look = pipeline.look(image)
+        embedding = pipeline.embed(image)
         drawn = {segment.label: segment.mask for segment in pipeline.predict([image])[0].segments}
         for label in (label for label in pipeline.classes if label in sample.masks):
             truth = sample.read_mask(label, (image.shape[0], image.shape[1]))
             empty = np.zeros_like(truth)
             for start, mask in (("nothing", empty), ("model", drawn.get(label, empty))):
-                found[label][start].append(clicked(pipeline, look, label, mask, truth, count))
+                found[label][start].append(clicked(pipeline, embedding, label, mask, truth, count))
         progress(done, len(samples))
     classes = {
         label: {"frames": len(starts["model"])}

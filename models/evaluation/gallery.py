@@ -18,8 +18,8 @@ from models.pipeline import Pipeline, Steps
 
 GALLERY = "gallery"
 SIDE = 384  # pixels of a picture's longer side
-MOST_IMAGES = 3  # at either end
-MOST_CLASSES = 4  # of an image: with these limits a gallery stays well below 1.5 MB
+MAX_IMAGES = 3  # at either end
+MAX_CLASSES = 4  # of an image: with these limits a gallery stays well below 1.5 MB
 # Figure 5's columns -> the pictures of `step_pictures`. Photographs are JPEG, masks PNG.
 COLUMNS = {"map": "1-map", "trimap": "2-trimap", "boundary": "3-boundary", "mask": "5-mask"}
 
@@ -48,7 +48,7 @@ def add_gallery(
     folder.mkdir()
     by_name = {sample.name: sample for sample in samples}
     for number, (name, scores, end) in enumerate(_chosen(figures), 1):
-        ranked = sorted(scores, key=scores.__getitem__, reverse=end == "best")[:MOST_CLASSES]
+        ranked = sorted(scores, key=scores.__getitem__, reverse=end == "best")[:MAX_CLASSES]
         frame, drawn = _pictures(pipeline, by_name[name], ranked)
         _write(folder / f"{number}-frame.jpg", frame)
         classes: list[dict[str, Any]] = []
@@ -84,8 +84,8 @@ def _chosen(figures: Sequence[FrameFigures]) -> list[tuple[str, Mapping[str, flo
     """Name, IoU per class and end of the images to show, worst first; none twice."""
     scored = [(frame.name, scores) for frame in figures if (scores := _scores(frame))]
     scored.sort(key=lambda pair: _mean(pair[1]))
-    worst = min(MOST_IMAGES, (len(scored) + 1) // 2)
-    best = min(MOST_IMAGES, len(scored) // 2)
+    worst = min(MAX_IMAGES, (len(scored) + 1) // 2)
+    best = min(MAX_IMAGES, len(scored) // 2)
     ends = ["worst"] * worst + ["best"] * best
     return [(*pair, end) for pair, end in zip(scored[:worst] + scored[len(scored) - best :], ends, strict=True)]
 

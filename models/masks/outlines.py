@@ -15,13 +15,13 @@ Points = NDArray[np.float64]
 # followed more closely, within this fraction of the side of a square as large, down to where stairs would show.
 TOLERANCE = 1.0
 RELATIVE_TOLERANCE = 0.015
-LEAST_TOLERANCE = 0.6
+MIN_TOLERANCE = 0.6
 # Parts smaller than this, in pixels, are specks that an annotator would only have to delete.
 SMALLEST = 4.0
 # A polygon has no holes: each is joined to the outside by a slit of this width in pixels, which hardly any pixel's
 # centre lies in. The smallest of too many are filled.
 SLIT = 0.5
-MOST_HOLES = 16
+MAX_HOLES = 16
 
 
 def outlines(mask: NDArray[np.bool_]) -> list[Points]:
@@ -37,7 +37,7 @@ def outlines(mask: NDArray[np.bool_]) -> list[Points]:
     polygons = []
     for part in _parts(mask):
         whole = _without_holes(part)
-        tolerance = min(max(RELATIVE_TOLERANCE * part.area**0.5, LEAST_TOLERANCE), TOLERANCE)
+        tolerance = min(max(RELATIVE_TOLERANCE * part.area**0.5, MIN_TOLERANCE), TOLERANCE)
         simple = whole.simplify(tolerance, preserve_topology=True)
         corners = np.asarray((simple if simple.is_valid else whole).exterior.coords)[:-1]
         polygons.append(corners)
@@ -58,7 +58,7 @@ def _parts(mask: NDArray[np.bool_]) -> "list[Polygon]":
     # The largest first; chosen before shapely sees them, for thousands would take it seconds.
     for index in sorted((i for i in range(len(rings)) if parents[i] >= 0), key=lambda i: -cv2.contourArea(contours[i])):
         siblings = holes.setdefault(parents[index], [])
-        if cv2.contourArea(contours[index]) / 4 >= SMALLEST and len(siblings) < MOST_HOLES:
+        if cv2.contourArea(contours[index]) / 4 >= SMALLEST and len(siblings) < MAX_HOLES:
             siblings.append(rings[index])
     parts: list[Polygon] = []
     for index, ring in enumerate(rings):

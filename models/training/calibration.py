@@ -77,7 +77,7 @@ def calibrate_maps(pipeline: Pipeline, held_out: Sequence[Sample]) -> PipelineCo
             cams = {method: maps[0][index] for method, maps in found.items()}
             small = cv2.resize(truth, next(iter(cams.values())).shape[::-1], interpolation=cv2.INTER_AREA) >= 128
             for method, cam in cams.items():
-                cuts = (configs[method].threshold(label), *THRESHOLDS)
+                cuts = (configs[method].map_threshold_of(label), *THRESHOLDS)
                 scores.setdefault((method, label), []).append([iou(cam >= t, small) for t in cuts])
     thresholds = {config.maps: dict(config.map_threshold.get(config.maps, {})) for config in configs.values()}
     for (method, label), rows in scores.items():

@@ -175,7 +175,7 @@ def collect_examples(
             if mask.any() if known else presence[0][index] >= 0.5:
                 cells = cv2.resize(maps[0][index], (CELLS, CELLS), interpolation=cv2.INTER_AREA)  # as they were made
                 truth, cam = mask if known else None, np.asarray(cells, dtype=np.float32)
-                threshold, trimap = pipeline.config.threshold(label), pipeline.config.trimap_of(label)
+                threshold, trimap = pipeline.config.map_threshold_of(label), pipeline.config.trimap_of(label)
                 examples.append(Example(image, truth, cam, threshold, trimap, index))
     return examples
 

@@ -15,7 +15,7 @@ from flask.testing import FlaskClient
 from backend.app import create_app
 from backend.database.credentials import Credentials
 from backend.database.jobs import JobStore
-from backend.database.leases import Ledger
+from backend.database.leases import Leases
 from backend.database.records import Records, RedisRecords, SqliteRecords
 from backend.errors import LabelStudioError
 from backend.jobs.automatic import AutomaticTraining
@@ -131,18 +131,18 @@ def store(records: Records) -> JobStore:
 
 
 @pytest.fixture
-def ledger(records: Records) -> Ledger:
-    return Ledger(records)
+def leases(records: Records) -> Leases:
+    return Leases(records)
 
 
 @pytest.fixture
-def jobs(store: JobStore, ledger: Ledger, open_queues: Callable[[], Queues]) -> JobQueue:
-    return JobQueue(store, ledger, open_queues())
+def jobs(store: JobStore, leases: Leases, open_queues: Callable[[], Queues]) -> JobQueue:
+    return JobQueue(store, leases, open_queues())
 
 
 @pytest.fixture
-def delivery(predictor: Predictor, ledger: Ledger, jobs: JobQueue) -> Delivery:
-    return Delivery(predictor, ledger, jobs, nobody, blank_every=0.05)
+def delivery(predictor: Predictor, leases: Leases, jobs: JobQueue) -> Delivery:
+    return Delivery(predictor, leases, jobs, nobody, blank_every=0.05)
 
 
 def nobody(project: str) -> Any:

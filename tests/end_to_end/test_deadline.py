@@ -59,7 +59,7 @@ def test_one_press_predicts_every_task_once_however_short_the_deadline(
     stack.client.retrieve_predictions(project)
     wait_for(lambda: newest_job(hurried.url, project)["state"] in FINISHED, 1200)
     job = newest_job(hurried.url, project)
-    assert (job["kind"], job["state"]) == ("annotation", "done"), job
+    assert (job["kind"], job["state"]) == ("prediction", "done"), job
     assert job["report"]["predicted"] > 0
     assert stored(stack, project) == dict.fromkeys(tasks, 1)
 

@@ -48,7 +48,7 @@ def test_a_trimap_that_lacks_a_kind_leaves_the_map(only, caplog):
 
 
 def test_what_does_not_converge_leaves_the_map_and_says_so(monkeypatch, caplog):
-    monkeypatch.setattr("models.closed_form.MOST_STEPS", 2)
+    monkeypatch.setattr("models.closed_form.MAX_STEPS", 2)
     whole = crop()
     assert (closed_form([whole])[0] == whole.cam).all()
     assert "did not converge within 2 iterations" in caplog.text

@@ -90,7 +90,7 @@ def test_a_look_asks_for_presence_only_where_maps_have_no_unit(make_pipeline, me
     pipeline = make_pipeline(config=PipelineConfig(cam=method, presence_scale=0.75))
     sides = []
     pipeline.classifier.register_forward_pre_hook(lambda _, inputs: sides.append(inputs[0].shape[2:]))
-    pipeline.look(np.zeros((128, 128, 3), np.uint8))
+    pipeline.embed(np.zeros((128, 128, 3), np.uint8))
     assert sides == [(128, 128), (96, 96)][:passes]
 
 
@@ -152,8 +152,8 @@ def test_every_refiner_draws_the_object_and_nothing_where_a_class_is_absent(make
 
 def test_thresholds_belong_to_a_method_and_its_layers():
     config = PipelineConfig(map_threshold={"HiResCAM": {"a": 0.3}, "LayerCAM@4+8": {"a": 0.7}})
-    assert config.threshold("a") == 0.3
-    assert config.threshold("b") == 0.5
+    assert config.map_threshold_of("a") == 0.3
+    assert config.map_threshold_of("b") == 0.5
     assert replace(config, layers=(8, 4), cam="LayerCAM").threshold("a") == 0.7
     assert replace(config, layers=(4, 8)).threshold("a") == replace(config, cam="EigenCAM").threshold("a") > 0.5
 

@@ -16,7 +16,7 @@ def test_a_click_and_a_box_are_about_the_class_that_is_there():
     asked, clicked, boxed = [], [], []
     for seed in range(40, 43):
         frame = render_phantom(seed=seed, size=512, difficulty=0.5)
-        look = pipeline.look(frame.image)
+        embedding = pipeline.embed(frame.image)
         for label, mask in frame.masks.items():
             count, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
             if count == 1:
@@ -28,8 +28,8 @@ def test_a_click_and_a_box_are_about_the_class_that_is_there():
             box = np.zeros_like(part)
             box[top : top + height, left : left + width] = True
             asked.append(label)
-            clicked.append(likeliest_class(pipeline, look, Prompt((Click(x + 0.5, y + 0.5),))))
-            boxed.append(likeliest_class(pipeline, look, Prompt(boxes=(box,))))
+            clicked.append(likeliest_class(pipeline, embedding, Prompt((Click(x + 0.5, y + 0.5),))))
+            boxed.append(likeliest_class(pipeline, embedding, Prompt(boxes=(box,))))
     assert len(set(asked)) == len(pipeline.classes)
     assert clicked == boxed == asked
 
@@ -37,14 +37,14 @@ def test_a_click_and_a_box_are_about_the_class_that_is_there():
 def test_a_click_on_what_does_not_belong_speaks_against_its_class():
     pipeline = load_pipeline(STARTER)
     frame = render_phantom(seed=3, size=256, difficulty=0.2)
-    look = pipeline.look(frame.image)
+    embedding = pipeline.embed(frame.image)
     y, x = (float(np.mean(places)) for places in np.nonzero(frame.masks["Lumen"]))
-    assert likeliest_class(pipeline, look, Prompt((Click(x, y),))) == "Lumen"
-    assert likeliest_class(pipeline, look, Prompt((Click(x, y, positive=False),))) != "Lumen"
+    assert likeliest_class(pipeline, embedding, Prompt((Click(x, y),))) == "Lumen"
+    assert likeliest_class(pipeline, embedding, Prompt((Click(x, y, positive=False),))) != "Lumen"
 
 
 def test_a_box_of_the_whole_frame_or_of_one_pixel_is_about_something():
     pipeline = load_pipeline(STARTER)
-    look = pipeline.look(render_phantom(seed=3, size=256, difficulty=0.2).image)
+    embedding = pipeline.embed(render_phantom(seed=3, size=256, difficulty=0.2).image)
     for box in (np.ones((256, 256), bool), np.eye(256, dtype=bool) & (np.arange(256) == 128)):
-        assert likeliest_class(pipeline, look, Prompt(boxes=(box,))) in pipeline.classes
+        assert likeliest_class(pipeline, embedding, Prompt(boxes=(box,))) in pipeline.classes

@@ -17,7 +17,7 @@ from models.segment import Segment
 Mask = NDArray[np.bool_]
 Points = NDArray[np.float64]
 # Keeps a damaged region from asking for all the memory there is.
-MOST_PIXELS = 100_000_000
+MAX_PIXELS = 100_000_000
 
 
 class RegionAdapter(ABC):
@@ -93,8 +93,8 @@ def size_of(region: Mapping[str, Any]) -> tuple[int, int]:
     height, width = region.get("original_height"), region.get("original_width")
     if not (isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0):
         raise RegionError(region, f"original_height x original_width is {height} x {width}")
-    if height * width > MOST_PIXELS:
-        raise RegionError(region, f"it claims {height} x {width} pixels, at most {MOST_PIXELS} are taken")
+    if height * width > MAX_PIXELS:
+        raise RegionError(region, f"it claims {height} x {width} pixels, at most {MAX_PIXELS} are taken")
     return height, width
 
 

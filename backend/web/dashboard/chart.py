@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 WIDTH, HEIGHT = 420.0, 250.0
 LEFT, RIGHT, TOP, BOTTOM = 34.0, 12.0, 10.0, 40.0  # room around the plot for ticks
-MOST_TICKS = 7
+MAX_TICKS = 7
 # One shape per line, about a point at (0, 0): lines are told apart without their colours.
 MARKERS = (
     "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0 -8 0Z",
@@ -124,7 +124,7 @@ def line_chart(
     if counted:
         columns = [Tick(across(value), str(value)) for value in whole_ticks(math.ceil(high))]
     else:
-        every = math.ceil(len(places) / MOST_TICKS)
+        every = math.ceil(len(places) / MAX_TICKS)
         # Counted from the newest, which must have its name.
         columns = [Tick(across(places[i]), names[i]) for i in order[::-1][::every]]
     rows = [Tick(up(tenths / 10), f"{tenths / 10:.1f}") for tenths in range(0, 11, 2)]
@@ -132,7 +132,7 @@ def line_chart(
 
 
 def whole_ticks(high: int) -> list[int]:
-    """Round whole numbers from 0 up to `high`, evenly spaced, at most MOST_TICKS of them."""
+    """Round whole numbers from 0 up to `high`, evenly spaced, at most MAX_TICKS of them."""
     steps = (digit * 10**power for power in range(19) for digit in (1, 2, 5))
-    step = next(step for step in steps if high // step < MOST_TICKS)
+    step = next(step for step in steps if high // step < MAX_TICKS)
     return list(range(0, high + 1, step))

@@ -34,7 +34,7 @@ class ClassRow:
 
 
 @dataclass(frozen=True)
-class KeptRow:
+class AcceptanceRow:
     """What annotators kept of the masks that a version drew, of all classes together and of each.
 
     Attributes:
@@ -104,13 +104,13 @@ def class_rows(names: Sequence[str], version: Report | None, jobs: Iterable[Repo
     return rows
 
 
-def kept_rows(jobs: Iterable[Report]) -> list[KeptRow]:
+def kept_rows(jobs: Iterable[Report]) -> list[AcceptanceRow]:
     """What was kept of each version's masks, oldest version first.
 
     Predictions are deleted now and then, and their masks are missing from later counts: of each version the count with
     the most masks is believed.
     """
-    best: dict[str, KeptRow] = {}
+    best: dict[str, AcceptanceRow] = {}
     for job in jobs:
         for version, classes in ((job.get("report") or {}).get("kept") or {}).items():
             row = _kept_row(version, classes)
@@ -119,10 +119,10 @@ def kept_rows(jobs: Iterable[Report]) -> list[KeptRow]:
     return sorted((row for row in best.values() if row.drawn or row.added), key=lambda row: _by_number(row.version))
 
 
-def kept_in_all(rows: Sequence[KeptRow]) -> KeptRow:
+def kept_in_all(rows: Sequence[AcceptanceRow]) -> AcceptanceRow:
     """All versions together."""
     drawn = sum(row.drawn for row in rows)
-    return KeptRow(
+    return AcceptanceRow(
         "all",
         drawn,
         sum((row.iou or 0) * row.drawn for row in rows) / drawn if drawn else None,
@@ -132,7 +132,7 @@ def kept_in_all(rows: Sequence[KeptRow]) -> KeptRow:
     )
 
 
-def minutes_saved(kept: KeptRow, minutes_per_mask: float | None) -> float | None:
+def minutes_saved(kept: AcceptanceRow, minutes_per_mask: float | None) -> float | None:
     """Minutes that drawing by hand would have taken for what was kept; None where nobody said what a mask takes.
 
     The share of a mask that is kept saves about as large a share of its drawing: in the paper, automatic masks of IoU
@@ -158,7 +158,7 @@ def iou_by_tasks(names: Sequence[str], versions: Sequence[Report]) -> Chart | No
     return line_chart(counts, ticks, _iou(names, measured), counted=True)
 
 
-def kept_by_version(names: Sequence[str], rows: Sequence[KeptRow]) -> Chart | None:
+def kept_by_version(names: Sequence[str], rows: Sequence[AcceptanceRow]) -> Chart | None:
     """IoU of drawn with accepted masks of each class, over the versions that drew them."""
     series = {
         name: [row.classes[name]["iou"] if row.classes.get(name, {}).get("drawn") else None for row in rows]
@@ -180,11 +180,11 @@ def _iou(names: Sequence[str], versions: Sequence[Report]) -> dict[str, list[flo
     return series if any(figures) else {"mean": [mean_iou(version["metrics"]) for version in versions]}
 
 
-def _kept_row(version: str, classes: Mapping[str, Report]) -> KeptRow:
+def _kept_row(version: str, classes: Mapping[str, Report]) -> AcceptanceRow:
     drawn = sum(int(kept["drawn"]) for kept in classes.values())
     iou = sum(kept["iou"] * kept["drawn"] for kept in classes.values()) / drawn if drawn else None
     unchanged, added = (sum(int(kept[name]) for kept in classes.values()) for name in ("unchanged", "added"))
-    return KeptRow(version, drawn, iou, unchanged, added, classes)
+    return AcceptanceRow(version, drawn, iou, unchanged, added, classes)
 
 
 def _by_number(version: str) -> tuple[int, str]:

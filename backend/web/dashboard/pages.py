@@ -24,7 +24,7 @@ from backend.versions.registry import STARTER, Registry
 from backend.versions.serving import Serving
 from backend.web.csrf import protect_forms
 from backend.web.dashboard import formats, overview
-from backend.web.reports import MOST_JOBS, history, job_report
+from backend.web.reports import MAX_JOBS, history, job_report
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def dashboard(
     @pages.get("/")
     @pages.get("")
     def projects() -> Any:
-        known = jobs.store.find(limit=MOST_JOBS)
+        known = jobs.store.find(limit=MAX_JOBS)
         ordered = sorted(_projects(known), key=lambda project: (len(project), project))
         return render_template("dashboard/projects.html", projects=[_summary(project, known) for project in ordered])
 
@@ -107,7 +107,7 @@ def dashboard(
 
     def _jobs_of(project: str) -> list[Job]:
         """A project's jobs, newest first; raises UnknownVersion if nobody has ever heard of it."""
-        known = jobs.store.find(project, limit=MOST_JOBS)
+        known = jobs.store.find(project, limit=MAX_JOBS)
         if project not in _projects(known):
             raise UnknownVersion(
                 f"project {project} is not known here; `premask connect --project {project}` introduces it"
@@ -155,14 +155,14 @@ def dashboard(
         flash(
             "The training is cancelled; nothing was published, and what is served stays."
             if kind == TRAINING
-            else "Drawing masks is cancelled; those that are in Label Studio stay. Press Draw masks to go on."
+            else "Pre-annotation is cancelled; those that are in Label Studio stay. Press Pre-annotate to go on."
         )
         return _back(project)
 
     @pages.post("/projects/<project>/versions/<version>/promote")
     def promote(project: str, version: str) -> Any:
         registry.promote(project, version)
-        flash(f"{version} is served from now on. Press Draw masks to have the unlabelled tasks drawn by it.")
+        flash(f"{version} is served from now on. Press Pre-annotate to have the unlabelled tasks drawn by it.")
         return _back(project)
 
     @pages.post("/projects/<project>/rollback")
@@ -173,13 +173,13 @@ def dashboard(
             return _back(project)
         info = registry.rollback(project)
         name = "The starter" if info is None else info.version
-        flash(f"{name} is served again. Press Draw masks to have the unlabelled tasks drawn by it.")
+        flash(f"{name} is served again. Press Pre-annotate to have the unlabelled tasks drawn by it.")
         return _back(project)
 
     @pages.post("/projects/<project>/predict")
     def predict(project: str) -> Any:
         _jobs_of(project)
-        _, joined = jobs.annotate(project, UNLABELLED)
+        _, joined = jobs.predict(project, UNLABELLED)
         flash(
             "The unlabelled tasks are being drawn already; new ones are taken in."
             if joined

@@ -5,12 +5,12 @@ import threading
 import pytest
 from click.testing import CliRunner
 
-from backend.cli.jobs import annotate, jobs
+from backend.cli.jobs import jobs, predict_project
 from backend.database.jobs import JobStore
 from backend.database.records import SqliteRecords
 from backend.entrypoints import worker as worker_module
 from backend.errors import JobConflict, JobError, LabelStudioError
-from backend.jobs.prediction import Annotator
+from backend.jobs.prediction import PredictionJob
 from tests.backend.fake_label_studio import FakeLabelStudio
 from tests.backend.fakes import CONFIG, eventually
 from tests.backend.jobs.conftest import png
@@ -38,7 +38,7 @@ def process(monkeypatch):
     """Chooses the process that does annotation jobs."""
 
     def choose(*command):
-        monkeypatch.setattr(worker_module, "Annotator", lambda _: Annotator(command))
+        monkeypatch.setattr(worker_module, "PredictionJob", lambda _: PredictionJob(command))
 
     choose(*FAKE_BULK)
     return choose
@@ -62,34 +62,35 @@ def store(tmp_path):
     return JobStore(SqliteRecords(tmp_path / "data" / "records.sqlite"))
 
 
-def test_annotate_predicts_every_task_and_a_second_run_passes_them_over(run, label_studio, project, tmp_path):
+def test_predict_project_predicts_every_task_and_a_second_run_passes_them_over(run, label_studio, project, tmp_path):
     outcome = tmp_path / "out.json"
-    done = run(annotate, "--project", project, "--json", outcome)
+    done = run(predict_project, "--project", project, "--json", outcome)
     assert done.exit_code == 0, done.output
     assert done.output.strip().endswith("3 predicted")
     report = json.loads(outcome.read_text())
     assert (report["state"], report["predicted"], report["project"]) == ("done", 3, str(project))
     label_studio.add_annotation(next(iter(label_studio.tasks)), [])
-    assert "2 had a prediction of this version already" in run(annotate, "--project", project, "--unlabelled").output
+    again = run(predict_project, "--project", project, "--unlabelled")
+    assert "2 had a prediction of this version already" in again.output
     assert len(label_studio.predictions) == 3
 
 
-def test_annotate_goes_on_when_its_process_is_killed(run, process, label_studio, project, tmp_path):
+def test_predict_project_goes_on_when_its_process_is_killed(run, process, label_studio, project, tmp_path):
     process(
         sys.executable,
         "-c",
         DYING_ONCE + f"os.execv({sys.executable!r}, {[*FAKE_BULK]!r} + sys.argv[2:])",
         tmp_path / "x",
     )
-    assert run(annotate, "--project", project).exit_code == 0
+    assert run(predict_project, "--project", project).exit_code == 0
     assert len(label_studio.predictions) == 3
 
 
-def test_annotate_shows_a_job_that_a_worker_is_at(run, store, project):
-    job, _ = store.submit("annotation", str(project))
+def test_predict_project_shows_a_job_that_a_worker_is_at(run, store, project):
+    job, _ = store.submit("prediction", str(project))
     store.claim(job.id, "elsewhere/1:1")
     outcome = []
-    thread = threading.Thread(target=lambda: outcome.append(run(annotate, "--project", project)))
+    thread = threading.Thread(target=lambda: outcome.append(run(predict_project, "--project", project)))
     thread.start()
     eventually(lambda: store._records.read(f"tasks:{project}"))
     store.update(job.id, state="done", message="4 predicted")
@@ -100,9 +101,9 @@ def test_annotate_shows_a_job_that_a_worker_is_at(run, store, project):
 def test_a_failed_job_is_a_sentence_and_a_wrong_project_is_one_before_it(run, process, project):
     process(sys.executable, "-c", 'print(\'{"stage": "failed", "reason": "no luck"}\')')
     with pytest.raises(JobError, match="annotation failed: no luck"):
-        run(annotate, "--project", project)
+        run(predict_project, "--project", project)
     with pytest.raises(LabelStudioError, match="/api/projects/99/: not found"):
-        run(annotate, "--project", 99)
+        run(predict_project, "--project", 99)
 
 
 def test_jobs_are_listed_shown_and_cancelled(run, store, tmp_path):

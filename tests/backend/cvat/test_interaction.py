@@ -37,10 +37,10 @@ def prompts(positive: Any = (), negative: Any = (), box: Any = None) -> Any:
 def draw() -> Draw:
     """What a prompt on the frame gives."""
     function = load(device="cpu")
-    look = function.preprocess_image(None, Image.fromarray(FRAME.image))
+    embedding = function.preprocess_image(None, Image.fromarray(FRAME.image))
 
     def ask(*prompt: Any) -> np.ndarray | None:
-        shapes = function.detect(None, look, prompts(*prompt))
+        shapes = function.detect(None, embedding, prompts(*prompt))
         if not shapes:
             return None
         (shape,) = shapes
@@ -100,9 +100,9 @@ def test_without_a_click_on_the_object_nothing_is_drawn(draw: Draw) -> None:
 def test_a_class_can_be_set_for_all_prompts(draw: Draw) -> None:
     """A click in the lumen, taken for a lipid core."""
     function = load(device="cpu", label="Lipid core")
-    look = function.preprocess_image(None, Image.fromarray(FRAME.image))
+    embedding = function.preprocess_image(None, Image.fromarray(FRAME.image))
     click = [middle(FRAME.masks["Lumen"])]
-    (shape,) = function.detect(None, look, prompts(click))
+    (shape,) = function.detect(None, embedding, prompts(click))
     mask = draw(click)
     assert mask is not None
     assert iou(decode_mask(shape.points, image_height=SIZE, image_width=SIZE), mask) < 0.8

@@ -175,9 +175,9 @@ def test_masks_are_encoded_as_cvat_sdk_does(mask: np.ndarray) -> None:
 
 
 def test_a_prompt_is_answered_as_by_an_agent_and_looks_at_each_image_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    looks = []
-    look = Pipeline.look
-    monkeypatch.setattr(Pipeline, "look", lambda self, image: looks.append(image) or look(self, image))
+    embeddings = []
+    embed = Pipeline.embed
+    monkeypatch.setattr(Pipeline, "embed", lambda self, image: embeddings.append(image) or embed(self, image))
     frame = render_phantom(seed=3, size=256, difficulty=0.2)
     out = io.BytesIO()
     Image.fromarray(frame.image).save(out, format="PNG")
@@ -191,7 +191,7 @@ def test_a_prompt_is_answered_as_by_an_agent_and_looks_at_each_image_once(monkey
         assert (status, drawn) == (200, {"shapes": [{"type": "mask", "points": theirs.points, "attributes": []}]})
     mask = decode_mask(drawn["shapes"][0]["points"], image_height=256, image_width=256)
     assert mask[round(y), round(x)]
-    assert len(looks) == 2  # one by the agent
+    assert len(embeddings) == 2  # one by the agent
     for refused, words in (
         ({"pos_points": [[1]]}, "'pos_points' should be a list of [x, y]"),
         ({"neg_points": [["a", 1]]}, "'neg_points' should hold numbers"),

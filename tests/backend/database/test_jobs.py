@@ -55,7 +55,7 @@ def test_jobs_are_listed_newest_first_and_by_project(store):
     assert [job.id for job in store.find(project="2")] == [ids[1]]
     assert [job.id for job in store.find(limit=2)] == ids[:0:-1]
     assert store.find(states=("done",)) == []
-    assert store.find(kind="annotation") == []
+    assert store.find(kind="prediction") == []
 
 
 def test_the_log_keeps_its_last_lines(store, monkeypatch):
@@ -88,10 +88,10 @@ def test_a_job_that_the_queue_lost_is_sent_again_by_the_next_request(store, jobs
 
 
 def test_a_training_and_an_annotation_of_a_project_do_not_join(store):
-    assert store.submit("training", "3")[0].id != store.submit("annotation", "3")[0].id
+    assert store.submit("training", "3")[0].id != store.submit("prediction", "3")[0].id
 
 
-@pytest.mark.parametrize("state", ["queued", "fetching", "training", "evaluating", "annotating"])
+@pytest.mark.parametrize("state", ["queued", "fetching", "training", "evaluating", "predicting"])
 def test_a_cancelled_job_is_over_and_the_next_request_starts_anew(store, state):
     job, _ = store.submit("training", "3")
     if state != "queued":
@@ -136,7 +136,7 @@ def test_fields_of_another_release_are_passed_over(store, records):
 
 
 def test_a_full_queue_refuses_new_jobs_and_takes_them_when_there_is_room(store, client, monkeypatch):
-    monkeypatch.setattr(store_module, "MOST_WAITING", 2)
+    monkeypatch.setattr(store_module, "MAX_WAITING", 2)
     waiting = [client.post("/train", json={"project": project}).json["job"] for project in (3, 4)]
     refused = client.post("/train", json={"project": 5})
     assert (refused.status_code, "2 jobs wait already" in refused.json["error"]) == (503, True)

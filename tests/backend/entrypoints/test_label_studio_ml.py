@@ -56,7 +56,7 @@ def automatic(records: Records) -> AutomaticTraining:
 def core(  # one line for each part of ours that the server in `client` has as well
     registry: Any,
     store: Any,
-    ledger: Any,
+    leases: Any,
     automatic: AutomaticTraining,
     open_queues: Any,
     credentials: Any,
@@ -65,7 +65,7 @@ def core(  # one line for each part of ours that the server in `client` has as w
     jobs: Any,
     delivery: Any,
 ) -> Core:
-    parts = Parts(registry, store, ledger, automatic, open_queues(), credentials, Connections(credentials, ()))
+    parts = Parts(registry, store, leases, automatic, open_queues(), credentials, Connections(credentials, ()))
     return Core(parts, serving, predictor, jobs, delivery)
 
 
@@ -86,7 +86,7 @@ def ml_client(serve: Callable[[Core], FlaskClient], core: Core) -> FlaskClient:
     return serve(core)
 
 
-def test_both_servers_give_the_same_answers(client: FlaskClient, ml_client: FlaskClient) -> None:
+def test_both_servers_give_the_same_cache(client: FlaskClient, ml_client: FlaskClient) -> None:
     """Masks, version and scores, in the order of the tasks, and an empty list for an image that cannot be read."""
     images = ["1", "gone.png", "2"]
     answers = [
@@ -116,18 +116,18 @@ def test_both_servers_name_the_version_that_is_served(
 
 
 def test_what_is_not_reached_by_the_deadline_is_left_to_a_job(
-    serve: Callable[[Core], FlaskClient], core: Core, loader: Any, store: Any, ledger: Any
+    serve: Callable[[Core], FlaskClient], core: Core, loader: Any, store: Any, leases: Any
 ) -> None:
     """The pipeline is stuck in the second batch of two."""
-    hurried = Delivery(core.predictor, ledger, core.jobs, nobody, deadline=0.5, blank_every=0.05)
+    hurried = Delivery(core.predictor, leases, core.jobs, nobody, deadline=0.5, blank_every=0.05)
     ml_client = serve(replace(core, delivery=hurried))
     core.predictor.predict(parse_predict(predict_body(["1", "2"])))
     loader.pipelines["oct-lite0"].gate = gate = threading.Event()
     answer = ml_client.post("/predict", json=predict_body(["1", "2", "3", "4", "5"]))
     gate.set()
     assert [bool(entry) for entry in answer.json["results"]] == [True, True, False, False, False]
-    (job,) = store.find("3", kind="annotation")
-    assert ledger.take_due("3", job.id, 9, 60) == ["3", "4", "5"]
+    (job,) = store.find("3", kind="prediction")
+    assert leases.acquire_due("3", job.id, 9, 60) == ["3", "4", "5"]
 
 
 def test_a_smart_tool_is_answered_each_time_it_is_used(ml_client: FlaskClient, monkeypatch: Any) -> None:
@@ -150,7 +150,7 @@ def test_start_training_queues_one_job_and_annotations_are_noted(
     ml_client: FlaskClient, store: Any, records: Records
 ) -> None:
     for action, status in (("ANNOTATION_CREATED", "noted"), ("ANNOTATION_DELETED", "noted")):
-        annotated = start_training() | {"action": action, "task": {"id": 1}, "annotation": {"id": 2}}
+        annotated = start_training() | {"action": action, "task": {"id": 1}, "prediction": {"id": 2}}
         answer = ml_client.post("/webhook", json=annotated)
         assert answer.status_code == 201
         assert answer.json["result"] == {"status": status, "action": action}

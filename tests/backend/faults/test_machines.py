@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from backend.database.jobs import FINISHED, JobStore
-from backend.database.leases import Ledger
+from backend.database.leases import Leases
 from backend.database.records import RedisRecords
 from backend.jobs.queue import JobQueue, redis_queues
 from backend.versions.registry import Registry
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[3]
 def test_a_worker_elsewhere_does_the_jobs_of_the_server_here(redis_url, starter, tmp_path):
     redis.Redis.from_url(redis_url).flushdb()
     records = RedisRecords(redis_url)
-    jobs = JobQueue(JobStore(records), Ledger(records), redis_queues(redis_url))
+    jobs = JobQueue(JobStore(records), Leases(records), redis_queues(redis_url))
     registry = Registry(tmp_path / "shared-models")
     registry.root.mkdir()
     elsewhere = tmp_path / "elsewhere"
@@ -47,7 +47,7 @@ def test_a_worker_elsewhere_does_the_jobs_of_the_server_here(redis_url, starter,
         with subprocess.Popen(worker, env=environ, cwd=ROOT) as process:
             try:
                 training, _ = jobs.submit(project)
-                annotation, _ = jobs.annotate(project, "all")
+                annotation, _ = jobs.predict(project, "all")
                 for job in (training, annotation):
                     done = eventually(lambda job=job: (now := jobs.store.get(job.id)).state in FINISHED and now, 600)
                     assert done.state == "done", (done, jobs.store.log_tail(job.id))

@@ -71,7 +71,7 @@ def backend_in_use(folder: Path, starter: Path) -> Iterator[BackendInUse]:
         core = assemble_core(settings)
         app = app_of(settings, core, access)
         versions = _versions(core.parts.registry, starter, str(project))
-        jobs = [core.jobs.submit(str(project))[0].id, core.jobs.annotate(str(project), "all")[0].id]
+        jobs = [core.jobs.submit(str(project))[0].id, core.jobs.predict(str(project), "all")[0].id]
         addresses = [label_studio.tasks[frame]["data"]["image"] for frame in frames]
         known = {
             "project": [str(project), project, f"{project}.1795393773"],

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from backend.database.credentials import Credentials
-from backend.database.jobs import ANNOTATION, TRAINING, JobStore
-from backend.database.leases import Ledger
-from backend.jobs.prediction import Annotator
+from backend.database.jobs import PREDICTION, TRAINING, JobStore
+from backend.database.leases import Leases
+from backend.jobs.prediction import PredictionJob
 from backend.jobs.running import Runner, Work
 from backend.jobs.training import Plan, Trainer
 from backend.label_studio.connections import Connections
@@ -66,7 +66,7 @@ def connections(label_studio: FakeLabelStudio, tmp_path: Path) -> Connections:
 
 @pytest.fixture
 def runner_that(
-    store: JobStore, ledger: Ledger, registry: Registry, starter: Path, connections: Connections, tmp_path: Path
+    store: JobStore, leases: Leases, registry: Registry, starter: Path, connections: Connections, tmp_path: Path
 ) -> Callable[..., Runner]:
     """A runner whose training process does as told (see `fake_training`), and whose annotation process as it likes."""
 
@@ -82,7 +82,7 @@ def runner_that(
             command=(sys.executable, str(FAKE_TRAINING), how),
             **hooks,
         )
-        kinds: dict[str, Work] = {TRAINING: trainer, ANNOTATION: Annotator(annotation)}
-        return Runner(store, ledger, kinds, tmp_path / "work")
+        kinds: dict[str, Work] = {TRAINING: trainer, PREDICTION: PredictionJob(annotation)}
+        return Runner(store, leases, kinds, tmp_path / "work")
 
     return make

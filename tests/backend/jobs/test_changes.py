@@ -4,7 +4,7 @@ import copy
 import time
 
 from backend.database.jobs import JobStore
-from backend.database.leases import Ledger
+from backend.database.leases import Leases
 from backend.database.records import RedisRecords
 from backend.jobs.queue import JobQueue, sqlite_queues
 from backend.label_studio.client import LabelStudio
@@ -84,7 +84,7 @@ def test_a_clock_that_is_set_back_neither_loses_nor_doubles_a_job(store, runner_
 
 def test_a_redis_that_is_away_is_a_503_that_says_what_to_check(make_client, tmp_path, registry):
     records = RedisRecords("redis://:s3cret@127.0.0.1:1/0")
-    away = make_client(jobs=JobQueue(JobStore(records), Ledger(records), sqlite_queues(tmp_path / "queue.sqlite")))
+    away = make_client(jobs=JobQueue(JobStore(records), Leases(records), sqlite_queues(tmp_path / "queue.sqlite")))
     for answer in (away.post("/train", json={"project": 3}), away.get("/api/jobs"), away.get("/dashboard")):
         assert answer.status_code == 503
         assert "PREMASK_QUEUE_URL" in answer.text

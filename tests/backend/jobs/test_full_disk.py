@@ -75,7 +75,7 @@ def test_a_full_disk_stops_no_annotator_is_told_of_and_loses_nothing(make_client
 
 
 def test_a_training_that_fills_the_disk_fails_with_the_reason_makes_room_and_leaves_what_is_served(
-    store, ledger, registry, starter, connections, project, label_studio, fill, tmp_path
+    store, leases, registry, starter, connections, project, label_studio, fill, tmp_path
 ):
     served = registry.promote(project, publish(registry, tmp_path / "a", project=project)).version
     trainer = Trainer(
@@ -93,7 +93,7 @@ def test_a_training_that_fills_the_disk_fails_with_the_reason_makes_room_and_lea
     noise = BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (400, 400, 3), np.uint8)).save(noise, "PNG")
     label_studio.files.update(dict.fromkeys(label_studio.files, noise.getvalue()))
-    Runner(store, ledger, {"training": trainer}, tmp_path / "work").run(job.id, "host/1:1")
+    Runner(store, leases, {"training": trainer}, tmp_path / "work").run(job.id, "host/1:1")
     after = store.get(job.id)
     assert after.state == "failed"
     assert re.search("No space left on device: .*make room|disk is full; check the disk", after.reason)

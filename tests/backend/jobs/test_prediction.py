@@ -22,7 +22,7 @@ ENDLESS = (
     sys.executable,
     "-c",
     "import json, time; print('loaded'); "
-    "print(json.dumps({'stage': 'annotating', 'done': 2, 'total': 5, 'message': 'busy', "
+    "print(json.dumps({'stage': 'predicting', 'done': 2, 'total': 5, 'message': 'busy', "
     "'tally': {'predicted': 2, 'gone': 0}}), flush=True); time.sleep(600)",
 )
 
@@ -69,7 +69,7 @@ def running(store, runner_that):
 def test_an_annotation_job_predicts_in_a_process_of_its_own(
     environ, jobs, store, runner_that, label_studio, tasks, project
 ):
-    job, _ = jobs.annotate(project, ALL)
+    job, _ = jobs.predict(project, ALL)
     label_studio.files[next(iter(label_studio.files))] = b"no image"
     runner_that(annotation=FAKE_BULK).run(job.id, HOST_WORKER)
     after = store.get(job.id)
@@ -81,31 +81,31 @@ def test_an_annotation_job_predicts_in_a_process_of_its_own(
 
 
 def test_a_job_whose_reason_to_fail_is_label_studio_says_so_and_keeps_nothing_waiting(
-    environ, jobs, store, ledger, runner_that, label_studio, project
+    environ, jobs, store, leases, runner_that, label_studio, project
 ):
     label_studio.legacy_enabled = False
-    job, _ = jobs.annotate(project, ALL)
+    job, _ = jobs.predict(project, ALL)
     runner_that(annotation=FAKE_BULK).run(job.id, HOST_WORKER)
     assert store.get(job.id).state == "failed"
     assert "annotation failed: " in store.get(job.id).reason
     assert "legacy token" in store.get(job.id).reason
-    assert ledger.due() == []
+    assert leases.due() == []
 
 
 def test_progress_and_the_time_left_are_known_while_it_runs(jobs, store, running, project):
-    now, _ = running(jobs.annotate(project, ALL)[0], ENDLESS)
-    assert (now.state, now.progress) == ("annotating", 0.4)
+    now, _ = running(jobs.predict(project, ALL)[0], ENDLESS)
+    assert (now.state, now.progress) == ("predicting", 0.4)
     assert now.message == "2 of 5 tasks: busy"
     assert any(line.endswith("loaded") for line in store.log_tail(now.id))
 
 
-@pytest.mark.parametrize("kind", ["annotation", "training"])
+@pytest.mark.parametrize("kind", ["prediction", "training"])
 def test_cancelling_ends_the_process_publishes_nothing_and_lets_the_next_begin(
-    jobs, store, ledger, registry, running, project, kind, label_studio, tasks
+    jobs, store, leases, registry, running, project, kind, label_studio, tasks
 ):
     for task in tasks:
         label_studio.add_annotation(task, [])
-    ledger.want(project, [str(task) for task in tasks])
+    leases.request(project, [str(task) for task in tasks])
     job, _ = jobs.submit(project, kind)
     now, thread = running(job, ENDLESS)
     assert jobs.cancel(job.id).state == "cancelled"
@@ -114,21 +114,21 @@ def test_cancelling_ends_the_process_publishes_nothing_and_lets_the_next_begin(
     after = store.get(job.id)
     assert (after.state, after.reason) == ("cancelled", "cancelled")
     assert registry.versions(project) == []
-    assert ledger.due() == ([] if kind == "annotation" else [project])
+    assert leases.due() == ([] if kind == "prediction" else [project])
     assert jobs.submit(project, kind)[0].id != job.id
     with pytest.raises(JobConflict):
         jobs.cancel(job.id)
 
 
 def test_a_job_that_is_cancelled_elsewhere_ends_here_in_a_moment(jobs, store, running, project):
-    now, thread = running(jobs.annotate(project, ALL)[0], ENDLESS)
+    now, thread = running(jobs.predict(project, ALL)[0], ENDLESS)
     store.cancel(now.id)
     thread.join(20)
     assert not is_alive(now.process)
 
 
 def test_a_waiting_job_is_cancelled_before_it_begins(jobs, store, runner_that, project, tmp_path):
-    job, _ = jobs.annotate(project, ALL)
+    job, _ = jobs.predict(project, ALL)
     jobs.cancel(job.id)
     runner_that(annotation=ENDLESS).run(job.id, HOST_WORKER)
     assert store.get(job.id).state == "cancelled"
@@ -136,7 +136,7 @@ def test_a_waiting_job_is_cancelled_before_it_begins(jobs, store, runner_that, p
 
 
 def test_kill_9_of_its_process_lets_an_annotation_go_on(jobs, store, running, project):
-    now, thread = running(jobs.annotate(project, ALL)[0], ENDLESS)
+    now, thread = running(jobs.predict(project, ALL)[0], ENDLESS)
     os.kill(int(now.process.partition(":")[0]), signal.SIGKILL)
     thread.join(20)
     after = store.get(now.id)
@@ -145,12 +145,12 @@ def test_kill_9_of_its_process_lets_an_annotation_go_on(jobs, store, running, pr
 
 
 def test_an_annotation_that_is_killed_again_and_again_without_getting_further_fails(
-    jobs, store, ledger, runner_that, project
+    jobs, store, leases, runner_that, project
 ):
     dying = (sys.executable, "-c", "import os; os.kill(os.getpid(), 9)")
-    job, _ = jobs.annotate(project, ALL)
+    job, _ = jobs.predict(project, ALL)
     for _ in range(4):
         runner_that(annotation=dying).run(job.id, HOST_WORKER)
     assert store.get(job.id).state == "failed"
     assert "that makes 4 times: look for a lack of memory" in store.get(job.id).reason
-    assert ledger.due() == []
+    assert leases.due() == []

@@ -4,7 +4,7 @@ import pytest
 
 from backend.database.leases import ALL, UNLABELLED
 from backend.errors import ConfigError, ImageError, JobError, LabelStudioError
-from backend.jobs.prediction_run import CHUNK, Bulk
+from backend.jobs.prediction_run import CHUNK, PredictionRun
 from backend.label_studio.client import LabelStudio
 from tests.backend.fakes import CONFIG, OTHER_CONFIG
 
@@ -32,15 +32,15 @@ def said():
 
 
 @pytest.fixture
-def bulk(project, client, predictor, serving, ledger, said):
+def run(project, client, predictor, serving, leases, said):
     """A run for which Label Studio's quickest answer to an interrupted import is known after a blink."""
-    return Bulk(
+    return PredictionRun(
         project,
         JOB,
         client,
         predictor,
         lambda classes: serving.served_version(project, classes),
-        ledger,
+        leases,
         lambda tally, total, message: said.append((tally.done, total, message)),
         pause=lambda seconds: said.append(seconds),
         patience=0.2,
@@ -64,51 +64,51 @@ def imports(label_studio):
     return [path for _, path, _ in label_studio.requests if path.endswith("import/predictions")]
 
 
-def test_all_tasks_are_predicted_once_and_a_second_run_has_nothing_to_do(bulk, label_studio, ledger, project, tasks):
-    ledger.want(project, [ALL])
-    tally = bulk.run()
+def test_all_tasks_are_predicted_once_and_a_second_run_has_nothing_to_do(run, label_studio, leases, project, tasks):
+    leases.request(project, [ALL])
+    tally = run.run()
     assert versions(label_studio) == once(tasks)
     assert (tally.predicted, tally.done) == (5, 5)
-    assert ledger.left(project, JOB) == (0, None)
-    ledger.want(project, [ALL])
-    assert bulk.run().present == 5
+    assert leases.remaining(project, JOB) == (0, None)
+    leases.request(project, [ALL])
+    assert run.run().present == 5
     assert versions(label_studio) == once(tasks)
 
 
-def test_predictions_are_imported_in_chunks_and_told_of(bulk, label_studio, ledger, project, said):
+def test_predictions_are_imported_in_chunks_and_told_of(run, label_studio, leases, project, said):
     for number in range(CHUNK * 2 + 1):
         label_studio.add_task(int(project), {"image": str(100 + number)})
-    ledger.want(project, [ALL])
-    bulk.run()
+    leases.request(project, [ALL])
+    run.run()
     assert len(imports(label_studio)) == 3
     assert (CHUNK, CHUNK * 2 + 1, "predicting with oct-lite0") in said
 
 
-def test_only_unlabelled_tasks_are_predicted_where_only_they_are_wanted(bulk, label_studio, ledger, project, tasks):
+def test_only_unlabelled_tasks_are_predicted_where_only_they_are_wanted(run, label_studio, leases, project, tasks):
     label_studio.add_annotation(tasks[0], [])
     label_studio.add_annotation(tasks[1], [], was_cancelled=True)
-    ledger.want(project, [UNLABELLED])
-    bulk.run()
+    leases.request(project, [UNLABELLED])
+    run.run()
     assert versions(label_studio) == once(tasks[1:])
 
 
-def test_a_prediction_of_another_version_is_none(bulk, label_studio, ledger, project, tasks):
+def test_a_prediction_of_another_version_is_none(run, label_studio, leases, project, tasks):
     label_studio.add_prediction({"task": tasks[0], "result": [], "model_version": "p1-r001-lite0"})
-    ledger.want(project, [ALL])
-    bulk.run()
+    leases.request(project, [ALL])
+    run.run()
     assert versions(label_studio)[tasks[0]] == ["p1-r001-lite0", "oct-lite0"]
 
 
-def test_what_cannot_be_predicted_or_is_gone_is_counted_and_holds_up_nobody(bulk, label_studio, ledger, project, tasks):
+def test_what_cannot_be_predicted_or_is_gone_is_counted_and_holds_up_nobody(run, label_studio, leases, project, tasks):
     broken = label_studio.add_task(int(project), {"image": "broken.png"})
-    ledger.want(project, [str(task) for task in (*tasks, broken, 999)])
-    tally = bulk.run()
+    leases.request(project, [str(task) for task in (*tasks, broken, 999)])
+    tally = run.run()
     assert (tally.predicted, tally.unanswered, tally.gone) == (5, 1, 1)
     assert versions(label_studio) == once(tasks)
 
 
 def test_what_is_stored_while_a_chunk_is_predicted_is_not_stored_again(
-    bulk, label_studio, ledger, project, tasks, images
+    run, label_studio, leases, project, tasks, images
 ):
     """An annotator opened the first task, and Label Studio stored our answer to that."""
     load = images.load
@@ -116,17 +116,17 @@ def test_what_is_stored_while_a_chunk_is_predicted_is_not_stored_again(
     def meanwhile(task, key):
         if not label_studio.predictions:
             label_studio.add_prediction({"task": tasks[0], "result": [], "model_version": "oct-lite0"})
-            ledger.hold(project, [str(tasks[1])], "annotator", 600, version="oct-lite0", firm=True)
+            leases.acquire(project, [str(tasks[1])], "annotator", 600, version="oct-lite0", committed=True)
         return load(task, key)
 
     images.load = meanwhile
-    ledger.want(project, [ALL])
-    tally = bulk.run()
+    leases.request(project, [ALL])
+    tally = run.run()
     assert (tally.predicted, tally.present) == (3, 1)
     assert versions(label_studio) == once([tasks[0], *tasks[2:]])  # the second is the annotator's
 
 
-def test_images_that_were_away_for_a_moment_are_fetched_again(bulk, label_studio, ledger, project, tasks, images):
+def test_images_that_were_away_for_a_moment_are_fetched_again(run, label_studio, leases, project, tasks, images):
     load, failed = images.load, []
 
     def at_first_not(task, key):
@@ -136,98 +136,98 @@ def test_images_that_were_away_for_a_moment_are_fetched_again(bulk, label_studio
         return load(task, key)
 
     images.load = at_first_not
-    ledger.want(project, [ALL])
-    assert bulk.run().predicted == 5
+    leases.request(project, [ALL])
+    assert run.run().predicted == 5
 
 
 @pytest.mark.parametrize("when", ["refused", "done"])
 @pytest.mark.parametrize("status", [502, 504, 429])
 def test_an_import_without_an_answer_is_looked_up_before_it_is_repeated(
-    bulk, label_studio, ledger, project, tasks, when, status
+    run, label_studio, leases, project, tasks, when, status
 ):
     label_studio.faults = [("import/predictions", status, when)]
-    ledger.want(project, [ALL])
-    tally = bulk.run()
+    leases.request(project, [ALL])
+    tally = run.run()
     assert versions(label_studio) == once(tasks)
     assert (tally.predicted, tally.present) == ((5, 0) if when == "refused" else (0, 5))
 
 
-def test_imports_that_never_get_an_answer_are_given_up_after_some(bulk, label_studio, ledger, project, tasks):
+def test_imports_that_never_get_an_answer_are_given_up_after_some(run, label_studio, leases, project, tasks):
     label_studio.faults = [("import/predictions", 502, "refused")] * 9
-    ledger.want(project, [ALL])
+    leases.request(project, [ALL])
     with pytest.raises(LabelStudioError, match="HTTP 502"):
-        bulk.run()
+        run.run()
     assert len(imports(label_studio)) == 5
 
 
-def test_of_refused_predictions_only_those_at_fault_are_left_out(bulk, label_studio, ledger, project, tasks, caplog):
+def test_of_refused_predictions_only_those_at_fault_are_left_out(run, label_studio, leases, project, tasks, caplog):
     """Together, then one by one, of which the first is refused again."""
     label_studio.faults = [("import/predictions", 400, "refused"), ("import/predictions", 500, "refused")]
-    ledger.want(project, [ALL])
-    tally = bulk.run()
+    leases.request(project, [ALL])
+    tally = run.run()
     assert (tally.predicted, tally.refused) == (4, 1)
     assert versions(label_studio) == once(tasks[1:])
     assert f"task {tasks[0]}: its prediction was refused" in caplog.text
 
 
-def test_label_studio_is_asked_again_while_it_restarts(bulk, label_studio, ledger, project, tasks, said):
+def test_label_studio_is_asked_again_while_it_restarts(run, label_studio, leases, project, tasks, said):
     label_studio.faults = [("/api/tasks", 503, "refused")] * 3
-    ledger.want(project, [ALL])
-    bulk.run()
+    leases.request(project, [ALL])
+    run.run()
     assert versions(label_studio) == once(tasks)
     assert [entry for entry in said if isinstance(entry, float)] == [1.0, 2.0, 4.0]
     assert any("asked again in 2 s" in entry[2] for entry in said if isinstance(entry, tuple))
 
 
 def test_a_label_studio_that_stays_away_is_given_up_with_a_reason_and_the_next_run_goes_on(
-    bulk, label_studio, ledger, project, tasks
+    run, label_studio, leases, project, tasks
 ):
-    ledger.want(project, [ALL])
+    leases.request(project, [ALL])
     label_studio.faults = [("/api/tasks", 503, "refused")] * 1000
-    bulk._pause = lambda seconds: None
+    run._pause = lambda seconds: None
     with pytest.raises(LabelStudioError, match=r"has not answered for 0 minutes: .*What is done stays"):
-        bulk.run()
+        run.run()
     label_studio.faults.clear()
-    bulk.run()
+    run.run()
     assert versions(label_studio) == once(tasks)
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
-def test_a_refusal_ends_it_at_once(bulk, label_studio, ledger, project, tasks, said, status):
+def test_a_refusal_ends_it_at_once(run, label_studio, leases, project, tasks, said, status):
     """The token was revoked, or the project deleted, in the middle."""
     label_studio.faults = [("import/predictions", status, "refused")]
-    ledger.want(project, [ALL])
+    leases.request(project, [ALL])
     with pytest.raises(LabelStudioError) as caught:
-        bulk.run()
+        run.run()
     assert caught.value.status == status
     assert not [entry for entry in said if isinstance(entry, float)]
 
 
-def test_a_config_that_changes_in_the_middle_is_read_anew(bulk, label_studio, ledger, project, tasks):
-    ledger.want(project, [ALL])
-    bulk.run()
+def test_a_config_that_changes_in_the_middle_is_read_anew(run, label_studio, leases, project, tasks):
+    leases.request(project, [ALL])
+    run.run()
     label_studio.projects[int(project)]["label_config"] = CONFIG.replace('name="tag"', 'name="renamed"')
     task = label_studio.add_task(int(project), {"image": "40"})
-    ledger.want(project, [str(task)])
-    bulk.run()
+    leases.request(project, [str(task)])
+    run.run()
     (prediction,) = [one for one in label_studio.predictions.values() if one["task"] == task]
     assert prediction["result"][0]["from_name"] == "renamed"
     label_studio.projects[int(project)]["label_config"] = "<View/>"
-    ledger.want(project, [ALL])
+    leases.request(project, [ALL])
     with pytest.raises(ConfigError):
-        bulk.run()
+        run.run()
 
 
-def test_a_project_that_no_model_covers_says_what_to_do(bulk, label_studio, ledger, project, tasks):
+def test_a_project_that_no_model_covers_says_what_to_do(run, label_studio, leases, project, tasks):
     label_studio.projects[int(project)]["label_config"] = OTHER_CONFIG
-    ledger.want(project, [ALL])
+    leases.request(project, [ALL])
     with pytest.raises(JobError, match=r"no model knows any of the project's classes \(Cat, Dog\)"):
-        bulk.run()
+        run.run()
 
 
 @pytest.mark.parametrize("moment", range(1, 9))
 def test_a_run_that_is_killed_at_any_request_is_finished_by_the_next(
-    bulk, label_studio, ledger, project, tasks, client, moment
+    run, label_studio, leases, project, tasks, client, moment
 ):
     """Every request is where it may end; the import's may have been done or not."""
 
@@ -245,10 +245,10 @@ def test_a_run_that_is_killed_at_any_request_is_finished_by_the_next(
         return call(method, path, **options)
 
     client.call = deadly
-    ledger.want(project, [ALL])
+    leases.request(project, [ALL])
     try:
-        bulk.run()
+        run.run()
     except Killed:
-        bulk.run()
+        run.run()
     assert versions(label_studio) == once(tasks)
-    assert ledger.left(project, JOB) == (0, None)
+    assert leases.remaining(project, JOB) == (0, None)

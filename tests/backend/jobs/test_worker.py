@@ -16,13 +16,13 @@ from tests.backend.fakes import eventually
 
 
 @pytest.fixture
-def worker_that(store, ledger, open_queues, runner_that, monkeypatch):
+def worker_that(store, leases, open_queues, runner_that, monkeypatch):
     """A worker that runs on a thread until the test ends."""
     monkeypatch.setattr(worker_module, "BEAT_SECONDS", 0.1)
     running = []
 
     def start(how):
-        worker = Worker(store, ledger, open_queues(), runner_that(how))
+        worker = Worker(store, leases, open_queues(), runner_that(how))
         thread = threading.Thread(target=worker.run)
         thread.start()
         running.append((worker, thread))
@@ -121,10 +121,10 @@ def test_a_worker_of_another_machine_whose_clock_is_ahead_is_alive(store, worker
     assert store.get(job.id).state == "fetching"
 
 
-def test_tasks_that_are_wanted_and_nobodys_get_a_job(store, ledger, worker_that, project):
-    ledger.want(project, ["1"])
+def test_tasks_that_are_wanted_and_nobodys_get_a_job(store, leases, worker_that, project):
+    leases.request(project, ["1"])
     worker_that("promote")
-    (job,) = eventually(lambda: store.find(project, kind="annotation"))
+    (job,) = eventually(lambda: store.find(project, kind="prediction"))
     wanted = "predictions are wanted that nobody makes any more"
     eventually(lambda: any(wanted in line for line in store.log_tail(job.id, 100)))
 
@@ -138,10 +138,10 @@ def test_a_worker_of_another_machine_that_has_been_silent_is_taken_for_dead(stor
 
 
 def test_a_stopped_worker_leaves_its_job_in_the_queue_and_no_process(
-    store, ledger, open_queues, jobs, runner_that, project
+    store, leases, open_queues, jobs, runner_that, project
 ):
     job, _ = jobs.submit(project)
-    worker = Worker(store, ledger, open_queues(), runner_that("hang"))
+    worker = Worker(store, leases, open_queues(), runner_that("hang"))
     thread = threading.Thread(target=worker.run)
     thread.start()
     running = eventually(lambda: (j := store.get(job.id)).process and j)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from backend.errors import ConfigError, ImageError
 from backend.label_studio import annotations
-from backend.label_studio.acceptance import Kept
+from backend.label_studio.acceptance import AcceptanceStatistics
 from backend.label_studio.annotations import AcceptedReport, accepted_annotation, write_data_folder
 from backend.label_studio.client import LabelStudio
 from backend.label_studio.controls.region import Mask
@@ -329,8 +329,8 @@ def test_what_was_drawn_beforehand_is_compared_with_what_was_accepted(tmp_path: 
     assert report.used == 6
     assert report.kept == {
         "p3-r001": {
-            "Lumen": Kept(drawn=3, iou=pytest.approx((1 + 1 / 3 + 0) / 3), unchanged=1, added=0),
-            "Lipid core": Kept(drawn=0, iou=0.0, unchanged=0, added=1),
+            "Lumen": AcceptanceStatistics(drawn=3, iou=pytest.approx((1 + 1 / 3 + 0) / 3), unchanged=1, added=0),
+            "Lipid core": AcceptanceStatistics(drawn=0, iou=0.0, unchanged=0, added=1),
         }
     }
     assert "Of 3 masks drawn by p3-r001, 1 were accepted unchanged; IoU kept 0.444" in report.text
@@ -339,7 +339,7 @@ def test_what_was_drawn_beforehand_is_compared_with_what_was_accepted(tmp_path: 
 
 @given(st.lists(st.tuples(*[st.none() | st.lists(st.booleans(), min_size=3, max_size=3).filter(any)] * 2)))
 def test_kept_is_a_mean_over_the_masks_that_were_drawn(tasks: list[tuple[list[bool] | None, ...]]) -> None:
-    kept = Kept()
+    kept = AcceptanceStatistics()
     ious = []
     for drawn, accepted in tasks:
         kept.count(*(None if mask is None else np.array([mask]) for mask in (drawn, accepted)))

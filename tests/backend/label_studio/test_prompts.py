@@ -7,7 +7,7 @@ import pytest
 
 from backend.errors import RegionError
 from backend.label_studio.label_config import parse_label_config
-from backend.label_studio.prompts import MOST_CLICKS, read_prompts
+from backend.label_studio.prompts import MAX_CLICKS, read_prompts
 from backend.label_studio.rle import encode_rle
 from models.prompt import Click
 
@@ -52,7 +52,7 @@ def read(*regions: Any, **task: Any) -> Any:
     return read_prompts({"id": 1, **task}, {"result": list(regions)}, CONFIG, SHAPE)
 
 
-def test_clicks_come_in_pixels_with_their_sign_and_the_brush_that_answers() -> None:
+def test_clicks_come_in_pixels_with_their_sign_and_the_brush_that_cache() -> None:
     asked = read(click(25, 50, id="a"), click(50, 25, positive=False, id="b"))
     assert asked.prompt.clicks == (Click(16, 24), Click(32, 12, positive=False))
     assert (asked.label, asked.control.name) == ("Lumen", "tag")
@@ -123,7 +123,7 @@ def test_a_damaged_prompt_is_an_error_that_names_it() -> None:
 
 def test_of_a_thousand_clicks_the_newest_are_taken() -> None:
     asked = read(*(click(i / 20, 50, id=f"c{i}") for i in range(1000)))
-    assert len(asked.prompt.clicks) == MOST_CLICKS
+    assert len(asked.prompt.clicks) == MAX_CLICKS
     assert asked.prompt.clicks[-1].x == pytest.approx(999 / 20 / 100 * 64)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from backend.label_studio.protocol import parse_predict
-from backend.prediction.cache import Answers
+from backend.prediction.cache import PredictionCache
 from backend.prediction.predictor import Predictor
 from backend.settings import Settings
 from backend.versions.serving import Serving
@@ -67,8 +67,8 @@ def test_a_task_that_failed_is_tried_again(predictor, images):
 
 def test_three_people_who_open_the_same_task_cause_one_prediction(predictor, loader):
     loader.predict_gates["oct-lite0"] = gate = threading.Event()
-    answers = []
-    threads = [threading.Thread(target=lambda: answers.append(predictor.predict(ask("1")))) for _ in range(3)]
+    cache = []
+    threads = [threading.Thread(target=lambda: cache.append(predictor.predict(ask("1")))) for _ in range(3)]
     for thread in threads:
         thread.start()
     eventually(lambda: "oct-lite0" in loader.pipelines and loader.pipelines["oct-lite0"].batches)
@@ -76,22 +76,22 @@ def test_three_people_who_open_the_same_task_cause_one_prediction(predictor, loa
     for thread in threads:
         thread.join()
     assert loader.pipelines["oct-lite0"].batches == [1]
-    assert answers[0] == answers[1] == answers[2]
+    assert cache[0] == cache[1] == cache[2]
 
 
 def test_requests_that_share_tasks_in_opposite_order_do_not_wait_for_each_other_forever(predictor):
     names = [str(n) for n in range(20, 60)]
     body, other = predict_body(names), predict_body(names)
     other["tasks"].reverse()
-    answers = []
+    cache = []
     threads = [
-        threading.Thread(target=lambda b=b: answers.append(predictor.predict(parse_predict(b)))) for b in (body, other)
+        threading.Thread(target=lambda b=b: cache.append(predictor.predict(parse_predict(b)))) for b in (body, other)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(20)
-    assert [len(entries) for entries in answers] == [40, 40]
+    assert [len(entries) for entries in cache] == [40, 40]
 
 
 def test_a_caller_who_hangs_up_leaves_nothing_claimed(predictor):
@@ -112,18 +112,18 @@ def test_a_failure_outside_any_task_still_gives_one_entry_per_task(serving, capl
 @pytest.mark.parametrize("limit", [{"max_bytes": 0}, {"max_age": -1.0}])
 def test_finished_answers_are_bounded_in_size_and_age(serving, loader, limit):
     images = FakeImages()
-    predictor = Predictor(serving, lambda project: images, answers=Answers(**limit))
+    predictor = Predictor(serving, lambda project: images, cache=PredictionCache(**limit))
     predictor.predict(ask("1"))
     assert predictor.predict(ask("1"))[0]
     assert loader.pipelines["oct-lite0"].batches == [1, 1]
 
 
 def test_a_stored_answer_is_the_answer_that_was_given():
-    answers, entry = Answers(), {"result": [{"value": {"rle": [0, 255]}}], "score": 0.5}
-    future, mine = answers.claim("k")
+    cache, entry = PredictionCache(), {"result": [{"value": {"rle": [0, 255]}}], "score": 0.5}
+    future, mine = cache.join("k")
     assert mine
-    answers.settle("k", entry)
-    assert future.result() == answers.claim("k")[0].result() == json.loads(json.dumps(entry))
+    cache.finish("k", entry)
+    assert future.result() == cache.join("k")[0].result() == json.loads(json.dumps(entry))
 
 
 @pytest.mark.parametrize(("regions", "drawn"), [("class", 1), ("object", 2)])

@@ -38,13 +38,13 @@ class Pictures:
 
 
 class Counting(Pipeline):
-    """A small pipeline that counts its looks."""
+    """A small pipeline that counts its embeddings."""
 
-    looks = 0
+    embeddings = 0
 
-    def look(self, image: Any) -> Any:
+    def embed(self, image: Any) -> Any:
         Counting.looks += 1
-        return super().look(image)
+        return super().embed(image)
 
 
 def load(directory: Path) -> Pipeline:
@@ -54,7 +54,7 @@ def load(directory: Path) -> Pipeline:
 
 @pytest.fixture
 def pictures() -> Pictures:
-    Counting.looks = 0
+    Counting.embeddings = 0
     return Pictures()
 
 
@@ -99,7 +99,7 @@ def test_the_second_click_needs_neither_the_image_nor_the_classifier(predictor: 
     predictor.predict(ask((50, 45)))
     predictor.predict(ask((50, 45), (60, 45)))
     assert pictures.loads == ["1"]
-    assert Counting.looks == 1
+    assert Counting.embeddings == 1
 
 
 def test_a_promotion_looks_at_the_frame_anew_and_forgets_the_old_maps(
@@ -111,8 +111,8 @@ def test_a_promotion_looks_at_the_frame_anew_and_forgets_the_old_maps(
         pass
     (entry,) = predictor.predict(ask((50, 45)))
     assert entry["model_version"] != "oct-lite0"
-    assert Counting.looks == 2
-    assert len(predictor._interactive._looks) == 1
+    assert Counting.embeddings == 2
+    assert len(predictor._interactive._embeddings) == 1
 
 
 def test_frames_kept_are_bounded_in_bytes(serving: Serving, pictures: Pictures) -> None:
@@ -120,7 +120,7 @@ def test_frames_kept_are_bounded_in_bytes(serving: Serving, pictures: Pictures) 
     for _ in range(2):
         (entry,) = interactive.entries(ask((50, 45)))
         assert entry["result"]
-    assert Counting.looks == 2
+    assert Counting.embeddings == 2
 
 
 def test_the_region_that_was_clicked_on_is_answered_under_its_own_id(predictor: Predictor) -> None:
@@ -210,4 +210,4 @@ def test_a_failure_of_the_pipeline_is_an_empty_result(
 
     serving = Serving(registry, write_checkpoint(tmp_path / "other", "other"), broken)
     assert Predictor(serving, lambda project: pictures).predict(ask((50, 45)))[0]["result"] == []
-    assert "has no attribute 'look'" in caplog.text
+    assert "has no attribute 'embed'" in caplog.text

@@ -27,9 +27,9 @@ def entries(delivery, asked):
 
 
 @pytest.fixture
-def hurried(predictor, ledger, jobs):
+def hurried(predictor, leases, jobs):
     """Its deadline comes after half a second."""
-    return Delivery(predictor, ledger, jobs, nobody, deadline=0.5, blank_every=0.05)
+    return Delivery(predictor, leases, jobs, nobody, deadline=0.5, blank_every=0.05)
 
 
 def until_an_entry_comes(answer):
@@ -38,16 +38,16 @@ def until_an_entry_comes(answer):
 
 
 def annotations(store):
-    return store.find(P, kind="annotation")
+    return store.find(P, kind="prediction")
 
 
-def test_an_answer_in_time_leaves_nothing_to_a_job(delivery, store, ledger):
+def test_an_answer_in_time_leaves_nothing_to_a_job(delivery, store, leases):
     assert all(entries(delivery, ask("1", "2", "3")))
     assert annotations(store) == []
-    assert ledger.left(P, "any") == (0, None)
+    assert leases.remaining(P, "any") == (0, None)
 
 
-def test_at_the_deadline_every_task_has_an_entry_and_a_job_has_the_rest(hurried, store, ledger, loader, predictor):
+def test_at_the_deadline_every_task_has_an_entry_and_a_job_has_the_rest(hurried, store, leases, loader, predictor):
     """The pipeline is stuck in the second batch of two."""
     predictor.predict(ask("1", "2"))
     loader.pipelines["oct-lite0"].gate = gate = threading.Event()
@@ -56,16 +56,16 @@ def test_at_the_deadline_every_task_has_an_entry_and_a_job_has_the_rest(hurried,
     assert [bool(entry) for entry in answer] == [True, True, False, False, False]
     (job,) = annotations(store)
     assert job.state == "queued"
-    assert ledger.take_due(P, job.id, 9, 60) == ["3", "4", "5"]
+    assert leases.acquire_due(P, job.id, 9, 60) == ["3", "4", "5"]
 
 
-def test_a_task_that_cannot_be_answered_is_not_left_to_a_job(hurried, store, ledger):
+def test_a_task_that_cannot_be_answered_is_not_left_to_a_job(hurried, store, leases):
     assert [bool(one) for one in entries(hurried, ask("1", "broken.png", str(POISON)))] == [True, False, False]
     assert annotations(store) == []
-    assert ledger.left(P, "any") == (0, None)
+    assert leases.remaining(P, "any") == (0, None)
 
 
-def test_when_label_studio_hangs_up_a_job_has_everything(delivery, store, ledger, loader):
+def test_when_label_studio_hangs_up_a_job_has_everything(delivery, store, leases, loader):
     """Label Studio stores nothing of an answer that is not complete."""
     loader.predict_gates["oct-lite0"] = gate = threading.Event()
     answer = delivery.answer(ask("1", "2", "3"))
@@ -74,23 +74,23 @@ def test_when_label_studio_hangs_up_a_job_has_everything(delivery, store, ledger
     until_an_entry_comes(answer)
     answer.close()
     (job,) = annotations(store)
-    assert ledger.take_due(P, job.id, 9, 60) == ["1", "2", "3"]
+    assert leases.acquire_due(P, job.id, 9, 60) == ["1", "2", "3"]
 
 
-def test_the_tasks_of_a_server_that_is_killed_become_due(delivery, ledger, monkeypatch):
+def test_the_tasks_of_a_server_that_is_killed_become_due(delivery, leases, monkeypatch):
     """What a killed process leaves is a generator that nobody goes on with."""
     monkeypatch.setattr(delivery_module, "MARGIN_SECONDS", -59.0)
     answer = delivery.answer(ask("1", "2", "3"))
     assert next(answer) == b'{"results": ['
     until_an_entry_comes(answer)
-    assert ledger.left(P, "job") == (0, None)
-    eventually(lambda: ledger.left(P, "job") == (3, 0.0))
-    ledger.take_due(P, "job", 9, 60)
+    assert leases.remaining(P, "job") == (0, None)
+    eventually(lambda: leases.remaining(P, "job") == (3, 0.0))
+    leases.acquire_due(P, "job", 9, 60)
     with pytest.raises(JobError, match="given up"):  # it was only suspended, and a job has its tasks now
         list(answer)
 
 
-def test_one_answer_gives_what_another_does_not(delivery, ledger, loader):
+def test_one_answer_gives_what_another_does_not(delivery, leases, loader):
     """Retrieve Predictions was pressed twice in a row."""
     loader.predict_gates["oct-lite0"] = gate = threading.Event()
     with ThreadPoolExecutor() as pool:
@@ -100,19 +100,19 @@ def test_one_answer_gives_what_another_does_not(delivery, ledger, loader):
     assert [bool(a) + bool(b) for a, b in zip(first, second, strict=True)] == [1] * 20
 
 
-def test_a_smart_tool_is_answered_whatever_is_stored(delivery, ledger):
+def test_a_smart_tool_is_answered_whatever_is_stored(delivery, leases):
     asked = predict_body(["1"])
     asked["params"]["context"] = {"result": []}
     for _ in range(2):
         assert entries(delivery, parse_predict(asked))[0]
-    assert ledger.left(P, "any") == (0, None)
+    assert leases.remaining(P, "any") == (0, None)
 
 
-def test_without_a_ledger_there_are_answers_all_the_same(delivery, ledger, monkeypatch, caplog):
+def test_without_leases_there_are_answers_all_the_same(delivery, leases, monkeypatch, caplog):
     def broken(*_, **__):
         raise JobError("the disk is full")
 
-    monkeypatch.setattr(ledger, "hold", broken)
+    monkeypatch.setattr(leases, "hold", broken)
     assert all(entries(delivery, ask("1", "2")))
     assert "the disk is full; predictions may be stored twice" in caplog.text
 
@@ -135,12 +135,12 @@ def test_a_task_that_comes_twice_in_a_request_is_answered_twice_whatever_its_sec
     assert second == []
 
 
-def test_whoever_opens_a_task_that_another_has_opened_waits_until_it_is_stored(predictor, ledger, jobs):
+def test_whoever_opens_a_task_that_another_has_opened_waits_until_it_is_stored(predictor, leases, jobs):
     with FakeLabelStudio() as server:
         project = server.add_project(CONFIG)
         task = server.add_task(project, {"image": "1"})
         client = LabelStudio(server.url, server.legacy_token)
-        delivery = Delivery(predictor, ledger, jobs, lambda project: client, blank_every=0.05)
+        delivery = Delivery(predictor, leases, jobs, lambda project: client, blank_every=0.05)
         first = entries(delivery, ask("1", project=project, first=task))[0]
         assert first
         answer = delivery.answer(ask("1", project=project, first=task))

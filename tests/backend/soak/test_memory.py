@@ -14,7 +14,7 @@ from models.starter import STARTER
 PREDICTIONS = int(os.environ.get("PREMASK_SOAK_PREDICTIONS", "10000"))
 AT_ONCE = 10  # tasks of a request
 CLIENTS = 4
-# Answers are kept for 15 minutes in up to 64 MB (`backend.prediction.cache`).
+# PredictionCache are kept for 15 minutes in up to 64 MB (`backend.prediction.cache`).
 # A leak of one mask each would be 1 GB and more.
 GROWTH = 100 << 20
 

@@ -13,7 +13,7 @@ def test_a_job_is_cancelled_and_a_new_request_starts_anew(client):
 
 
 @pytest.mark.parametrize(("body", "tasks"), [(None, "unlabelled"), ({}, "unlabelled"), ({"tasks": "all"}, "all")])
-def test_predicting_a_project_queues_one_job(client, jobs, ledger, body, tasks):
+def test_predicting_a_project_queues_one_job(client, jobs, leases, body, tasks):
     answer = (
         client.post("/api/projects/3/predict", json=body)
         if body is not None
@@ -22,8 +22,8 @@ def test_predicting_a_project_queues_one_job(client, jobs, ledger, body, tasks):
     assert answer.status_code == 201
     assert client.post("/api/projects/3/predict", json=body or {}).json == answer.json | {"joined": True}
     (job,) = client.get("/api/jobs?project=3").json["jobs"]
-    assert (job["kind"], job["state"], job["started"]) == ("annotation", "queued", None)
-    assert tasks in ledger.take_due("3", job["id"], 9, 60)
+    assert (job["kind"], job["state"], job["started"]) == ("prediction", "queued", None)
+    assert tasks in leases.acquire_due("3", job["id"], 9, 60)
 
 
 def test_a_body_that_is_no_json_is_refused(client):

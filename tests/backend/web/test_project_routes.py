@@ -15,18 +15,18 @@ def test_a_config_is_judged_before_it_is_saved(client):
 
 
 def test_deleting_a_project_ends_its_jobs_forgets_its_token_and_keeps_its_models(
-    client, credentials, ledger, registry, tmp_path
+    client, credentials, leases, registry, tmp_path
 ):
     version = publish(registry, tmp_path)
     client.post("/setup", json=setup_body())
     job = client.post("/webhook", json=start_training()).json["job"]
     other = client.post("/webhook", json=start_training(project=4)).json["job"]
-    ledger.want("3", ["7"])
+    leases.request("3", ["7"])
     answer = client.post("/delete", json={"project": "3.1795393773"})
     assert answer.json == {"project": "3", "cancelled": [job], "kept": [version]}
     with pytest.raises(LabelStudioError, match="no credentials for project 3"):
         credentials.of("3")
-    assert ledger.due() == []
+    assert leases.due() == []
     assert client.get(f"/job_status?job={other}").json["job_status"] == "queued"
     assert client.post("/delete", json={"project": "3"}).json["cancelled"] == []
 

@@ -17,9 +17,9 @@ from PIL import Image
 
 from models.data.decoding import decode_image
 
-MOST_PIXELS = 4_000_000
+MAX_PIXELS = 4_000_000
 DAMAGED = "damaged"
-# Above what Python, numpy and Pillow take: the largest picture of MOST_PIXELS several times over.
+# Above what Python, numpy and Pillow take: the largest picture of MAX_PIXELS several times over.
 MEMORY = 400 << 20
 
 
@@ -183,7 +183,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (address_space + MEMORY, address_space + MEMORY))
     for name, (data, _) in files.items():
         try:
-            decode_image(data, MOST_PIXELS)
+            decode_image(data, MAX_PIXELS)
         except ValueError as error:
             if isinstance(error.__cause__, MemoryError):
                 sys.exit(f"{name} took more than {MEMORY >> 20} MiB")

@@ -40,7 +40,7 @@ def test_clicks_mend_what_is_missing_and_take_away_what_is_too_much(make_pipelin
     rows, columns = np.mgrid[:130, :181]
     left, right, dark = (np.hypot(rows - 60, columns - x) < radius for x, radius in ((40, 25), (120, 20), (165, 8)))
     image = np.repeat(((left | right) * np.uint8(255))[..., None], 3, axis=2)
-    ious = clicked(pipeline, pipeline.look(image), "a", left | dark, left | right, 2)
+    ious = clicked(pipeline, pipeline.embed(image), "a", left | dark, left | right, 2)
     assert len(ious) == 3
     assert ious[0] < 0.7
     assert ious[2] > max(0.85, ious[1])

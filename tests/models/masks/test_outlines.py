@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from shapely import Polygon
 
-from models.masks.outlines import MOST_HOLES, outlines
+from models.masks.outlines import MAX_HOLES, outlines
 
 MASKS = arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=30))
 
@@ -67,7 +67,7 @@ def test_a_sieve_keeps_its_largest_holes_alone():
     mask[5:195:10, 5:195:10] = False  # single pixels
     mask[6:195:10, 5:195:10] = mask[5:195:10, 6:195:10] = mask[6:195:10, 6:195:10] = False  # now 2 x 2
     (corners,) = outlines(mask)
-    assert len(corners) <= 4 + MOST_HOLES * 12
+    assert len(corners) <= 4 + MAX_HOLES * 12
 
 
 def test_an_empty_mask_has_no_outline():

@@ -81,8 +81,8 @@ def dim_maps(monkeypatch):
 def test_a_map_that_is_dim_all_over_is_cut_lower(make_pipeline, tmp_path, monkeypatch):
     dim_maps(monkeypatch)
     config = calibrate_maps(make_pipeline(), bright_squares(tmp_path, 6))
-    assert config.threshold("a") < 0.39
-    assert config.threshold("b") == 0.5
+    assert config.map_threshold_of("a") < 0.39
+    assert config.map_threshold_of("b") == 0.5
     assert replace(config, cam="LayerCAM").threshold("a") < 0.39
 
 

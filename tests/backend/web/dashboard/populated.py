@@ -134,7 +134,7 @@ def populate(
     with at(START + 41 * DAY):
         named["training"] = store.submit("training", "3")[0].id
         store.claim(named["training"], "worker/1:1")
-        named["annotation"] = store.submit("annotation", "3")[0].id
+        named["annotation"] = store.submit("prediction", "3")[0].id
         store.claim(named["annotation"], "worker/1:1")
     with at(START + 41 * DAY + 190):
         store.update(
@@ -148,7 +148,7 @@ def populate(
         )
         store.update(
             named["annotation"],
-            state="annotating",
+            state="predicting",
             progress=0.34,
             message="340 of 1000 tasks: predicting with p3-r005-lite0",
             figures={"done": 340, "total": 1000},

@@ -125,7 +125,7 @@ def test_train_cancel_and_draw_without_scripts_on_a_phone(visit, address, store)
     page.get_by_role("button", name="Cancel it").click()
     expect(page.get_by_role("status")).to_contain_text("The training is cancelled")
     assert store.get(job.id).state == "cancelled"
-    page.get_by_role("button", name="Draw masks…").click()
+    page.get_by_role("button", name="Pre-annotate…").click()
     page.get_by_role("button", name="Draw the unlabelled tasks").click()
     expect(page.get_by_role("status")).to_contain_text("are going to be drawn")
     assert [found.kind for found in store.find("5", ("queued",))] == ["annotation"]
@@ -171,7 +171,7 @@ def test_everything_that_can_be_pressed_is_reached_by_keyboard_and_seen_to_be(vi
         assert width == "3px", name
         seen.append(name)
     assert seen[:2] == ["Skip to the content", "premask"]
-    assert {"Open in Label Studio", "Train", "Draw masks…"} <= set(seen)
+    assert {"Open in Label Studio", "Train", "Pre-annotate…"} <= set(seen)
 
 
 def test_all_pictures_of_the_gallery_are_shown(visit, address):

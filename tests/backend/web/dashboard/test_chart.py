@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.web.dashboard.chart import HEIGHT, MOST_TICKS, TOP, WIDTH, line_chart, whole_ticks
+from backend.web.dashboard.chart import HEIGHT, MAX_TICKS, TOP, WIDTH, line_chart, whole_ticks
 
 figures = st.none() | st.floats(0, 1)
 columns = st.lists(st.tuples(st.integers(0, 10_000), figures, figures), min_size=1, max_size=40)
@@ -28,7 +28,7 @@ def test_every_figure_is_a_point_inside_the_plot_from_left_to_right(rows, counte
             assert TOP <= point.y <= chart.bottom
         assert line.path.count("L") == len(line.points) - 1
     ticks = [tick.at for tick in chart.columns]
-    assert len(set(ticks)) == len(ticks) <= MOST_TICKS + 1
+    assert len(set(ticks)) == len(ticks) <= MAX_TICKS + 1
     assert all(chart.left <= at <= chart.right for at in ticks)
 
 
@@ -73,6 +73,6 @@ def test_columns_without_a_figure_for_each_place_are_refused():
 def test_ticks_are_few_even_and_within_the_scale(high):
     ticks = whole_ticks(high)
     assert ticks[0] == 0
-    assert 1 <= len(ticks) <= MOST_TICKS
+    assert 1 <= len(ticks) <= MAX_TICKS
     assert ticks[-1] <= high < ticks[-1] + (ticks[1] if len(ticks) > 1 else high + 1)
     assert len({b - a for a, b in itertools.pairwise(ticks)}) <= 1

@@ -139,7 +139,7 @@ def test_a_version_whose_card_is_damaged_is_named_with_its_problem(visitor, regi
     assert visitor.read()
 
 
-def test_a_version_that_is_still_loading_says_who_answers(visitor, client, registry, tmp_path):
+def test_a_version_that_is_still_loading_says_who_cache(visitor, client, registry, tmp_path):
     first, second = publish(registry, tmp_path), publish(registry, tmp_path)
     registry.promote("3", first)
     client.post("/setup", json=setup_body())
@@ -163,19 +163,19 @@ def test_draw_masks_queues_predictions_of_unlabelled_tasks(visitor, store, popul
     assert "are being drawn already" in visitor.press("3", "predict")
     assert "are going to be drawn" in visitor.press("5", "predict")
     (job,) = store.find("5")
-    assert (job.kind, job.state) == ("annotation", "queued")
+    assert (job.kind, job.state) == ("prediction", "queued")
 
 
 def test_cancel_ends_a_job_and_a_cancelled_one_cannot_be_cancelled(visitor, store, populated):
     job = populated["training"]
     assert "what is served stays" in visitor.press("3", f"jobs/{job}/cancel")
     assert store.get(job).state == "cancelled"
-    assert "Press Draw masks to go on" in visitor.press("3", f"jobs/{populated['annotation']}/cancel")
+    assert "Press Pre-annotate to go on" in visitor.press("3", f"jobs/{populated['annotation']}/cancel")
 
 
 def test_promote_serves_a_version_and_roll_back_returns(visitor, registry, populated):
     said = visitor.press("3", "versions/p3-r006-lite0/promote")
-    assert "p3-r006-lite0 is served from now on. Press Draw masks" in said
+    assert "p3-r006-lite0 is served from now on. Press Pre-annotate" in said
     assert registry.current("3").version == "p3-r006-lite0"
     assert "p3-r005-lite0 is served again" in visitor.press("3", "rollback", to="p3-r005-lite0")
     assert registry.current("3").version == "p3-r005-lite0"
