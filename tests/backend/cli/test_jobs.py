@@ -14,6 +14,7 @@ from backend.jobs.prediction import PredictionJob
 from tests.backend.fake_label_studio import FakeLabelStudio
 from tests.backend.fakes import CONFIG, eventually
 from tests.backend.jobs.conftest import png
+from tests.backend.jobs.edit import edit_job
 
 FAKE_BULK = (sys.executable, "-m", "tests.backend.jobs.fake_bulk")
 DYING_ONCE = "import os, sys; p = sys.argv[1]; os.path.exists(p) or (open(p, 'w'), os.kill(os.getpid(), 9)); "
@@ -93,7 +94,7 @@ def test_predict_project_shows_a_job_that_a_worker_is_at(run, store, project):
     thread = threading.Thread(target=lambda: outcome.append(run(predict_project, "--project", project)))
     thread.start()
     eventually(lambda: store._records.read(f"tasks:{project}"))
-    store.update(job.id, state="done", message="4 predicted")
+    edit_job(store, job.id, state="done", message="4 predicted")
     thread.join(20)
     assert outcome[0].output.strip().endswith("4 predicted")
 
