@@ -185,6 +185,13 @@ def test_help_names_every_command_and_loads_no_networks():
         assert command in done.stdout
 
 
+def test_names_of_earlier_releases_work_and_are_not_listed():
+    done = invoke("annotate", "--help")
+    assert done.exit_code == 0
+    assert done.output == invoke("predict-project", "--help").output.replace("predict-project", "annotate", 1)
+    assert "annotate" not in invoke("--help").output
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(command):
     done = invoke(command, "--help")

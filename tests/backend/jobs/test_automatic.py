@@ -61,7 +61,7 @@ def look(automatic, jobs, label_studio, clock):
 
 
 def finish(jobs, label_studio, automatic, project):
-    """What the training job does: it fetches, notes what it learned from, and ends."""
+    """Do as the training job does: fetch, note the annotations it learns from, and end."""
     (job,) = jobs.store.find(project, states=("queued",))
     automatic.learned(project, label_studio.export(int(project)))
     edit_job(jobs.store, job.id, state="done")
@@ -116,7 +116,7 @@ def test_what_is_accepted_while_a_training_runs_is_looked_at_when_it_is_over(
     assert look(11) == 2
 
 
-def test_an_annotation_made_anew_is_newly_accepted_and_a_deleted_one_is_not(
+def test_an_annotation_made_again_is_newly_accepted_and_a_deleted_one_is_not(
     accept, look, jobs, label_studio, automatic, project
 ):
     accept(0, 1, 2)
@@ -125,7 +125,7 @@ def test_an_annotation_made_anew_is_newly_accepted_and_a_deleted_one_is_not(
     label_studio.annotations.clear()
     automatic.note(project)
     assert look(11) == 1
-    accept(0, 1)  # anew
+    accept(0, 1)  # again
     assert look(11) == 2
 
 

@@ -122,7 +122,7 @@ def test_a_worker_of_another_machine_whose_clock_is_ahead_is_alive(store, worker
     assert store.get(job.id).state == "fetching"
 
 
-def test_tasks_that_are_wanted_and_nobodys_get_a_job(store, leases, worker_that, project):
+def test_requested_tasks_without_a_lease_get_a_job(store, leases, worker_that, project):
     leases.request(project, ["1"])
     worker_that("promote")
     (job,) = eventually(lambda: store.find(project, kind="prediction"))
