@@ -70,7 +70,7 @@ class Settings(BaseSettings):
         min_accepted: accepted tasks that a project needs before it can train.
         keep_versions: model versions of a project that are kept, besides the served one and the one before it.
         train_after: newly accepted tasks after which a project trains by itself; 0 for never.
-        minutes_per_mask: what drawing one mask by hand takes your annotators; unset, no minutes are reckoned.
+        minutes_per_mask: time in which your annotators draw one mask by hand; unset, no saved minutes are shown.
         max_request_mb: larger request bodies are refused with 413.
         image_hosts: hosts besides Label Studio's from which images may be fetched.
         basic_auth_user: user name that callers need; unset lets everybody in.
@@ -92,7 +92,7 @@ class Settings(BaseSettings):
     threads: int = Field(40, ge=2, le=256)
     starter: Path | None = STARTER
     device: Literal["cpu", "cuda", "auto"] = "cpu"
-    # On a CPU larger batches are no faster, and whoever opens a task waits for the one that is on the networks.
+    # On a CPU larger batches are no faster, and an annotator who opens a task waits for the current one.
     batch_size: int = Field(2, ge=1, le=256)
     torch_threads: int | None = Field(None, ge=1, le=256)
     regions: Literal["class", "object"] = "class"

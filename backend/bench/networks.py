@@ -1,6 +1,7 @@
 """Cases that need no server: what our way of doing things saves against the usual one."""
 
 import importlib
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -76,7 +77,7 @@ def backbones(setting: Setting) -> Case:
     size = setting.pipeline.classifier.config.input_size
     images = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
 
-    def side(backbone: str) -> Any:
+    def side(backbone: str) -> Callable[[], object]:
         network = Classifier(ClassifierConfig(setting.pipeline.classes, backbone, size)).eval()
         network = network.to(memory_format=torch.channels_last)
         return lambda: activation_maps(explain(network, images), DEFAULT_METHOD)
@@ -134,7 +135,7 @@ def rle_codec(setting: Setting) -> Case:
 
 
 def subjects_of(size: int) -> list[Subject]:
-    """Classes of a synthetic frame, by its exact masks: what the refiner gets, whatever the classifier finds."""
+    """Classes of a synthetic frame, by its exact masks: input of the refiner, independent of the classifier."""
     frame = render_phantom(0, size)
     subjects = []
     for mask in frame.masks.values():
