@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from models.data.folder import Sample
+from models.data.sample import Sample
 from models.evaluation.annotator import largest_component
 from models.interactive import answer
 from models.masks.metrics import Mask, iou

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.data.folder import Sample
+from models.data.sample import Sample
 from models.errors import DataError
 from models.masks.metrics import Mask, boundary_f, dice, iou
 from models.pipeline import Pipeline, Steps, describe

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.checkpoint import Card, write_card
-from models.data.folder import Sample
+from models.data.sample import Sample
 from models.errors import CheckpointError
 from models.evaluation.evaluate import FrameFigures
 from models.evaluation.figures import Picture, step_pictures

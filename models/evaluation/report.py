@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from models.activation_maps import METHODS
-from models.data.folder import Sample
+from models.data.sample import Sample
 from models.evaluation.charts import iou_chart
 from models.evaluation.evaluate import FrameFigures, with_settings
 from models.evaluation.figures import Picture, heat, line_width, outline, step_pictures

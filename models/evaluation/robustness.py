@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.data.decoding import RgbImage
-from models.data.folder import Sample
+from models.data.sample import Sample
 from models.evaluation.evaluate import measure, summarise
 from models.pipeline import Pipeline
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from models.activation_maps import METHODS
-from models.data.folder import Sample
+from models.data.sample import Sample
 from models.evaluation.annotator import LIMIT, TARGETS, Correction, correct
 from models.evaluation.evaluate import FrameFigures, Outcome, compare, outcomes, with_settings
 from models.masks.metrics import iou

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.classifier import Classifier, ClassifierConfig
-from models.data.folder import Sample
+from models.data.sample import Sample
 from models.errors import DataError
 from models.fba_net import FBANet, FBANetConfig
 from models.pipeline import Pipeline, PipelineConfig, autocast

@@ -17,7 +17,7 @@ import torch
 
 from models.checkpoint import Card, read_card
 from models.classifier import Classifier, ClassifierConfig
-from models.data.folder import DataFolder, open_data_folder
+from models.data.reader import DataFolder, open_data_folder
 from models.evaluation.evaluate import evaluate
 from models.phantom import CLASSES
 from models.pipeline import Pipeline, PipelineConfig, load_pipeline, save_pipeline

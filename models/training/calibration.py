@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from models.activation_maps import METHODS
-from models.data.folder import Sample, spread
+from models.data.sample import Sample
+from models.data.splitter import spread
 from models.evaluation.evaluate import FrameFigures, measure
 from models.masks.metrics import iou
 from models.pipeline import Pipeline, PipelineConfig

@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from models.data.folder import Sample, spread
+from models.data.sample import Sample
+from models.data.splitter import spread
 
 THICK = 9  # pixels: two cells of the maps and a little, so that a cell can lie within an object
 SMALLEST, LARGEST, STEP = 448, 640, 64  # smaller, nothing is gained; larger, an image takes too long

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from models.checkpoint import Card, read_card
 from models.classifier import Classifier, ClassifierConfig
-from models.data.folder import DataFolder, Sample, open_data_folder
+from models.data.reader import DataFolder, open_data_folder
+from models.data.sample import Sample
+from models.data.splitter import ONE_GROUP, of_one_group
 from models.errors import CheckpointError, DataError
 from models.evaluation.evaluate import FrameFigures, measure, summarise
 from models.evaluation.gallery import add_gallery
@@ -228,6 +230,7 @@ def _card(
 ) -> Card:
     """All that is known of a new model before it is measured."""
     train_samples, held_out = folder.train_and_held_out()
+    sides = {"train": train_samples, "held_out": held_out}
     return Card(
         name=spec.name,
         classes=list(folder.classes),
@@ -238,6 +241,8 @@ def _card(
             "fingerprint": folder.fingerprint(),
             "train": len(train_samples),
             "held_out": len(held_out),
+            "groups": {side: len({s.group for s in samples if s.group is not None}) for side, samples in sides.items()},
+            "notes": [ONE_GROUP] if of_one_group([*train_samples, *held_out]) else [],
             "present": {c: sum(s.presence.get(c, False) for s in train_samples) for c in folder.classes},
             "skipped": dict(folder.skipped),
         },

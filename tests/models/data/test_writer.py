@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from models.data.decoding import decode_image
-from models.data.folder import open_data_folder
 from models.data.png import encode_png
+from models.data.reader import open_data_folder
 from models.data.writer import DataFolderWriter
 
 GREY = np.full((6, 8, 3), 90, np.uint8)

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from models.checkpoint import Card, read_card
-from models.data.folder import Sample
+from models.data.sample import Sample
 from models.evaluation.evaluate import Agreement, Decision, FrameFigures
 from models.evaluation.gallery import SIDE, add_gallery
 from models.pipeline import save_pipeline

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from models.data.folder import open_data_folder
+from models.data.reader import open_data_folder
 from models.evaluation.evaluate import measure, summarise
 from models.evaluation.robustness import CHANGES, Change, ChangedSample, measure_robustness
 from tests.models.test_pipeline import Brightness

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.classifier import ClassifierConfig
-from models.data.folder import open_data_folder
+from models.data.reader import open_data_folder
 from models.errors import DataError
 from models.evaluation.charts import curve_chart
 from models.studies import curve as curve_module
@@ -98,6 +98,19 @@ def test_sizes_are_nested_and_see_no_held_out_image(squares_data, tmp_path, trai
         assert point["results"]["chain"]["nothing"] == {"iou": None, "iou_ci": None}
     assert json.loads((tmp_path / "out" / "curve.json").read_text()) == curve
     assert not list((tmp_path / "out").glob("*-data"))
+
+
+def test_no_group_is_learnt_from_and_measured_on(squares_data, tmp_path, trainings):
+    """Ten images in turn of three patients: one patient is measured on and in no subset."""
+    (squares_data / "split.json").unlink()
+    groups = {f"f{i}": f"patient {i % 3}" for i in range(10)}
+    (squares_data / "groups.json").write_text(json.dumps(groups))
+    curve = label_efficiency(TrainingSpec(squares_data, tmp_path / "out", "c"), [3, None], plain=False, report=silent)
+    small, everything = ({sample.group for sample in folder.samples.values()} for folder in trainings)
+    assert small <= everything
+    assert len(everything) == 2
+    assert curve["frames"] == sum(group not in everything for group in groups.values()) >= 3
+    assert curve["sizes"]["3"]["results"]["chain"]["square"]["iou_ci"] is None  # of a single patient
 
 
 def test_what_is_measured_is_not_trained_again(squares_data, tmp_path, trainings):

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from models.data.folder import Sample
+from models.data.sample import Sample
 from models.evaluation.evaluate import Agreement, FrameFigures
 from models.pipeline import Pipeline
 from models.training.calibration import (

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from models.data.folder import open_data_folder
+from models.data.reader import open_data_folder
 from models.training.input_size import input_size
 
 
