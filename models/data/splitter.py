@@ -50,7 +50,7 @@ def held_out_groups(samples: Sequence[Sample]) -> set[str | None]:
     >>> from pathlib import Path
     >>> frames = [Sample(str(i), Path(), {}, {"cap": i in (1, 2, 9)}, True, group="ABC"[i % 3]) for i in range(12)]
     >>> held_out_groups(frames)
-    {'C'}
+    {'A'}
     """
     groups = sorted({sample.group for sample in samples}, key=_rank)
     classes = sorted({label for sample in samples for label, present in sample.presence.items() if present})
@@ -77,7 +77,7 @@ def held_out_groups(samples: Sequence[Sample]) -> set[str | None]:
 
 
 def _lacking(learnt: NDArray[np.int_], tested: NDArray[np.int_]) -> NDArray[np.int_]:
-    """How much is wrong with a split: 2 for a class on held-out images alone, 1 for one on images to learn from alone.
+    """Penalty of a split: 2 for a class on held-out images alone, 1 for one on images to learn from alone.
 
     Args:
         learnt, tested: images to learn from, and held out, that show each class; shape (..., C).
@@ -91,7 +91,7 @@ def _rank(group: str | None) -> str:
 
 
 def check_splits(splits: Mapping[str, Sequence[str]], groups: Mapping[str, str]) -> dict[str, str]:
-    """What is wrong with a given split: images whose group is also on another side of it.
+    """Faults of a given split: images whose group is also on another side of it.
 
     Args:
         splits: side -> names. A group that is on two sides stays on "train", else on the earlier one.

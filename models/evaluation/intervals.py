@@ -66,7 +66,7 @@ def interval(values: Iterable[tuple[str, float]], seed: int = 0) -> list[float] 
     True
     >>> low, high = interval((f"patient {i}", 0.1 * i) for i in range(10))
     >>> round(low, 2), round(high, 2)
-    (0.28, 0.62)
+    (0.27, 0.63)
     """
     members: dict[str, list[float]] = defaultdict(list)
     for group, value in values:

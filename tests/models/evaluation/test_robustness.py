@@ -1,4 +1,4 @@
-"""Images that look otherwise: each change is one, truth goes where the image goes, and the pipeline is asked anew."""
+"""Images that look otherwise: each change is one, truth goes where the image goes, and the pipeline is asked again."""
 
 from dataclasses import replace
 

@@ -138,14 +138,12 @@ def test_a_damaged_result_is_not_overwritten(squares_data, tmp_path):
         label_efficiency(TrainingSpec(squares_data, tmp_path / "out", "c"), [3], plain=False, report=silent)
 
 
-def test_the_plain_network_learns_from_masks_alone(squares_data, tmp_path, monkeypatch):
+def test_the_plain_network_learns_from_masks_alone(squares_data, tmp_path):
     """A few steps on small views draw the squares on images it never saw; its masks are its map at one half."""
-    monkeypatch.setattr("models.studies.plain_network.VIEW", 96)
-    monkeypatch.setattr("models.studies.plain_network.BATCH", 4)
     folder = open_data_folder(squares_data)
     config = ClassifierConfig(folder.classes, LIGHT, input_size=128, width=32)
     spec = TrainingSpec(squares_data, tmp_path, "x")
-    network = train_plain(folder.split("train"), config, spec, silent, seconds=1000, steps=50)
+    network = train_plain(folder.split("train"), config, spec, silent, seconds=1000, steps=50, batch_size=4, view=96)
     sample = folder.samples["f7"]
     image = sample.read_image()
     step = network.steps([image])[0][0]
@@ -157,7 +155,7 @@ def test_the_plain_network_learns_from_masks_alone(squares_data, tmp_path, monke
         train_plain(unmasked, config, spec, silent, seconds=1)
 
 
-def test_the_plain_loss_falls_as_the_evidence_approaches_the_masks():
+def test_the_plain_loss_falls_as_the_score_maps_approach_the_masks():
     masks = torch.zeros(1, 2, 32, 32)
     masks[:, 0, 8:24, 8:24] = 1
     cells = torch.nn.functional.avg_pool2d(masks, 4)

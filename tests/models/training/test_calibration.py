@@ -18,7 +18,7 @@ from models.training.calibration import (
 
 
 def test_the_line_is_the_one_that_made_the_labels():
-    """Labels drawn with probability sigmoid(2 x - 1): slope and offset come back, whatever the scores' unit."""
+    """Labels drawn with probability sigmoid(2 x - 1): slope and offset come back in any unit of the scores."""
     rng = np.random.default_rng(0)
     x = rng.normal(0, 2, 20_000)
     present = rng.random(len(x)) < 1 / (1 + np.exp(-(2 * x - 1)))
