@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from models.pipeline import Embedding, Image, Pipeline, autocast, outline_uncertainty, sharpness, without_specks
+from models.masks.components import without_small_components
+from models.pipeline import Embedding, Image, Pipeline, autocast, outline_uncertainty, sharpness
 from models.prompt import Click, Mask, Prompt
 from models.refiner import Subject, centre_map, fba_matting, refine
 from models.trimap import BACKGROUND, FOREGROUND, SIZE, TrimapConfig, coarse_mask, trimap_from_mask
@@ -270,7 +271,7 @@ def _drawn(
     with autocast(pipeline.device):
         matting = fba_matting(pipeline.refiner, pipeline.device)
         (alpha,) = refine(matting, [Subject(image, trimap, cam)], pipeline.refiner.config.crop_size)
-    mask = without_specks(alpha >= 0.5, config.speck)
+    mask = without_small_components(alpha >= 0.5, config.min_component)
     return mask, sharpness(alpha, mask), outline_uncertainty(alpha, trimap)
 
 

@@ -17,9 +17,10 @@ from models.classifier import STRIDE, Classifier, ClassifierConfig
 from models.closed_form import closed_form
 from models.errors import CheckpointError, ModelError
 from models.fba_net import FBANet, FBANetConfig
+from models.masks.components import without_small_components
 from models.refiner import Subject, centre_map, fba_matting, refine
 from models.segment import Prediction, Segment, entropy
-from models.trimap import SIZE, UNKNOWN, TrimapConfig, coarse_mask, trimap_from_mask
+from models.trimap import SIZE, UNKNOWN, TrimapConfig, coarse_mask, trimap_config, trimap_from_mask
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
 REFINERS = ("fba", "closed-form", "none")
@@ -101,7 +102,7 @@ class Steps:
         coarse: the map thresholded, opened and closed, shape (H, W), bool, in the image's size.
         trimap: shape (1024, 1024), uint8.
         alpha: the refiner's output, shape (H, W), floats in [0, 1].
-        mask: shape (H, W), bool: alpha at or above 0.5, without specks.
+        mask: shape (H, W), bool: alpha at or above 0.5, without small components.
     """
 
     label: str
@@ -195,7 +196,7 @@ class Pipeline:
         with autocast(self.device):
             alphas = refine(matting, subjects, self.refiner.config.crop_size)
         for (steps, index), alpha in zip(places, alphas, strict=True):
-            mask = without_specks(alpha >= 0.5, self.config.trimap.speck)
+            mask = without_small_components(alpha >= 0.5, self.config.trimap.min_component)
             steps[index] = replace(steps[index], alpha=alpha, mask=mask)
         return found
 
@@ -267,7 +268,11 @@ def prediction(steps: Sequence[Steps]) -> Prediction:
 
 
 def sharpness(alpha: NDArray[np.float32], mask: NDArray[np.bool_]) -> float:
-    """How decided alpha is inside a mask: the mean of |2 alpha - 1|, in [0, 1]; 0 for an empty mask. Both (H, W)."""
+    """How decided alpha is inside a mask: the mean of |2 alpha - 1|, in [0, 1]; 0 for an empty mask. Both (H, W).
+
+    >>> sharpness(np.array([[1.0, 0.75, 0.2]]), np.array([[True, True, False]]))
+    0.75
+    """
     return float(np.abs(2 * alpha[mask] - 1).mean()) if mask.any() else 0.0
 
 
@@ -303,18 +308,6 @@ def fit_square(image: Image, size: int) -> tuple[Image, int, int]:
     square = np.zeros((size, size, 3), dtype=np.uint8)
     square[:inner_h, :inner_w] = cv2.resize(image, (inner_w, inner_h), interpolation=shrink)
     return square, inner_h, inner_w
-
-
-def without_specks(mask: NDArray[np.bool_], speck: float) -> NDArray[np.bool_]:
-    """Drop objects smaller than the fraction `speck` of the frame, and fill holes as small."""
-    least = speck * mask.size
-    cleaned = mask.astype(np.uint8)
-    for value in (1, 0):
-        count, labels, stats, _ = cv2.connectedComponentsWithStats((cleaned == value).astype(np.uint8), connectivity=4)
-        small = stats[:count, cv2.CC_STAT_AREA] < least
-        small[0] = False
-        cleaned[small[labels]] = 1 - value
-    return cleaned.astype(bool)
 
 
 def autocast(device: torch.device) -> AbstractContextManager[None]:
@@ -354,7 +347,7 @@ def load_pipeline(directory: Path, device: str = "cpu") -> Pipeline:
         )
         refiner = FBANet(FBANetConfig(**refiner_config | {"widths": tuple(refiner_config["widths"])}))
         layers = tuple(pipeline_config.get("layers", (STRIDE,)))
-        trimap = TrimapConfig(**pipeline_config["trimap"])
+        trimap = trimap_config(pipeline_config["trimap"])
         unrefined = tuple(pipeline_config.get("unrefined", ()))
         config = PipelineConfig(**pipeline_config | {"layers": layers, "trimap": trimap, "unrefined": unrefined})
     except (KeyError, TypeError, ValueError) as error:

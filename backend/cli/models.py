@@ -15,7 +15,7 @@ from backend.cli.output import json_option, print_metrics, progress_bar, write_j
 from models.checkpoint import read_card
 from models.classifier import BACKBONES
 from models.data.files import IMAGE_SUFFIXES, read_image
-from models.data.folder import open_data_folder
+from models.data.reader import open_data_folder
 from models.data.report import data_report
 from models.errors import DataError
 from models.evaluation.figures import overlay, step_pictures

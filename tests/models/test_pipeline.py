@@ -9,7 +9,8 @@ import torch
 from models.activation_maps import METHODS
 from models.checkpoint import Card, read_card
 from models.errors import CheckpointError
-from models.pipeline import REFINERS, PipelineConfig, fit_square, load_pipeline, save_pipeline, without_specks
+from models.masks.components import without_small_components
+from models.pipeline import REFINERS, PipelineConfig, fit_square, load_pipeline, save_pipeline
 from models.trimap import UNKNOWN
 
 
@@ -25,7 +26,7 @@ def bright_corner(height, width):
 
 
 class Brightness(torch.nn.Module):
-    """Stands in for a trained classifier: evidence for class 'a' is brightness, 'b' is nowhere."""
+    """Stands in for a trained classifier: the score map of class 'a' is brightness, 'b' is nowhere."""
 
     def __init__(self, classifier):
         super().__init__()
@@ -40,8 +41,8 @@ class Brightness(torch.nn.Module):
         weight[0, :2] = torch.tensor([20.0, -10.0])
         weight[1, 1] = -10
         self.head.weight.data = weight[:, :, None, None]
-        evidence = self.head(features)
-        return ClassifierOutput(evidence.amax(dim=(2, 3)), features, evidence, {4: features})
+        score_maps = self.head(features)
+        return ClassifierOutput(score_maps.amax(dim=(2, 3)), features, score_maps, {4: features})
 
 
 @pytest.mark.parametrize("shape", [(120, 120), (97, 301), (301, 97), (90, 700), (1500, 1000)])
@@ -298,12 +299,12 @@ def test_a_card_of_another_network_is_refused(make_pipeline, tmp_path):
         load_pipeline(tmp_path / "v1")
 
 
-def test_specks_go_and_small_holes_close():
+def test_small_components_go_and_small_holes_close():
     mask = np.zeros((100, 100), bool)
     mask[20:60, 20:60] = True
     mask[30, 30] = False
     mask[90, 90] = True
-    cleaned = without_specks(mask, 2e-4)
+    cleaned = without_small_components(mask, 2e-4)
     assert cleaned[30, 30]
     assert not cleaned[90, 90]
     assert cleaned.sum() == 1600

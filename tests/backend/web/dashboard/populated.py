@@ -18,7 +18,7 @@ from backend.database.credentials import Credentials
 from backend.database.jobs import JobStore
 from backend.versions.registry import Registry
 from models.checkpoint import Card, read_card, write_card
-from models.data.folder import Sample
+from models.data.sample import Sample
 from models.evaluation.evaluate import Agreement, Decision, FrameFigures
 from models.evaluation.gallery import GALLERY, add_gallery
 from models.masks.metrics import iou
