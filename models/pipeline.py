@@ -31,7 +31,7 @@ DEFAULT_PRESENCE_THRESHOLD = 0.3  # probability: removing a wrong mask is one ke
 
 @dataclass(frozen=True)
 class PipelineConfig:
-    """What turns maps into masks; stored in the checkpoint.
+    """How maps become masks; stored in the checkpoint.
 
     Attributes:
         cam: activation-map method.
@@ -95,7 +95,7 @@ class PipelineConfig:
 
 @dataclass(frozen=True, eq=False)
 class Steps:
-    """One class on one frame, step by step, for people to look at.
+    """One class on one frame, step by step, to be shown to people.
 
     Attributes:
         label: the class.

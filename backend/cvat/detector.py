@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from backend.cvat.model import Checkpoint
 from models.segment import Segment
 
-# What a detector draws -> the type that its labels have in CVAT.
+# The results that a detector draws -> the type that its labels have in CVAT.
 LABEL_TYPES = {"masks": "mask", "tags": "tag", "both": "any"}
 
 

@@ -37,6 +37,7 @@ class RequestLeases:
         self._holder, self._version = uuid.uuid4().hex, version or ""
         self._broken = False
         self._given: set[str] = set()
+        self._unanswered: set[str] = set()  # there is no entry for them, and no job has to try
         # Label Studio's ids are numbers; anything else is answered, but no job could import it.
         self._tasks = set() if version is None else {str(t["id"]) for t in asked.tasks if type(t["id"]) is int}
         # An annotator waits for a single task: no other request may take it over.
@@ -55,6 +56,7 @@ class RequestLeases:
         self._given |= answered if self._committed else self._commit(answered, self._seconds)
         # The same task may come twice, with an image and without.
         if empty := {key for key, _ in leased} - answered - self._given:
+            self._unanswered |= empty
             self._ask(lambda: self._leases.finish(self._project, empty, self._holder), None)
         return [
             entry if key in self._given or key not in self._held else NOTHING
@@ -69,12 +71,12 @@ class RequestLeases:
         """
         if self._commit(self._given, self._storing) != self._given:
             raise JobError(f"project {self._project}: the answer to /predict took too long and was given up")
-        return self._release(self._held - self._given)
+        return self._release(self._held - self._given - self._unanswered)
 
     def end(self, complete: bool) -> bool:
         """After the last bytes: whether a job has to do all of it, because they were not sent."""
         if not complete:
-            return self._release(self._held) > 0
+            return self._release(self._held - self._unanswered) > 0
         if given := self._given:
             self._ask(lambda: self._leases.delivered(self._project, given, self._holder, self._storing), None)
         return False

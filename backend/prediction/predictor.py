@@ -1,4 +1,4 @@
-"""Tasks to predictions: one entry per task, in order, whatever fails."""
+"""Tasks to predictions: one entry per task, in order, also where something fails."""
 
 import hashlib
 import json

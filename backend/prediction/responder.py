@@ -47,7 +47,7 @@ class Responder:
         leases: who has which task's prediction stored.
         jobs: where the rest goes.
         client: Label Studio of a project.
-        deadline: seconds after which an answer is complete, with whatever is finished.
+        deadline: seconds after which an answer is complete, with what is finished by then.
         margin: seconds by which an answer may miss its deadline: a batch is always finished.
         patience: seconds that someone waits who opens a task that another has just opened.
         blank_every: seconds of silence before a blank is sent.
@@ -110,7 +110,7 @@ class Responder:
                 if any(row.versions for row in rows):
                     return
             except (BackendError, ValueError) as error:
-                logger.debug("project %s: cannot look whether the prediction is stored: %s", asked.project_id, error)
+                logger.debug("project %s: cannot ask whether the prediction is stored: %s", asked.project_id, error)
             time.sleep(min(0.2, left))
 
     def _submit(self, project: str, why: str) -> None:

@@ -130,11 +130,11 @@ class Serving:
         pressed Retrieve Predictions would have to press it again.
 
         Args:
-            every: seconds between two looks at the registry.
+            every: seconds between two readings of the registry.
         """
         stopped = threading.Event()
 
-        def look() -> None:
+        def follow() -> None:
             while not stopped.wait(every):
                 with self._lock:
                     asked = list(self._active)
@@ -142,9 +142,9 @@ class Serving:
                     try:
                         self._resolve(project, classes)
                     except Exception:
-                        logger.exception("project %s: looking for a new version failed", project)
+                        logger.exception("project %s: reading the registry for a new version failed", project)
 
-        threading.Thread(target=look, name="watch", daemon=True).start()
+        threading.Thread(target=follow, name="watch", daemon=True).start()
         return stopped.set
 
     def active(self, project: str) -> list[str]:

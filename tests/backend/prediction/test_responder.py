@@ -157,3 +157,21 @@ def test_an_annotator_waits_for_another_answer_no_longer_than_the_patience(predi
         nobody(P)
     assert entries(responder, ask("1"))[0]
     assert entries(responder, ask("1")) == [[]]
+
+
+@pytest.mark.parametrize(
+    ("addresses", "calls"),
+    [
+        (["1"], ["acquire", "commit", "delivered"]),
+        (["1", "2", "3"], ["acquire", "commit", "commit", "commit", "delivered"]),
+        (["broken.png", "broken.png"], ["acquire", "finish"]),
+    ],
+)
+def test_leases_are_written_once_per_batch_and_at_both_ends(responder, entries, leases, monkeypatch, addresses, calls):
+    """Each is a transaction. A batch has two tasks."""
+    seen = []
+    for name in ("acquire", "commit", "finish", "release", "delivered"):
+        method = getattr(leases, name)
+        monkeypatch.setattr(leases, name, lambda *a, _m=method, _n=name, **k: seen.append(_n) or _m(*a, **k))
+    entries(responder, ask(*addresses))
+    assert seen == calls
