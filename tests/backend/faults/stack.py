@@ -17,14 +17,14 @@ from backend.entrypoints.supervisor import Supervisor
 from backend.settings import Settings
 from backend.system.processes import PARENT, die_with_parent
 from models.segment import Prediction
-from tests.backend.fakes import FakePipeline
+from tests.backend.fakes import FakeModel
 from tests.backend.jobs.conftest import FAKE_TRAINING
 
 IMAGE_SECONDS = 0.03
 IMPORT_SECONDS = 5.0  # the fake Label Studio answers in a moment
 
 
-class SlowPipeline(FakePipeline):
+class SlowModel(FakeModel):
     """Takes its time with each image."""
 
     def predict(self, images: Sequence[np.ndarray]) -> list[Prediction]:
@@ -33,7 +33,7 @@ class SlowPipeline(FakePipeline):
 
 
 def load(device: str) -> Any:
-    return SlowPipeline
+    return SlowModel
 
 
 def build_app() -> Flask:
