@@ -97,6 +97,7 @@ class Steps:
     Attributes:
         label: the class.
         presence: its probability in [0, 1].
+        present: whether that reaches the class's threshold.
         cam: activation map, shape (h, w), floats in [0, 1], over the frame.
         coarse: the map thresholded, opened and closed, shape (H, W), bool, in the image's size.
         trimap: shape (1024, 1024), uint8.
@@ -106,6 +107,7 @@ class Steps:
 
     label: str
     presence: float
+    present: bool
     cam: NDArray[np.float32]
     coarse: NDArray[np.bool_]
     trimap: NDArray[np.uint8]
@@ -246,13 +248,14 @@ class Pipeline:
     def _trimap_step(self, image: Image, label: str, presence: float, cam: NDArray[np.float32]) -> Steps:
         height, width = image.shape[:2]
         trimap_config = self.config.trimap_of(label)
-        if presence >= self.config.presence_threshold_of(label):
+        present = presence >= self.config.presence_threshold_of(label)
+        if present:
             mask = coarse_mask(cam, self.config.map_threshold_of(label), trimap_config)
         else:
             mask = np.zeros((SIZE, SIZE), dtype=np.uint8)
         trimap = trimap_from_mask(mask, trimap_config)
         coarse = cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR).astype(bool)
-        return Steps(label, presence, cam, coarse, trimap, alpha=coarse.astype(np.float32), mask=coarse)
+        return Steps(label, presence, present, cam, coarse, trimap, alpha=coarse.astype(np.float32), mask=coarse)
 
 
 def prediction(steps: Sequence[Steps]) -> Prediction:
@@ -263,7 +266,8 @@ def prediction(steps: Sequence[Steps]) -> Prediction:
             continue
         score = min(max(step.presence * sharpness(step.alpha, step.mask), 0.0), 1.0)  # surely there, sharply drawn
         segments.append(Segment(step.label, score, step.mask, outline_uncertainty(step.alpha, step.trimap)))
-    return Prediction({step.label: step.presence for step in steps}, segments)
+    present = frozenset(step.label for step in steps if step.present)
+    return Prediction({step.label: step.presence for step in steps}, segments, present)
 
 
 def sharpness(alpha: NDArray[np.float32], mask: NDArray[np.bool_]) -> float:

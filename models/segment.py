@@ -31,10 +31,13 @@ class Prediction:
     Attributes:
         presence: probability in [0, 1] of each class being on the image.
         segments: one per class judged present whose mask is not empty, in the order of the model's classes.
+        present: the classes judged present: their presence is at or above the model's threshold. The one decision for
+            regions, choices and tags.
     """
 
     presence: dict[str, float]
     segments: list[Segment] = field(default_factory=list)
+    present: frozenset[str] = frozenset()
 
     @property
     def score(self) -> float:

@@ -37,7 +37,7 @@ class DetectionFunction:
         CVAT hands out images already turned as their EXIF orientation says; one that still has it is turned here, as
         CVAT's canvas shows it.
         """
-        segments, tags = self._detector.find(rgb_array(image), context.conf_threshold)
+        segments, tags = self._detector.find(rgb_array(image), context.conf_threshold or 0.0)
         shapes = [shape for segment in segments for shape in self._shapes(segment, context.conv_mask_to_poly)]
         return [*(cvataa.tag(self._ids[name]) for name, _ in tags), *shapes]
 

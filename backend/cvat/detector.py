@@ -1,4 +1,4 @@
-"""What premask finds on an image, in the terms that all of CVAT's interfaces to detectors share."""
+"""Masks and tags of an image, in the terms that all of CVAT's interfaces to detectors share."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -36,24 +36,21 @@ class Detector:
         return [{"name": name, "type": LABEL_TYPES[self._draws]} for name in self._model.classes]
 
     def find(
-        self, image: NDArray[np.uint8], least: float | None = None
+        self, image: NDArray[np.uint8], least: float = 0.0
     ) -> tuple[Sequence[Segment], Sequence[tuple[str, float]]]:
-        """What is on an image.
+        """Segments and tags of an image.
 
         Args:
             image: shape (H, W, 3), uint8, RGB.
-            least: confidence in [0, 1] that a segment or tag must have; None leaves it to the model's own thresholds.
+            least: confidence in [0, 1] that a segment or tag must have, of those that the model judges present.
 
         Returns:
-            Segments with masks that are not empty, and tags: a class and the probability that it is there.
+            Segments with masks that are not empty, and tags: a class and the probability that it is on the image.
         """
         (prediction,) = self._model.pipeline.predict([image])
         segments, tags = [], []
         if self._draws in ("masks", "both"):
-            segments = [s for s in prediction.segments if s.score >= (least or 0.0) and s.mask.any()]
+            segments = [s for s in prediction.segments if s.score >= least and s.mask.any()]
         if self._draws in ("tags", "both"):
-            own = self._model.pipeline.config.presence_threshold
-            tags = [
-                (c, p) for c, p in prediction.presence.items() if p >= (own.get(c, 0.5) if least is None else least)
-            ]
+            tags = [(c, p) for c, p in prediction.presence.items() if c in prediction.present and p >= least]
         return segments, tags

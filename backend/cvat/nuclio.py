@@ -52,7 +52,7 @@ def detector(model: Path, draws: str = "masks") -> Function:
         threshold = call.get("threshold")
         if threshold is not None and (isinstance(threshold, bool) or not isinstance(threshold, int | float)):
             raise BadCall(f"'threshold' should be a number, got {type(threshold).__name__}")
-        segments, tags = found.find(image_of(call), threshold)
+        segments, tags = found.find(image_of(call), threshold or 0.0)
         objects = [{"type": "tag", "label": name, "confidence": str(score)} for name, score in tags]
         return objects + [one for segment in segments for one in _objects(segment)]
 

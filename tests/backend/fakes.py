@@ -42,7 +42,7 @@ class FakePipeline:
     def _one(self, image: np.ndarray) -> Prediction:
         mask = np.zeros(image.shape[:2], bool)
         mask[:, : mask.shape[1] // 2] = True
-        return Prediction({"Lumen": 0.9}, [Segment("Lumen", 0.9, mask)])
+        return Prediction({"Lumen": 0.9}, [Segment("Lumen", 0.9, mask)], frozenset({"Lumen"}))
 
 
 class Loader:

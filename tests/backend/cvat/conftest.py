@@ -53,7 +53,7 @@ def finds(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 def bright(image: np.ndarray) -> Prediction:
     """Lumen where an image is bright."""
     mask = image[..., 0] > 127
-    return Prediction({"Lumen": 0.9}, [Segment("Lumen", 0.9, mask)] if mask.any() else [])
+    return Prediction({"Lumen": 0.9}, [Segment("Lumen", 0.9, mask)] if mask.any() else [], frozenset({"Lumen"}))
 
 
 def picture(mask: np.ndarray, orientation: int = 1) -> bytes:

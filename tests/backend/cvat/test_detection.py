@@ -143,12 +143,13 @@ def test_masks_become_polygons_when_cvat_asks_for_them(model: Path, finds: Finds
 def presence(image: np.ndarray) -> Prediction:
     mask = np.ones(image.shape[:2], dtype=bool)
     probabilities = {"Lumen": 0.9, "Fibrous cap": 0.4, "Lipid core": 0.2}
-    return Prediction(probabilities, [Segment("Lumen", 0.6, mask), Segment("Fibrous cap", 0.35, mask)])
+    segments = [Segment("Lumen", 0.6, mask), Segment("Fibrous cap", 0.35, mask)]
+    return Prediction(probabilities, segments, frozenset({"Lumen", "Fibrous cap"}))
 
 
 def test_tags_say_which_classes_are_on_an_image(model: Path, finds: Finds, tmp_path: Path) -> None:
-    """By the thresholds that the model was calibrated with, 0.5 where it was not."""
-    finds(presence, presence_threshold={"Fibrous cap": 0.3})
+    """Those that are drawn: the model decides once what is present."""
+    finds(presence)
     with FakeCVAT(tmp_path / "cache", labelled("tag"), {"a.png": picture(np.ones((4, 6)))}) as server:
         uploaded = annotate(server, load(model=str(model), draws="tags"))
     assert [tag["label_id"] for tag in uploaded["tags"]] == [server.label_id(c) for c in ("Lumen", "Fibrous cap")]
@@ -159,11 +160,11 @@ def test_masks_and_tags_together_need_labels_of_any_type(model: Path, finds: Fin
     finds(presence)
     with FakeCVAT(tmp_path / "cache", labelled("any"), {"a.png": picture(np.ones((4, 6)))}) as server:
         uploaded = annotate(server, load(model=str(model), draws="both"))
-    assert (len(uploaded["tags"]), len(uploaded["shapes"])) == (1, 2)
+    assert (len(uploaded["tags"]), len(uploaded["shapes"])) == (2, 2)
 
 
 @pytest.mark.parametrize(
-    ("least", "masks", "tags"), [(None, 2, 1), (0.0, 2, 3), (0.35, 2, 2), (0.5, 1, 1), (1.0, 0, 0)]
+    ("least", "masks", "tags"), [(None, 2, 2), (0.0, 2, 2), (0.35, 2, 2), (0.5, 1, 1), (1.0, 0, 0)]
 )
 def test_nothing_below_the_confidence_asked_for_is_returned(
     model: Path, finds: Finds, least: float | None, masks: int, tags: int

@@ -96,7 +96,11 @@ def test_every_part_with_an_outline_becomes_exactly_one_object(mask: np.ndarray)
 
 
 def test_the_threshold_and_the_models_choice_of_tags_are_honoured(finds: Finds, tmp_path: Path) -> None:
-    finds(lambda image: Prediction({"Lumen": 0.7}, [Segment("Lumen", 0.6, np.ones(image.shape[:2], dtype=bool))]))
+    def scene(image: np.ndarray) -> Prediction:
+        segment = Segment("Lumen", 0.6, np.ones(image.shape[:2], dtype=bool))
+        return Prediction({"Lumen": 0.7, "Lipid core": 0.68}, [segment], frozenset({"Lumen"}))
+
+    finds(scene)
     call = body(picture(np.ones((6, 9))))
     both = detector(tmp_path / "none", draws="both")
     assert [one["type"] for one in both(call)] == ["tag", "mask"]

@@ -84,7 +84,7 @@ class BlurredTruth:
             cam = cam / max(cam.max(), 1e-6)
             mask = (cam > 0.5).astype(np.uint8)
             trimap = trimap_from_mask(cv2.resize(mask, (1024, 1024), interpolation=cv2.INTER_NEAREST), TrimapConfig())
-            found.append(Steps(label, 0.9, cam, mask.astype(bool), trimap, cam, mask.astype(bool)))
+            found.append(Steps(label, 0.9, True, cam, mask.astype(bool), trimap, cam, mask.astype(bool)))
         return found
 
 
