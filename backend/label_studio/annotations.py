@@ -15,7 +15,7 @@ from backend.label_studio.acceptance import AcceptanceByVersion, AcceptanceStati
 from backend.label_studio.controls import CHOICES, CONTROLS, REGION_CONTROLS
 from backend.label_studio.controls.brush import BrushLabels
 from backend.label_studio.controls.control import Control
-from backend.label_studio.controls.pairs import joined
+from backend.label_studio.controls.pairs import merge_results
 from backend.label_studio.controls.region import Mask, value_of
 from backend.label_studio.images import ImageLoader
 from backend.label_studio.label_config import LabelConfig
@@ -185,7 +185,7 @@ def read_annotation(
     chosen: set[str] = set()
     answered: set[str] = set()
     known = unknown = 0
-    for region in joined(result):
+    for region in merge_results(result):
         for control, label in _labels(region, config, counts):
             name = control.class_of(label)
             if name is None:

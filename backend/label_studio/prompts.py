@@ -8,7 +8,7 @@ from typing import Any
 from backend.errors import RegionError
 from backend.label_studio.controls import REGION_CONTROLS
 from backend.label_studio.controls.control import Control
-from backend.label_studio.controls.pairs import joined
+from backend.label_studio.controls.pairs import merge_results
 from backend.label_studio.controls.region import Mask, is_finite, numbers, value_of
 from backend.label_studio.label_config import LabelConfig
 from models.prompt import Click, Prompt
@@ -53,7 +53,7 @@ def read_prompts(
     Raises:
         RegionError: a prompt cannot be read.
     """
-    regions = joined(context.get("result"))
+    regions = merge_results(context.get("result"))
     label = next((label for region in reversed(regions) if (label := _label(region))), None)
     control = _control(config, label)
     if label is None or control is None:
@@ -114,7 +114,7 @@ def _drawn(task: Mapping[str, Any], control: Control, label: str, shape: tuple[i
         if not entries:
             continue
         newest = max(entries, key=lambda entry: (str(entry.get("updated_at") or ""), _number(entry.get("id"))))
-        for region in joined(newest.get("result")):
+        for region in merge_results(newest.get("result")):
             if region.get("from_name") != control.name or _label(region) != label or not region.get("id"):
                 continue
             try:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from backend.errors import BackendError
 from backend.label_studio.prompts import read_prompts
-from backend.label_studio.protocol import PredictRequest, regions_of
+from backend.label_studio.protocol import PredictRequest, nothing_found, prompt_entry
 from backend.versions.serving import ServedPipeline, Serving
 from models.segment import Segment
 
@@ -60,9 +60,7 @@ class Interactive:
             entry = None
         empty: list[dict[str, Any] | list[Any]] = [[] for _ in request.tasks[1:]]
         # The editor takes an empty result for "nothing found", anything else for a failure that it does not show.
-        yield from itertools.islice(
-            [entry or {"result": [], "score": 0.0, "model_version": "none"}], len(request.tasks)
-        )
+        yield from itertools.islice([entry or nothing_found()], len(request.tasks))
         yield from empty
 
     def _entry(self, request: PredictRequest) -> dict[str, Any] | None:
@@ -88,13 +86,10 @@ class Interactive:
             return answer(pipeline, embedding, asked.label, asked.prompt, masks)
 
         answer = served.run(draw)
-        if not answer.mask.any():
-            return {"result": [], "score": 0.0, "model_version": served.version}
         segment = Segment(asked.label, answer.score, answer.mask, answer.uncertainty)
         # The editor puts a suggestion in the place of the region with the same id when it is accepted.
         improved = None if answer.improves is None else ids[answer.improves]
-        result = regions_of(segment, asked.control, first_id=improved)
-        return {"result": result, "score": answer.score, "model_version": served.version}
+        return prompt_entry(segment, asked.control, served.version, improved=improved)
 
     def _embedding(self, request: PredictRequest, served: ServedPipeline) -> "Embedding":
         """What the classifier makes of the task's frame, from memory if it was asked for before."""

@@ -13,7 +13,7 @@ from backend.label_studio.controls import CHOICES, REGION_CONTROLS
 from backend.label_studio.controls.polygon import fill
 from backend.label_studio.controls.region import Mask
 from backend.label_studio.rle import encode_rle
-from models.segment import Segment
+from models.segment import Prediction, Segment
 from tests.backend.label_studio.configs import control
 
 
@@ -293,27 +293,30 @@ def test_an_ellipse_goes_around_a_ring() -> None:
 # Choices
 
 
-def test_the_choices_of_present_classes_are_taken() -> None:
-    presence = {"Lumen": 0.9, "Lipid core": 0.5, "blood": 0.49}
+def test_the_choices_of_the_classes_judged_present_are_taken_at_any_threshold() -> None:
+    prediction = Prediction({"Lumen": 0.9, "Lipid core": 0.2, "blood": 0.6}, present=frozenset({"Lumen", "Lipid core"}))
     labels = {"Lumen": "lumen", "Lipid core": "core", "blood": "blood", "unknown": "unknown"}
-    (made,) = CHOICES.to_regions(presence, control("Choices", labels))
+    (made,) = CHOICES.to_regions(prediction, control("Choices", labels))
     assert made["type"] == "choices"
     assert made["value"] == {"choices": ["lumen", "core"]}
-    assert made["score"] == 0.5
+    assert made["score"] == 0.2
+
+
+TWO = Prediction({"a": 0.6, "b": 0.8}, present=frozenset({"a", "b"}))
 
 
 def test_of_a_single_choice_the_most_probable_is_taken() -> None:
-    (made,) = CHOICES.to_regions({"a": 0.6, "b": 0.8}, control("Choices", {"a": "a", "b": "b"}, single=True))
+    (made,) = CHOICES.to_regions(TWO, control("Choices", {"a": "a", "b": "b"}, single=True))
     assert made["value"] == {"choices": ["b"]}
     assert made["score"] == 0.8
 
 
 def test_no_choice_is_taken_when_no_class_is_present() -> None:
-    assert CHOICES.to_regions({"a": 0.4}, control("Choices", {"a": "a"}, single=True)) == []
+    assert CHOICES.to_regions(Prediction({"a": 0.9}), control("Choices", {"a": "a"}, single=True)) == []
 
 
 def test_a_choice_that_stands_for_several_classes_is_as_probable_as_the_likeliest() -> None:
-    (made,) = CHOICES.to_regions({"a": 0.6, "b": 0.8}, control("Choices", {"a": "x", "b": "x"}))
+    (made,) = CHOICES.to_regions(TWO, control("Choices", {"a": "x", "b": "x"}))
     assert (made["value"], made["score"]) == ({"choices": ["x"]}, 0.8)
 
 

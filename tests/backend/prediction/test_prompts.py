@@ -43,7 +43,7 @@ class Counting(Pipeline):
     embeddings = 0
 
     def embed(self, image: Any) -> Any:
-        Counting.looks += 1
+        Counting.embeddings += 1
         return super().embed(image)
 
 
