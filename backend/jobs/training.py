@@ -10,10 +10,11 @@ from typing import Any, Protocol
 from backend.database.jobs import Job
 from backend.errors import JobError
 from backend.jobs.running import Attempt
-from backend.label_studio.acceptance import drawn_before
+from backend.label_studio.acceptance import parent_prediction
 from backend.label_studio.annotations import AcceptedReport, write_data_folder
 from backend.label_studio.images import ImageLoader
 from backend.label_studio.label_config import parse_label_config
+from backend.label_studio.task_data import group_field
 from backend.system.files import write_json
 from backend.versions.registry import Registry, VersionInfo
 from models.checkpoint import CARD, PACKAGED, read_card
@@ -52,6 +53,7 @@ class Plan:
         min_accepted: accepted tasks below which there is nothing to learn from.
         seed: of everything random.
         tolerance: how much worse than its parent a version may be and still be promoted.
+        group_field: field of the tasks' data that names the group of each; None looks for one.
         limit_seconds: a training that takes longer is taken for hung and killed.
     """
 
@@ -61,6 +63,7 @@ class Plan:
     min_accepted: int = 4
     seed: int = 0
     tolerance: float = 0.01
+    group_field: str | None = None
 
     @property
     def limit_seconds(self) -> float:
@@ -172,7 +175,12 @@ class Trainer:
                 yield task
 
         report = write_data_folder(
-            counted(), config, self._images(job.project), data, lambda made: drawn_before(made, client.prediction)
+            counted(),
+            config,
+            self._images(job.project),
+            data,
+            lambda made: parent_prediction(made, client.prediction),
+            group_field=group_field((task.get("data") for task in tasks), self._plan.group_field),
         )
         for line in report.text.splitlines():
             attempt.log(line)

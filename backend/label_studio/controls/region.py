@@ -15,7 +15,6 @@ from backend.label_studio.controls.control import Control
 from models.segment import Segment
 
 Mask = NDArray[np.bool_]
-Points = NDArray[np.float64]
 # Keeps a damaged region from asking for all the memory there is.
 MAX_PIXELS = 100_000_000
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from backend.errors import RegionError
 from backend.label_studio.controls import CHOICES, REGION_CONTROLS
-from backend.label_studio.controls.polygon import fill
 from backend.label_studio.controls.region import Mask
 from backend.label_studio.rle import encode_rle
+from models.masks.rasterising import fill_polygon
 from models.segment import Prediction, Segment
 from tests.backend.label_studio.configs import control
 
@@ -202,7 +202,7 @@ def test_a_pixel_is_in_a_polygon_by_the_crossings_of_its_centre(corners: list[tu
             for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1], strict=True):
                 if (y0 <= y) != (y1 <= y) and x0 + (y - y0) * (x1 - x0) / (y1 - y0) <= x:
                     expected[row, column] ^= True
-    assert np.array_equal(fill(np.array(corners), shape), expected)
+    assert np.array_equal(fill_polygon(np.array(corners), shape), expected)
 
 
 def test_a_polygon_beyond_any_image_is_cut_off_at_its_edges() -> None:
