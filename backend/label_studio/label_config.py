@@ -130,8 +130,8 @@ def _controls(root: Element, images: dict[str, Element], left_out: list[str]) ->
     for tag in root.iter("Labels"):
         if name := tag.get("name"):
             labels = _labels(tag)
-            for to_name in dict.fromkeys(_names(tag.get("toName", ""))):
-                beside.setdefault(to_name, []).append((name, labels))
+            for image in dict.fromkeys(_names(tag.get("toName", ""))):
+                beside.setdefault(image, []).append((name, labels))
     for tag in root.iter():
         name = tag.get("name")
         to_name = next((to for to in _names(tag.get("toName", "")) if to in images), None)

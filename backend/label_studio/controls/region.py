@@ -1,4 +1,4 @@
-"""What every region of an image has in common, whatever its shape."""
+"""The parts that regions of every shape share."""
 
 import sys
 import uuid

@@ -1,4 +1,4 @@
-"""A project's labelling config, whatever its labels."""
+"""Labelling configs of projects, with any labels."""
 
 import pytest
 

@@ -87,7 +87,7 @@ def test_nothing_outside_of_the_folder_is_read(tmp_path: Path, address: str) -> 
 
 
 def test_choices_label_the_image(tmp_path: Path) -> None:
-    """Nobody took two, so an image without any is unknown."""
+    """No annotation took two, so an image without any is unknown."""
     picture(tmp_path / "plate_1.png")
     export = write_json(
         tmp_path / "export.json", [task(1, choice("good")), task(2, choice("bad")), task(3, image=UPLOAD)]
