@@ -49,7 +49,8 @@ from backend.label_studio.protocol import (
     parse_webhook,
     project_id,
 )
-from backend.prediction.responder import Delivery
+from backend.prediction.prompts import Prompts
+from backend.prediction.responder import Responder
 from backend.system.logs import REQUEST_ID
 from backend.versions.registry import Registry
 from backend.versions.serving import Serving
@@ -82,7 +83,8 @@ STATUS: dict[type[BackendError], int] = {
 def create_app(
     *,
     serving: Serving,
-    delivery: Delivery,
+    responder: Responder,
+    prompts: Prompts,
     jobs: JobQueue,
     automatic: AutomaticTraining,
     registry: Registry,
@@ -97,7 +99,8 @@ def create_app(
 
     Args:
         serving: which version answers for a project.
-        delivery: answers prediction requests.
+        responder: answers prediction requests.
+        prompts: answers smart tools.
         jobs: the job queue.
         automatic: starts trainings by itself.
         registry: model versions.
@@ -142,10 +145,16 @@ def create_app(
         except ConfigError as error:
             logger.warning("project %s: no masks: %s", body.get("project"), error)
             return {"results": [[] for _ in body["tasks"]]}
+        resolved = None if asked.context is not None else serving.resolve(asked.project_id, asked.config.classes)
         if not predicting.acquire(blocking=False):
             text = f"{max_predicts} prediction requests are being answered already; try again in a while"
             raise ServiceUnavailable(text, retry_after=RETRY_SECONDS)
-        response = Response(delivery.answer(asked), mimetype="application/json")
+        if asked.context is not None:
+            try:
+                return {"results": prompts.entries(asked)}
+            finally:
+                predicting.release()
+        response = Response(responder.answer(asked, resolved), mimetype="application/json")
         response.call_on_close(predicting.release)
         return response
 

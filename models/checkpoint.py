@@ -37,6 +37,7 @@ class Card:
         training: preset, seed, steps, seconds.
         weights: file name -> SHA-256.
         gallery: pictures of held-out images; see `models.evaluation.gallery`.
+        family: what kind of model it is; see `models.families`. Cards without it are of the first one.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Card:
     training: dict[str, Any] = field(default_factory=dict)
     weights: dict[str, str] = field(default_factory=dict)
     gallery: list[dict[str, Any]] = field(default_factory=list)
+    family: str = "cam"
 
 
 def read_card(directory: Path) -> Card:

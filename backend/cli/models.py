@@ -18,8 +18,8 @@ from models.data.folder import open_data_folder
 from models.data.report import data_report
 from models.errors import DataError
 from models.evaluation.figures import overlay, step_pictures
+from models.families import load_model, steps_of
 from models.phantom import KINDS, write_phantoms
-from models.pipeline import load_pipeline, prediction
 from models.starter import STARTER, STARTERS, model_folder
 from models.training.presets import PRESETS
 from models.training.pretrained import shipped_parent
@@ -87,7 +87,7 @@ def predict(
         raise DataError(f"{', '.join(map(str, images))} holds no {', '.join(IMAGE_SUFFIXES)} files")
     if len({file.stem for file in files}) < len(files):
         raise DataError("two of the images have the same name, so their masks would overwrite each other; rename one")
-    pipeline = load_pipeline(model or STARTER, device)
+    loaded = load_model(model or STARTER, device)
     results, failed = {}, []
     with progress_bar("predicting") as move:
         for index, file in enumerate(files):
@@ -97,14 +97,13 @@ def predict(
             except DataError as error:
                 failed.append(str(error))
                 continue
-            steps = pipeline.steps([image])[0]
-            found = prediction(steps)
+            (found,) = loaded.predict([image])
             for segment in found.segments:
                 write_image(out / segment.label / f"{file.stem}.png", segment.mask.astype(np.uint8) * 255)
             if with_overlay:
-                write_image(out / "overlay" / f"{file.stem}.png", overlay(image, found.segments, pipeline.classes))
+                write_image(out / "overlay" / f"{file.stem}.png", overlay(image, found.segments, loaded.classes))
             if with_steps:
-                for step in steps:
+                for step in steps_of(loaded, [image])[0]:
                     for name, picture in step_pictures(image, step).items():
                         write_image(out / "steps" / file.stem / f"{step.label}-{name}.png", picture)
             results[str(file)] = {
@@ -113,8 +112,8 @@ def predict(
                 "segments": [{"class": s.label, "score": s.score, "pixels": int(s.mask.sum())} for s in found.segments],
             }
             move(index + 1, len(files), file.name)
-    write_json(json_file, {"model": pipeline.name, "images": results, "failed": failed})
-    click.echo(f"{len(results)} of {len(files)} images predicted with {pipeline.name}; masks in {out}")
+    write_json(json_file, {"model": loaded.name, "images": results, "failed": failed})
+    click.echo(f"{len(results)} of {len(files)} images predicted with {loaded.name}; masks in {out}")
     if failed:
         raise DataError("\n".join(failed))
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.cvat.model import Model
+from backend.cvat.model import Checkpoint
 from models.segment import Segment
 
 # What a detector draws -> the type that its labels have in CVAT.
@@ -17,23 +17,23 @@ class Detector:
     """Finds a model's classes on images.
 
     Args:
-        model: the model.
+        checkpoint: its model finds them.
         draws: "masks" of the classes, image-level "tags" of the classes present, or "both".
 
     Raises:
         ValueError: `draws` is none of these.
     """
 
-    def __init__(self, model: Model, draws: str = "masks") -> None:
+    def __init__(self, checkpoint: Checkpoint, draws: str = "masks") -> None:
         if draws not in LABEL_TYPES:
             raise ValueError(f"draws should be one of {', '.join(LABEL_TYPES)}, got {draws!r}")
-        self._model = model
+        self._checkpoint = checkpoint
         self._draws = draws
 
     @property
     def labels(self) -> list[dict[str, Any]]:
         """The labels that a CVAT project needs for this model, as its label constructor and cvat-cli take them."""
-        return [{"name": name, "type": LABEL_TYPES[self._draws]} for name in self._model.classes]
+        return [{"name": name, "type": LABEL_TYPES[self._draws]} for name in self._checkpoint.classes]
 
     def find(
         self, image: NDArray[np.uint8], least: float = 0.0
@@ -47,7 +47,7 @@ class Detector:
         Returns:
             Segments with masks that are not empty, and tags: a class and the probability that it is on the image.
         """
-        (prediction,) = self._model.pipeline.predict([image])
+        (prediction,) = self._checkpoint.model.predict([image])
         segments, tags = [], []
         if self._draws in ("masks", "both"):
             segments = [s for s in prediction.segments if s.score >= least and s.mask.any()]

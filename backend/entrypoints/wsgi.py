@@ -7,7 +7,6 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from flask import Flask
 
@@ -24,15 +23,16 @@ from backend.web.security import Access
 from backend.wiring import Core, assemble_core, starter
 from models.checkpoint import read_card
 from models.errors import CheckpointError
+from models.families import Model
 
 logger = logging.getLogger(__name__)
 
 
-def build_app(load: Callable[[str], Callable[[Path], Any]] = load_on) -> Flask:
+def build_app(load: Callable[[str], Callable[[Path], Model]] = load_on) -> Flask:
     """The application; no weights are loaded before the first prediction.
 
     Args:
-        load: gives the loader of pipelines on a device.
+        load: gives the loader of models on a device.
     """
     settings = Settings.from_environ(os.environ)
     configure_logging(settings.log_level, settings.log_format, settings.secrets)
@@ -45,7 +45,8 @@ def app_of(settings: Settings, core: Core, access: Access | None) -> Flask:
     """The application over parts that are there already."""
     return create_app(
         serving=core.serving,
-        delivery=core.delivery,
+        responder=core.responder,
+        prompts=core.prompts,
         jobs=core.jobs,
         automatic=core.parts.automatic,
         registry=core.parts.registry,

@@ -9,7 +9,8 @@ import torch
 from models.activation_maps import METHODS
 from models.checkpoint import Card, read_card
 from models.errors import CheckpointError
-from models.pipeline import REFINERS, PipelineConfig, fit_square, load_pipeline, save_pipeline, without_specks
+from models.masks.components import without_small_components
+from models.pipeline import REFINERS, PipelineConfig, fit_square, load_pipeline, save_pipeline
 from models.trimap import UNKNOWN
 
 
@@ -155,7 +156,7 @@ def test_thresholds_belong_to_a_method_and_its_layers():
     config = PipelineConfig(map_threshold={"HiResCAM": {"a": 0.3}, "LayerCAM@4+8": {"a": 0.7}})
     assert config.map_threshold_of("a") == 0.3
     assert config.map_threshold_of("b") == 0.5
-    assert replace(config, layers=(8, 4), cam="LayerCAM").threshold("a") == 0.7
+    assert replace(config, layers=(8, 4), cam="LayerCAM").map_threshold_of("a") == 0.7
     assert replace(config, layers=(4, 8)).threshold("a") == replace(config, cam="EigenCAM").threshold("a") > 0.5
 
 
@@ -299,12 +300,12 @@ def test_a_card_of_another_network_is_refused(make_pipeline, tmp_path):
         load_pipeline(tmp_path / "v1")
 
 
-def test_specks_go_and_small_holes_close():
+def test_small_components_go_and_small_holes_close():
     mask = np.zeros((100, 100), bool)
     mask[20:60, 20:60] = True
     mask[30, 30] = False
     mask[90, 90] = True
-    cleaned = without_specks(mask, 2e-4)
+    cleaned = without_small_components(mask, 2e-4)
     assert cleaned[30, 30]
     assert not cleaned[90, 90]
     assert cleaned.sum() == 1600

@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from backend.cvat import model as cvat_model
 from backend.cvat.detection import DetectionFunction, create
 from backend.cvat.labels import main as labels_command
+from models import families
 from models.errors import CheckpointError
 from models.masks.rasterising import fill_polygon
 from models.segment import Prediction, Segment
-from tests.backend.cvat.conftest import CLASSES, FakePipeline, bright, picture
+from tests.backend.cvat.conftest import CLASSES, FakeModel, bright, picture
 from tests.backend.cvat.fake_cvat import FakeCVAT
 
 Finds = Callable[..., None]
@@ -102,8 +102,8 @@ def test_masks_arrive_where_they_are_in_images_of_any_size_and_orientation(
 @given(mask=arrays(bool, st.tuples(st.integers(1, 19), st.integers(1, 23)), elements=st.booleans()))
 def test_every_mask_survives_cvats_encoding_and_an_empty_one_is_left_out(mask: np.ndarray) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        pipeline = FakePipeline(lambda image: Prediction({"Lumen": 1.0}, [Segment("Lumen", 1.0, mask)]))
-        patch.setattr(cvat_model, "load_on", lambda device: lambda directory: pipeline)
+        model = FakeModel(lambda image: Prediction({"Lumen": 1.0}, [Segment("Lumen", 1.0, mask)]))
+        patch.setitem(families.FAMILIES, "cam", lambda directory, device: model)
         found = create().detect(Context(frame_name="a"), Image.new("RGB", mask.shape[::-1]))
     assert len(found) == mask.any()
     for shape in found:

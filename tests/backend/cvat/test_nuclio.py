@@ -23,7 +23,7 @@ from PIL import Image
 
 from backend.cvat.detector import Detector
 from backend.cvat.interaction import InteractionFunction, create
-from backend.cvat.model import Model
+from backend.cvat.model import Checkpoint
 from backend.cvat.nuclio import _objects, _runs, detector
 from models.masks.outlines import outlines
 from models.masks.rasterising import fill_polygon
@@ -156,7 +156,7 @@ def annotations(function: str) -> dict[str, Any]:
 
 
 def test_the_detectors_file_has_the_starters_labels() -> None:
-    assert json.loads(annotations("detector")["spec"]) == Detector(Model()).labels
+    assert json.loads(annotations("detector")["spec"]) == Detector(Checkpoint()).labels
 
 
 def test_the_interactors_file_asks_for_a_click_or_a_box() -> None:
@@ -178,7 +178,7 @@ def test_masks_are_encoded_as_cvat_sdk_does(mask: np.ndarray) -> None:
         assert _runs(mask) == encode_mask(mask)
 
 
-def test_a_prompt_is_answered_as_by_an_agent_and_looks_at_each_image_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prompt_is_answered_as_by_an_agent_and_embeds_each_image_once(monkeypatch: pytest.MonkeyPatch) -> None:
     embeddings = []
     embed = Pipeline.embed
     monkeypatch.setattr(Pipeline, "embed", lambda self, image: embeddings.append(image) or embed(self, image))

@@ -18,14 +18,14 @@ from backend.entrypoints.supervisor import Supervisor
 from backend.settings import Settings
 from backend.system.processes import PARENT, die_with_parent
 from models.segment import Prediction
-from tests.backend.fakes import FakePipeline
+from tests.backend.fakes import FakeModel
 from tests.backend.jobs.conftest import FAKE_TRAINING
 
 IMAGE_SECONDS = 0.03
 IMPORT_SECONDS = 5.0  # our Label Studio answers in a moment, so nobody need wait a minute and a half
 
 
-class SlowPipeline(FakePipeline):
+class SlowModel(FakeModel):
     """Takes its time with each image."""
 
     def predict(self, images: Sequence[np.ndarray]) -> list[Prediction]:
@@ -34,7 +34,7 @@ class SlowPipeline(FakePipeline):
 
 
 def load(device: str) -> Any:
-    return SlowPipeline
+    return SlowModel
 
 
 def build_app() -> Flask:

@@ -153,16 +153,16 @@ def test_an_expected_failure_is_a_finding_with_its_remedy():
     assert checks.check("queue", look) == Check("queue", BROKEN, "the queue cannot be reached", "start Redis")
 
 
-def test_the_model_is_loaded_or_will_be_or_cannot_be(serving, starter, registry, loader, tmp_path):
+def test_the_model_is_loaded_or_will_be_or_cannot_be(serving, starter, registry, loader, inference, tmp_path):
     assert "oct-lite0, not in memory" in checks.model(serving, starter).found
-    serving.pipeline("3", ["Lumen"])
+    serving.resolve("3", ["Lumen"]).model()
     assert checks.model(serving, starter).found == "in memory: oct-lite0"
     registry.promote("4", version := publish(registry, tmp_path, "4"))
     (registry.current("4").directory / "damaged").touch()
-    serving.pipeline("4", ["Lumen"])
+    serving.resolve("4", ["Lumen"]).model()
     damaged = checks.model(serving, starter)
     assert (damaged.state, version in damaged.found) == (DOUBTFUL, True)
-    assert "none yet" in checks.model(Serving(registry, None, loader), None).found
+    assert "none yet" in checks.model(Serving(registry, None, loader, inference), None).found
 
 
 def test_the_queue_says_how_many_wait(jobs):
