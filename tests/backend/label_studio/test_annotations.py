@@ -362,7 +362,7 @@ def grouped(number: int, **data: Any) -> dict[str, Any]:
     return made
 
 
-def test_tasks_of_one_group_are_never_on_both_sides_of_a_split(tmp_path: Path) -> None:
+def test_the_group_of_each_task_is_written_for_the_split(tmp_path: Path) -> None:
     """The tasks of four patients take turns, as a worklist mixes them."""
     tasks = [grouped(number, patient=f"P{number % 4}") for number in range(20)]
     report = write_data_folder(tasks, parse_label_config(BRUSH), SameImage(), tmp_path, group_field="patient")
