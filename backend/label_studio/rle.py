@@ -20,7 +20,7 @@ WORD_WIDTH = 8
 LENGTH_WIDTHS = (3, 4, 8, 16)
 HEADER_BITS = 32 + 5 + 4 * 4
 REPEATED = 4  # the flag among the first three bits of a run
-# Runs that begin in so many bytes are decoded together, which bounds the memory whatever the length.
+# Runs that begin in so many bytes are decoded together, which bounds the memory for any length.
 CHUNK = 1 << 15
 
 Mask = NDArray[np.bool_]
