@@ -131,6 +131,7 @@ def build_runner(
         minutes=settings.train_minutes,
         device=_device(settings.device),
         min_accepted=settings.min_accepted,
+        group_field=settings.group_field,
     )
     trainer = TrainingWork(
         registry=parts.registry,

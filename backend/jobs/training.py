@@ -10,10 +10,11 @@ from typing import Any, Protocol
 from backend.database.jobs import Job
 from backend.errors import JobError
 from backend.jobs.running import Attempt
-from backend.label_studio.acceptance import drawn_before
+from backend.label_studio.acceptance import parent_prediction
 from backend.label_studio.annotations import AcceptedReport, write_data_folder
 from backend.label_studio.images import ImageLoader
 from backend.label_studio.label_config import parse_label_config
+from backend.label_studio.task_data import group_field
 from backend.system.files import write_json
 from backend.versions.registry import Registry, VersionInfo
 from models.checkpoint import CARD, PACKAGED, read_card
@@ -50,6 +51,7 @@ class Plan:
         minutes: time budget.
         device: cpu or cuda.
         min_accepted: accepted tasks that a training needs.
+        group_field: field of the tasks' data that names the group of each; None looks for one.
         spare_seconds: for reading data, evaluating and saving, on slow machines too.
     """
 
@@ -57,6 +59,7 @@ class Plan:
     minutes: float = 10.0
     device: str = "cpu"
     min_accepted: int = 4
+    group_field: str | None = None
     spare_seconds: float = 3600.0
 
     @property
@@ -169,7 +172,12 @@ class TrainingWork:
                 yield task
 
         report = write_data_folder(
-            counted(), config, self._images(job.project), data, lambda made: drawn_before(made, client.prediction)
+            counted(),
+            config,
+            self._images(job.project),
+            data,
+            lambda made: parent_prediction(made, client.prediction),
+            group_field=group_field((task.get("data") for task in tasks), self._plan.group_field),
         )
         for line in report.text.splitlines():
             attempt.log(line)

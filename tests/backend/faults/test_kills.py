@@ -168,7 +168,7 @@ def train_round(stack, label_studio, rng, project, client):
     registry = Registry(stack.folder / "models")
     wait(stack.healthy)
     before, versions = len(stack.jobs(project)), len(registry.versions(str(project)))
-    client.start_training(next(iter(label_studio.backends)))
+    client.call("POST", f"/api/ml/{next(iter(label_studio.backends))}/train", json={})
     wait(lambda: len(stack.jobs(project)) > before)
     time.sleep(rng.uniform(0, 6))
     victim = stack.kill(rng)

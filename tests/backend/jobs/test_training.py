@@ -49,7 +49,7 @@ def test_a_training_tells_how_much_of_earlier_masks_was_kept(store, runner_that,
     del label_studio.predictions[prediction]
     report = run(store, runner_that("promote"), str(project)).report
     assert report["title"] == "Vessels"
-    assert report["kept"] == {"oct-lite0": {"Lumen": {"drawn": 3, "iou": 0.5, "unchanged": 1, "added": 0}}}
+    assert report["acceptance"] == {"oct-lite0": {"Lumen": {"drawn": 3, "iou": 0.5, "unchanged": 1, "added": 0}}}
 
 
 def test_training_yields_to_annotators(store, runner_that, project):
