@@ -35,8 +35,9 @@ def predict_project(url: str, api_key: str, project: int, all_tasks: bool, json_
     """
     from backend.database.jobs import FINISHED, PREDICTION
     from backend.database.leases import ALL, UNLABELLED
-    from backend.entrypoints.worker import build_runner, worker_name
+    from backend.entrypoints.worker import build_runner
     from backend.jobs.queue import JobQueue
+    from backend.jobs.worker import worker_name
     from backend.label_studio.client import LabelStudio
     from backend.system.logs import configure_logging
     from backend.wiring import assemble

@@ -51,7 +51,7 @@ def main(what: str, *arguments: str) -> int:
     die_with_parent(os.environ.get(PARENT))
     if what == "worker":
         training = (sys.executable, str(FAKE_TRAINING), "slow")
-        return worker.main(os.environ, training=training, annotation=(*this, "bulk"))
+        return worker.main(os.environ, training_command=training, prediction_command=(*this, "bulk"))
     project, job = arguments
     return bulk_process.main(os.environ, project, job, load=load, import_seconds=IMPORT_SECONDS)
 

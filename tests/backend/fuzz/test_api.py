@@ -18,6 +18,7 @@ from schemathesis import GenerationMode
 
 from backend.prediction import responder as delivery
 from backend.web.openapi import document
+from backend.web.security import SESSION_COOKIE
 from tests.backend.fakes import CONFIG, OTHER_CONFIG
 from tests.backend.fuzz.backend_in_use import PASSWORD, USER, BackendInUse, backend_in_use
 
@@ -106,7 +107,7 @@ def _filled(draw: st.DrawFn, cases: st.SearchStrategy[Any], backend: BackendInUs
         if isinstance(case.body, dict):
             case.body = _with_known(draw, case.body, backend.known)
         if case.path.startswith("/dashboard") and isinstance(case.body, dict):
-            case.body["csrf_token"], case.cookies["csrf_token"] = backend.form
+            case.body["csrf_token"], case.cookies[SESSION_COOKIE] = backend.form
     return case
 
 

@@ -148,7 +148,7 @@ def test_a_full_disk_is_told_before_it_hurts(tmp_path, monkeypatch, free, state)
 
 def test_an_expected_failure_is_a_finding_with_its_remedy():
     def look() -> str:
-        raise JobError("the queue cannot be reached; start Redis")
+        raise JobError("the queue cannot be reached", "start Redis")
 
     assert checks.check("queue", look) == Check("queue", BROKEN, "the queue cannot be reached", "start Redis")
 

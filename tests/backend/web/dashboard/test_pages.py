@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from backend.web.security import Access
+from backend.system.login import Login
 from tests.backend.fakes import publish, setup_body
 
 PAGES = ["", "/", "/projects/3", "/projects/4", "/projects/5", "/projects/6"]
@@ -295,7 +295,7 @@ def test_a_page_that_fails_can_be_found_in_the_log_and_shows_no_inner_workings(v
 
 @pytest.mark.usefixtures("populated")
 def test_the_password_is_asked_for_as_browsers_expect_it(make_client):
-    client = make_client(access=Access("lead", "s3cret"))
+    client = make_client(login=Login("lead", "s3cret"))
     refused = client.get("/dashboard")
     assert refused.status_code == 401
     assert refused.headers["WWW-Authenticate"].startswith("Basic")
