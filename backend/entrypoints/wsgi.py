@@ -53,7 +53,7 @@ def app_of(settings: Settings, core: Core, login: Login | None) -> Flask:
         ready=lambda: ready(settings, core),
         minutes_per_mask=settings.minutes_per_mask,
         max_request_bytes=settings.max_request_mb << 20,
-        # Some threads stay free for /health, /setup and pages, whatever is being predicted.
+        # Some threads stay free for /health, /setup and pages while predictions run.
         max_predicts=max(settings.threads * 4 // 5, 1),
     )
 

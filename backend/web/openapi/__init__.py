@@ -56,5 +56,6 @@ def _complete(method: str, operation: dict[str, Any]) -> dict[str, Any]:
     return operation | {"responses": answers | operation["responses"]}
 
 
-def _read(name: str) -> Any:
-    return yaml.safe_load(files(__name__).joinpath(name).read_text(encoding="utf-8"))
+def _read(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load(files(__name__).joinpath(name).read_text(encoding="utf-8"))
+    return content

@@ -92,7 +92,7 @@ def test_a_project_says_what_is_served_and_how_good_it_is(visitor):
 
 
 @pytest.mark.usefixtures("populated")
-def test_minutes_are_shown_only_if_somebody_said_what_a_mask_takes(make_client):
+def test_minutes_are_shown_only_if_the_time_of_a_mask_is_set(make_client):
     page = Markup(make_client(minutes_per_mask=1.5).get("/dashboard/projects/3").text).text
     assert "Drawing saved" in page
     assert "6 h 42 min" in page  # 394 masks x 0.681 x 1.5 min
@@ -210,7 +210,7 @@ def test_no_button_works_without_the_pages_token(visitor, registry, store):
 
 
 @pytest.mark.usefixtures("populated")
-def test_nothing_is_queued_for_a_project_that_nobody_has_heard_of(visitor, store):
+def test_nothing_is_queued_for_a_project_that_is_not_known(visitor, store):
     before = len(store.find())
     token = re.search(r'name="csrf_token" value="([^"]+)"', visitor.read("/projects/3"))[1]
     for button in ("train", "predict"):
