@@ -39,7 +39,7 @@ def add_buttons(pages: Blueprint, projects: Projects, registry: Registry, jobs: 
     @pages.post("/projects/<project>/versions/<version>/promote")
     def promote(project: str, version: str) -> ResponseReturnValue:
         registry.promote(project, version)
-        flash(f"{version} is served from now on. Press Pre-annotate to have the unlabelled tasks drawn by it.")
+        flash(f"{version} is served from now on. Press Pre-annotate to have it predict the unlabelled tasks.")
         return back(project)
 
     @pages.post("/projects/<project>/rollback")
@@ -50,7 +50,7 @@ def add_buttons(pages: Blueprint, projects: Projects, registry: Registry, jobs: 
             return back(project)
         info = registry.rollback(project)
         name = "The starter" if info is None else info.version
-        flash(f"{name} is served again. Press Pre-annotate to have the unlabelled tasks drawn by it.")
+        flash(f"{name} is served again. Press Pre-annotate to have it predict the unlabelled tasks.")
         return back(project)
 
     @pages.post("/projects/<project>/predict")
@@ -58,9 +58,9 @@ def add_buttons(pages: Blueprint, projects: Projects, registry: Registry, jobs: 
         projects.jobs_of(project)
         _, joined = jobs.predict(project, UNLABELLED)
         flash(
-            "The unlabelled tasks are being drawn already; new ones are taken in."
+            "The unlabelled tasks are being pre-annotated already; new ones are taken in."
             if joined
-            else "The unlabelled tasks are going to be drawn by the served version; those that have its masks are left."
+            else "Pre-annotation is queued: the served version predicts the unlabelled tasks that have no prediction of it yet."
         )
         return back(project)
 

@@ -160,8 +160,8 @@ def test_train_queues_a_training_and_a_second_press_joins_it(visitor, store, cre
 
 
 def test_draw_masks_queues_predictions_of_unlabelled_tasks(visitor, store, populated):
-    assert "are being drawn already" in visitor.press("3", "predict")
-    assert "are going to be drawn" in visitor.press("5", "predict")
+    assert "are being pre-annotated already" in visitor.press("3", "predict")
+    assert "Pre-annotation is queued" in visitor.press("5", "predict")
     (job,) = store.find("5")
     assert (job.kind, job.state) == ("prediction", "queued")
 
