@@ -60,7 +60,7 @@ def add_buttons(pages: Blueprint, projects: Projects, registry: Registry, jobs: 
         flash(
             "The unlabelled tasks are being pre-annotated already; new ones are taken in."
             if joined
-            else "Pre-annotation is queued: the served version predicts the unlabelled tasks without a prediction of it."
+            else "Pre-annotation is queued: the served version predicts the unlabelled tasks that lack its masks."
         )
         return back(project)
 
