@@ -136,10 +136,10 @@ def check_weights(directory: Path) -> Card:
 
 def _check_file(path: Path, card: Card) -> None:
     if not path.is_file():
-        raise CheckpointError(f"{path} is missing; restore the folder {path.parent} or promote another version")
+        raise CheckpointError(f"{path} is missing", f"restore the folder {path.parent} or promote another version")
     if _sha256(path) != card.weights.get(path.name):
         raise CheckpointError(
-            f"{path} is damaged: its checksum is not the card's; restore it or promote another version"
+            f"{path} is damaged: its checksum is not the card's", "restore it or promote another version"
         )
 
 

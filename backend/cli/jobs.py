@@ -74,7 +74,7 @@ def run_prediction(queue: JobQueue, runner: Runner, project: str, tasks: str) ->
         JobError: it was interrupted by Ctrl-C, which cancels the job.
     """
     from backend.database.jobs import FINISHED, PREDICTION
-    from backend.entrypoints.worker import worker_name
+    from backend.jobs.worker import worker_name
 
     store = queue.store
     queue.leases.request(project, [tasks])

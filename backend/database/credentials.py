@@ -87,8 +87,9 @@ class Credentials:
         entry = self._read().get(project)
         if entry is None:
             raise LabelStudioError(
-                f"no credentials for project {project}: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY, "
-                "or open the project's Model settings in Label Studio once so that it introduces itself"
+                f"no credentials for project {project}",
+                remedy="set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY, or open the project's Model settings in Label "
+                "Studio once so that it introduces itself",
             )
         return Credential(self._url or entry["url"], SecretStr(entry["api_key"]))
 

@@ -142,7 +142,7 @@ class SqliteRecords:
                 yield connection
         except sqlite3.Error as error:
             raise JobError(
-                f"job records in {self._path} cannot be used: {error}; check the disk and who may write"
+                f"job records in {self._path} cannot be used: {error}", "check the disk and who may write"
             ) from error
 
 
@@ -225,8 +225,8 @@ class RedisRecords:
         try:
             yield
         except redis.RedisError as error:
-            # The address may contain a password.
-            raise JobError(f"job records in Redis cannot be used: {error}; check PREMASK_QUEUE_URL") from error
+            # The address may hold a password.
+            raise JobError(f"job records in Redis cannot be used: {error}", "check PREMASK_QUEUE_URL") from error
 
 
 def _log(name: str) -> str:

@@ -1,29 +1,13 @@
 """Conditions that are checked before anything starts: one sentence instead of a stack of errors later."""
 
 import shutil
-import socket
 from pathlib import Path
 
 from backend.errors import DemoError
+from backend.system.ports import obstacle
 
 HOST = "127.0.0.1"
 FREE_BYTES = 1_000_000_000  # Label Studio's database, the sample images and a few trained versions
-
-
-def port_is_free(port: int) -> bool:
-    """Whether a server can listen on `port` of this machine."""
-    with socket.socket() as client:
-        client.settimeout(1)
-        # Somebody may listen on all interfaces, which a bind to 127.0.0.1 would not notice everywhere.
-        if client.connect_ex((HOST, port)) == 0:
-            return False
-    with socket.socket() as server:
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            server.bind((HOST, port))
-        except OSError:
-            return False
-    return True
 
 
 def check_port(port: int, owner: str, setting: str) -> None:
@@ -34,9 +18,9 @@ def check_port(port: int, owner: str, setting: str) -> None:
     Raises:
         DemoError: the port is in use; the text offers a free one.
     """
-    if port_is_free(port):
+    if obstacle(HOST, port) is None:
         return
-    other = next((p for p in range(port + 1, min(port + 100, 65536)) if port_is_free(p)), None)
+    other = next((p for p in range(port + 1, min(port + 100, 65536)) if obstacle(HOST, p) is None), None)
     choice = f"{setting}={other}" if other else f"another {setting}"
     raise DemoError(f"port {port}, which {owner} needs, is in use: stop what uses it, or run `make run {choice}`")
 

@@ -136,6 +136,6 @@ def _reachable() -> Iterator[None]:
     try:
         yield
     except redis.RedisError as error:
-        raise JobError(f"the queue in Redis cannot be used: {error}; check PREMASK_QUEUE_URL") from error
+        raise JobError(f"the queue in Redis cannot be used: {error}", "check PREMASK_QUEUE_URL") from error
     except sqlite3.Error as error:
-        raise JobError(f"the queue's file cannot be used: {error}; check the disk and who may write") from error
+        raise JobError(f"the queue's file cannot be used: {error}", "check the disk and who may write") from error

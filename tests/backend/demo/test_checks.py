@@ -17,12 +17,6 @@ def test_a_port_somebody_listens_on_is_reported_with_a_free_one() -> None:
     checks.check_port(port, "Label Studio", "PORT")
 
 
-def test_a_port_bound_without_listening_is_not_free() -> None:
-    with socket.socket() as somebody:
-        somebody.bind(("127.0.0.1", 0))
-        assert not checks.port_is_free(somebody.getsockname()[1])
-
-
 def test_a_full_disk_is_reported_with_what_is_needed(tmp_path: Path) -> None:
     checks.check_disk(tmp_path)
     with pytest.raises(DemoError, match="GB are needed: make room"):

@@ -157,7 +157,7 @@ def test_a_reload_drops_no_request_and_every_line_is_json_without_secrets(enviro
     assert {line["logger"] for line in lines} >= {
         "backend.web.operations",
         "gunicorn.error",
-        "backend.entrypoints.worker",
+        "backend.jobs.worker",
     }
     for secret in ("s3cret", "h00k", "wr0ng", "bGVhZDpzM2NyZXQ"):
         assert secret not in log.read_text()

@@ -50,7 +50,7 @@ def main(what: str, *arguments: str) -> int:
     die_with_parent(os.environ.get(PARENT))
     if what == "worker":
         training = (sys.executable, str(FAKE_TRAINING), "slow")
-        return worker.main(os.environ, training=training, annotation=(*this, "predict"))
+        return worker.main(os.environ, training_command=training, prediction_command=(*this, "predict"))
     project, job = arguments
     return prediction_job.main(os.environ, project, job, load=load, import_seconds=IMPORT_SECONDS)
 

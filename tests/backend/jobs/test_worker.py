@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from backend.entrypoints import worker as worker_module
-from backend.entrypoints.worker import Worker
 from backend.errors import JobError
+from backend.jobs import worker as worker_module
+from backend.jobs.worker import Worker
 from backend.system.processes import identity, is_alive
 from tests.backend.conftest import BOTH_STORAGES
 from tests.backend.fakes import eventually

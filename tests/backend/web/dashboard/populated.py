@@ -55,7 +55,7 @@ def at(moment: float):
 
 
 def figures(ious: Sequence[float], tasks: int) -> dict:
-    """What `evaluate` says of a version."""
+    """Figures of a version, as `evaluate` writes them."""
     frames = (tasks, max(tasks // 3, 1), max(tasks // 4, 1), max(tasks // 5, 1))
     classes = {
         label: {"frames": n, "iou": value, "boundary_f": round(value**1.3, 3), "coarse_iou": round(value * 0.9, 3)}

@@ -127,9 +127,9 @@ def test_train_cancel_and_draw_without_scripts_on_a_phone(visit, address, store)
     expect(page.get_by_role("status")).to_contain_text("The training is cancelled")
     assert store.get(job.id).state == "cancelled"
     page.get_by_role("button", name="Pre-annotate…").click()
-    page.get_by_role("button", name="Draw the unlabelled tasks").click()
-    expect(page.get_by_role("status")).to_contain_text("are going to be drawn")
-    assert [found.kind for found in store.find("5", ("queued",))] == ["annotation"]
+    page.get_by_role("button", name="Pre-annotate the unlabelled tasks").click()
+    expect(page.get_by_role("status")).to_contain_text("Pre-annotation is queued")
+    assert [found.kind for found in store.find("5", ("queued",))] == ["prediction"]
 
 
 def test_progress_moves_by_itself_and_the_page_follows_when_a_job_ends(visit, address, store, populated):
