@@ -22,7 +22,7 @@ PART_BYTES = 15_000_000  # of a weights file: hosts of repositories and forms fo
 
 @dataclass
 class Card:
-    """What a checkpoint is and where it comes from.
+    """Description and origin of a checkpoint.
 
     Attributes:
         name: the model version, also in every prediction.

@@ -1,4 +1,4 @@
-"""What can go wrong in `models`.
+"""Errors of `models`.
 
 ModelError
 ├── DataError          a data folder, image or mask cannot be used

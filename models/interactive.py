@@ -265,7 +265,7 @@ def _drawn(
     with autocast(pipeline.device):
         matting = fba_matting(pipeline.refiner, pipeline.device)
         (alpha,) = refine(matting, [Subject(image, trimap, cam)], pipeline.refiner.config.crop_size)
-    mask = without_small_components(alpha >= 0.5, config.speck)
+    mask = without_small_components(alpha >= 0.5, config.min_component)
     return mask, sharpness(alpha, mask), outline_uncertainty(alpha, trimap)
 
 

@@ -22,7 +22,7 @@ from models.prompt import Answer, Mask, Prompt
 from models.prompted_class import likeliest_class
 from models.refiner import Subject, centre_map, fba_matting, refine
 from models.segment import Prediction, Segment, outline_uncertainty, sharpness
-from models.trimap import SIZE, TrimapConfig, coarse_mask, trimap_from_mask
+from models.trimap import SIZE, TrimapConfig, coarse_mask, trimap_config, trimap_from_mask
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
 REFINERS = ("fba", "closed-form", "none")
@@ -214,7 +214,7 @@ class Pipeline:
         with autocast(self.device):
             alphas = refine(matting, subjects, self.refiner.config.crop_size)
         for (steps, index), alpha in zip(places, alphas, strict=True):
-            mask = without_small_components(alpha >= 0.5, self.config.trimap.speck)
+            mask = without_small_components(alpha >= 0.5, self.config.trimap.min_component)
             steps[index] = replace(steps[index], alpha=alpha, mask=mask)
         return found
 
@@ -361,7 +361,7 @@ def load_pipeline(directory: Path, device: str = "cpu") -> Pipeline:
         )
         refiner = FBANet(FBANetConfig(**refiner_config | {"widths": tuple(refiner_config["widths"])}))
         layers = tuple(pipeline_config.get("layers", (STRIDE,)))
-        trimap = TrimapConfig(**pipeline_config["trimap"])
+        trimap = trimap_config(pipeline_config["trimap"])
         unrefined = tuple(pipeline_config.get("unrefined", ()))
         config = PipelineConfig(**pipeline_config | {"layers": layers, "trimap": trimap, "unrefined": unrefined})
     except (KeyError, TypeError, ValueError) as error:

@@ -127,6 +127,7 @@ MAY_IMPORT = {
         "backend.errors",
         "backend.database.jobs",
         "backend.label_studio",
+        "backend.system.files",
         "backend.system.processes",
     ),
     # Where the parts are put together: all of it.

@@ -1,6 +1,8 @@
 """Cases that need no server: what our way of doing things saves against the usual one."""
 
 import importlib
+import importlib.util
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -76,7 +78,7 @@ def backbones(setting: Setting) -> Case:
     size = setting.pipeline.classifier.config.input_size
     images = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
 
-    def side(backbone: str) -> Any:
+    def side(backbone: str) -> Callable[[], object]:
         network = Classifier(ClassifierConfig(setting.pipeline.classes, backbone, size)).eval()
         network = network.to(memory_format=torch.channels_last)
         return lambda: activation_maps(explain(network, images), DEFAULT_METHOD)
@@ -118,23 +120,23 @@ def crops(setting: Setting) -> Case:
 
 
 def rle_codec(setting: Setting) -> Case:
-    """Brush masks to and from Label Studio's RLE, by our way and by label-studio-sdk's converter."""
-    brush = importlib.import_module("label_studio_sdk.converter.brush")  # seconds; its calls have no types
-
+    """Brush masks to and from Label Studio's RLE, and by label-studio-sdk's converter where that is installed."""
     mask = render_phantom(0, SIZE).masks["Lumen"]
     encoded = rle.encode_rle(mask)
-    sides = {
+    sides: dict[str, Callable[[], object]] = {
         "encode": lambda: rle.encode_rle(mask),
-        "encode, label-studio-sdk": lambda: brush.mask2rle(mask.astype(np.uint8) * 255),
         "decode": lambda: rle.decode_rle(encoded, (SIZE, SIZE)),
-        "decode, label-studio-sdk": lambda: brush.decode_rle(encoded),
     }
+    if importlib.util.find_spec("label_studio_sdk") is not None:
+        brush = importlib.import_module("label_studio_sdk.converter.brush")  # seconds; its calls have no types
+        sides["encode, label-studio-sdk"] = lambda: brush.mask2rle(mask.astype(np.uint8) * 255)
+        sides["decode, label-studio-sdk"] = lambda: brush.decode_rle(encoded)
     against = {side: side.partition(",")[0] for side in sides}
     return Case(f"RLE of a {SIZE} x {SIZE} mask", alternate(sides, setting.rounds, setting.tick), against=against)
 
 
 def subjects_of(size: int) -> list[Subject]:
-    """Classes of a synthetic frame, by its exact masks: what the refiner gets, whatever the classifier finds."""
+    """Classes of a synthetic frame, by its exact masks: input of the refiner, independent of the classifier."""
     frame = render_phantom(0, size)
     subjects = []
     for mask in frame.masks.values():

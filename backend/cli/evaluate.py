@@ -13,12 +13,12 @@ from backend.cli.data import data_options
 from backend.cli.models import device_option, existing_model, new_folder, training_options
 from backend.cli.output import figure, json_option, print_metrics, progress_bar, write_json
 from models.activation_maps import METHODS
-from models.data.folder import DataFolder, open_data_folder
+from models.data.reader import DataFolder, open_data_folder
 from models.errors import DataError
 from models.evaluation.charts import WAYS, curve_chart, mean_iou
 from models.evaluation.clicks import STARTS, measure_clicks
 from models.evaluation.evaluate import measure, summarise, with_settings
-from models.evaluation.intervals import read_groups, with_intervals
+from models.evaluation.intervals import with_intervals
 from models.evaluation.report import write_report
 from models.evaluation.robustness import measure_robustness
 from models.evaluation.tables import classifier_row, compare_methods, effort_table, measure_with_effort
@@ -86,7 +86,7 @@ def evaluate(
     """Measure a model on a data folder: IoU per class, presence, seconds per frame, with 95 % intervals.
 
     The intervals are by bootstrap over groups of images: those of DATA/groups.json ({"NAME": "PATIENT"}) if there is
-    one, else blocks of neighbours by name.
+    one, else blocks of neighbours by name. There are none over fewer than 5 groups.
     """
     if len(models) > 1 and not with_tables:
         raise click.UsageError("more than one --model is for --tables")
@@ -96,7 +96,7 @@ def evaluate(
     labelled = open_data_folder(data, skip_bad=skip_bad)
     for model in loaded:
         _check_classes(model, labelled)
-    samples, groups = labelled.split(split), read_groups(labelled)
+    samples, groups = labelled.split(split), labelled.groups()
     if not samples:
         raise DataError(f"there is nothing to evaluate on: split {split} of {data} is empty")
     # Settings, tables and reports are about the steps of networks, which models of other families do not have.
@@ -193,13 +193,19 @@ def _table(title: str, *columns: str, text: int = 1) -> Table:
 
 
 def _print_intervals(metrics: Mapping[str, Any]) -> None:
+    """Print the intervals of the classes that have any, and why the others have none."""
     table = _table(
         f"95 % intervals over {metrics['groups']} groups of images", "class", "IoU", "map", "refiner adds", "accuracy"
     )
+    keys = ("iou_ci", "coarse_iou_ci", "refiner_gain_ci", "accuracy_ci")
     for label, known in metrics["classes"].items():
-        keys = ("iou_ci", "coarse_iou_ci", "refiner_gain_ci", "accuracy_ci")
-        table.add_row(label, *("–" if known[key] is None else "{:.3f}, {:.3f}".format(*known[key]) for key in keys))
-    Console().print(table)
+        if any(known[key] is not None for key in keys):
+            table.add_row(label, *("–" if known[key] is None else "{:.3f}, {:.3f}".format(*known[key]) for key in keys))
+    if table.row_count:
+        Console().print(table)
+    for label, known in metrics["classes"].items():
+        if known["no_interval"]:
+            click.echo(f"No interval of the IoU of {label}: {known['no_interval']}.")
 
 
 def _print_clicks(clicks: Mapping[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """`premask predict | train | phantom`: the models on files and data folders, without a server."""
 
+import os
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from backend.cli.output import json_option, print_metrics, progress_bar, write_j
 from models.checkpoint import read_card
 from models.classifier import BACKBONES
 from models.data.files import IMAGE_SUFFIXES, read_image
-from models.data.folder import open_data_folder
+from models.data.reader import open_data_folder
 from models.data.report import data_report
 from models.errors import DataError
 from models.evaluation.figures import overlay, step_pictures
@@ -38,22 +39,22 @@ class ModelFolder(click.Path):
         super().__init__(exists=True, file_okay=False, path_type=Path)
 
     def get_metavar(self, *_: Any, **__: Any) -> str:
-        """What help shows."""
+        """The values as help shows them."""
         return "|".join(["DIR", *STARTERS])
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path | str:
         """A name becomes its folder."""
-        return super().convert(model_folder(str(value)), param, ctx)
+        return Path(os.fsdecode(super().convert(model_folder(str(value)), param, ctx)))
 
 
 class Parent(ModelFolder):
-    """What a training begins from: a model, or "auto", or "none"."""
+    """The start of a training: a model, or "auto", or "none"."""
 
     def get_metavar(self, *_: Any, **__: Any) -> str:
-        """What help shows."""
+        """The values as help shows them."""
         return "|".join(["auto", "none", "DIR", *STARTERS])
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path | str:
         """A model becomes its folder."""
         return value if value in ("auto", "none") else super().convert(value, param, ctx)
 
@@ -119,7 +120,7 @@ def predict(
 
 
 def training_options(command: Callable[..., None]) -> Callable[..., None]:
-    """What `train` and `curve` let the user choose of a training."""
+    """Give a command the options of a training, for `train` and `curve`."""
     weights = click.Path(exists=True, dir_okay=False, path_type=Path)
     options = (
         click.option(
@@ -201,8 +202,8 @@ def phantom(
     with progress_bar("rendering") as move:
         write_phantoms(out, count, seed, size, difficulty, progress=move, kind=kind)
     click.echo(f"{count} images in {out}")
-    wanted = {"kind": kind, "count": count, "seed": seed, "size": size or KINDS[kind].size, "difficulty": difficulty}
-    write_json(json_file, {"out": str(out)} | wanted)
+    chosen = {"kind": kind, "count": count, "seed": seed, "size": size or KINDS[kind].size, "difficulty": difficulty}
+    write_json(json_file, {"out": str(out)} | chosen)
 
 
 def write_image(path: Path, picture: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> None:

@@ -1,12 +1,14 @@
 """`premask serve`, `worker`, `connect` and `versions`: running the backend."""
 
+from __future__ import annotations
+
 import json
 import os
 import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -14,6 +16,9 @@ from rich.table import Table
 
 from backend.cli.output import figure, json_option, write_json
 from backend.settings import Settings
+
+if TYPE_CHECKING:
+    from backend.versions.registry import Registry
 
 project_option = click.option("--project", required=True, help="Label Studio's project id.")
 
@@ -155,7 +160,7 @@ def rollback(project: str, json_file: Path | None) -> None:
     write_json(json_file, {"project": project, "current": info.version if info else None})
 
 
-def _registry() -> Any:
+def _registry() -> Registry:
     from backend.versions.registry import Registry
 
     return Registry(Settings.from_environ(os.environ).data_dir / "models")

@@ -1,4 +1,4 @@
-"""What must hold before anything starts: told in one sentence instead of a stack of errors later."""
+"""Conditions that are checked before anything starts: one sentence instead of a stack of errors later."""
 
 import shutil
 import socket
@@ -41,15 +41,15 @@ def check_port(port: int, owner: str, setting: str) -> None:
     raise DemoError(f"port {port}, which {owner} needs, is in use: stop what uses it, or run `make run {choice}`")
 
 
-def check_disk(folder: Path) -> None:
-    """Raise unless the disk under `folder` has room for the demo's data.
+def check_disk(folder: Path, needed: int = FREE_BYTES) -> None:
+    """Raise unless the disk under `folder` has `needed` bytes free for the demo's data.
 
     Raises:
         DemoError: too little space; the text says how much is needed.
     """
     free = shutil.disk_usage(folder).free
-    if free < FREE_BYTES:
+    if free < needed:
         raise DemoError(
-            f"only {free / 1e9:.1f} GB are free for {folder.resolve()}, {FREE_BYTES / 1e9:.0f} GB are needed: "
+            f"only {free / 1e9:.1f} GB are free for {folder.resolve()}, {needed / 1e9:.0f} GB are needed: "
             "make room, or choose a folder on another disk by `premask demo --data FOLDER`"
         )

@@ -16,10 +16,10 @@ from backend.database.leases import Leases
 from backend.errors import BackendError
 from backend.jobs import prediction as annotation
 from backend.jobs import training
-from backend.jobs.prediction import PredictionJob
+from backend.jobs.prediction import PredictionWork
 from backend.jobs.queue import JobQueue, Queues, on_this_machine
 from backend.jobs.running import Runner, Work
-from backend.jobs.training import Plan, Trainer
+from backend.jobs.training import Plan, TrainingWork
 from backend.settings import Settings
 from backend.system.logs import configure_logging
 from backend.system.processes import PARENT, die_with_parent, identity, is_alive, kill_group
@@ -131,8 +131,9 @@ def build_runner(
         minutes=settings.train_minutes,
         device=_device(settings.device),
         min_accepted=settings.min_accepted,
+        group_field=settings.group_field,
     )
-    trainer = Trainer(
+    trainer = TrainingWork(
         registry=parts.registry,
         starter=starter(settings),
         client=parts.connections.client,
@@ -141,7 +142,7 @@ def build_runner(
         learned=parts.automatic.learned,
         command=training,
     )
-    kinds: dict[str, Work] = {TRAINING: trainer, PREDICTION: PredictionJob(annotation)}
+    kinds: dict[str, Work] = {TRAINING: trainer, PREDICTION: PredictionWork(annotation)}
     return Runner(parts.store, parts.leases, kinds, settings.data_dir / "jobs")
 
 

@@ -40,7 +40,7 @@ class Connected:
 
 @dataclass(frozen=True)
 class Login:
-    """What the backend asks of Label Studio.
+    """The login that the backend asks Label Studio for.
 
     Attributes:
         user: of HTTP Basic authentication.
@@ -59,7 +59,7 @@ class Login:
 
     @property
     def webhook_headers(self) -> dict[str, str]:
-        """What a webhook has to send: Label Studio gives it nothing of the backend's login."""
+        """The headers that a webhook has to send: Label Studio does not add the backend's login to it."""
         if self.webhook_token is not None:
             return {TOKEN_HEADER: self.webhook_token}
         encoded = base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
@@ -229,7 +229,7 @@ def _warnings(
 
 
 def _unfilled(project: dict[str, Any]) -> tuple[str, ...]:
-    """What of the project's labelling config no prediction will fill."""
+    """A sentence for each part of the project's labelling config that no prediction will fill."""
     try:
         return parse_label_config(str(project.get("label_config") or "")).left_out
     except ConfigError as error:

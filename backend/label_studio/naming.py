@@ -1,7 +1,7 @@
 """The name that Label Studio shows of this backend: always the version that is served.
 
 Label Studio fills its column "Prediction score" and picks what annotators start from by that name
-(`backend.label_studio.connect.rename`), and a version is promoted by whoever: a training, a page, a command.
+(`backend.label_studio.connect.rename`), and a version may be promoted by a training, a page or a command.
 """
 
 import logging

@@ -238,7 +238,7 @@ def read_bounded(response: requests.Response, max_bytes: int, deadline: float) -
         if time.monotonic() <= deadline:
             raise LabelStudioError(f"the file broke off: {_cause(error)}; try again") from error
     if time.monotonic() > deadline:
-        raise late  # whoever cut the connection off at the deadline made it look like the end, or like an error
+        raise late  # a connection cut off at the deadline looks like the end of the file, or like an error
     return bytes(body)
 
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from backend.errors import BackendError
 from backend.label_studio.prompts import read_prompts
-from backend.label_studio.protocol import PredictRequest, regions_of
+from backend.label_studio.protocol import PredictRequest, nothing_found, prompt_entry
 from backend.prediction.embeddings import Embeddings
 from backend.prediction.images import ImageSource
 from backend.versions.serving import Served, Serving
@@ -17,8 +17,6 @@ from models.segment import Segment
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
-# The editor takes an empty result for "nothing found", anything else for a failure that it does not show.
-NOTHING_FOUND: dict[str, Any] = {"result": [], "score": 0.0, "model_version": "none"}
 
 
 class Prompts:
@@ -56,7 +54,7 @@ class Prompts:
             logger.warning("task %s: nothing is drawn for a prompt: %s", request.tasks[0].get("id"), reason)
         except Exception:
             logger.exception("task %s: nothing is drawn for a prompt", request.tasks[0].get("id"))
-        return [entry or NOTHING_FOUND, *([] for _ in request.tasks[1:])]
+        return [entry or nothing_found(), *([] for _ in request.tasks[1:])]
 
     def _entry(self, request: PredictRequest) -> dict[str, Any] | None:
         task, project = request.tasks[0], request.project_id
@@ -76,13 +74,10 @@ class Prompts:
             return None
         ids, masks = list(asked.existing), list(asked.existing.values())
         answer = self._wait(served.prompt(embedding, asked.prompt, asked.label, masks))
-        if not answer.mask.any():
-            return {**NOTHING_FOUND, "model_version": served.version}
         segment = Segment(answer.label, answer.score, answer.mask, answer.uncertainty)
         # The editor puts a suggestion in the place of the region with the same id when it is accepted.
         improved = None if answer.improves is None else ids[answer.improves]
-        result = regions_of(segment, asked.control, first_id=improved)
-        return {"result": result, "score": answer.score, "model_version": served.version}
+        return prompt_entry(segment, asked.control, served.version, improved=improved)
 
     def _embedding(self, request: PredictRequest, served: Served) -> Embedding:
         """The embedding of the task's image, from memory after the first prompt."""

@@ -1,10 +1,13 @@
-"""An image file as an array, whatever its format, orientation and colours."""
+"""Image files of any format, orientation and colours as arrays: the one decoder."""
 
 from io import BytesIO
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 RgbImage = NDArray[np.uint8]
 
@@ -65,18 +68,18 @@ def decode_image(data: bytes, max_pixels: int) -> RgbImage:
         raise ValueError(f"it is {_described(data)}; supported are {', '.join(FORMATS)}") from error
     except Image.DecompressionBombError as error:
         raise ValueError(f"it is too large: {error}") from error
-    # Pillow's plugins raise whatever comes up on damaged files: struct.error, KeyError, ZeroDivisionError ...
+    # Pillow's plugins raise errors of any kind on damaged files: struct.error, KeyError, ZeroDivisionError ...
     except Exception as error:
         raise ValueError(f"it is damaged or of a kind that cannot be read: {error}") from error
     raise ValueError(problem)
 
 
-def rgb_array(image: Any) -> RgbImage:
+def rgb_array(image: "Image") -> RgbImage:
     """A Pillow image as `decode_image` gives it: shape (H, W, 3), uint8, RGB, turned as its EXIF orientation says."""
     return _rgb(_upright(image))
 
 
-def _refusal(image: Any, data: bytes, max_pixels: int) -> str | None:
+def _refusal(image: "Image", data: bytes, max_pixels: int) -> str | None:
     """Why an opened image, of which only the header has been read, is not decoded."""
     width, height = image.size
     if width * height == 0:
@@ -84,7 +87,7 @@ def _refusal(image: Any, data: bytes, max_pixels: int) -> str | None:
     if width * height > max_pixels:
         return f"it has {width} x {height} pixels, at most {max_pixels} are taken; make it smaller"
     if image.format in ("JPEG", "MPO") and data.count(START_OF_SCAN) > MAX_SCANS:
-        return f"it is a JPEG of more than {MAX_SCANS} scans, which no camera writes; save it anew"
+        return f"it is a JPEG of more than {MAX_SCANS} scans, which no camera writes; save it again"
     return None
 
 
@@ -97,7 +100,7 @@ def _described(data: bytes) -> str:
     return next((name for magic, name in BEGINNINGS.items() if start.startswith(magic)), "not an image")
 
 
-def _upright(image: Any) -> Any:
+def _upright(image: "Image") -> "Image":
     from PIL import ImageOps
 
     try:
@@ -106,7 +109,7 @@ def _upright(image: Any) -> Any:
         return image
 
 
-def _rgb(image: Any) -> RgbImage:
+def _rgb(image: "Image") -> RgbImage:
     from PIL import Image
 
     if image.mode in DEEP_MODES:

@@ -39,7 +39,7 @@ def image_shape(path: Path) -> tuple[int, int]:
         with Image.open(path, formats=FORMATS) as image:
             width, height = image.size
             turned = image.getexif().get(ORIENTATION, 1) >= TURNED
-    except Exception as error:  # Pillow's plugins raise whatever comes up
+    except Exception as error:  # Pillow's plugins raise errors of any kind
         raise DataError(f"{path} cannot be read as an image: {error}") from error
     if width * height > MAX_PIXELS:
         raise DataError(f"{path} has {width} x {height} pixels, at most {MAX_PIXELS} are taken; make it smaller")

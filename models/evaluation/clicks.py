@@ -11,9 +11,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from models.data.folder import Sample
-from models.evaluation.annotator import largest_component
+from models.data.sample import Sample
 from models.families import Embedding, Model
+from models.masks.components import largest_component
 from models.masks.metrics import Mask, iou
 from models.prompt import Click, Prompt
 

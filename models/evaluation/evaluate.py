@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.data.folder import Sample
+from models.data.sample import Sample
 from models.errors import DataError
 from models.families import Model, describe, steps_of
 from models.masks.metrics import Mask, boundary_f, dice, iou
@@ -25,7 +25,7 @@ class Agreement(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """Whether a class was drawn, and whether it is truly there."""
+    """The decision to draw a class, and its true presence."""
 
     predicted: bool
     present: bool
@@ -58,7 +58,7 @@ class FrameFigures:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What the pipeline made of one sample.
+    """The pipeline's result on one sample.
 
     Attributes:
         sample: the labelled image.

@@ -1,4 +1,4 @@
-"""What is left of the masks when images look as another scanner, another export or another operator would make them.
+"""Quality of the masks when images look as another scanner, another export or another operator would make them.
 
 After Hendrycks and Dietterich 2019, "Benchmarking neural network robustness to common corruptions and perturbations",
 with changes that medical images meet. It is no measurement on other patients: anatomy stays as it is.
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.data.decoding import RgbImage
-from models.data.folder import Sample
+from models.data.sample import Sample
 from models.evaluation.evaluate import measure, summarise
 from models.families import Model
 

@@ -1,4 +1,4 @@
-"""What the backend's tests share: a model without networks, checkpoints without weights, Label Studio's bodies."""
+"""The parts that the backend's tests share: a model without networks, checkpoints without weights, request bodies."""
 
 import json
 import threading
@@ -105,13 +105,13 @@ def publish(registry: Registry, folder: Path, project: str = "3", backbone: str 
 def setup_body(
     project: int = 3, config: str = CONFIG, hostname: str = "http://ls.example", token: str = "t0ken"
 ) -> Any:
-    """What Label Studio posts to /setup."""
+    """The body that Label Studio posts to /setup."""
     reference = f"{project}.1795393773"
     return {"project": reference, "schema": config, "hostname": hostname, "access_token": token, "extra_params": None}
 
 
 def predict_body(addresses: Sequence[str], project: int = 3, config: str = CONFIG, first: int = 1) -> Any:
-    """What Label Studio posts to /predict, with a task per image address, numbered from `first`."""
+    """The body that Label Studio posts to /predict, with a task per image address, numbered from `first`."""
     return {
         "tasks": [{"id": i, "data": {"image": address}} for i, address in enumerate(addresses, first)],
         "project": f"{project}.1795393773",
@@ -121,7 +121,7 @@ def predict_body(addresses: Sequence[str], project: int = 3, config: str = CONFI
 
 
 def start_training(project: int = 3) -> Any:
-    """What Label Studio posts to /webhook when Start Training is pressed."""
+    """The body that Label Studio posts to /webhook when Start Training is pressed."""
     return {"action": "START_TRAINING", "project": {"id": project, "title": "t", "label_config": CONFIG, "token": "x"}}
 
 

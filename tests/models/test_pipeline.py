@@ -26,7 +26,7 @@ def bright_corner(height, width):
 
 
 class Brightness(torch.nn.Module):
-    """Stands in for a trained classifier: evidence for class 'a' is brightness, 'b' is nowhere."""
+    """Stands in for a trained classifier: the score map of class 'a' is brightness, 'b' is nowhere."""
 
     def __init__(self, classifier):
         super().__init__()
@@ -41,8 +41,8 @@ class Brightness(torch.nn.Module):
         weight[0, :2] = torch.tensor([20.0, -10.0])
         weight[1, 1] = -10
         self.head.weight.data = weight[:, :, None, None]
-        evidence = self.head(features)
-        return ClassifierOutput(evidence.amax(dim=(2, 3)), features, evidence, {4: features})
+        score_maps = self.head(features)
+        return ClassifierOutput(score_maps.amax(dim=(2, 3)), features, score_maps, {4: features})
 
 
 @pytest.mark.parametrize("shape", [(120, 120), (97, 301), (301, 97), (90, 700), (1500, 1000)])

@@ -3,7 +3,7 @@
 import pytest
 
 from models.checkpoint import read_card
-from models.data.folder import open_data_folder
+from models.data.reader import open_data_folder
 from models.evaluation.evaluate import evaluate
 from models.phantom import CLASSES
 from models.pipeline import load_pipeline

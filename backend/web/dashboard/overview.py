@@ -112,7 +112,9 @@ def kept_rows(jobs: Iterable[Report]) -> list[AcceptanceRow]:
     """
     best: dict[str, AcceptanceRow] = {}
     for job in jobs:
-        for version, classes in ((job.get("report") or {}).get("kept") or {}).items():
+        report = job.get("report") or {}
+        # Records of earlier releases have it under another name.
+        for version, classes in (report.get("acceptance") or report.get("kept") or {}).items():
             row = _kept_row(version, classes)
             if version not in best or row.drawn > best[version].drawn:
                 best[version] = row

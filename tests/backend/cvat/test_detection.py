@@ -19,9 +19,9 @@ from PIL import Image
 
 from backend.cvat.detection import DetectionFunction, create
 from backend.cvat.labels import main as labels_command
-from backend.label_studio.controls.polygon import fill
 from models import families
 from models.errors import CheckpointError
+from models.masks.rasterising import fill_polygon
 from models.segment import Prediction, Segment
 from tests.backend.cvat.conftest import CLASSES, FakeModel, bright, picture
 from tests.backend.cvat.fake_cvat import FakeCVAT
@@ -133,7 +133,7 @@ def test_masks_become_polygons_when_cvat_asks_for_them(model: Path, finds: Finds
             annotate(server, load(model=str(model)))
         uploaded = annotate(server, load(model=str(model)), conv_mask_to_poly=True)
     assert [(shape["type"], shape["score"]) for shape in uploaded["shapes"]] == [("polygon", 0.9)] * 2
-    drawn = [fill(np.reshape(shape["points"], (-1, 2)), mask.shape) for shape in uploaded["shapes"]]
+    drawn = [fill_polygon(np.reshape(shape["points"], (-1, 2)), mask.shape) for shape in uploaded["shapes"]]
     assert np.array_equal(drawn[0] | drawn[1], mask)
 
 

@@ -25,8 +25,8 @@ from backend.cvat.detector import Detector
 from backend.cvat.interaction import InteractionFunction, create
 from backend.cvat.model import Checkpoint
 from backend.cvat.nuclio import _objects, _runs, detector
-from backend.label_studio.controls.polygon import fill
 from models.masks.outlines import outlines
+from models.masks.rasterising import fill_polygon
 from models.phantom import render_phantom
 from models.pipeline import Pipeline
 from models.segment import Prediction, Segment
@@ -79,7 +79,7 @@ def test_each_part_is_an_object_whose_mask_and_polygon_are_the_same(finds: Finds
     assert (status, len(objects)) == (200, 2)
     for one in objects:
         assert (one["type"], one["label"], one["confidence"]) == ("mask", "Lumen", "0.9")
-        assert np.array_equal(mask_of(one, mask.shape), fill(np.reshape(one["points"], (-1, 2)), mask.shape))
+        assert np.array_equal(mask_of(one, mask.shape), fill_polygon(np.reshape(one["points"], (-1, 2)), mask.shape))
     assert np.array_equal(mask_of(objects[0], mask.shape) | mask_of(objects[1], mask.shape), mask)
 
 

@@ -153,7 +153,7 @@ def test_label_studio_is_told_the_login_and_its_webhooks_too(
     login = Login("lead", "s3cret", token)
     connected = connect(client, project, guarded_url, login=login)
     assert connected.model_version == "lite0"
-    client.start_training(connected.backend_id)
+    client.call("POST", f"/api/ml/{connected.backend_id}/train", json={})
     server.add_annotation(server.add_task(project, {}), [])
     assert seen(guarded_url) == ["START_TRAINING", "ANNOTATION_CREATED"]
     server.requests.clear()

@@ -18,13 +18,14 @@ from backend.database.credentials import Credentials
 from backend.database.jobs import JobStore
 from backend.versions.registry import Registry
 from models.checkpoint import Card, read_card, write_card
-from models.data.folder import Sample
+from models.data.sample import Sample
 from models.evaluation.evaluate import Agreement, Decision, FrameFigures
 from models.evaluation.gallery import GALLERY, add_gallery
 from models.masks.metrics import iou
 from models.phantom import CLASSES, render_phantom
 from models.pipeline import Steps
 from models.trimap import TrimapConfig, trimap_from_mask
+from tests.backend.jobs.edit import edit_job
 
 START = 1_791_000_000.0  # the first job, Unix time
 DAY = 86_400.0
@@ -137,7 +138,8 @@ def populate(
         named["annotation"] = store.submit("prediction", "3")[0].id
         store.claim(named["annotation"], "worker/1:1")
     with at(START + 41 * DAY + 190):
-        store.update(
+        edit_job(
+            store,
             named["training"],
             state="training",
             progress=0.62,
@@ -146,7 +148,8 @@ def populate(
             figures={"step": 412, "loss": 0.2137},
             eta=171.0,
         )
-        store.update(
+        edit_job(
+            store,
             named["annotation"],
             state="predicting",
             progress=0.34,
@@ -157,7 +160,8 @@ def populate(
         named["queued"] = store.submit("training", "4")[0].id
         failed = store.submit("training", "6")[0].id
         store.claim(failed, "worker/1:1")
-        store.update(
+        edit_job(
+            store,
             failed,
             state="failed",
             reason="project 6 has 2 accepted tasks to learn from and needs 4; annotate and submit 2 more, then press "
@@ -234,4 +238,4 @@ def training_that(store: JobStore, moment: float, state: str, **outcome: object)
         job, _ = store.submit("training", "3")
         store.claim(job.id, "worker/1:1")
     with at(moment + 570):
-        store.update(job.id, state=state, progress=1.0 if state == "done" else 0.4, **outcome)
+        edit_job(store, job.id, state=state, progress=1.0 if state == "done" else 0.4, **outcome)

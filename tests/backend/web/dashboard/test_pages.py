@@ -7,6 +7,7 @@ import pytest
 
 from backend.web.security import Access
 from tests.backend.fakes import publish, setup_body
+from tests.backend.jobs.edit import edit_job
 
 PAGES = ["", "/", "/projects/3", "/projects/4", "/projects/5", "/projects/6"]
 VOID = {"meta", "link", "input", "img"}
@@ -271,7 +272,7 @@ def test_text_from_elsewhere_is_text_on_the_page(visitor, store, credentials):
     job, _ = store.submit("training", "5")
     store.claim(job.id, "worker/1:1")
     store.log(job.id, nasty)
-    store.update(job.id, message=nasty, report={"title": nasty, "classes": {nasty: 3}, "kept": {nasty: {nasty: {
+    edit_job(store, job.id, message=nasty, report={"title": nasty, "classes": {nasty: 3}, "kept": {nasty: {nasty: {
         "drawn": 1, "iou": 0.5, "unchanged": 0, "added": 0}}}})  # fmt: skip
     for path in ("", "/projects/5"):
         page = visitor.read(path)
