@@ -1,7 +1,5 @@
 """Cases that need no server: what our way of doing things saves against the usual one."""
 
-import importlib.util
-from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -15,7 +13,7 @@ from backend.bench.setting import Setting
 from backend.label_studio import rle
 from models.activation_maps import DEFAULT_METHOD, activation_maps, explain
 from models.classifier import Classifier, ClassifierConfig
-from models.closed_form import closed_form
+from models.closed_form import closed_form, installed
 from models.phantom import render_phantom
 from models.refiner import Crop, Subject, fba_matting, refine
 from models.trimap import SIZE, TrimapConfig, trimap_from_mask
@@ -87,7 +85,7 @@ def backbones(setting: Setting) -> Case:
 
 
 def matting(setting: Setting) -> Case:
-    """FBANet or closed-form matting, on the crops of a frame's objects; times are per frame."""
+    """FBANet or, where installed, closed-form matting, on the crops of a frame's objects; times are per frame."""
     crops: list[Crop] = []
 
     def keep(batch: Any) -> list[NDArray[np.float32]]:
@@ -97,7 +95,9 @@ def matting(setting: Setting) -> Case:
     pipeline = setting.pipeline
     refine(keep, subjects_of(setting.size), pipeline.refiner.config.crop_size)
     ours = fba_matting(pipeline.refiner, pipeline.device)
-    sides = {"FBANet": lambda: ours(crops), "closed-form matting": lambda: closed_form(crops)}
+    sides = {"FBANet": lambda: ours(crops)}
+    if installed():
+        sides["closed-form matting"] = lambda: closed_form(crops)
     return Case(f"alpha of the {len(crops)} objects of one frame", alternate(sides, setting.rounds, setting.tick))
 
 
@@ -119,19 +119,11 @@ def crops(setting: Setting) -> Case:
 
 
 def rle_codec(setting: Setting) -> Case:
-    """Brush masks to and from Label Studio's RLE, and by label-studio-sdk's converter where that is installed."""
+    """Brush masks to and from Label Studio's RLE."""
     mask = render_phantom(0, SIZE).masks["Lumen"]
     encoded = rle.encode_rle(mask)
-    sides: dict[str, Callable[[], object]] = {
-        "encode": lambda: rle.encode_rle(mask),
-        "decode": lambda: rle.decode_rle(encoded, (SIZE, SIZE)),
-    }
-    if importlib.util.find_spec("label_studio_sdk") is not None:
-        brush = importlib.import_module("label_studio_sdk.converter.brush")  # seconds; its calls have no types
-        sides["encode, label-studio-sdk"] = lambda: brush.mask2rle(mask.astype(np.uint8) * 255)
-        sides["decode, label-studio-sdk"] = lambda: brush.decode_rle(encoded)
-    against = {side: side.partition(",")[0] for side in sides}
-    return Case(f"RLE of a {SIZE} x {SIZE} mask", alternate(sides, setting.rounds, setting.tick), against=against)
+    sides = {"encode": lambda: rle.encode_rle(mask), "decode": lambda: rle.decode_rle(encoded, (SIZE, SIZE))}
+    return Case(f"RLE of a {SIZE} x {SIZE} mask", alternate(sides, setting.rounds, setting.tick))
 
 
 def subjects_of(size: int) -> list[Subject]:

@@ -77,7 +77,7 @@ class Interactive:
             )
             return None
         embedding = self._embedding(request, served)
-        asked = read_prompts(task, request.context or {}, request.config, embedding.image.shape[:2])  # type: ignore[arg-type]
+        asked = read_prompts(task, request.context or {}, request.config, embedding.image.shape[:2])
         if asked is None:
             return None
         ids, masks = list(asked.existing), list(asked.existing.values())
