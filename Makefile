@@ -19,7 +19,7 @@ endif
 COMPILE := $(BIN)/uv pip compile --quiet $(UPGRADE) --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command "make lock"
 
-.PHONY: help setup setup-label-studio run serve worker test soak docker-test check format lock clean docs audit
+.PHONY: help setup setup-label-studio run serve worker test test-fast soak docker-test check format lock clean docs audit
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ worker: $(SETUP) ## one more job worker
 
 test: $(SETUP) $(SETUP_LABEL_STUDIO) ## every test, also those with a real Label Studio and a browser
 	@$(BIN)/python -m pytest
+
+test-fast: $(SETUP) ## the tests for daily work: no server, no browser, no training; under 3 minutes on 2 cores
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m "not slow and not soak and not docker"
 
 soak: $(SETUP) $(SETUP_LABEL_STUDIO) ## the tests that take minutes each, with their figures: kills, load, memory, 1,000 tasks
 	@$(BIN)/python -m pytest -m soak -rP

@@ -67,6 +67,7 @@ def test_an_image_of_one_colour_is_no_division_by_zero():
     assert np.isfinite(alpha).all()
 
 
+@pytest.mark.slow
 def test_the_number_of_threads_stays_as_it_was_set():
     """The import of pymatting sets OpenMP's to the number of cores; it can be seen once, so in a fresh process."""
     script = (
