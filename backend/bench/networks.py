@@ -1,8 +1,9 @@
 """Cases that need no server: what our way of doing things saves against the usual one."""
 
-import importlib
-import importlib.util
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import module_from_spec, spec_from_file_location
+from types import ModuleType
 from typing import Any
 
 import cv2
@@ -16,7 +17,7 @@ from backend.bench.setting import Setting
 from backend.label_studio import rle
 from models.activation_maps import DEFAULT_METHOD, activation_maps, explain
 from models.classifier import Classifier, ClassifierConfig
-from models.closed_form import closed_form
+from models.closed_form import closed_form, installed
 from models.phantom import render_phantom
 from models.refiner import Crop, Subject, fba_matting, refine
 from models.trimap import SIZE, TrimapConfig, trimap_from_mask
@@ -88,7 +89,7 @@ def backbones(setting: Setting) -> Case:
 
 
 def matting(setting: Setting) -> Case:
-    """FBANet or closed-form matting, on the crops of a frame's objects; times are per frame."""
+    """FBANet or, where installed, closed-form matting, on the crops of a frame's objects; times are per frame."""
     crops: list[Crop] = []
 
     def keep(batch: Any) -> list[NDArray[np.float32]]:
@@ -98,7 +99,9 @@ def matting(setting: Setting) -> Case:
     pipeline = setting.pipeline
     refine(keep, subjects_of(setting.size), pipeline.refiner.config.crop_size)
     ours = fba_matting(pipeline.refiner, pipeline.device)
-    sides = {"FBANet": lambda: ours(crops), "closed-form matting": lambda: closed_form(crops)}
+    sides = {"FBANet": lambda: ours(crops)}
+    if installed():
+        sides["closed-form matting"] = lambda: closed_form(crops)
     return Case(f"alpha of the {len(crops)} objects of one frame", alternate(sides, setting.rounds, setting.tick))
 
 
@@ -127,12 +130,25 @@ def rle_codec(setting: Setting) -> Case:
         "encode": lambda: rle.encode_rle(mask),
         "decode": lambda: rle.decode_rle(encoded, (SIZE, SIZE)),
     }
-    if importlib.util.find_spec("label_studio_sdk") is not None:
-        brush = importlib.import_module("label_studio_sdk.converter.brush")  # seconds; its calls have no types
+    if (brush := _reference_codec()) is not None:
         sides["encode, label-studio-sdk"] = lambda: brush.mask2rle(mask.astype(np.uint8) * 255)
         sides["decode, label-studio-sdk"] = lambda: brush.decode_rle(encoded)
     against = {side: side.partition(",")[0] for side in sides}
     return Case(f"RLE of a {SIZE} x {SIZE} mask", alternate(sides, setting.rounds, setting.tick), against=against)
+
+
+def _reference_codec() -> ModuleType | None:
+    """The one file of label-studio-sdk that has its codec; the whole package needs 42 others."""
+    try:
+        path = distribution("label-studio-sdk").locate_file("label_studio_sdk/converter/brush.py")
+    except PackageNotFoundError:
+        return None
+    spec = spec_from_file_location("brush", str(path))
+    if spec is None or spec.loader is None:
+        return None
+    brush = module_from_spec(spec)
+    spec.loader.exec_module(brush)
+    return brush
 
 
 def subjects_of(size: int) -> list[Subject]:

@@ -157,6 +157,7 @@ def test_closed_form_matting_and_fused_layers_can_be_measured(tmp_path):
     assert lumen["iou"] != lumen["coarse_iou"]
 
 
+@pytest.mark.slow
 def test_a_model_of_other_classes_is_refused(tmp_path):
     for folder in ("images", "masks/crack"):
         (tmp_path / "data" / folder).mkdir(parents=True)

@@ -23,6 +23,7 @@ from backend.system.processes import identity, is_alive
 from tests.backend.fake_label_studio import serving
 from tests.backend.fakes import eventually, predict_body, setup_body, start_training
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]
 PREMASK = (sys.executable, "-c", "from backend.cli import main; main()")
 # A server that answers /health and nothing else, and ends on SIGTERM.
