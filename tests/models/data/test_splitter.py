@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.data.sample import Sample
@@ -64,6 +64,7 @@ def sides(samples):
     return [sample.group for sample in train], [sample.group for sample in held_out]
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from("ABCDEFGH"), min_size=2))
 def test_no_group_is_on_both_sides(groups):
     train, held_out = sides(grouped(groups))

@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -19,6 +19,7 @@ GREY = np.full((6, 8, 3), 90, np.uint8)
 MASK = np.eye(6, 8, dtype=bool)
 
 
+@settings(deadline=None)
 @given(arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3))))
 def test_a_picture_reads_back_as_it_was(picture):
     assert (decode_image(encode_png(picture), 100) == picture).all()

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from shapely import Polygon, contains_xy
 
@@ -13,6 +13,7 @@ SHAPE = (7, 10)
 ROWS, COLUMNS = np.mgrid[:7, :10] + 0.5
 
 
+@settings(deadline=None)
 @given(st.lists(POINT, min_size=3, max_size=3))
 def test_a_triangle_holds_the_pixels_whose_centres_lie_in_it(corners):
     polygon = Polygon(corners)
@@ -42,6 +43,7 @@ def test_corners_far_outside_do_no_harm():
     assert fill_polygon(np.array([[-1e300, -1e300], [1e300, -1e300], [1e300, 1e300], [-1e300, 1e300]]), SHAPE).all()
 
 
+@settings(deadline=None)
 @given(st.floats(1, 4), st.floats(1, 3), st.floats(-180, 180))
 def test_a_turned_ellipse_is_a_turned_circle(major, minor, degrees):
     found = fill_ellipse(np.array([5.0, 3.5]), np.array([major, minor]), degrees, SHAPE)

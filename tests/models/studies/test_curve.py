@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.classifier import ClassifierConfig
@@ -23,6 +23,7 @@ def silent(*progress):
     pass
 
 
+@settings(deadline=None)
 @given(st.integers(1, 200), st.integers(0, 5))
 def test_every_beginning_of_the_order_is_spread_over_the_series(count, seed):
     """An order of all, and no gap of a beginning (round the end) is more than three times its share."""
