@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 
-from backend.prediction import responder as delivery
+from backend.prediction.responder import Responder
 from backend.web.openapi import document
 from tests.backend.fakes import CONFIG, OTHER_CONFIG
 from tests.backend.fuzz.backend_in_use import PASSWORD, USER, BackendInUse, backend_in_use
@@ -80,10 +80,11 @@ def tasks(known: dict[str, list[Any]]) -> st.SearchStrategy[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def backend(tmp_path_factory: pytest.TempPathFactory, tiny_model: Any) -> Iterator[BackendInUse]:
-    with pytest.MonkeyPatch.context() as patched, backend_in_use(tmp_path_factory.mktemp("data"), tiny_model) as made:
-        # Two people who open one task wait for each other; here nobody stores what the first one got.
-        patched.setattr(delivery, "PATIENCE_SECONDS", 0.01)
-        yield made
+    with pytest.MonkeyPatch.context() as patched:
+        # Two people who open one task wait for each other; here the first answer is never stored.
+        patched.setitem(Responder.__init__.__kwdefaults__, "patience", 0.01)
+        with backend_in_use(tmp_path_factory.mktemp("data"), tiny_model) as made:
+            yield made
 
 
 @pytest.fixture(scope="module")
