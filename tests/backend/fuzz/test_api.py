@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 
-from backend.prediction import responder as delivery
+from backend.prediction.responder import Responder
 from backend.web.openapi import document
 from backend.web.security import SESSION_COOKIE
 from tests.backend.fakes import CONFIG, OTHER_CONFIG
@@ -81,10 +81,11 @@ def tasks(known: dict[str, list[Any]]) -> st.SearchStrategy[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def backend(tmp_path_factory: pytest.TempPathFactory, tiny_model: Any) -> Iterator[BackendInUse]:
-    with pytest.MonkeyPatch.context() as patched, backend_in_use(tmp_path_factory.mktemp("data"), tiny_model) as made:
-        # Two people who open one task wait for each other; here the first one's answer is never stored.
-        patched.setattr(delivery, "PATIENCE_SECONDS", 0.01)
-        yield made
+    with pytest.MonkeyPatch.context() as patched:
+        # Two people who open one task wait for each other; here the first answer is never stored.
+        patched.setitem(Responder.__init__.__kwdefaults__, "patience", 0.01)
+        with backend_in_use(tmp_path_factory.mktemp("data"), tiny_model) as made:
+            yield made
 
 
 @pytest.fixture(scope="module")

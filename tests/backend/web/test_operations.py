@@ -29,8 +29,8 @@ def samples(client) -> dict[tuple[str, ...], float]:
 
 def test_metrics_count_requests_stages_answers_jobs_and_versions(client, monkeypatch):
     # Label Studio is asked to store an answer once; the second time it has had time enough and asks again.
-    monkeypatch.setattr("backend.prediction.responder.STORING_SECONDS", 0.0)
-    monkeypatch.setattr("backend.prediction.responder.STORING_SECONDS_EACH", 0.0)
+    monkeypatch.setattr("backend.prediction.leases.STORING_SECONDS", 0.0)
+    monkeypatch.setattr("backend.prediction.leases.STORING_SECONDS_EACH", 0.0)
     before = samples(client)
     client.post("/setup", json=setup_body())
     for _ in range(2):
