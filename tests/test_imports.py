@@ -10,6 +10,7 @@ import importlib.util
 import sys
 from collections.abc import Iterator, Set
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -176,7 +177,9 @@ def _problems(module: str, path: Path, modules: Set[str]) -> Iterator[tuple[int,
     tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     row = max((row for row in MAY_IMPORT if _within(module, row)), key=len, default=None)
-    imports = [(node, target) for node in ast.walk(tree) for target in _targets(node, package, modules)]
+    imports: list[tuple[Any, str]] = [
+        (node, target) for node in ast.walk(tree) for target in _targets(node, package, modules)
+    ]
     if row is None:
         if imports:
             yield 1, f"{module} has no row in MAY_IMPORT"

@@ -66,7 +66,7 @@ class Predictor:
         self._interactive = Interactive(serving, images)
         self._per_object = per_object
 
-    def predict(self, request: PredictRequest) -> list[Entry | list[Any]]:
+    def predict(self, request: PredictRequest) -> list[Any]:
         """One entry per task, in order; an empty list for a task without an answer, whose reason is logged."""
         return list(self.stream(request))
 

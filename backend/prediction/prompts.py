@@ -48,7 +48,7 @@ class Interactive:
         self._lock = threading.Lock()
         self._embeddings: LRUCache[Key, Embedding] = LRUCache(max_bytes, getsizeof=lambda embedding: embedding.nbytes)
 
-    def entries(self, request: PredictRequest) -> Iterator[dict[str, Any] | list[Any]]:
+    def entries(self, request: PredictRequest) -> Iterator[Any]:
         """One entry per task, in order: Label Studio sends one. Never raises; the log says why nothing was drawn."""
         try:
             entry = self._entry(request) if request.tasks else None

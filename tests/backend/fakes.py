@@ -40,8 +40,9 @@ class FakePipeline:
         return [self._one(image) for image in images]
 
     def _one(self, image: np.ndarray) -> Prediction:
-        mask = np.zeros(image.shape[:2], bool)
-        mask[:, : mask.shape[1] // 2] = True
+        height, width = image.shape[:2]
+        mask = np.zeros((height, width), bool)
+        mask[:, : width // 2] = True
         return Prediction({"Lumen": 0.9}, [Segment("Lumen", 0.9, mask)])
 
 

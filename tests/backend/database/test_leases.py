@@ -1,6 +1,7 @@
 """Each test is a story of who comes first; the leases's clock stands still unless the test moves it."""
 
 import itertools
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -140,7 +141,8 @@ def test_projects_do_not_mix(leases):
 def test_two_never_store_the_same_task_at_once_and_none_is_forgotten(leases, clock, moves):
     """Whatever requests a and b and job j do in whatever order: who stores a task is alone until it lets go."""
     project = str(next(PROJECTS))
-    storing, wanted = {}, set()
+    storing: dict[Any, Any] = {}
+    wanted = set()
     for holder, move, task in moves:
         if move == "h" and holder == "j":
             leases.acquire_due(project, "j", 1, 60)

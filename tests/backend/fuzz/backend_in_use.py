@@ -69,11 +69,11 @@ def backend_in_use(folder: Path, starter: Path) -> Iterator[BackendInUse]:
         access = access_of(settings)
         assert access is not None
         core = assemble_core(settings)
-        app = app_of(settings, core, access)
+        app: Any = app_of(settings, core, access)
         versions = _versions(core.parts.registry, starter, str(project))
         jobs = [core.jobs.submit(str(project))[0].id, core.jobs.predict(str(project), "all")[0].id]
         addresses = [label_studio.tasks[frame]["data"]["image"] for frame in frames]
-        known = {
+        known: dict[str, list[Any]] = {
             "project": [str(project), project, f"{project}.1795393773"],
             "version": versions,
             "job": jobs,

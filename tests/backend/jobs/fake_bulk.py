@@ -12,4 +12,4 @@ from tests.backend.fakes import FakePipeline
 
 if __name__ == "__main__":
     die_with_parent(os.environ.get(PARENT))
-    sys.exit(main(os.environ, *sys.argv[1:3], load=lambda device: FakePipeline, import_seconds=5.0))
+    sys.exit(main(os.environ, sys.argv[1], sys.argv[2], load=lambda device: FakePipeline, import_seconds=5.0))

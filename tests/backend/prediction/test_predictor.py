@@ -1,6 +1,7 @@
 import json
 import logging
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -137,8 +138,9 @@ def test_a_class_or_each_of_its_objects_is_a_region_by_the_setting(registry, sta
             return [Prediction({"Lumen": 0.9}, [Segment("Lumen", 0.8, mask)]) for _ in images]
 
     settings = Settings.from_environ({"PREMASK_REGIONS": regions, "PREMASK_DATA_DIR": str(tmp_path)})
-    parts = assemble(settings)
+    parts: Any = assemble(settings)
     parts.connections.images = lambda project: FakeImages()
     predictor = predictor_of(settings, Serving(registry, starter, lambda directory: Spots()), parts)
+    entry: Any
     (entry,) = predictor.predict(ask("1"))
     assert len(entry["result"]) == drawn

@@ -43,7 +43,7 @@ class Counting(Pipeline):
     embeddings = 0
 
     def embed(self, image: Any) -> Any:
-        Counting.looks += 1
+        Counting.embeddings += 1
         return super().embed(image)
 
 
@@ -131,7 +131,7 @@ def test_the_region_that_was_clicked_on_is_answered_under_its_own_id(predictor: 
     assert [region["id"] for region in second["result"]] == [region["id"] for region in first["result"]]
 
 
-SHAPES = {
+SHAPES: dict[str, dict[str, Any]] = {
     "rectangle": {"x": 30, "y": 15, "width": 40, "height": 60, "rotation": 0},
     "ellipse": {"x": 50, "y": 45, "radiusX": 20, "radiusY": 27, "rotation": 0},
     "polygon": {"points": [[30, 20], [70, 20], [70, 72], [30, 72]], "closed": True},
@@ -143,7 +143,7 @@ SHAPES = {
 @pytest.mark.parametrize("label", ["Lumen", "Fibrous cap"])
 def test_a_shape_of_any_tool_and_class_is_answered_where_it_lies(predictor: Predictor, kind: str, label: str) -> None:
     asked = ask(label=label)
-    shape = {"id": "s", "type": f"{kind}labels", "from_name": "s", "to_name": "image"}
+    shape: dict[str, Any] = {"id": "s", "type": f"{kind}labels", "from_name": "s", "to_name": "image"}
     shape["value"] = SHAPES[kind] | {f"{kind}labels": [label]}
     asked.context["result"] = [shape]
     (entry,) = predictor.predict(asked)

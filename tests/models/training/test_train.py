@@ -102,7 +102,7 @@ def test_heads_are_inherited_by_class_name():
     assert torch.equal(child.head.weight[1], parent.head.weight[1])
     assert child.gain[1] == parent.gain[1]
     assert child.gain[0] == 1
-    assert torch.equal(child.smooth[0].weight, parent.smooth[0].weight)
+    assert torch.equal(child.smooth.get_parameter("0.weight"), parent.smooth.get_parameter("0.weight"))
 
 
 @pytest.mark.parametrize("classes", [("b", "new"), ("other",)])
