@@ -4,6 +4,7 @@
 .DELETE_ON_ERROR:
 PORT ?= 9090
 LABEL_STUDIO_PORT ?= 8080
+UPGRADE ?=
 export PYTHON
 
 REQUIREMENTS := docker/requirements

@@ -26,8 +26,9 @@ def problems(file: str, source: str) -> Iterator[str]:
     deferred = {node for body in _deferred(tree) for statement in body for node in ast.walk(statement)}
     for node in ast.walk(tree):
         if file.startswith("models/") and file not in STILL_TO_MEND and node not in deferred:
+            line = getattr(node, "lineno", 1)
             for library in _libraries(node) - MODELS_IMPORT_FIRST - sys.stdlib_module_names:
-                yield f"{file}:{node.lineno}: models import {library} only inside the function that needs it"
+                yield f"{file}:{line}: models import {library} only inside the function that needs it"
     if not file.startswith(READ_THE_ENVIRONMENT):
         for line in _reads_environment(tree):
             yield f"{file}:{line}: the environment is not read here; take the value as an argument"
@@ -36,8 +37,9 @@ def problems(file: str, source: str) -> Iterator[str]:
 def _deferred(tree: ast.Module) -> Iterator[list[ast.stmt]]:
     """The statements that an import of the module does not run."""
     for node in ast.walk(tree):
-        typing_only = isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
-        if typing_only or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.body
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
             yield node.body
 
 

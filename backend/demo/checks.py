@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from backend.errors import DemoError
-from backend.system.ports import obstacle
+from backend.system.ports import port_is_free
 
 HOST = "127.0.0.1"
 FREE_BYTES = 1_000_000_000  # Label Studio's database, the sample images and a few trained versions
@@ -18,9 +18,9 @@ def check_port(port: int, owner: str, setting: str) -> None:
     Raises:
         DemoError: the port is in use; the text offers a free one.
     """
-    if obstacle(HOST, port) is None:
+    if port_is_free(port):
         return
-    other = next((p for p in range(port + 1, min(port + 100, 65536)) if obstacle(HOST, p) is None), None)
+    other = next((p for p in range(port + 1, min(port + 100, 65536)) if port_is_free(p)), None)
     choice = f"{setting}={other}" if other else f"another {setting}"
     raise DemoError(f"port {port}, which {owner} needs, is in use: stop what uses it, or run `make run {choice}`")
 

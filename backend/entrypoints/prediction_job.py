@@ -32,7 +32,7 @@ def main(
     load: Callable[[str], Callable[[Path], Model]] = load_on,
     **options: Any,
 ) -> int:
-    """Predict what the leases has for a project; returns the exit code.
+    """Predict what the leases have for a project; returns the exit code.
 
     Args:
         environ: the settings.

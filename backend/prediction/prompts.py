@@ -42,7 +42,7 @@ class Prompts:
         self._embeddings = Embeddings() if embeddings is None else embeddings
         self._patience = patience
 
-    def entries(self, request: PredictRequest) -> list[dict[str, Any] | list[Any]]:
+    def entries(self, request: PredictRequest) -> list[Any]:
         """One entry per task, in order: Label Studio sends one. Never raises; the log says why nothing was drawn."""
         if not request.tasks:
             return []

@@ -25,6 +25,11 @@ def obstacle(host: str, port: int) -> str | None:
     return None
 
 
+def port_is_free(port: int) -> bool:
+    """Whether a server can listen on `port` of this machine."""
+    return obstacle("127.0.0.1", port) is None
+
+
 def check_port(host: str, port: int) -> None:
     """Raises ServeError if no server can listen on `host` and `port`."""
     if (reason := obstacle(host, port)) is not None:

@@ -41,7 +41,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     torch.manual_seed(0)
     classifier = Classifier(ClassifierConfig(("Lumen",), "tf_efficientnet_lite0", input_size=64, width=8))
-    config = PipelineConfig(presence_threshold={"Lumen": 0.0}, map_threshold={"Lumen": 0.3})
+    config = PipelineConfig(presence_threshold={"Lumen": 0.0}, map_threshold={"HiResCAM": {"Lumen": 0.3}})
     pipeline = Pipeline(classifier, FBANet(FBANetConfig((8, 8, 8, 8), crop_size=64)), config)
     directory = tmp_path_factory.mktemp("models") / "tiny"
     save_pipeline(pipeline, directory, Card("tiny", [], "", "2026-01-01T00:00:00+00:00"))

@@ -17,6 +17,9 @@ class LabelStudioMLBase:
 
     INITIAL_MODEL_VERSION = "0.0.1"
 
+    def setup(self) -> None:
+        """For subclasses."""
+
     def __init__(self, project_id: str | None = None, label_config: str | None = None) -> None:
         self.project_id = project_id or ""
         if label_config is not None:

@@ -48,7 +48,7 @@ class FakeModel:
         return Answer(label or "Lumen", np.ones(embedding.shape[:2], bool), 0.5)
 
     def _one(self, image: np.ndarray) -> Prediction:
-        mask = np.zeros(image.shape[:2], bool)
+        mask: np.ndarray = np.zeros(image.shape[:2], bool)
         mask[:, : mask.shape[1] // 2] = True
         return Prediction({"Lumen": 0.9}, [Segment("Lumen", 0.9, mask)], frozenset({"Lumen"}))
 

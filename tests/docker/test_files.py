@@ -36,7 +36,7 @@ def composed(profile: str, **changes: str) -> Any:
     with tempfile.NamedTemporaryFile("w", suffix=".env") as env:
         env.writelines(f"{name}={value}\n" for name, value in example(COMPOSE_PROFILES=profile, **changes).items())
         env.flush()
-        files = ["--file", DOCKER / "compose.yml", "--env-file", env.name]
+        files: list[str | Path] = ["--file", DOCKER / "compose.yml", "--env-file", env.name]
         kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         command = [BIN / "docker-compose", *files, "config", "--format=json"]
         done = subprocess.run(command, env=kept, capture_output=True, text=True, check=False)
@@ -130,7 +130,7 @@ def test_the_image_gets_the_versions_that_the_tests_ran_with_and_no_developers_t
 
 def test_kubernetes_takes_the_manifest() -> None:
     manifest = DOCKER / "kubernetes" / "premask.yaml"
-    command = [BIN / "kubernetes-validate", "--strict", manifest]
+    command: list[str | Path] = [BIN / "kubernetes-validate", "--strict", manifest]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     claim, deployment, service = yaml.safe_load_all(manifest.read_text())

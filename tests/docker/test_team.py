@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def team(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tea
         client = LabelStudio(f"http://{addresses['label-studio']}:8080", token)
         backend = f"http://{addresses['premask']}:9090"
         for url in (client.url, backend):
-            wait_for(lambda url=url: answers(url), 900)
+            wait_for(partial(answers, url), 900)
         asked = services["premask"]["environment"]
         login = asked["PREMASK_BASIC_AUTH_USER"], asked["PREMASK_BASIC_AUTH_PASSWORD"]
         yield Team(client, backend, login, image, data, services, hosts)

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from markdown.extensions.toc import slugify
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, ViewportSize
 
 from backend.cli import COMMANDS
 from backend.settings import PREFIX, Settings
@@ -23,7 +23,7 @@ from tests.docs.shown import ROOT
 
 pytestmark = pytest.mark.timeout(900)
 
-PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
+PHONE, DESK = ViewportSize(width=390, height=844), ViewportSize(width=1280, height=900)
 
 
 @pytest.fixture(scope="module")

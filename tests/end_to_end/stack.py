@@ -6,10 +6,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from backend.demo.checks import port_is_free
 from backend.demo.processes import Server
 from backend.demo.servers import Login
 from backend.label_studio.client import LabelStudio
+from backend.system.ports import port_is_free
 from tests.end_to_end.frames import Frame
 
 ROOT = Path(__file__).parent.parent.parent

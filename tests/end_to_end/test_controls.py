@@ -132,8 +132,9 @@ def test_the_mask_of_any_picture_is_read_back_pixel_for_pixel(stack: Stack, page
         '<View><Image name="i" value="$image"/><BrushLabels name="t" toName="i"><Label value="A"/></BrushLabels></View>'
     )
     config, image = parse_label_config(xml), decode_image(PICTURES[name], 100_000_000)
-    mask = np.zeros(image.shape[:2], bool)
-    mask[: -(-mask.shape[0] // 3), : -(-mask.shape[1] // 2)] = True  # a corner, so that a turn or mirroring would show
+    height, width = image.shape[:2]
+    mask = np.zeros((height, width), bool)
+    mask[: -(-height // 3), : -(-width // 2)] = True  # a corner, so that a turn or mirroring would show
     client = stack.client
     project = int(client.create_project(name, xml)["id"])
     client.import_files(project, {name: PICTURES[name]})

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from backend.demo import sample_project, servers
-from backend.demo.checks import port_is_free
 from backend.errors import BackendError
 from backend.label_studio.client import LabelStudio
+from backend.system.ports import port_is_free
 from tests.end_to_end.stack import ENVIRON, LABEL_STUDIO, PREMASK, free_port
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(900)]

@@ -17,9 +17,9 @@ import requests
 
 from backend.database.jobs import FINISHED
 from backend.demo import servers
-from backend.demo.checks import port_is_free
 from backend.demo.processes import Running, Server, stop_all
 from backend.demo.sample_project import CONFIG, encode_png
+from backend.system.ports import port_is_free
 from models.phantom import render_phantom
 from tests.end_to_end.conftest import START_SECONDS
 from tests.end_to_end.stack import ENVIRON, Stack, free_port, premask

@@ -16,7 +16,7 @@ def disc_subject(height=200, width=300):
     cv2.circle(cam, (512, 512), 200, 1.0, -1)
     trimap = trimap_from_mask((cam > 0).astype(np.uint8), TrimapConfig())
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
-    return Subject(image, trimap, cv2.GaussianBlur(cam, (0, 0), 20))
+    return Subject(image, trimap, cv2.GaussianBlur(cam, (0, 0), 20).astype(np.float32))
 
 
 def test_untrained_it_returns_the_map_inside_the_band():
@@ -85,7 +85,7 @@ def test_the_refiners_cost_is_that_of_the_objects_crops_at_any_size_of_the_frame
         trimap[150:250, left + 50 : left + 150] = FOREGROUND
     trimap[600:800, 300:500] = FOREGROUND
     image = np.zeros((100 * scale, 150 * scale, 3), np.uint8)
-    pixels = []
+    pixels: list[int] = []
 
     def matting(crops):
         pixels.extend(crop.image.shape[0] * crop.image.shape[1] for crop in crops)

@@ -29,9 +29,8 @@ def test_tables_compare_models_and_are_printed_written_and_drawn(data, tmp_path)
     groups = {f"phantom-{number:05d}": f"patient {number}" for number in range(1, 9)}
     (data / "groups.json").write_text(json.dumps(groups))
     files = ("--json", tmp_path / "r.json", "--report", tmp_path / "r.html")
-    arguments = ("--data", data, "--split", "val", "--model", STARTER, "--model", STARTER, "--tables", *files)
-    arguments += ("--clicks", 1, "--robustness")
-    done = invoke("evaluate", *arguments)
+    arguments = ("--data", data, "--split", "val", "--model", STARTER, "--model", STARTER, "--tables")
+    done = invoke("evaluate", *arguments, "--clicks", 1, "--robustness", *files)
     assert done.exit_code == 0, done.output
     result = json.loads((tmp_path / "r.json").read_text())
     assert result["groups"] == 2

@@ -181,7 +181,12 @@ def test_masks_are_encoded_as_cvat_sdk_does(mask: np.ndarray) -> None:
 def test_a_prompt_is_answered_as_by_an_agent_and_embeds_each_image_once(monkeypatch: pytest.MonkeyPatch) -> None:
     embeddings = []
     embed = Pipeline.embed
-    monkeypatch.setattr(Pipeline, "embed", lambda self, image: embeddings.append(image) or embed(self, image))
+
+    def counted(self: Pipeline, image: Any) -> Any:
+        embeddings.append(image)
+        return embed(self, image)
+
+    monkeypatch.setattr(Pipeline, "embed", counted)
     frame = render_phantom(seed=3, size=256, difficulty=0.2)
     out = io.BytesIO()
     Image.fromarray(frame.image).save(out, format="PNG")

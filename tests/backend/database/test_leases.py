@@ -140,7 +140,8 @@ def test_projects_do_not_mix(leases):
 def test_two_never_store_the_same_task_at_once_and_none_is_forgotten(leases, clock, moves):
     """For any order of moves of requests a and b and job j: the one that stores a task is alone until it lets go."""
     project = str(next(PROJECTS))
-    storing, requested = {}, set()
+    storing: dict[str, str] = {}
+    requested = set()
     for holder, move, task in moves:
         if move == "h" and holder == "j":
             leases.acquire_due(project, "j", 1, 60)

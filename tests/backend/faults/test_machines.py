@@ -3,12 +3,13 @@
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import redis
 
-from backend.database.jobs import FINISHED, JobStore
+from backend.database.jobs import FINISHED, Job, JobStore
 from backend.database.leases import Leases
 from backend.database.records import RedisRecords
 from backend.jobs.queue import JobQueue, redis_queues
@@ -44,15 +45,26 @@ def test_a_worker_elsewhere_does_the_jobs_of_the_server_here(redis_url, starter,
             "OMP_NUM_THREADS": "1",
         }
         worker = [sys.executable, "-m", "tests.backend.faults.stack", "worker"]
+
+        def finished(job_id: str) -> bool:
+            return jobs.store.get(job_id).state in FINISHED
+
         with subprocess.Popen(worker, env=environ, cwd=ROOT) as process:
             try:
                 training, _ = jobs.submit(project)
                 prediction, _ = jobs.predict(project, "all")
                 for job in (training, prediction):
-                    done = eventually(lambda job=job: (now := jobs.store.get(job.id)).state in FINISHED and now, 600)
+                    eventually(partial(finished, job.id), 600)
+                    done = jobs.store.get(job.id)
                     assert done.state == "done", (done, jobs.store.log_tail(job.id))
             finally:
                 process.terminate()
         assert registry.current(project).version == jobs.store.get(training.id).version
         assert len({one["task"] for one in label_studio.predictions.values()}) == 5
         assert len(label_studio.predictions) == 5
+
+
+def finished(store: JobStore, job: str) -> Job | None:
+    """The job, once it is."""
+    now = store.get(job)
+    return now if now.state in FINISHED else None

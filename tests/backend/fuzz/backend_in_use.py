@@ -74,7 +74,7 @@ def backend_in_use(folder: Path, starter: Path) -> Iterator[BackendInUse]:
         versions = _versions(core.parts.registry, starter, str(project))
         jobs = [core.jobs.submit(str(project))[0].id, core.jobs.predict(str(project), "all")[0].id]
         addresses = [label_studio.tasks[frame]["data"]["image"] for frame in frames]
-        known = {
+        known: dict[str, list[Any]] = {
             "project": [str(project), project, f"{project}.1795393773"],
             "version": versions,
             "job": jobs,
@@ -83,7 +83,8 @@ def backend_in_use(folder: Path, starter: Path) -> Iterator[BackendInUse]:
         }
         backend = BackendInUse(app, login, known)
         backend.form = _form(backend, str(project))
-        app.wsgi_app = _counting(app.wsgi_app, backend.statuses)
+        counting: Any = _counting(app.wsgi_app, backend.statuses)
+        app.wsgi_app = counting  # type: ignore[method-assign]
         yield backend
 
 

@@ -24,7 +24,7 @@ from tests.backend.fakes import CONFIG
 PLAN = Plan()
 FAKE_TRAINING = Path(__file__).parent / "fake_training.py"
 POLYGONS = CONFIG.replace("BrushLabels", "PolygonLabels")
-TRIANGLE = {
+TRIANGLE: dict[str, Any] = {
     "type": "polygonlabels",
     "from_name": "tag",
     "to_name": "image",

@@ -12,4 +12,5 @@ from tests.backend.fakes import FakeModel
 
 if __name__ == "__main__":
     die_with_parent(os.environ.get(PARENT))
-    sys.exit(main(os.environ, *sys.argv[1:3], load=lambda device: FakeModel, import_seconds=5.0))
+    project, job = sys.argv[1:]
+    sys.exit(main(os.environ, project, job, load=lambda device: FakeModel, import_seconds=5.0))

@@ -1,5 +1,7 @@
 """The loop of a prediction job against a small Label Studio that fails in every way it knows."""
 
+from typing import Any
+
 import pytest
 
 from backend.database.leases import ALL, UNLABELLED
@@ -50,7 +52,7 @@ def run(project, client, predictor, serving, leases, said):
 
 def versions(label_studio):
     """By task, the versions of its predictions."""
-    found = {}
+    found: dict[Any, Any] = {}
     for prediction in label_studio.predictions.values():
         found.setdefault(prediction["task"], []).append(prediction["model_version"])
     return found
@@ -127,7 +129,8 @@ def test_what_is_stored_while_a_chunk_is_predicted_is_not_stored_again(
 
 
 def test_images_that_were_away_for_a_moment_are_fetched_again(run, label_studio, leases, project, tasks, images):
-    load, failed = images.load, []
+    load = images.load
+    failed: list[Any] = []
 
     def at_first_not(task, key):
         if len(failed) < len(tasks):

@@ -94,7 +94,12 @@ def test_too_few_accepted_tasks_are_counted_and_asked_for(store, runner_that, pr
 def test_step_loss_and_seconds_left_are_known_while_it_trains(store, runner_that, project, monkeypatch):
     seen = []
     advance = store.advance
-    monkeypatch.setattr(store, "advance", lambda job, **changes: seen.append(changes) or advance(job, **changes))
+
+    def seeing(job, **changes):
+        seen.append(changes)
+        return advance(job, **changes)
+
+    monkeypatch.setattr(store, "advance", seeing)
     job = run(store, runner_that("slow"), project)
     assert job.figures == {}  # the last stages have none
     assert {"step": 19, "loss": 0.5} in [changes.get("figures") for changes in seen]

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import time
+from typing import Any
 
 import pytest
 
@@ -98,7 +99,8 @@ def test_a_job_of_a_worker_that_lives_is_left_alone(store, worker_that, project)
 
 def test_a_job_whose_end_could_not_be_recorded_begins_again(store, worker_that, project, monkeypatch):
     """The disk was full, or Redis away, for a moment."""
-    advance, refused = store.advance, []
+    advance = store.advance
+    refused: list[Any] = []
 
     def at_first_not(job, **changes):
         if changes.get("state") in ("publishing", "failed") and len(refused) < 3:

@@ -123,7 +123,8 @@ def test_any_region_is_drawn_at_its_size_or_refused(tag: str, value: Any, height
         mask = REGION_CONTROLS[tag].to_mask(region)
     except RegionError:
         return
-    assert (mask.shape, mask.dtype) == ((height, width), bool)
+    assert mask.shape == (height, width)
+    assert mask.dtype == bool
 
 
 @pytest.mark.parametrize("config", [BRUSH, SHAPES], ids=["brush", "shapes"])

@@ -1,6 +1,7 @@
 import json
 import logging
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from backend.settings import Settings
 from backend.versions.serving import Serving
 from backend.wiring import assemble, predictor_of
 from models.segment import Prediction, Segment
-from tests.backend.fakes import OTHER_CONFIG, POISON, FakeImages, eventually, predict_body
+from tests.backend.fakes import OTHER_CONFIG, POISON, FakeImages, FakeModel, eventually, predict_body
 
 
 def ask(*addresses, **options):
@@ -131,14 +132,14 @@ def test_a_cached_entry_is_the_entry_that_was_given():
 def test_a_class_or_each_object_is_a_region_by_the_setting(registry, starter, inference, tmp_path, regions, drawn):
     """As the server and the job that finishes its work make their predictor."""
 
-    class Spots:
+    class Spots(FakeModel):
         def predict(self, images):
             mask = np.zeros((6, 8), bool)
             mask[1:3, 1:3] = mask[4:6, 5:8] = True
             return [Prediction({"Lumen": 0.9}, [Segment("Lumen", 0.8, mask)]) for _ in images]
 
     settings = Settings.from_environ({"PREMASK_REGIONS": regions, "PREMASK_DATA_DIR": str(tmp_path)})
-    parts = assemble(settings)
+    parts: Any = assemble(settings)
     parts.connections.images = lambda project: FakeImages()
     predictor = predictor_of(settings, Serving(registry, starter, lambda directory: Spots(), inference), parts)
     (entry,) = predictor.predict(ask("1"))

@@ -137,7 +137,7 @@ def test_the_region_that_was_clicked_on_is_answered_under_its_own_id(prompts: Pr
     assert [region["id"] for region in second["result"]] == [region["id"] for region in first["result"]]
 
 
-SHAPES = {
+SHAPES: dict[str, dict[str, Any]] = {
     "rectangle": {"x": 30, "y": 15, "width": 40, "height": 60, "rotation": 0},
     "ellipse": {"x": 50, "y": 45, "radiusX": 20, "radiusY": 27, "rotation": 0},
     "polygon": {"points": [[30, 20], [70, 20], [70, 72], [30, 72]], "closed": True},
@@ -149,7 +149,7 @@ SHAPES = {
 @pytest.mark.parametrize("label", ["Lumen", "Fibrous cap"])
 def test_a_shape_of_any_tool_and_class_is_answered_where_it_lies(prompts: Prompts, kind: str, label: str) -> None:
     asked = ask(label=label)
-    shape = {"id": "s", "type": f"{kind}labels", "from_name": "s", "to_name": "image"}
+    shape: dict[str, Any] = {"id": "s", "type": f"{kind}labels", "from_name": "s", "to_name": "image"}
     shape["value"] = SHAPES[kind] | {f"{kind}labels": [label]}
     asked.context["result"] = [shape]
     (entry,) = prompts.entries(asked)

@@ -172,6 +172,11 @@ def test_leases_are_written_once_per_batch_and_at_both_ends(responder, entries, 
     seen = []
     for name in ("acquire", "commit", "finish", "release", "delivered"):
         method = getattr(leases, name)
-        monkeypatch.setattr(leases, name, lambda *a, _m=method, _n=name, **k: seen.append(_n) or _m(*a, **k))
+
+        def counted(*a, _method=method, _name=name, **k):
+            seen.append(_name)
+            return _method(*a, **k)
+
+        monkeypatch.setattr(leases, name, counted)
     entries(responder, ask(*addresses))
     assert seen == calls

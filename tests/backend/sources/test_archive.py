@@ -57,7 +57,7 @@ def test_a_full_disk_is_said_before_it_is_full(tmp_path: Path, out: Path, monkey
     class Usage:
         free = 10
 
-    monkeypatch.setattr(archive.shutil, "disk_usage", lambda path: Usage)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: Usage)
     with pytest.raises(DataError, match="point TMPDIR to a larger disk"):
         unpack(zipped(tmp_path / "a.zip", ("a", bytes(100))), out)
 

@@ -174,9 +174,9 @@ def test_cvat_draws_tags_and_answers_clicks_with_it(tmp_path: Path) -> None:
     found = create_detection(model, draws="both").detect(context, Image.fromarray(PICTURE))
     assert len(found) == 4  # a tag and a mask of each class
     function = create_interaction(model)
-    seen = function.preprocess_image(None, Image.fromarray(PICTURE))  # type: ignore[arg-type]
+    seen = function.preprocess_image(None, Image.fromarray(PICTURE))
     prompts: Any = SimpleNamespace(pos_points=[(45.0, 30.0)], neg_points=[], bounding_box=None)
-    (shape,) = function.detect(None, seen, prompts)  # type: ignore[arg-type]
+    (shape,) = function.detect(None, seen, prompts)
     png = base64.b64encode(cv2.imencode(".png", PICTURE)[1].tobytes()).decode()
     drawn = interactor(Path(model))({"image": png, "pos_points": [[45, 30]], "neg_points": []})
     assert drawn["shapes"][0]["points"] == shape.points

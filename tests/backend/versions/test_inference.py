@@ -175,5 +175,5 @@ def test_torch_is_limited_to_the_threads_that_are_set() -> None:
             return np.array([torch.get_num_threads()])
 
     service = Inference(torch_threads=1)
-    assert service.embed(Counting(), images(1)[0]).result(20).tolist() == [1]
+    assert np.asarray(service.embed(Counting(), images(1)[0]).result(20)).tolist() == [1]
     service.close()

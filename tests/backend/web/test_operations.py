@@ -4,6 +4,7 @@ import gc
 import logging
 import re
 import threading
+from types import SimpleNamespace
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -142,7 +143,7 @@ def test_a_data_folder_that_takes_no_files_is_broken(tmp_path):
 
 @pytest.mark.parametrize(("free", "state"), [(100 << 30, FINE), (1 << 30, DOUBTFUL), (100 << 20, BROKEN)])
 def test_a_full_disk_is_told_before_it_hurts(tmp_path, monkeypatch, free, state):
-    monkeypatch.setattr(checks.shutil, "disk_usage", lambda folder: checks.shutil._ntuple_diskusage(0, 0, free))
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(total=0, used=0, free=free))
     assert checks.data_folder(tmp_path).state == state
 
 

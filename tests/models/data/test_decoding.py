@@ -150,5 +150,6 @@ def test_a_file_with_bytes_changed_anywhere_is_an_image_or_a_value_error(
         decoded = decode_image(bytes(data), 10_000)
     except ValueError:
         return
-    assert (decoded.ndim, decoded.shape[2], decoded.dtype) == (3, 3, np.uint8)
+    assert (decoded.ndim, decoded.shape[2]) == (3, 3)
+    assert decoded.dtype == np.uint8
     assert 0 < decoded.size <= 30_000

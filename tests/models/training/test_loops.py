@@ -26,7 +26,7 @@ from models.training.losses import (
 )
 from models.training.optimisation import OptimisationLoop
 from models.training.refiner_loop import RefinerHyperparameters, train_refiner
-from models.training.schedule import Clock
+from models.training.schedule import Clock, Progress
 from models.training.state import TrainingState
 
 CPU = torch.device("cpu")
@@ -225,7 +225,7 @@ def test_objects_too_small_for_a_trimap_leave_the_refiner_as_it_is(trained):
 
 
 def test_a_limit_of_seconds_ends_training_early():
-    seen = []
+    seen: list[Progress] = []
     hyperparameters = ClassifierHyperparameters(100_000, batch=2, view=64)
     train_classifier(
         light_classifier(),
@@ -329,7 +329,7 @@ def test_an_object_that_is_not_seen_at_all_still_pulls_with_log_dice():
     assert pull(log_dice_loss, -7.0) > 0.7 * pull(log_dice_loss, -4.7)
 
 
-def crops_of(foreground, background):
+def crops_of(foreground, background) -> tuple[torch.Tensor, torch.Tensor]:
     """Features of crops whose left half is object; one feature vector for each crop and side."""
     features = torch.zeros(len(foreground), 2, 4, 4)
     features[:, :, :, :2] = torch.tensor(foreground)[:, :, None, None]
@@ -431,7 +431,7 @@ def test_batch_statistics_are_learned_where_no_layer_was_trained_before():
             light_classifier(), square_frames(), hyperparameters, score=None, report=lambda _: None, seed=0, device=CPU,
             seconds=None,
         )  # fmt: skip
-        return learned.backbone.bn1.running_mean
+        return learned.backbone.get_buffer("bn1.running_mean")
 
     torch.testing.assert_close(statistics(fresh=False), light_classifier().backbone.bn1.running_mean)
     assert not torch.allclose(statistics(fresh=True), light_classifier().backbone.bn1.running_mean)

@@ -22,6 +22,7 @@ from models.training import train as training
 from models.training.__main__ import main
 from models.training.pretrained import LIGHT, first_refiner, load_pretrained, resolve_backbone
 from models.training.promotion import verdict
+from models.training.schedule import Progress
 from models.training.state import TrainingState
 from models.training.train import TrainingSpec, _inherit, begin, train
 
@@ -106,7 +107,7 @@ def test_heads_are_inherited_by_class_name():
     assert torch.equal(child.head.weight[1], parent.head.weight[1])
     assert child.gain[1] == parent.gain[1]
     assert child.gain[0] == 1
-    assert torch.equal(child.smooth[0].weight, parent.smooth[0].weight)
+    assert torch.equal(child.smooth.get_parameter("0.weight"), parent.smooth.get_parameter("0.weight"))
 
 
 @pytest.mark.parametrize("classes", [("b", "new"), ("other",)])
@@ -186,7 +187,7 @@ def test_no_patient_is_learnt_from_and_held_out(tmp_path, monkeypatch, patients)
     data = write_squares(tmp_path / "data", count=20)
     groups = {f"f{i}": f"patient {i % patients}" for i in range(20)}
     (data / "groups.json").write_text(json.dumps(groups))
-    sides = {"learnt": set(), "held out": set()}
+    sides: dict[str, set[str]] = {"learnt": set(), "held out": set()}
 
     def spied(name, *roles):
         original = getattr(training, name)
@@ -225,7 +226,7 @@ def test_a_state_of_an_earlier_release_is_not_taken_up(tmp_path):
     spec = TrainingSpec(data, tmp_path / "out", "r1", epochs=1)
     fingerprint = hashlib.sha256(repr((astuple(spec), None, open_data_folder(data).fingerprint())).encode()).hexdigest()
     TrainingState(tmp_path / ".out.training", fingerprint).save("classifier", {"a": torch.ones(2)}, {"elapsed": 9e9})
-    stages = []
+    stages: list[Progress] = []
     result = train(spec, stages.append)
     assert not any("goes on" in progress.message for progress in stages)
     assert result.card.training["seconds"] < 1e6

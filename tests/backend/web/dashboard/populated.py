@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 from unittest.mock import patch
 
 import cv2
@@ -80,7 +81,7 @@ class BlurredTruth:
         found = []
         for label in self.classes:
             truth = masks.get(label, np.zeros(image.shape[:2], bool)).astype(np.float32)
-            shift = np.float32([[1, 0, 4 * index], [0, 1, 2 * index]])
+            shift = np.array([[1, 0, 4 * index], [0, 1, 2 * index]], np.float32)
             cam = cv2.GaussianBlur(cv2.warpAffine(truth, shift, truth.shape[::-1]), (0, 0), 6)
             cam = cam / max(cam.max(), 1e-6)
             mask = (cam > 0.5).astype(np.uint8)
@@ -114,7 +115,7 @@ def draw_gallery(folder: Path) -> Path:
         frames.append(FrameFigures(sample.name, 0.1, agreements, {label: Decision(True, True) for label in agreements}))
     checkpoint = folder / "drawn"
     checkpoint.mkdir()
-    add_gallery(checkpoint, Card("drawn", list(CLASSES), "", ""), pipeline, samples, frames)
+    add_gallery(checkpoint, Card("drawn", list(CLASSES), "", ""), cast(Any, pipeline), samples, frames)
     return checkpoint
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from flask.testing import FlaskClient
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, ViewportSize, expect
 
 from tests.backend.fake_label_studio import serving as served_at
 from tests.backend.jobs.edit import edit_job
@@ -30,14 +30,15 @@ def address(client: FlaskClient, populated: dict[str, str]) -> Iterator[str]:
     """The populated dashboard's address; each answer is read and its file closed before it is sent, because the test
     server forgets the file of a browser that leaves while a picture loads.
     """
-    answer = client.application.wsgi_app
+    application: Any = client.application
+    answer = application.wsgi_app
 
     def answer_whole(environ: Any, start_response: Any) -> list[bytes]:
         with closing(answer(environ, start_response)) as body:
             return [b"".join(body)]
 
-    client.application.wsgi_app = answer_whole
-    with served_at(client.application) as url:
+    application.wsgi_app = answer_whole
+    with served_at(application) as url:
         yield f"{url}/dashboard"
 
 
@@ -53,8 +54,8 @@ def visit(browser: Browser) -> Iterator[Any]:
         if message.type == "error" and "Failed to load resource" not in message.text:
             complaints.append(message.text)
 
-    def open_page(size: tuple[int, int] = DESKTOP, scheme: str = "light", **options: Any) -> Page:
-        viewport = {"width": size[0], "height": size[1]}
+    def open_page(size: tuple[int, int] = DESKTOP, scheme: Any = "light", **options: Any) -> Page:
+        viewport = ViewportSize(width=size[0], height=size[1])
         page = browser.new_context(viewport=viewport, color_scheme=scheme, **options).new_page()
         page.set_default_timeout(60_000)
         page.on("console", listen)

@@ -2,6 +2,7 @@ import json
 import re
 import shutil
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,9 @@ class Markup(HTMLParser):
 
     def __init__(self, page):
         super().__init__()
-        self.tags, self.open, self.text = [], [], ""
+        self.tags: list[Any] = []
+        self.open: list[str] = []
+        self.text = ""
         self.feed(page)
         assert self.open == []
 
