@@ -155,8 +155,12 @@ def test_thresholds_belong_to_a_method_and_its_layers():
     config = PipelineConfig(map_threshold={"HiResCAM": {"a": 0.3}, "LayerCAM@4+8": {"a": 0.7}})
     assert config.map_threshold_of("a") == 0.3
     assert config.map_threshold_of("b") == 0.5
-    assert replace(config, layers=(8, 4), cam="LayerCAM").threshold("a") == 0.7
-    assert replace(config, layers=(4, 8)).threshold("a") == replace(config, cam="EigenCAM").threshold("a") > 0.5
+    assert replace(config, layers=(8, 4), cam="LayerCAM").map_threshold_of("a") == 0.7
+    assert (
+        replace(config, layers=(4, 8)).map_threshold_of("a")
+        == replace(config, cam="EigenCAM").map_threshold_of("a")
+        > 0.5
+    )
 
 
 def test_a_class_has_its_own_threshold_and_band(make_pipeline):

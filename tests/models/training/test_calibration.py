@@ -83,7 +83,7 @@ def test_a_map_that_is_dim_all_over_is_cut_lower(make_pipeline, tmp_path, monkey
     config = calibrate_maps(make_pipeline(), bright_squares(tmp_path, 6))
     assert config.map_threshold_of("a") < 0.39
     assert config.map_threshold_of("b") == 0.5
-    assert replace(config, cam="LayerCAM").threshold("a") < 0.39
+    assert replace(config, cam="LayerCAM").map_threshold_of("a") < 0.39
 
 
 def test_what_the_model_trained_from_had_measured_stands_where_nothing_is_better(make_pipeline, tmp_path, monkeypatch):
@@ -97,7 +97,7 @@ def test_what_the_model_trained_from_had_measured_stands_where_nothing_is_better
 def test_few_held_out_frames_move_nothing(make_pipeline, tmp_path, monkeypatch):
     dim_maps(monkeypatch)
     pipeline, samples = make_pipeline(), bright_squares(tmp_path, 4)
-    assert calibrate_maps(pipeline, samples).threshold("a") == 0.5
+    assert calibrate_maps(pipeline, samples).map_threshold_of("a") == 0.5
     assert calibrate_band(pipeline, samples) == pipeline.config
 
 
