@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from models.data.decoding import RgbImage
 from models.data.sample import Sample
 from models.evaluation.evaluate import measure, summarise
-from models.pipeline import Pipeline
+from models.families import Model
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ CHANGES = {
 
 
 def measure_robustness(
-    pipeline: Pipeline, samples: Sequence[Sample], *, progress: Callable[[int, int], None] = lambda done, total: None
+    model: Model, samples: Sequence[Sample], *, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> dict[str, dict[str, dict[str, float | None]]]:
     """Figures of a pipeline on images that were changed in each of `CHANGES`.
 
@@ -130,8 +130,8 @@ def measure_robustness(
     table = {}
     for number, (name, change) in enumerate(CHANGES.items()):
         changed = [ChangedSample(**vars(sample), change=change) for sample in samples]
-        frames = measure(pipeline, changed)
-        classes = summarise(frames, pipeline)["classes"]
+        frames = measure(model, changed)
+        classes = summarise(frames, model)["classes"]
         table[name] = {
             label: {key: figures[key] for key in ("iou", "recall", "precision")} for label, figures in classes.items()
         }

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from models import closed_form
 from models.checkpoint import read_card
 from models.data.reader import DataFolder, open_data_folder
 from models.data.sample import Sample
@@ -17,7 +18,7 @@ from models.data.writer import DataFolderWriter
 from models.errors import DataError
 from models.evaluation.evaluate import measure, summarise, with_settings
 from models.evaluation.intervals import with_intervals
-from models.pipeline import REFINERS, Pipeline, load_pipeline
+from models.pipeline import Pipeline, load_pipeline
 from models.studies.plain_network import train_plain
 from models.training.schedule import Progress, Report
 from models.training.train import TrainingSpec, train
@@ -43,7 +44,7 @@ def label_efficiency(
 
     Returns:
         {"settings", "frames", "sizes": {SIZE: {"names", "present", "seconds", "results": {WAY: {CLASS: {"iou",
-        "iou_ci"}}}}}}, the ways being "map" (thresholded), "closed-form" where the pipeline has that refiner, "chain"
+        "iou_ci"}}}}}}, the ways being "map" (thresholded), "closed-form" where pymatting is installed, "chain"
         (as trained) and "plain". It is written to out/curve.json after each; what is in there is not done again.
 
     Raises:
@@ -57,7 +58,7 @@ def label_efficiency(
     curve = _begin(spec, folder, len(held_out))
     groups = folder.groups()
     order = spread_order(len(pool), spec.seed)
-    ways = ["chain", *(["closed-form"] if "closed-form" in REFINERS else []), *(["plain"] if plain else [])]
+    ways = ["chain", *(["closed-form"] if closed_form.installed() else []), *(["plain"] if plain else [])]
     for size in sorted({len(pool) if size is None else size for size in sizes}):
         chosen = [pool[index] for index in sorted(order[:size])]
         present = {label: sum(sample.presence.get(label, False) for sample in chosen) for label in folder.classes}

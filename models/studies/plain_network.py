@@ -15,9 +15,10 @@ from torch.nn import functional as F
 
 from models.classifier import Classifier, ClassifierConfig
 from models.data.sample import Sample
+from models.devices import autocast
 from models.errors import DataError
 from models.fba_net import FBANet, FBANetConfig
-from models.pipeline import Pipeline, PipelineConfig, autocast
+from models.pipeline import Pipeline, PipelineConfig
 from models.training.augmentation import random_view
 from models.training.frames import Frames, folder_frames
 from models.training.losses import dice_loss

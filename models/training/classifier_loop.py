@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from models.classifier import STRIDE, Classifier
-from models.pipeline import autocast
+from models.devices import autocast
 from models.training.augmentation import random_view
 from models.training.frames import Frames, Mixture
 from models.training.losses import classifier_loss

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from models.devices import autocast
 from models.fba_net import FBANet, network_input, unknown_band
-from models.pipeline import Pipeline, autocast
+from models.pipeline import Pipeline
 from models.refiner import Box, Subject, centre_map, cut, object_boxes
 from models.training.augmentation import Frame, random_colours
 from models.training.frames import Frames, Mixture

@@ -62,7 +62,7 @@ def test_masks_lie_where_the_object_is_on_images_of_any_shape(make_pipeline, sha
     ("probability", "thresholds", "drawn"),
     [(0.35, {}, True), (0.25, {}, False), (0.35, {"a": 0.6}, False), (0.25, {"a": 0.2}, True)],
 )
-def test_a_class_is_drawn_from_its_least_probability_on(make_pipeline, monkeypatch, probability, thresholds, drawn):
+def test_a_class_is_present_and_drawn_from_its_threshold_on(make_pipeline, monkeypatch, probability, thresholds, drawn):
     pipeline = make_pipeline()
     pipeline.config = replace(pipeline.config, presence_threshold=thresholds)
     maps = np.zeros((2, 64, 64), np.float32)
@@ -70,6 +70,7 @@ def test_a_class_is_drawn_from_its_least_probability_on(make_pipeline, monkeypat
     monkeypatch.setattr(pipeline, "maps", lambda images: (np.array([[probability, 0.0]], np.float32), [maps]))
     found = pipeline.predict([np.zeros((64, 64, 3), np.uint8)])[0]
     assert [segment.label for segment in found.segments] == (["a"] if drawn else [])
+    assert found.present == ({"a"} if drawn else set())
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.75, 0.5])
@@ -87,7 +88,7 @@ def test_presence_is_judged_on_the_frame_at_another_scale_and_maps_are_not(make_
 
 
 @pytest.mark.parametrize(("method", "passes"), [("HiResCAM", 1), ("LayerCAM", 2)])
-def test_a_look_asks_for_presence_only_where_maps_have_no_unit(make_pipeline, method, passes):
+def test_an_embedding_asks_for_presence_only_where_maps_have_no_unit(make_pipeline, method, passes):
     pipeline = make_pipeline(config=PipelineConfig(cam=method, presence_scale=0.75))
     sides = []
     pipeline.classifier.register_forward_pre_hook(lambda _, inputs: sides.append(inputs[0].shape[2:]))

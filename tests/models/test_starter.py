@@ -29,6 +29,7 @@ def test_all_weights_together_are_small_enough_for_a_repository():
     assert sum(path.stat().st_size for path in files) < 60e6
 
 
+@pytest.mark.slow
 def test_held_out_real_frames_reach_the_figures_of_the_card(oct_data, starter):
     """Lumen at 0.90 or better, and each class's final mask better than its coarse map."""
     metrics = evaluate(load_pipeline(starter), open_data_folder(oct_data).split("val"))

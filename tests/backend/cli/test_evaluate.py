@@ -23,6 +23,7 @@ def data(tmp_path):
     return tmp_path / "data"
 
 
+@pytest.mark.slow
 def test_tables_compare_models_and_are_printed_written_and_drawn(data, tmp_path):
     """Two checkpoints and two groups, too few for intervals; the report holds the pictures."""
     groups = {f"phantom-{number:05d}": f"patient {number}" for number in range(1, 9)}
@@ -75,6 +76,7 @@ def test_several_models_are_for_tables(data):
     assert "--tables" in done.output
 
 
+@pytest.mark.slow
 def test_a_curve_has_a_row_a_size_and_way_and_a_chart(data, tmp_path, monkeypatch):
     """With the starter in place of a training and of the plain network's."""
     from models.checkpoint import Card

@@ -79,6 +79,7 @@ def test_each_class_has_figure_5s_pictures_at_one_small_size(gallery):
     assert (accepted.ndim, accepted.min()) == (2, 255)
 
 
+@pytest.mark.slow
 def test_a_gallery_stays_small_for_large_images_and_many_classes(gallery, monkeypatch):
     """Noise is what compresses least: real frames take a fifth of this."""
     monkeypatch.setattr(

@@ -27,7 +27,7 @@ class Painter(Pipeline):
     @staticmethod
     def step(label, mask):
         alpha = mask.astype(np.float32)
-        return Steps(label, float(mask.any()), alpha, mask, mask.astype(np.uint8) * 255, alpha, mask)
+        return Steps(label, float(mask.any()), bool(mask.any()), alpha, mask, mask.astype(np.uint8) * 255, alpha, mask)
 
 
 def bright(image):

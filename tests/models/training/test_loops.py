@@ -95,6 +95,7 @@ def test_region_labels_teach_where_the_object_is(trained):
     assert found.presence["square"] > 0.5 > found.presence["nothing"]
 
 
+@pytest.mark.slow
 def test_frame_labels_alone_teach_presence():
     classifier = learn(60, square_frames(masked=False))
     pipeline = Pipeline(classifier, FBANet(FBANetConfig()))
@@ -135,6 +136,7 @@ def test_the_later_classifier_is_kept_where_chance_explains_the_difference():
     assert len(history) == 4
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_to_the_same_weights(tmp_path):
     """Stopped at step 5 of 8, saved at 4: the second run begins there and ends like a whole one."""
     steps = []
@@ -194,6 +196,7 @@ def test_what_another_run_saved_is_left_alone(tmp_path):
     assert TrainingState(tmp_path, "one").load("classifier") is None
 
 
+@pytest.mark.slow
 def test_the_refiner_improves_the_map_it_is_given(trained):
     pipeline = Pipeline(trained, FBANet(FBANetConfig((8, 16, 16, 16), crop_size=64)))
     before = mean_iou(pipeline, range(101, 112))
@@ -420,6 +423,7 @@ def test_an_error_while_drawing_reads_the_same_from_another_process(workers):
         next(loop.batches(broken, workers))
 
 
+@pytest.mark.slow
 def test_batch_statistics_are_learned_where_no_layer_was_trained_before():
     def statistics(fresh: bool) -> torch.Tensor:
         hyperparameters = ClassifierHyperparameters(3, batch=2, view=64, fresh=fresh)

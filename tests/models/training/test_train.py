@@ -52,6 +52,7 @@ def run(tmp_path, **spec):
     return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_a_run_tells_its_stages_and_leaves_a_checkpoint(tmp_path):
     data = write_squares(tmp_path / "data")
     code, lines = run(tmp_path, data=str(data), epochs=1)
@@ -158,6 +159,7 @@ def test_a_spec_is_checked_before_anything_is_read(tmp_path):
         TrainingSpec(tmp_path, tmp_path / "out", "x", epochs=0)
 
 
+@pytest.mark.slow
 def test_a_run_killed_half_way_goes_on(tmp_path):
     """kill -9 after the first check: the same command takes up the classifier's training, and leaves nothing behind."""
     data = write_squares(tmp_path / "data")
@@ -230,6 +232,7 @@ def test_a_state_of_an_earlier_release_is_not_taken_up(tmp_path):
     assert not (tmp_path / ".out.training").exists()
 
 
+@pytest.mark.slow
 def test_nothing_needs_to_be_held_out(tmp_path):
     """All images are learnt from; there are no figures, and a model that is served stays served."""
     data = write_squares(tmp_path / "data")
@@ -259,6 +262,7 @@ def test_a_first_training_goes_half_the_way_from_the_shipped_refiner(tmp_path, m
     assert moved == pytest.approx(0.5, abs=2e-3)
 
 
+@pytest.mark.slow
 def test_fine_tuning_goes_half_the_way_and_keeps_a_refiner_that_nothing_can_be_held_against(tmp_path, monkeypatch):
     """What was known before is kept: the mean of the weights, and the parent's FBANet where no image is held out."""
     data = write_squares(tmp_path / "data")
