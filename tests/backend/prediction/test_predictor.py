@@ -141,6 +141,6 @@ def test_a_class_or_each_object_is_a_region_by_the_setting(registry, starter, in
     settings = Settings.from_environ({"PREMASK_REGIONS": regions, "PREMASK_DATA_DIR": str(tmp_path)})
     parts: Any = assemble(settings)
     parts.connections.images = lambda project: FakeImages()
-    predictor = predictor_of(settings, Serving(registry, starter, lambda directory: Spots(), inference), parts)
+    predictor = predictor_of(settings, Serving(registry, starter, Spots, inference), parts)
     (entry,) = predictor.predict(ask("1"))
     assert len(entry["result"]) == drawn
