@@ -1,0 +1,59 @@
+"""A decoding plugin of pydicom for compressed frames that Pillow does not read, by imagecodecs.
+
+pydicom's own choice for them, pylibjpeg-libjpeg, is under the GPL.
+"""
+
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+from pydicom import uid
+from pydicom.pixels.decoders.base import DecodeRunner, get_decoder
+
+NAME = "imagecodecs"
+JPEG = (uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1)
+JPEG_LS = (uid.JPEGLSLossless, uid.JPEGLSNearLossless)
+JPEG_2000 = (uid.JPEG2000Lossless, uid.JPEG2000)
+HT_JPEG_2000 = (uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K)
+DECODER_DEPENDENCIES = {syntax: ("imagecodecs",) for syntax in (*JPEG, *JPEG_LS, *JPEG_2000, *HT_JPEG_2000)}
+
+
+def plugin_for(syntax: uid.UID) -> str:
+    """The name to give as `decoding_plugin` for a transfer syntax; empty where pydicom may choose."""
+    if syntax not in DECODER_DEPENDENCIES:
+        return ""
+    decoder = get_decoder(syntax)
+    if NAME not in decoder.available_plugins:
+        with suppress(ValueError):  # another thread was first
+            decoder.add_plugin(NAME, (__name__, "decode_frame"))
+    return NAME
+
+
+def is_available(syntax: str) -> bool:
+    """Whether frames of a transfer syntax can be decoded: pydicom asks."""
+    return syntax in DECODER_DEPENDENCIES
+
+
+def decode_frame(src: bytes, runner: DecodeRunner) -> bytes:
+    """Decode one frame to samples by pixel, little-endian; sets the runner's options as they have become."""
+    import imagecodecs
+
+    syntax = runner.transfer_syntax
+    colours = (runner.photometric_interpretation, runner.samples_per_pixel)
+    samples: Any
+    if syntax in JPEG:
+        # 2 (YCbCr) in and out, so that pydicom converts the colours as the file's tags say.
+        space = 3 if colours[1] == 3 else None
+        samples = imagecodecs.jpeg8_decode(src, colorspace=space, outcolorspace=space)
+    elif syntax in JPEG_LS:
+        samples = imagecodecs.jpegls_decode(src)
+    else:
+        samples = (imagecodecs.jpeg2k_decode if syntax in JPEG_2000 else imagecodecs.htj2k_decode)(src)
+        if (runner.samples_per_pixel > 1 and "ICT" in colours[0]) or "RCT" in colours[0]:
+            runner.set_option("photometric_interpretation", "RGB")
+        # The codestream may hold signed samples where the tags say unsigned, and the other way round.
+        if samples.dtype.kind == "i" and runner.pixel_representation == 0:
+            samples = samples.view(samples.dtype.str.replace("i", "u"))
+    runner.set_option("bits_allocated", 8 * samples.dtype.itemsize)
+    runner.set_option("planar_configuration", 0)
+    return np.ascontiguousarray(samples).astype(samples.dtype.newbyteorder("<"), copy=False).tobytes()
