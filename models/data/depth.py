@@ -100,14 +100,14 @@ def measured_scale(pages: Iterable[NDArray[Any]], count: int, stated: int | None
             # Nothing that follows can change the answer.
             if stated is None and dtype == np.uint16 and largest >= 1 << BITS[-2]:
                 return scale_of_bits(16)
-            multiples = multiples and not (page % 257).any()
+            multiples = multiples and dtype.itemsize > 1 and not (page % 257).any()
         kept.append(_some(page, max(SAMPLE // count, 256)))
     if np.isfinite(largest) and smallest >= 0 and largest <= 65535:
         return _scale_of_integers(int(largest), multiples, dtype, stated)
     values = np.concatenate(kept) if kept else np.zeros(0)
     if not values.size:
         return Scale(0.0, 0.0)
-    low, high = (float(value) for value in np.percentile(values, PERCENTILES))
+    low, high = (float(value) for value in np.percentile(values, PERCENTILES, method="nearest"))
     return Scale(low, high) if high > low else Scale(float(values.min()), float(values.max()))
 
 

@@ -177,11 +177,9 @@ class DicomPages(Pages):
 
     def _values(self, index: int) -> NDArray[Any]:
         """Values of a frame in the unit of its device."""
-        from pydicom.pixels.processing import apply_modality_lut
-
         samples = self._samples(index)
         if self._set.get("ModalityLUTSequence"):
-            return np.asarray(apply_modality_lut(samples, self._set))
+            return _looked_up(self._set.ModalityLUTSequence[0], samples)
         slope, intercept = self._rescale(index)
         if (slope, intercept) == (1, 0):
             return samples
@@ -210,13 +208,9 @@ class DicomPages(Pages):
         return lambda index: stored.apply(self._samples(index)) ^ np.uint8(255 if falling else 0)
 
     def _table_tone(self, views: Any) -> Tone:
-        from pydicom.pixels.processing import apply_voi
-
         table = views.VOILUTSequence[0]
-        bits = int(table.LUTDescriptor[2])
-        entries = np.asarray(apply_voi(self._values(0).astype(np.int64), views))
-        scale = scale_of_bits(bits if 8 <= bits <= 16 and entries.max() < 1 << bits else 16)
-        return lambda index: scale.apply(np.asarray(apply_voi(self._values(index).astype(np.int64), views)))
+        scale = measured_scale([_entries(table)], 1, int(table.LUTDescriptor[2]))
+        return lambda index: scale.apply(_looked_up(table, self._values(index)))
 
     def _scale_of(self, samples: Callable[[int], NDArray[Any]]) -> Scale:
         bits = int(self._set.get("BitsStored", self._set.get("BitsAllocated", 8)))
@@ -224,6 +218,24 @@ class DicomPages(Pages):
             bits if self._set.get("PixelRepresentation", 0) == 0 and bits < 16 and "PixelData" in self._set else None
         )
         return measured_scale(map(samples, range(len(self))), len(self), stated)
+
+
+def _entries(table: Any) -> NDArray[np.uint16]:
+    """The entries of a look-up table, which are bytes or numbers by the file's encoding."""
+    data = table.LUTData
+    if not isinstance(data, bytes):
+        return np.asarray(data, np.uint16).reshape(-1)
+    count = int(table.LUTDescriptor[0]) or 65536
+    return np.frombuffer(data, np.uint8 if len(data) < 2 * count else np.uint16)[:count].astype(np.uint16)
+
+
+def _looked_up(table: Any, values: NDArray[Any]) -> NDArray[np.uint16]:
+    """Values as a look-up table has them; those outside it are its ends."""
+    entries, first = _entries(table), int(table.LUTDescriptor[1])
+    if first >= 32768 and values.size and values.min() < 0:
+        first -= 65536  # it is signed as the samples are
+    found = entries[np.clip(np.round(values) - first, 0, len(entries) - 1).astype(np.int64)]
+    return np.asarray(found)
 
 
 def _first_window(views: Any) -> Scale | Sigmoid | None:

@@ -29,10 +29,8 @@ class Pictures(Pages):
 
     def __init__(self, file: BinaryIO, max_pixels: int) -> None:
         """Raises ValueError from the header alone; Pillow's plugins raise other errors too where it is damaged."""
-        from PIL import Image
-
         self._file = file
-        self._image = Image.open(file, formats=FORMATS)
+        self._image = self._opened()
         width, height = self._image.size
         self._orientation = _orientation(self._image)
         check_size(width, height, max_pixels)
@@ -48,10 +46,19 @@ class Pictures(Pages):
 
     def read(self, index: int) -> RgbImage:
         """As the base class says."""
-        if len(self.sizes) > 1 or index:
-            self._image.seek(index)
+        if index < self._image.tell():  # Pillow does not go back in every format
+            self._image = self._opened()
+        for frame in range(self._image.tell(), index + 1) if len(self) > 1 else ():
+            self._image.seek(frame)
+            self._image.load()
         self._image.load()
         return upright(_rgb(self._image), self._orientation)
+
+    def _opened(self) -> Any:
+        from PIL import Image
+
+        self._file.seek(0)
+        return Image.open(self._file, formats=FORMATS)
 
     def close(self) -> None:
         """As the base class says."""
@@ -68,7 +75,7 @@ class DeepPicture(Pages):
         file.seek(0)
         data = file.read()
         header = _png_header(file, data) if kind == "png" else _jpeg_header(data)
-        width, height, samples, self._bits, self._stated = header
+        width, height, samples, self._stated = header
         check_size(width, height, max_pixels, 2 * samples)
         self._orientation = 1
         if kind == "png":
@@ -89,9 +96,7 @@ class DeepPicture(Pages):
             samples = samples[:, :, None]
         colours = samples.shape[2] - (samples.shape[2] in (2, 4))
         shown = samples[:, :, :colours]
-        # PNG stores its samples in 16 bits whatever their depth; a JPEG of 12 bits says so.
-        scale = measured_scale([shown], 1, self._stated) if self._kind == "png" else scale_of_bits(self._bits)
-        eight = scale.apply(shown)
+        eight = measured_scale([shown], 1, self._stated).apply(shown)
         if colours < samples.shape[2]:
             eight = on_white(eight, samples[:, :, colours].astype(np.float32) / np.iinfo(samples.dtype).max)
         return upright(grey_or_rgb(eight), self._orientation)
@@ -129,7 +134,7 @@ def rgb_array(image: Any) -> RgbImage:
 
 def grey_or_rgb(eight: NDArray[np.uint8]) -> RgbImage:
     """An array (H, W, 1) or (H, W, 3) as RGB."""
-    return np.repeat(eight, 3, axis=2) if eight.shape[2] == 1 else eight
+    return np.asarray(np.repeat(eight, 3, axis=2) if eight.shape[2] == 1 else eight)
 
 
 def on_white(eight: NDArray[np.uint8], share: NDArray[Any]) -> NDArray[np.uint8]:
@@ -184,7 +189,7 @@ def _rgb(image: Any) -> RgbImage:
         told = image.format in ("PPM", "JPEG2000") and image.mode != "F"
         scale = scale_of_bits(16) if told else measured_scale([deep], 1)
         return grey_or_rgb(scale.apply(deep)[:, :, None])
-    rgb: RgbImage = np.empty((image.height, image.width, 3), np.uint8)
+    rgb = np.empty((image.height, image.width, 3), np.uint8)
     for top in range(0, image.height, BAND):
         rgb[top : top + BAND] = _band(image, top, min(top + BAND, image.height))
     return rgb
@@ -201,16 +206,16 @@ def _band(image: Any, top: int, bottom: int) -> RgbImage:
     return np.asarray(band.convert("RGB"))
 
 
-def _png_header(file: BinaryIO, data: bytes) -> tuple[int, int, int, int, int | None]:
-    """Width, height, samples a pixel, bits a sample and the significant bits that its sBIT states."""
-    width, height, bits, colour = struct.unpack_from(">IIBB", data, 16)
+def _png_header(file: BinaryIO, data: bytes) -> tuple[int, int, int, int | None]:
+    """Width, height, samples a pixel and the significant bits that its sBIT states."""
+    width, height, _, colour = struct.unpack_from(">IIBB", data, 16)
     stated = None
     for name, at, length in _chunks(file):
         if name in (b"IDAT", b"PLTE"):
             break
         if name == b"sBIT":
             stated = max(data[at : at + min(length, 1 if colour in (0, 4) else 3)], default=0)
-    return width, height, {0: 1, 2: 3, 4: 2, 6: 4}.get(colour, 1), bits, stated if stated and 8 <= stated < 16 else None
+    return width, height, {0: 1, 2: 3, 4: 2, 6: 4}.get(colour, 1), stated if stated and 8 <= stated < 16 else None
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int]]:
@@ -237,8 +242,8 @@ def _frame(data: bytes) -> tuple[int, int]:
     return 0, 0
 
 
-def _jpeg_header(data: bytes) -> tuple[int, int, int, int, None]:
+def _jpeg_header(data: bytes) -> tuple[int, int, int, int | None]:
     marker = _frame(data)[0]
     at = next(at for found, at in _segments(data) if found == marker)
     bits, height, width, samples = struct.unpack_from(">BHHB", data, at + 4)
-    return width, height, samples, bits, None
+    return width, height, samples, bits if bits < 16 else None

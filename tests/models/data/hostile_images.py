@@ -115,7 +115,10 @@ def _bombs() -> Iterator[tuple[str, tuple[bytes, str]]]:
     yield "JPEG that announces 65500 x 65500", (_announced(jpeg, 65500, 65500), "too large")
     yield "GIF that announces 65535 x 65535", (b"GIF89a" + struct.pack("<HHBBB", 65535, 65535, 0, 0, 0), DAMAGED)
     yield "WebP of 2500 x 2000", (_saved(Image.new("L", (2500, 2000)), "WEBP", lossless=True, method=0), "2500 x 2000")
-    yield "TIFF that announces 2000000 x 2000000", (_tiff((256, 4, 1, 2_000_000), (257, 4, 1, 2_000_000)), DAMAGED)
+    yield (
+        "TIFF that announces 2000000 x 2000000",
+        (_tiff((256, 4, 1, 2_000_000), (257, 4, 1, 2_000_000)), "2000000 x 2000000"),
+    )
     yield "BMP that announces 60000 x 60000", (b"BM" + struct.pack("<IIIIiiHHI", 0, 0, 54, 40, 60000, 60000, 1, 24, 0)
                                                + bytes(20), "too large")  # fmt: skip
     yield "PPM that announces 999999 x 999999", (b"P6 999999 999999 255\n", "too large")
@@ -143,7 +146,7 @@ def _other_files() -> Iterator[tuple[str, tuple[bytes, str]]]:
     yield "PostScript that would run", (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "PostScript")
     yield "DICOM", (bytes(128) + b"DICM" + bytes(99), "DICOM")
     yield "a Git LFS pointer", (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "LFS")
-    yield "a Windows icon", (_saved(_picture(), "ICO"), "not an image")
+    yield "a Windows icon", (_saved(_picture(), "ICO"), "Windows icon")
     yield "JSON", (b'{"detail": "Not found."}', "not an image")
 
 
