@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 # What models hands to others: dataclasses, errors and arrays from files, no networks.
-VALUES = ("models.data.decoding", "models.errors", "models.prompt", "models.segment")
+VALUES = ("models.data.bounded", "models.data.decoding", "models.errors", "models.prompt", "models.segment")
 BACKEND = ("backend", "models")
 
 MAY_IMPORT = {

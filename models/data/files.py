@@ -1,13 +1,15 @@
 """Image and mask files as arrays."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.data.decoding import Pages, RgbImage, open_pages
 from models.data.pictures import DEEP_MODES, FORMATS
+from models.data.tiff_header import MAGIC as TIFF_MAGIC
+from models.data.tiff_header import check_tiff
 from models.errors import DataError
 
 IMAGE_SUFFIXES = (
@@ -75,7 +77,7 @@ def read_mask(path: Path, shape: tuple[int, int]) -> NDArray[np.bool_]:
     from PIL import Image
 
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with path.open("rb") as file, Image.open(_checked(file), formats=FORMATS) as image:
             width, height = image.size
             if (height, width) != shape:
                 raise DataError(
@@ -92,6 +94,14 @@ def read_mask(path: Path, shape: tuple[int, int]) -> NDArray[np.bool_]:
         raise DataError(f"{path} has values up to {brightest} where a mask has 0 outside and 255 inside; {advice}")
     # Sixteen bits may hold 0 and 255 as well as 0 and 65535.
     return np.asarray(values >= (128 if brightest <= 255 else 32768))
+
+
+def _checked(file: BinaryIO) -> BinaryIO:
+    """The file, at its beginning. Raises ValueError where it is a TIFF whose header alone would cost much."""
+    if file.read(4) in TIFF_MAGIC:
+        check_tiff(file, MAX_PIXELS)
+    file.seek(0)
+    return file
 
 
 def _grey(path: Path, image: Any) -> NDArray[Any]:

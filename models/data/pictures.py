@@ -139,7 +139,8 @@ def grey_or_rgb(eight: NDArray[np.uint8]) -> RgbImage:
 
 def on_white(eight: NDArray[np.uint8], share: NDArray[Any]) -> NDArray[np.uint8]:
     """Colours (H, W, C) with an opacity (H, W) in [0, 1], laid on white."""
-    return np.round(255 + (eight.astype(np.float32) - 255) * share[:, :, None]).astype(np.uint8)
+    laid: NDArray[np.uint8] = np.round(255 + (eight.astype(np.float32) - 255) * share[:, :, None]).astype(np.uint8)
+    return laid
 
 
 def _orientation(image: Any) -> int:

@@ -264,10 +264,19 @@ def test_what_has_no_picture_or_an_unknown_kind_is_named() -> None:
     with pytest.raises(ValueError, match="DICOM file in HSV colours, which is not supported"):
         decode_image(written([np.zeros((4, 4, 3), np.uint8)], PhotometricInterpretation="HSV"), MANY)
     frame = [ramp(255, np.uint8)]
-    with pytest.raises(ValueError, match="compressed by .*, which is not supported"):
+    with pytest.raises(ValueError, match=r"compressed by .*, which is not supported"):
         decode_image(written(frame, "1.2.840.10008.1.2.4.94", lambda frame: b"abcd"), MANY)
     with pytest.raises(ValueError, match="at most 100 are taken"):
         decode_image(written(frame), 100)
+
+
+def test_a_frame_of_another_size_than_the_file_says_is_refused() -> None:
+    """A few bytes that would make the decoder take memory for billions of pixels."""
+    codestream = bytearray(JPEG_2000(ramp(255, np.uint8), level=0, reversible=True, codecformat="j2k"))
+    codestream[8:12] = (1_000_000).to_bytes(4, "big")
+    data = written([ramp(255, np.uint8)], uid.JPEG2000Lossless, lambda frame: bytes(codestream))
+    with pytest.raises(ValueError, match="1000000 x 32 pixels, the file says 64 x 32"):
+        decode_image(data, MANY)
 
 
 def test_a_file_that_is_cut_off_is_damaged() -> None:
