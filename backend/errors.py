@@ -24,7 +24,16 @@ from typing import Any
 
 
 class BackendError(Exception):
-    """Base of every error that `backend` raises on purpose; its text says what to do next."""
+    """Base of every error that `backend` raises on purpose; its text says what to do next.
+
+    Attributes:
+        cause: what went wrong; with what to do about it where no remedy is given apart.
+        remedy: what to do about it, "" where `cause` says so.
+    """
+
+    def __init__(self, cause: str, remedy: str = "") -> None:
+        super().__init__(f"{cause}; {remedy}" if remedy else cause)
+        self.cause, self.remedy = cause, remedy
 
 
 class BadRequest(BackendError):
@@ -54,8 +63,8 @@ class LabelStudioError(BackendError):
         detail: Label Studio's own words, "" if it had none.
     """
 
-    def __init__(self, text: str, status: int | None = None, detail: str = "") -> None:
-        super().__init__(text)
+    def __init__(self, cause: str, status: int | None = None, detail: str = "", remedy: str = "") -> None:
+        super().__init__(cause, remedy)
         self.status, self.detail = status, detail
 
 

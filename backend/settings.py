@@ -36,6 +36,7 @@ EXPECTED = {
     "train_preset": "paper, fast or full",
     "min_accepted": "a whole number from 1 up",
     "keep_versions": "a whole number from 1 up",
+    "group_field": "the name of a field of the tasks' data, such as patient",
     "train_after": "a whole number from 0 up; 0 trains only when somebody asks for it",
     "minutes_per_mask": "minutes above 0, at most 600",
     "max_request_mb": "a whole number of megabytes from 1 to 4096",
@@ -69,8 +70,9 @@ class Settings(BaseSettings):
         train_preset: size of a training.
         min_accepted: accepted tasks that a project needs before it can train.
         keep_versions: model versions of a project that are kept, besides the served one and the one before it.
+        group_field: tasks equal in this field are split together; unset: patient, study, series or group, if in all.
         train_after: newly accepted tasks after which a project trains by itself; 0 for never.
-        minutes_per_mask: what drawing one mask by hand takes your annotators; unset, no minutes are reckoned.
+        minutes_per_mask: time in which your annotators draw one mask by hand; unset, no saved minutes are shown.
         max_request_mb: larger request bodies are refused with 413.
         image_hosts: hosts besides Label Studio's from which images may be fetched.
         basic_auth_user: user name that callers need; unset lets everybody in.
@@ -92,7 +94,7 @@ class Settings(BaseSettings):
     threads: int = Field(40, ge=2, le=256)
     starter: Path | None = STARTER
     device: Literal["cpu", "cuda", "auto"] = "cpu"
-    # On a CPU larger batches are no faster, and whoever opens a task waits for the one that is on the networks.
+    # On a CPU larger batches are no faster, and an annotator who opens a task waits for the current one.
     batch_size: int = Field(2, ge=1, le=256)
     torch_threads: int | None = Field(None, ge=1, le=256)
     regions: Literal["class", "object"] = "class"
@@ -103,6 +105,7 @@ class Settings(BaseSettings):
     train_preset: Literal["paper", "fast", "full"] = "fast"
     min_accepted: int = Field(4, ge=1)
     keep_versions: int = Field(10, ge=1)
+    group_field: str | None = Field(None, min_length=1)
     train_after: int = Field(0, ge=0)
     minutes_per_mask: float | None = Field(None, gt=0, le=600)
     # A request repeats every annotation and prediction of its tasks, masks and all: 1,500 tasks can be 100 MB.

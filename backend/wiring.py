@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from backend.database.credentials import Credentials
 from backend.database.jobs import JobStore
@@ -18,10 +17,13 @@ from backend.jobs.queue import JobQueue, Queues, redis_queues, sqlite_queues
 from backend.label_studio.connections import Connections
 from backend.prediction.cache import PredictionCache
 from backend.prediction.predictor import Predictor
-from backend.prediction.responder import Delivery
+from backend.prediction.prompts import Prompts
+from backend.prediction.responder import Responder
 from backend.settings import Settings
+from backend.versions.inference import Inference
 from backend.versions.registry import Registry
 from backend.versions.serving import Serving, load_on
+from models.families import Model
 
 logger = logging.getLogger(__name__)
 
@@ -80,12 +82,19 @@ class Core:
     parts: Parts
     serving: Serving
     predictor: Predictor
+    prompts: Prompts
     jobs: JobQueue
-    delivery: Delivery
+    responder: Responder
+
+
+def serving_of(settings: Settings, parts: Parts, load: Callable[[str], Callable[[Path], Model]] = load_on) -> Serving:
+    """Which model answers for a project, in the server and in a job alike; `load` gives the loader on a device."""
+    inference = Inference(batch_size=settings.batch_size, torch_threads=settings.torch_threads)
+    return Serving(parts.registry, starter(settings), load(settings.device), inference)
 
 
 def predictor_of(settings: Settings, serving: Serving, parts: Parts, cache: PredictionCache | None = None) -> Predictor:
-    """What predicts tasks, in the server and in a job alike; `answers` as in Predictor."""
+    """The predictor of tasks, in the server and in a job alike; `cache` as in Predictor."""
     return Predictor(
         serving,
         parts.connections.images,
@@ -95,17 +104,18 @@ def predictor_of(settings: Settings, serving: Serving, parts: Parts, cache: Pred
     )
 
 
-def assemble_core(settings: Settings, load: Callable[[str], Callable[[Path], Any]] = load_on) -> Core:
+def assemble_core(settings: Settings, load: Callable[[str], Callable[[Path], Model]] = load_on) -> Core:
     """What answers requests; no weights are loaded before the first prediction.
 
     Args:
         settings: what is configured.
-        load: gives the loader of pipelines on a device.
+        load: gives the loader of models on a device.
     """
     parts = assemble(settings)
-    serving = Serving(parts.registry, starter(settings), load(settings.device), torch_threads=settings.torch_threads)
+    serving = serving_of(settings, parts, load)
     serving.watch()
     predictor = predictor_of(settings, serving, parts)
     jobs = JobQueue(parts.store, parts.leases, parts.queues)
-    delivery = Delivery(predictor, parts.leases, jobs, parts.connections.client, deadline=settings.deadline)
-    return Core(parts, serving, predictor, jobs, delivery)
+    prompts = Prompts(serving, parts.connections.images, patience=settings.deadline)
+    responder = Responder(predictor, parts.leases, jobs, parts.connections.client, deadline=settings.deadline)
+    return Core(parts, serving, predictor, prompts, jobs, responder)

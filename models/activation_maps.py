@@ -1,6 +1,6 @@
 """Class activation maps of every class from one forward pass, at one or several layers.
 
-The class score that is explained is the class's evidence summed over the frame, s_c = sum_ij z_c(ij) with
+The class score that is explained is the sum of the class score map over the frame, s_c = sum_ij z_c(ij) with
 z_c(ij) = sum_k w_ck A_k(ij), as Seg-Grad-CAM (Vinogradova et al. 2020) does for networks with a class map. At the last
 convolution its gradient is the weight row itself, ds_c / dA_k(ij) = w_ck, so no backward pass is needed. The layers of
 the top-down path before it get theirs from one short backward pass per class, which ends at the deepest of them: the
@@ -8,7 +8,7 @@ backbone is passed through once, forwards.
 
 Each method is a function of one class's activations A and gradients G, written as `pytorch_grad_cam` has it, which is
 what each is tested against. Three of them are one and the same at the last convolution, where the gradient is the same
-in every cell: Grad-CAM, HiResCAM and XGrad-CAM are the class's evidence itself there, in logits.
+in every cell: Grad-CAM, HiResCAM and XGrad-CAM are the class score map itself there, in logits.
 """
 
 import math
@@ -31,7 +31,7 @@ SCORED_CHANNELS = 16  # of ScoreCAM: each is one more forward pass of the whole 
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """What a map of one layer is made of.
+    """Activations of one layer and their gradients, from which its maps are made.
 
     Attributes:
         stride: of its cells, in pixels.
@@ -84,12 +84,12 @@ def explain(
             offered = ", ".join(map(str, classifier.strides))
             raise ModelError(f"{classifier.config.backbone} has no layer of stride {min(unknown)}, only {offered}")
         with torch.no_grad():  # the backbone keeps nothing for a backward pass
-            sides = classifier.sides(images)
+            lateral = classifier.lateral_features(images)
         with torch.enable_grad():
-            sides[max(deeper)].requires_grad_()
-            output = classifier.descend(sides, *images.shape[2:])
+            lateral[max(deeper)].requires_grad_()
+            output = classifier.top_down(lateral, *images.shape[2:])
             # Images do not mix, so one sum serves the whole batch.
-            scores = output.evidence.float().sum(dim=(0, 2, 3))  # (C,)
+            scores = output.score_maps.float().sum(dim=(0, 2, 3))  # (C,)
             tapped = [output.layers[stride] for stride in deeper]
             by_class = [torch.autograd.grad(score, tapped, retain_graph=True) for score in scores]
         gradients = {
@@ -143,7 +143,7 @@ def grad_cam_elementwise(activations: Tensor, gradients: Tensor) -> Tensor:
 def eigen_cam(activations: Tensor, gradients: Tensor) -> Tensor:
     """Muhammad and Yeasin 2020: the activations' first principal component, the same for every class.
 
-    A component has no sign of its own; here it is the one that agrees with the class's evidence.
+    A component has no sign of its own; here it is the one that agrees with the class score map.
     """
     return _signed(first_component(activations), hires_cam(activations, gradients))
 
@@ -180,18 +180,18 @@ def score_cam(explanation: Explanation, layer: Layer, bound: int = SCORED_CHANNE
     """Wang et al. 2020: channels weighted by the class's logit on the image masked with that channel.
 
     pytorch-grad-cam masks and scores. It would go through all channels, once for each class: here one set of forward
-    passes serves all classes, over the `bound` channels that speak loudest for any of them.
+    passes serves all classes, over the `bound` most salient channels of any of them.
 
     Returns:
         Shape (B, C, h, w).
     """
     import pytorch_grad_cam.score_cam
 
-    # Its progress bars, one per class and image, are nobody's.
+    # Its progress bars, one per class and image, are not shown.
     pytorch_grad_cam.score_cam.tqdm = _NoProgress
     maps = []
     for image, activations, gradients in zip(explanation.images, layer.activations, layer.gradients, strict=True):
-        chosen = activations[_loudest(activations, gradients, bound)]  # (k, h, w)
+        chosen = activations[_most_salient(activations, gradients, bound)]  # (k, h, w)
         scores: list[Tensor] = []
 
         def note(logits: Tensor, scores: list[Tensor] = scores) -> Tensor:
@@ -206,7 +206,7 @@ def score_cam(explanation: Explanation, layer: Layer, bound: int = SCORED_CHANNE
     return torch.stack(maps)
 
 
-def _loudest(activations: Tensor, gradients: Tensor, bound: int) -> Tensor:
+def _most_salient(activations: Tensor, gradients: Tensor, bound: int) -> Tensor:
     """Indices of at most `bound` channels, each class's strongest in turn; A (K, h, w), G (C, K, h, w)."""
     peaks = torch.stack([(activations * g).amax(dim=(1, 2)) for g in gradients])  # (C, K)
     ranks = peaks.argsort(dim=1, descending=True).argsort(dim=1)
@@ -238,23 +238,23 @@ class Method:
     Attributes:
         name: as the paper writes it.
         raw: (explanation, layer) -> raw maps (B, C, h, w).
-        evidence: at the last convolution the raw map is the class's evidence, logits, and so has an absolute scale.
+        is_score_map: at the last convolution the raw map is the class score map, logits, and so has an absolute scale.
     """
 
     name: str
     raw: Callable[[Explanation, Layer], Tensor]
-    evidence: bool = False
+    is_score_map: bool = False
 
 
 METHODS = {
     method.name: method
     for method in (
-        Method("HiResCAM", partial(per_class, hires_cam), evidence=True),
+        Method("HiResCAM", partial(per_class, hires_cam), is_score_map=True),
         Method("LayerCAM", partial(per_class, layer_cam)),
-        Method("GradCAM", partial(per_class, grad_cam), evidence=True),
+        Method("GradCAM", partial(per_class, grad_cam), is_score_map=True),
         Method("GradCAMElementWise", partial(per_class, grad_cam_elementwise)),
         Method("GradCAMPlusPlus", partial(per_class, grad_cam_plus_plus)),
-        Method("XGradCAM", partial(per_class, x_grad_cam), evidence=True),
+        Method("XGradCAM", partial(per_class, x_grad_cam), is_score_map=True),
         Method("EigenCAM", partial(per_class, eigen_cam)),
         Method("EigenGradCAM", partial(per_class, eigen_grad_cam)),
         Method("ScoreCAM", score_cam),
@@ -298,8 +298,8 @@ def activation_maps(explanation: Explanation, method: str = DEFAULT_METHOD) -> T
 
 
 def in_logits(method: str, stride: int) -> bool:
-    """Whether a method's map of a layer is the class's evidence, whose scale is absolute."""
-    return METHODS[method].evidence and stride == STRIDE
+    """Whether a method's map of a layer is the class score map, whose scale is absolute."""
+    return METHODS[method].is_score_map and stride == STRIDE
 
 
 def default_threshold(method: str, strides: Sequence[int]) -> float:

@@ -22,7 +22,7 @@ PART_BYTES = 15_000_000  # of a weights file: hosts of repositories and forms fo
 
 @dataclass
 class Card:
-    """What a checkpoint is and where it comes from.
+    """Description and origin of a checkpoint.
 
     Attributes:
         name: the model version, also in every prediction.
@@ -37,6 +37,7 @@ class Card:
         training: preset, seed, steps, seconds.
         weights: file name -> SHA-256.
         gallery: pictures of held-out images; see `models.evaluation.gallery`.
+        family: what kind of model it is; see `models.families`. Cards without it are of the first one.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Card:
     training: dict[str, Any] = field(default_factory=dict)
     weights: dict[str, str] = field(default_factory=dict)
     gallery: list[dict[str, Any]] = field(default_factory=list)
+    family: str = "cam"
 
 
 def read_card(directory: Path) -> Card:
@@ -134,10 +136,10 @@ def check_weights(directory: Path) -> Card:
 
 def _check_file(path: Path, card: Card) -> None:
     if not path.is_file():
-        raise CheckpointError(f"{path} is missing; restore the folder {path.parent} or promote another version")
+        raise CheckpointError(f"{path} is missing", f"restore the folder {path.parent} or promote another version")
     if _sha256(path) != card.weights.get(path.name):
         raise CheckpointError(
-            f"{path} is damaged: its checksum is not the card's; restore it or promote another version"
+            f"{path} is damaged: its checksum is not the card's", "restore it or promote another version"
         )
 
 

@@ -1,9 +1,10 @@
 """The image classifier: which classes are on a frame, and the feature map that tells where.
 
-    backbone (timm) -> top-down path to stride 4 -> features A -> class convolution -> evidence z -> pooled -> logit
+    backbone (timm) -> top-down path to stride 4 -> features A -> class convolution
+    -> class score maps z -> pooled -> logits
 
 It is an image classifier like the paper's (multi-label, trainable from frame labels alone), whose last convolution lies
-at stride 4 instead of 32. Pooling the evidence over the whole frame gives the frame's logit, pooling it over a window
+at stride 4 instead of 32. Pooling a score map over the whole frame gives the frame's logit, pooling it over a window
 gives that window's, so labels of regions of any size train it too. Top-down path: Lin et al. 2017, "Feature Pyramid
 Networks for Object Detection". Pooling: log-sum-exp, Pinheiro and Collobert 2015, "From Image-level to Pixel-level
 Labeling", eq. 4.
@@ -20,7 +21,7 @@ from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-STRIDE = 4  # of the features and the evidence, in input pixels
+STRIDE = 4  # of the features and the class score maps, in input pixels
 
 # The paper's four and the light one; any other timm network with feature maps works as well.
 BACKBONES = ("legacy_xception", "resnet50", "efficientnet_b5", "convnext_base", "tf_efficientnet_lite0")
@@ -28,7 +29,7 @@ BACKBONES = ("legacy_xception", "resnet50", "efficientnet_b5", "convnext_base", 
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    """What a classifier is made of; stored in its checkpoint.
+    """Layers of a classifier; stored in its checkpoint.
 
     Attributes:
         classes: the class names, in the order of every per-class axis.
@@ -49,14 +50,14 @@ class ClassifierOutput(NamedTuple):
     Attributes:
         logits: shape (B, C), presence of each class on the frame.
         features: shape (B, K, S/4, S/4), the input of the last convolution, not negative.
-        evidence: shape (B, C, S/4, S/4), that convolution's output: logit of the class in the cell.
+        score_maps: shape (B, C, S/4, S/4), that convolution's output: logit of the class in the cell.
         layers: stride -> activations, shape (B, K, about S/stride, about S/stride): the features at stride 4, the
             top-down path at the deeper ones.
     """
 
     logits: Tensor
     features: Tensor
-    evidence: Tensor
+    score_maps: Tensor
     layers: dict[int, Tensor]
 
 
@@ -84,7 +85,7 @@ class Classifier(nn.Module):
         channels: list[int] = info.channels()
         self.lateral = nn.ModuleList(_conv(channels[i], config.width, kernel=1) for i in self.levels)
         self.smooth = _conv(config.width, config.width, kernel=3)
-        # No bias: the evidence is then exactly weight x features, which is what the activation maps explain.
+        # No bias: a class score map is then exactly weight x features, which is what the activation maps explain.
         self.head = nn.Conv2d(config.width, len(config.classes), 1, bias=False)
         # Pooling shifts a logit with the number of cells, so each class learns its own line from pooled to logit.
         self.gain = nn.Parameter(torch.ones(len(config.classes)))
@@ -97,42 +98,42 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> ClassifierOutput:
         """Classify images of shape (B, 3, H, W), floats in [0, 1], H and W multiples of 32."""
-        return self.descend(self.sides(images), images.shape[-2], images.shape[-1])
+        return self.top_down(self.lateral_features(images), images.shape[-2], images.shape[-1])
 
-    def sides(self, images: Tensor) -> dict[int, Tensor]:
-        """What the backbone's stages send to the top-down path: stride -> (B, K, about H/stride, about W/stride)."""
+    def lateral_features(self, images: Tensor) -> dict[int, Tensor]:
+        """The backbone's stages, as the top-down path takes them: stride -> (B, K, about H/stride, about W/stride)."""
         maps = self.backbone((images - self.mean) / self.std)
         return {
             stride: lateral(maps[level])
             for stride, level, lateral in zip(self.strides, self.levels, self.lateral, strict=True)
         }
 
-    def descend(self, sides: Mapping[int, Tensor], height: int, width: int) -> ClassifierOutput:
-        """Down the top-down path from what `sides` gives of images of height x width pixels, deepest first."""
+    def top_down(self, lateral: Mapping[int, Tensor], height: int, width: int) -> ClassifierOutput:
+        """The top-down pass over the lateral features of images of height x width pixels, deepest first."""
         layers: dict[int, Tensor] = {}
         x: Tensor | None = None
-        for stride, side in sorted(sides.items(), reverse=True):
-            x = side if x is None else side + F.interpolate(x, size=side.shape[-2:], mode="nearest")
+        for stride, feature in sorted(lateral.items(), reverse=True):
+            x = feature if x is None else feature + F.interpolate(x, size=feature.shape[-2:], mode="nearest")
             layers[stride] = x
         # Xception's first convolutions do not pad, so its maps are a pixel short; the cells must tile the image.
         cells = (height // STRIDE, width // STRIDE)
         if x is not None and x.shape[-2:] != cells:
             x = F.interpolate(x, size=cells, mode="bilinear", align_corners=False)
         features = layers[STRIDE] = F.relu(self.smooth(x))  # (B, K, H/4, W/4)
-        evidence = self.head(features)  # (B, C, H/4, W/4)
-        return ClassifierOutput(self.logits(evidence), features, evidence, layers)
+        score_maps = self.head(features)  # (B, C, H/4, W/4)
+        return ClassifierOutput(self.logits(score_maps), features, score_maps, layers)
 
-    def logits(self, evidence: Tensor) -> Tensor:
-        """Presence logits, shape (B, C), of evidence of shape (B, C, h, w): a whole frame's or a window's."""
-        return self.gain * log_sum_exp_pool(evidence.flatten(2)) + self.bias
+    def logits(self, score_maps: Tensor) -> Tensor:
+        """Presence logits, shape (B, C), of class score maps of shape (B, C, h, w): a whole frame's or a window's."""
+        return self.gain * log_sum_exp_pool(score_maps.flatten(2)) + self.bias
 
 
-def log_sum_exp_pool(evidence: Tensor, sharpness: float = 4.0) -> Tensor:
+def log_sum_exp_pool(score_maps: Tensor, sharpness: float = 4.0) -> Tensor:
     """Smooth maximum over the last axis: log(mean(exp(r z))) / r with r = `sharpness`.
 
     r -> 0 is the mean, r -> infinity the maximum. At r = 4 an object that covers 0.2 % of a frame still decides.
     """
-    return (torch.logsumexp(sharpness * evidence, dim=-1) - math.log(evidence.shape[-1])) / sharpness
+    return (torch.logsumexp(sharpness * score_maps, dim=-1) - math.log(score_maps.shape[-1])) / sharpness
 
 
 def _conv(inputs: int, outputs: int, kernel: int) -> nn.Sequential:

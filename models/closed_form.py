@@ -6,11 +6,13 @@ methods, which takes a minute or two; later ones take a second.
 
 import logging
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from models.errors import ModelError
 from models.refiner import Crop
 from models.trimap import BACKGROUND, FOREGROUND, UNKNOWN
 
@@ -20,8 +22,19 @@ KINDS = {"background": BACKGROUND, "unknown zone": UNKNOWN, "foreground": FOREGR
 log = logging.getLogger(__name__)
 
 
+def installed() -> bool:
+    """Whether pymatting is there: it is in the extra closed-form alone."""
+    return find_spec("pymatting") is not None
+
+
 def closed_form(crops: Sequence[Crop]) -> list[NDArray[np.float32]]:
-    """Alpha of each crop, shape (S, S), floats in [0, 1]; the crop's map where there is none to be had."""
+    """Alpha of each crop, shape (S, S), floats in [0, 1]; the crop's map where there is none to be had.
+
+    Raises:
+        ModelError: pymatting is not installed.
+    """
+    if not installed():
+        raise ModelError("closed-form matting needs pymatting; install it by: pip install 'premask[closed-form]'")
     threads = torch.get_num_threads()
     try:
         return [_alpha(crop) for crop in crops]

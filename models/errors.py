@@ -1,4 +1,4 @@
-"""What can go wrong in `models`.
+"""Errors of `models`.
 
 ModelError
 ├── DataError          a data folder, image or mask cannot be used
@@ -7,7 +7,16 @@ ModelError
 
 
 class ModelError(Exception):
-    """Base of every error that `models` raises on purpose; its text says what to do next."""
+    """Base of every error that `models` raises on purpose; its text says what to do next.
+
+    Attributes:
+        cause: what went wrong; with what to do about it where no remedy is given apart.
+        remedy: what to do about it, "" where `cause` says so.
+    """
+
+    def __init__(self, cause: str, remedy: str = "") -> None:
+        super().__init__(f"{cause}; {remedy}" if remedy else cause)
+        self.cause, self.remedy = cause, remedy
 
 
 class DataError(ModelError):

@@ -28,7 +28,7 @@ CHANNELS = 3 + 2 + 2 * len(DISTANCE_WIDTHS) + 1
 
 @dataclass(frozen=True)
 class FBANetConfig:
-    """What an FBANet is made of; stored in its checkpoint.
+    """Layers of an FBANet; stored in its checkpoint.
 
     Attributes:
         widths: channels at full, half, quarter ... resolution.

@@ -8,16 +8,22 @@ colours, the usual way to do without a model, finds little of a cap or a core in
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from models.pipeline import Embedding, Image, Pipeline, autocast, outline_uncertainty, sharpness, without_specks
-from models.prompt import Click, Mask, Prompt
+from models.devices import autocast
+from models.masks.components import without_small_components
+from models.prompt import Answer, Click, Mask, Prompt
 from models.refiner import Subject, centre_map, fba_matting, refine
+from models.segment import outline_uncertainty, sharpness
 from models.trimap import BACKGROUND, FOREGROUND, SIZE, TrimapConfig, coarse_mask, trimap_from_mask
+
+if TYPE_CHECKING:
+    from models.pipeline import Embedding, Pipeline
 
 Logits = NDArray[np.float32]
 
@@ -35,25 +41,8 @@ SPAN = 0.85  # of a box's width and height that its object covers at least
 TOUCHING = 0.01  # distance from a click to an existing mask that it is meant for, of the frame's longer side
 
 
-@dataclass(frozen=True, eq=False)
-class Answer:
-    """What a prompt gave.
-
-    Attributes:
-        mask: shape (H, W), bool; may be empty.
-        score: how sharply it is drawn, in [0, 1].
-        improves: index of the existing mask that it takes the place of, None for a new object.
-        uncertainty: of its outline, in bits, as in `Segment`.
-    """
-
-    mask: Mask
-    score: float
-    improves: int | None = None
-    uncertainty: float = 0.0
-
-
 def answer(
-    pipeline: Pipeline, embedding: Embedding, label: str, prompt: Prompt, existing: Sequence[Mask] = ()
+    pipeline: "Pipeline", embedding: "Embedding", label: str, prompt: Prompt, existing: Sequence[Mask] = ()
 ) -> Answer:
     """The object of a class that a prompt means.
 
@@ -85,16 +74,16 @@ def answer(
         fresh |= _clicked(_coarse(corrected, config), prompt.clicks, height, width)
     meant = _meant(prompt, fresh, existing)
     if meant is not None and not prompt.boxes and not prompt.outlines:
-        return _improved(pipeline, embedding, logits, prompt.clicks, existing[meant], config, meant)
+        return _improved(pipeline, embedding, label, logits, prompt.clicks, existing[meant], config, meant)
     if prompt.clicks:
         logits = corrected
     mask, score, uncertainty = _drawn(pipeline, embedding.image, logits, fresh, prompt, config)
     if meant is not None:
         mask |= existing[meant] & ~np.logical_or.reduce([*prompt.boxes, *prompt.outlines])
-    return Answer(mask, score, meant, uncertainty)
+    return Answer(label, mask, score, meant, uncertainty)
 
 
-def class_logits(pipeline: Pipeline, embedding: Embedding, label: str) -> Logits:
+def class_logits(pipeline: "Pipeline", embedding: "Embedding", label: str) -> Logits:
     """The class's map over the frame in logits, 0 at the edge of its objects; shape (h, w)."""
     height, width = embedding.covered
     if label not in pipeline.classes:
@@ -104,15 +93,15 @@ def class_logits(pipeline: Pipeline, embedding: Embedding, label: str) -> Logits
     return np.asarray(_to_pixels(embedding, np.log(centred / (1 - centred))), dtype=np.float32)
 
 
-def _to_pixels(embedding: Embedding, cells: NDArray[np.float32]) -> NDArray[np.float32]:
+def _to_pixels(embedding: "Embedding", cells: NDArray[np.float32]) -> NDArray[np.float32]:
     """From cells to pixels of the network's input, cut to the frame."""
     height, width = embedding.covered
     pixels = cv2.resize(cells.astype(np.float32), (embedding.size, embedding.size), interpolation=cv2.INTER_LINEAR)
     return np.asarray(pixels[:height, :width])
 
 
-def _correction(embedding: Embedding, logits: Logits, clicks: Sequence[Click], reach: float = REACH) -> Logits:
-    """What to add to the logits so that they agree with every click; shape (h, w)."""
+def _correction(embedding: "Embedding", logits: Logits, clicks: Sequence[Click], reach: float = REACH) -> Logits:
+    """The correction that makes the logits agree with every click; shape (h, w)."""
     features = embedding.features.astype(np.float32)  # (K, s, s)
     features /= np.maximum(np.linalg.norm(features, axis=0), 1e-6)
     cells = features.shape[1]
@@ -142,7 +131,7 @@ def _correction(embedding: Embedding, logits: Logits, clicks: Sequence[Click], r
     return _to_pixels(embedding, np.tensordot(weights, to_cells, 1))
 
 
-def _boxed(embedding: Embedding, logits: Logits, box: Mask) -> Logits:
+def _boxed(embedding: "Embedding", logits: Logits, box: Mask) -> Logits:
     """Logits that keep an object inside a box and let it span the box (Lempitsky et al. 2009, the tightness prior)."""
     height, width = logits.shape
     inside = _resized(box, (height, width)) > 0
@@ -224,8 +213,9 @@ def _meant(prompt: Prompt, fresh: NDArray[np.uint8], existing: Sequence[Mask]) -
 
 
 def _improved(
-    pipeline: Pipeline,
-    embedding: Embedding,
+    pipeline: "Pipeline",
+    embedding: "Embedding",
+    label: str,
     logits: Logits,
     clicks: Sequence[Click],
     existing: Mask,
@@ -248,11 +238,16 @@ def _improved(
     fresh = (clicked | np.isin(labels, old[old > 0])).astype(np.uint8)
     mask, score, uncertainty = _drawn(pipeline, embedding.image, logits, fresh, Prompt(tuple(clicks)), config)
     place = _resized(near, (height, width)) > 0
-    return Answer(np.where(place, mask, existing), score, index, uncertainty)
+    return Answer(label, np.where(place, mask, existing), score, index, uncertainty)
 
 
 def _drawn(
-    pipeline: Pipeline, image: Image, logits: Logits, coarse: NDArray[np.uint8], prompt: Prompt, config: TrimapConfig
+    pipeline: "Pipeline",
+    image: NDArray[np.uint8],
+    logits: Logits,
+    coarse: NDArray[np.uint8],
+    prompt: Prompt,
+    config: TrimapConfig,
 ) -> tuple[Mask, float, float]:
     """Trimap and refiner; the mask, how sharply it is drawn, and how uncertain its outline is, in bits."""
     height, width = image.shape[:2]
@@ -270,7 +265,7 @@ def _drawn(
     with autocast(pipeline.device):
         matting = fba_matting(pipeline.refiner, pipeline.device)
         (alpha,) = refine(matting, [Subject(image, trimap, cam)], pipeline.refiner.config.crop_size)
-    mask = without_specks(alpha >= 0.5, config.speck)
+    mask = without_small_components(alpha >= 0.5, config.min_component)
     return mask, sharpness(alpha, mask), outline_uncertainty(alpha, trimap)
 
 

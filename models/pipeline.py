@@ -1,10 +1,8 @@
 """The main path: images -> classifier and activation maps -> trimaps -> refiner -> masks."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -15,11 +13,16 @@ from models.activation_maps import DEFAULT_METHOD, METHODS, activation_maps, def
 from models.checkpoint import Card, load_weights, read_card, save_weights
 from models.classifier import STRIDE, Classifier, ClassifierConfig
 from models.closed_form import closed_form
+from models.devices import autocast
 from models.errors import CheckpointError, ModelError
 from models.fba_net import FBANet, FBANetConfig
+from models.interactive import answer
+from models.masks.components import without_small_components
+from models.prompt import Answer, Mask, Prompt
+from models.prompted_class import likeliest_class
 from models.refiner import Subject, centre_map, fba_matting, refine
-from models.segment import Prediction, Segment, entropy
-from models.trimap import SIZE, UNKNOWN, TrimapConfig, coarse_mask, trimap_from_mask
+from models.segment import Prediction, Segment, outline_uncertainty, sharpness
+from models.trimap import SIZE, TrimapConfig, coarse_mask, trimap_config, trimap_from_mask
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
 REFINERS = ("fba", "closed-form", "none")
@@ -28,7 +31,7 @@ DEFAULT_PRESENCE_THRESHOLD = 0.3  # probability: removing a wrong mask is one ke
 
 @dataclass(frozen=True)
 class PipelineConfig:
-    """What turns maps into masks; stored in the checkpoint.
+    """How maps become masks; stored in the checkpoint.
 
     Attributes:
         cam: activation-map method.
@@ -92,20 +95,22 @@ class PipelineConfig:
 
 @dataclass(frozen=True, eq=False)
 class Steps:
-    """One class on one frame, step by step, for people to look at.
+    """One class on one frame, step by step, to be shown to people.
 
     Attributes:
         label: the class.
         presence: its probability in [0, 1].
+        present: whether that reaches the class's threshold.
         cam: activation map, shape (h, w), floats in [0, 1], over the frame.
         coarse: the map thresholded, opened and closed, shape (H, W), bool, in the image's size.
         trimap: shape (1024, 1024), uint8.
         alpha: the refiner's output, shape (H, W), floats in [0, 1].
-        mask: shape (H, W), bool: alpha at or above 0.5, without specks.
+        mask: shape (H, W), bool: alpha at or above 0.5, without small components.
     """
 
     label: str
     presence: float
+    present: bool
     cam: NDArray[np.float32]
     coarse: NDArray[np.bool_]
     trimap: NDArray[np.uint8]
@@ -115,7 +120,7 @@ class Steps:
 
 @dataclass(frozen=True, eq=False)
 class Embedding:
-    """What the classifier makes of one frame, kept to answer an annotator's prompts.
+    """The classifier's maps and features of one frame, kept to answer an annotator's prompts.
 
     Attributes:
         image: shape (H, W, 3), uint8 RGB.
@@ -132,13 +137,22 @@ class Embedding:
     features: NDArray[np.float16]
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the image."""
+        return self.image.shape[0], self.image.shape[1]
+
+    @property
     def nbytes(self) -> int:
-        """What it takes of the memory."""
+        """Bytes of memory that it takes."""
         return self.image.nbytes + self.maps.nbytes + self.features.nbytes
 
 
 class Pipeline:
-    """A classifier and a refiner that together draw masks. Not thread-safe: callers take turns."""
+    """The model family "cam": a classifier and a refiner that together draw masks.
+
+    Networks are only read, so a prompt may be answered on one thread while images are predicted on another; two
+    threads should not predict at once.
+    """
 
     def __init__(
         self,
@@ -160,6 +174,11 @@ class Pipeline:
         """The class names, in the order of the network's class axis."""
         classes: tuple[str, ...] = self.classifier.config.classes
         return classes
+
+    @property
+    def description(self) -> dict[str, str]:
+        """The refiner and the kind of maps, for reports."""
+        return {"refiner": self.config.refiner, "cam": self.config.maps}
 
     def predict(self, images: Sequence[Image]) -> list[Prediction]:
         """Find every class on every image.
@@ -195,7 +214,7 @@ class Pipeline:
         with autocast(self.device):
             alphas = refine(matting, subjects, self.refiner.config.crop_size)
         for (steps, index), alpha in zip(places, alphas, strict=True):
-            mask = without_specks(alpha >= 0.5, self.config.trimap.speck)
+            mask = without_small_components(alpha >= 0.5, self.config.trimap.min_component)
             steps[index] = replace(steps[index], alpha=alpha, mask=mask)
         return found
 
@@ -243,39 +262,43 @@ class Pipeline:
         finest = min(explanation.layers, key=lambda layer: layer.stride).activations[0]
         return Embedding(image, size, (height, width), maps.half().cpu().numpy(), finest.half().cpu().numpy())
 
+    def prompt(
+        self, embedding: Embedding, prompt: Prompt, label: str | None = None, existing: Sequence[Mask] = ()
+    ) -> Answer:
+        """Draw the object that a prompt means; see `models.interactive.answer`.
+
+        Args:
+            embedding: the frame, made by this pipeline.
+            prompt: at least one click or box if `label` is None.
+            label: the class; None for the likeliest one of `models.prompted_class`.
+            existing: masks of the class that are there already, shape (H, W), bool.
+        """
+        label = likeliest_class(self, embedding, prompt) if label is None else label
+        return answer(self, embedding, label, prompt, existing)
+
     def _trimap_step(self, image: Image, label: str, presence: float, cam: NDArray[np.float32]) -> Steps:
         height, width = image.shape[:2]
         trimap_config = self.config.trimap_of(label)
-        if presence >= self.config.presence_threshold_of(label):
+        present = presence >= self.config.presence_threshold_of(label)
+        if present:
             mask = coarse_mask(cam, self.config.map_threshold_of(label), trimap_config)
         else:
             mask = np.zeros((SIZE, SIZE), dtype=np.uint8)
         trimap = trimap_from_mask(mask, trimap_config)
         coarse = cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR).astype(bool)
-        return Steps(label, presence, cam, coarse, trimap, alpha=coarse.astype(np.float32), mask=coarse)
+        return Steps(label, presence, present, cam, coarse, trimap, alpha=coarse.astype(np.float32), mask=coarse)
 
 
 def prediction(steps: Sequence[Steps]) -> Prediction:
-    """What the steps of one image's classes amount to."""
+    """The prediction that the steps of one image's classes lead to."""
     segments = []
     for step in steps:
         if not step.mask.any():
             continue
         score = min(max(step.presence * sharpness(step.alpha, step.mask), 0.0), 1.0)  # surely there, sharply drawn
         segments.append(Segment(step.label, score, step.mask, outline_uncertainty(step.alpha, step.trimap)))
-    return Prediction({step.label: step.presence for step in steps}, segments)
-
-
-def sharpness(alpha: NDArray[np.float32], mask: NDArray[np.bool_]) -> float:
-    """How decided alpha is inside a mask: the mean of |2 alpha - 1|, in [0, 1]; 0 for an empty mask. Both (H, W)."""
-    return float(np.abs(2 * alpha[mask] - 1).mean()) if mask.any() else 0.0
-
-
-def outline_uncertainty(alpha: NDArray[np.float32], trimap: NDArray[np.uint8]) -> float:
-    """Mean entropy in bits of alpha, shape (H, W) in [0, 1], over the unknown zone of a trimap of any size."""
-    height, width = alpha.shape
-    unknown = cv2.resize((trimap == UNKNOWN).astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
-    return float(entropy(alpha[unknown]).mean()) if unknown.any() else 0.0
+    present = frozenset(step.label for step in steps if step.present)
+    return Prediction({step.label: step.presence for step in steps}, segments, present)
 
 
 def check_image(image: Image) -> None:
@@ -305,25 +328,6 @@ def fit_square(image: Image, size: int) -> tuple[Image, int, int]:
     return square, inner_h, inner_w
 
 
-def without_specks(mask: NDArray[np.bool_], speck: float) -> NDArray[np.bool_]:
-    """Drop objects smaller than the fraction `speck` of the frame, and fill holes as small."""
-    least = speck * mask.size
-    cleaned = mask.astype(np.uint8)
-    for value in (1, 0):
-        count, labels, stats, _ = cv2.connectedComponentsWithStats((cleaned == value).astype(np.uint8), connectivity=4)
-        small = stats[:count, cv2.CC_STAT_AREA] < least
-        small[0] = False
-        cleaned[small[labels]] = 1 - value
-    return cleaned.astype(bool)
-
-
-def autocast(device: torch.device) -> AbstractContextManager[None]:
-    """Compute in bfloat16 where the processor does so natively: more than twice as fast, the masks are the same."""
-    native = device.type == "cuda" or (device.type == "cpu" and "AVX512" in torch.backends.cpu.get_cpu_capability())
-    native = native and (device.type == "cuda" or bool(torch.cpu._is_avx512_bf16_supported()))
-    return torch.autocast(device.type, torch.bfloat16, enabled=native)
-
-
 def save_pipeline(pipeline: Pipeline, directory: Path, card: Card) -> None:
     """Write a checkpoint folder, complete or not at all. Raises CheckpointError if it exists."""
     card.classes = list(pipeline.classes)
@@ -340,11 +344,14 @@ def load_pipeline(directory: Path, device: str = "cpu") -> Pipeline:
     """Read a checkpoint folder.
 
     Raises:
-        CheckpointError: the folder is incomplete, damaged, or its card describes something else.
+        CheckpointError: the folder is incomplete, damaged, or its card describes something else, such as a model of
+            another family.
         ModelError: the device is not there.
     """
     check_device(device)
     card = read_card(directory)
+    if card.family != Card.family:
+        raise CheckpointError(f"{directory} is of the family {card.family!r}; only {Card.family!r} can be used here")
     try:
         classifier_config = dict(card.config["classifier"])
         refiner_config = dict(card.config["refiner"])
@@ -354,7 +361,7 @@ def load_pipeline(directory: Path, device: str = "cpu") -> Pipeline:
         )
         refiner = FBANet(FBANetConfig(**refiner_config | {"widths": tuple(refiner_config["widths"])}))
         layers = tuple(pipeline_config.get("layers", (STRIDE,)))
-        trimap = TrimapConfig(**pipeline_config["trimap"])
+        trimap = trimap_config(pipeline_config["trimap"])
         unrefined = tuple(pipeline_config.get("unrefined", ()))
         config = PipelineConfig(**pipeline_config | {"layers": layers, "trimap": trimap, "unrefined": unrefined})
     except (KeyError, TypeError, ValueError) as error:
@@ -362,8 +369,3 @@ def load_pipeline(directory: Path, device: str = "cpu") -> Pipeline:
     load_weights(directory, card, "classifier", classifier)
     load_weights(directory, card, "refiner", refiner)
     return Pipeline(classifier, refiner, config, name=card.name, device=device)
-
-
-def describe(pipeline: Pipeline) -> dict[str, Any]:
-    """A pipeline in a few words, for reports: its name, refiner and kind of maps."""
-    return {"model": pipeline.name, "refiner": pipeline.config.refiner, "cam": pipeline.config.maps}

@@ -1,4 +1,4 @@
-"""What an annotator points at to get one object of one class."""
+"""An annotator's prompt for one object of one class, and the model's answer to it."""
 
 from dataclasses import dataclass
 
@@ -30,3 +30,22 @@ class Prompt:
     clicks: tuple[Click, ...] = ()
     boxes: tuple[Mask, ...] = ()
     outlines: tuple[Mask, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """The object that a prompt means.
+
+    Attributes:
+        label: its class.
+        mask: shape (H, W), bool; may be empty.
+        score: how sharply it is drawn, in [0, 1].
+        improves: index of the existing mask that it takes the place of, None for a new object.
+        uncertainty: of its outline, in bits, as in `Segment`.
+    """
+
+    label: str
+    mask: Mask
+    score: float
+    improves: int | None = None
+    uncertainty: float = 0.0

@@ -1,17 +1,21 @@
-"""Which class a prompt is about, where the tool that it was given in does not say."""
+"""The class that a prompt is about, where its tool does not name one."""
+
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
 from models.interactive import Logits, class_logits
-from models.pipeline import Embedding, Pipeline
 from models.prompt import Mask, Prompt
 
-RIM = 0.1  # width of what a box is compared with, as a fraction of the box's longer side
+if TYPE_CHECKING:
+    from models.pipeline import Embedding, Pipeline
+
+RIM = 0.1  # width of the surroundings that a box is compared with, as a fraction of the box's longer side
 
 
-def likeliest_class(pipeline: Pipeline, embedding: Embedding, prompt: Prompt) -> str:
-    """The class whose map speaks loudest at a prompt.
+def likeliest_class(pipeline: "Pipeline", embedding: "Embedding", prompt: Prompt) -> str:
+    """The class whose map scores highest at a prompt.
 
     A click counts with the map's logit under it, one on what does not belong with its negative, and a box with how far
     the logits inside stand above those just outside.
@@ -22,15 +26,15 @@ def likeliest_class(pipeline: Pipeline, embedding: Embedding, prompt: Prompt) ->
         prompt: at least one click or box; clicks in pixels of the frame, boxes of its size.
     """
 
-    def loudness(label: str) -> float:
+    def score(label: str) -> float:
         logits = class_logits(pipeline, embedding, label)
         clicks = [_at(logits, embedding, click.x, click.y) * (1 if click.positive else -1) for click in prompt.clicks]
         return float(np.mean(clicks + [_contrast(logits, box) for box in prompt.boxes]))
 
-    return max(pipeline.classes, key=loudness)
+    return max(pipeline.classes, key=score)
 
 
-def _at(logits: Logits, embedding: Embedding, x: float, y: float) -> float:
+def _at(logits: Logits, embedding: "Embedding", x: float, y: float) -> float:
     """The logit at a pixel of the frame."""
     height, width = logits.shape
     image_height, image_width = embedding.image.shape[:2]

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from models.fba_net import FBANet, network_input
+from models.masks.components import connected_components
 from models.trimap import BACKGROUND, FOREGROUND, SIZE, UNKNOWN
 
 MARGIN = 0.15  # of the object's box, on every side: FBANet wants to see some sure background
@@ -76,7 +77,11 @@ def fba_matting(network: FBANet, device: torch.device) -> Matting:
 
 
 def centre_map(cam: NDArray[np.float32], threshold: float) -> NDArray[np.float32]:
-    """Bend a map so that `threshold` becomes 0.5: p in logits, minus the threshold's logit."""
+    """Bend a map so that `threshold` becomes 0.5: p in logits, minus the threshold's logit.
+
+    >>> centre_map(np.array([[0.0, 0.2, 0.5]], np.float32), threshold=0.2).round(1)
+    array([[0. , 0.5, 0.8]], dtype=float32)
+    """
     clipped = np.clip(cam, 1e-4, 1 - 1e-4)
     logits = np.log(clipped / (1 - clipped)) - np.log(threshold / (1 - threshold))
     return np.asarray(1 / (1 + np.exp(-logits)), dtype=np.float32)
@@ -89,9 +94,9 @@ def object_boxes(trimap: NDArray[np.uint8], height: int, width: int) -> list[Box
         trimap: shape (1024, 1024), uint8.
         height, width: of the image, in pixels; the boxes are in these.
     """
-    count, _, stats, _ = cv2.connectedComponentsWithStats((trimap != BACKGROUND).astype(np.uint8), connectivity=8)
+    _, objects = connected_components(trimap != BACKGROUND)
     boxes = []
-    for x, y, w, h, _ in sorted(stats[1:count].tolist(), key=lambda row: -row[4])[:MAX_OBJECTS]:
+    for _, x, y, w, h, _ in sorted(objects, key=lambda found: -found.area)[:MAX_OBJECTS]:
         left, right = x * width / SIZE, (x + w) * width / SIZE
         top, bottom = y * height / SIZE, (y + h) * height / SIZE
         side = max(right - left, bottom - top) * (1 + 2 * MARGIN)
@@ -117,7 +122,7 @@ def cut(plane: NDArray[np.generic], box: Box, size: int, interpolation: int) -> 
 def refine(matting: Matting, subjects: Sequence[Subject], size: int) -> list[NDArray[np.float32]]:
     """Alpha of each subject, in its image's own size.
 
-    The cost is that of the objects' crops, `size` x `size` each, whatever the images' size.
+    The cost is that of the objects' crops, `size` x `size` each, and does not grow with the images.
 
     Args:
         matting: solves the crops.

@@ -1,10 +1,13 @@
-"""What the pipeline says about one image."""
+"""A model's prediction for one image."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
+import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from models.trimap import UNKNOWN
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,15 +29,18 @@ class Segment:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """Everything the pipeline says about one image.
+    """Everything that a model says about one image.
 
     Attributes:
         presence: probability in [0, 1] of each class being on the image.
         segments: one per class judged present whose mask is not empty, in the order of the model's classes.
+        present: the classes judged present: their presence is at or above the model's threshold. The one decision for
+            regions, choices and tags.
     """
 
     presence: dict[str, float]
     segments: list[Segment] = field(default_factory=list)
+    present: frozenset[str] = frozenset()
 
     @property
     def score(self) -> float:
@@ -65,3 +71,15 @@ def entropy(probability: ArrayLike) -> NDArray[np.float64]:
     """
     p = np.clip(np.nan_to_num(np.asarray(probability, dtype=np.float64), nan=0.5), 1e-12, 1 - 1e-12)
     return np.asarray(-p * np.log2(p) - (1 - p) * np.log2(1 - p))
+
+
+def sharpness(alpha: NDArray[np.float32], mask: NDArray[np.bool_]) -> float:
+    """How decided alpha is inside a mask: the mean of |2 alpha - 1|, in [0, 1]; 0 for an empty mask. Both (H, W)."""
+    return float(np.abs(2 * alpha[mask] - 1).mean()) if mask.any() else 0.0
+
+
+def outline_uncertainty(alpha: NDArray[np.float32], trimap: NDArray[np.uint8]) -> float:
+    """Mean entropy in bits of alpha, shape (H, W) in [0, 1], over the unknown zone of a trimap of any size."""
+    height, width = alpha.shape
+    unknown = cv2.resize((trimap == UNKNOWN).astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
+    return float(entropy(alpha[unknown]).mean()) if unknown.any() else 0.0

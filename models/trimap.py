@@ -1,10 +1,13 @@
 """From a class's activation map to a trimap: the paper's six steps, with kernels that scale with the object."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from models.masks.components import connected_components
 
 BACKGROUND, UNKNOWN, FOREGROUND = 0, 128, 255
 SIZE = 1024  # step 1 of the paper
@@ -19,7 +22,7 @@ class TrimapConfig:
         band: half width of the unknown zone, a fraction of the inscribed radius ...
         band_min, band_max: ... kept within these, in pixels.
         core: at most this fraction of the inscribed radius is eroded, so that no object loses its foreground.
-        speck: objects smaller than this fraction of the frame are dropped.
+        min_component: objects smaller than this fraction of the frame are dropped.
     """
 
     smoothing: float = 0.1
@@ -27,7 +30,20 @@ class TrimapConfig:
     band_min: float = 10.0
     band_max: float = 40.0
     core: float = 0.6
-    speck: float = 2e-4
+    min_component: float = 2e-4
+
+
+def trimap_config(values: Mapping[str, float]) -> TrimapConfig:
+    """Kernel widths as a checkpoint's card holds them; cards of earlier releases say `speck` for `min_component`.
+
+    Raises:
+        TypeError: there is no such width.
+
+    >>> trimap_config({"speck": 0.001}).min_component
+    0.001
+    """
+    renamed = {"speck": "min_component"}
+    return TrimapConfig(**{renamed.get(name, name): value for name, value in values.items()})
 
 
 def coarse_mask(cam: NDArray[np.float32], threshold: float, config: TrimapConfig) -> NDArray[np.uint8]:
@@ -50,14 +66,13 @@ def coarse_mask(cam: NDArray[np.float32], threshold: float, config: TrimapConfig
         raise ValueError(f"threshold must be in (0, 1), got {threshold}")
     resized = cv2.resize(cam.astype(np.float32), (SIZE, SIZE), interpolation=cv2.INTER_LINEAR)
     mask = (resized >= threshold).astype(np.uint8)
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    labels, objects = connected_components(mask)
     smoothed = np.zeros_like(mask)
     # The frame's border is no edge of an object: beyond it, what touches it goes on.
     reach = int(config.smoothing * SIZE) + 2
     wide = np.pad(labels, reach, mode="edge")
-    for i in range(1, count):
-        x, y, w, h, area = stats[i]
-        if area < config.speck * SIZE * SIZE:
+    for i, x, y, w, h, area in objects:
+        if area < config.min_component * SIZE * SIZE:
             continue
         part = (labels[y : y + h, x : x + w] == i).astype(np.uint8)
         radius = config.smoothing * float(_distance(np.pad(part, 1)).max())
@@ -83,6 +98,11 @@ def trimap_from_mask(mask: NDArray[np.uint8], config: TrimapConfig) -> NDArray[n
     Returns:
         Shape (H, W), uint8, BACKGROUND, UNKNOWN or FOREGROUND. All background for an empty mask; every object keeps
         some foreground.
+
+    >>> mask = np.zeros((1, 9), np.uint8)
+    >>> mask[:, 2:7] = 1
+    >>> trimap_from_mask(mask, TrimapConfig(band_min=1, core=0.5))
+    array([[  0, 128, 128, 255, 255, 255, 128, 128,   0]], dtype=uint8)
     """
     trimap = np.full(mask.shape, BACKGROUND, dtype=np.uint8)
     x, y, w, h = cv2.boundingRect(mask)
@@ -93,16 +113,15 @@ def trimap_from_mask(mask: NDArray[np.uint8], config: TrimapConfig) -> NDArray[n
     rows = slice(max(y - reach, 0), y + h + reach)
     columns = slice(max(x - reach, 0), x + w + reach)
     near = np.ascontiguousarray(mask[rows, columns])
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(near, connectivity=8)
+    labels, objects = connected_components(near)
     # The frame's border is no edge of the object: what touches it is not eroded from there.
     inside = _distance(near)
     outside, nearest = cv2.distanceTransformWithLabels(
         1 - near, cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
     )
-    radius = np.zeros(count, dtype=np.float32)
-    for i, (left, top, width, height, _) in enumerate(stats[1:].tolist(), start=1):
-        box = slice(top, top + height), slice(left, left + width)
-        radius[i] = inside[box][labels[box] == i].max()
+    radius = np.zeros(len(objects) + 1, dtype=np.float32)
+    for found in objects:
+        radius[found.number] = inside[found.box][labels[found.box] == found.number].max()
     band = np.clip(config.band * radius, config.band_min, config.band_max)
     eroded = np.minimum(band, config.core * radius)
     object_of = np.zeros(int(nearest.max()) + 1, dtype=np.int32)  # label of an object's pixel -> the object
@@ -117,7 +136,7 @@ def trimap_from_mask(mask: NDArray[np.uint8], config: TrimapConfig) -> NDArray[n
 
 
 def _distance(mask: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """How far each pixel of the mask is from the nearest outside it, in pixels."""
+    """Distance of each pixel of the mask from the nearest outside it, in pixels."""
     return np.asarray(cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE), dtype=np.float32)
 
 

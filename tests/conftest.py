@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent
+# Tests here start servers, browsers and programs, or train networks.
+SLOW_FOLDERS = ("backend/faults", "backend/fuzz", "docs", "end_to_end", "models/studies")
 
 
 @pytest.fixture(scope="session")
@@ -17,6 +20,14 @@ def oct_data() -> Path:
     return folder
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest chooses by markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests with real servers come last: the quick ones fail first, and no server idles beside them."""
+    """Mark what is slow by where it lies or because it asks for a longer timeout; put real servers last.
+
+    So the quick tests fail first, and no server idles beside them.
+    """
+    for item in items:
+        folder = item.path.parent.relative_to(TESTS).as_posix()
+        if folder in SLOW_FOLDERS or item.get_closest_marker("timeout"):
+            item.add_marker("slow")
     items.sort(key=lambda item: item.get_closest_marker("end_to_end") is not None)

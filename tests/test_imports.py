@@ -1,317 +1,131 @@
-"""Who may import whom, and who may read the environment.
-
-The table below is the architecture: a module obeys the row with the longest name that it begins with, and may always
-import from that row's own name. Every module that imports needs a row, so that a new one is
-placed on purpose.
-"""
+"""Who may import whom, and who reads the environment. The layers are contracts of import-linter in pyproject.toml."""
 
 import ast
-import importlib.util
+import re
+import shutil
+import subprocess
 import sys
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
+LINT = (Path(sys.executable).with_name("lint-imports"), "--no-logo", "--no-cache")
 
-# What models hands to others: dataclasses, errors and arrays from files, no networks.
-VALUES = ("models.data.bounded", "models.data.decoding", "models.errors", "models.prompt", "models.segment")
-BACKEND = ("backend", "models")
-
-MAY_IMPORT = {
-    "models": (),
-    # Leaves: nothing of ours.
-    "backend.prediction.cache": ("backend.system.metrics",),
-    "backend.web.bodies": ("backend.errors",),
-    "backend.web.csrf": (),
-    "models.data.writer": (),
-    "backend.errors": (),
-    "backend.system.files": (),
-    "backend.system.logs": (),
-    "backend.system.metrics": (),
-    "backend.web.openapi": (),
-    "backend.system.processes": (),
-    "backend.prediction.streaming": (),
-    # Label Studio's formats and API, without networks, registry or jobs.
-    "backend.label_studio": (
-        *VALUES,
-        "models.masks.outlines",
-        "models.data.writer",
-        "backend.errors",
-        "backend.system.metrics",
-    ),
-    # Other tools' exports as data folders.
-    "backend.sources": (*VALUES, "models.data.files", "models.data.writer", "backend.errors", "backend.label_studio"),
-    "backend.database.credentials": ("backend.errors", "backend.system.files"),
-    "backend.label_studio.connections": ("backend.database.credentials", "backend.errors", "backend.label_studio"),
-    # Versions, and the models that serve them, without Label Studio.
-    "backend.versions.registry": ("models", "backend.errors", "backend.system.files"),
-    "backend.versions.serving": (
-        "models",
-        "backend.errors",
-        "backend.system.files",
-        "backend.system.metrics",
-        "backend.versions.registry",
-    ),
-    # The same pipeline for CVAT, without registry or jobs.
-    "backend.cvat": ("models", "backend.versions.serving"),
-    "backend.label_studio.naming": ("backend.errors", "backend.label_studio", "backend.versions.registry"),
-    "backend.prediction.prompts": (
-        "models.interactive",
-        "models.pipeline",
-        "models.segment",
-        "backend.errors",
-        "backend.label_studio",
-        "backend.versions.serving",
-    ),
-    "backend.prediction.predictor": (
-        "models.segment",
-        "backend.prediction.cache",
-        "backend.errors",
-        "backend.prediction.prompts",
-        "backend.label_studio",
-        "backend.versions.serving",
-    ),
-    "backend.prediction.responder": (
-        "backend.errors",
-        "backend.jobs",
-        "backend.label_studio",
-        "backend.prediction.predictor",
-        "backend.prediction.streaming",
-    ),
-    # Jobs work in processes of their own, so they read cards here and import no network.
-    "backend.jobs": (
-        "models.checkpoint",
-        "models.errors",
-        "backend.errors",
-        "backend.system.files",
-        "backend.label_studio",
-        "backend.system.processes",
-        "backend.versions.registry",
-    ),
-    "backend.diagnosis.checks": (
-        "models.checkpoint",
-        "models.errors",
-        "backend.errors",
-        "backend.jobs",
-        "backend.versions.serving",
-    ),
-    "backend.web.operations": (
-        "backend.diagnosis.checks",
-        "backend.errors",
-        "backend.jobs",
-        "backend.system.logs",
-        "backend.system.metrics",
-        "backend.versions.serving",
-    ),
-    "backend.web.reports": ("models.errors", "backend.jobs", "backend.versions.registry", "backend.versions.serving"),
-    "backend.web.security": ("backend.web.csrf",),
-    # The dashboard's pages: what jobs, versions and reports say, and the buttons that change it.
-    "backend.web.dashboard": (
-        "backend.database.credentials",
-        "backend.web.csrf",
-        "backend.errors",
-        "backend.jobs",
-        "backend.system.logs",
-        "backend.versions.registry",
-        "backend.web.reports",
-        "backend.versions.serving",
-    ),
-    "backend.settings": ("models.starter", "backend.errors"),
-    "backend.entrypoints.supervisor": ("backend.errors", "backend.system.processes", "backend.settings"),
-    # The demo does what a user does, over HTTP.
-    "backend.demo": (
-        "models.masks.metrics",
-        "models.phantom",
-        "backend.errors",
-        "backend.database.jobs",
-        "backend.label_studio",
-        "backend.system.processes",
-    ),
-    # Where the parts are put together: all of it.
-    "backend.app": BACKEND,
-    "backend.wiring": BACKEND,
-    "backend.bench": BACKEND,
-    "backend.cli": BACKEND,
-    "backend.diagnosis.doctor": BACKEND,
-    "backend.gunicorn.conf": BACKEND,
-    "backend.web.job_routes": BACKEND,
-    "backend.entrypoints.prediction_job": BACKEND,
-    "backend.entrypoints.worker": BACKEND,
-    "backend.entrypoints.label_studio_ml": BACKEND,
-    "backend.web.project_routes": BACKEND,
-    "backend.entrypoints.wsgi": BACKEND,
-}
-
-# models stays usable without the backend's libraries, and importable with these alone.
-FOREIGN_TO_MODELS = {"click", "flask", "huey", "label_studio_sdk", "pydantic_settings", "requests", "rich"}
-MODELS_IMPORT_FIRST = {"cv2", "numpy", "safetensors", "timm", "torch"}
-
-# Everything else gets its settings as arguments.
-READ_THE_ENVIRONMENT = (
-    "backend.cli",
-    "backend.gunicorn.conf",
-    "backend.entrypoints.prediction_job",
-    "backend.jobs.process",  # hands it on to the job's process
-    "backend.entrypoints.worker",
-    "backend.entrypoints.label_studio_ml",
-    "backend.entrypoints.wsgi",
-)
+# Anything else is imported inside the function that needs it, so that the models load with these alone.
+MODELS_IMPORT_FIRST = {"cv2", "numpy", "safetensors", "scipy", "timm", "torch", "torchvision", "models"}
+STILL_TO_MEND = ("models/data/writer.py",)  # temporary: delete the row with its import of PIL
+READ_THE_ENVIRONMENT = ("backend/cli/", "backend/entrypoints/", "backend/jobs/process.py")  # the last hands it on
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb"}
 
 
-def offences(root: Path) -> list[str]:
-    """Every break of the rules in root/backend and root/models, as `file:line: what is wrong`."""
-    files = sorted(path for folder in ("backend", "models") for path in (root / folder).rglob("*.py"))
-    modules = {_module(path.relative_to(root)): path for path in files}
-    return [
-        f"{path.relative_to(root).as_posix()}:{line}: {problem}"
-        for module, path in modules.items()
-        for line, problem in sorted(set(_problems(module, path, modules.keys())))
-    ]
-
-
-def _problems(module: str, path: Path, modules: Set[str]) -> Iterator[tuple[int, str]]:
-    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    row = max((row for row in MAY_IMPORT if _within(module, row)), key=len, default=None)
-    imports = [(node, target) for node in ast.walk(tree) for target in _targets(node, package, modules)]
-    if row is None:
-        if imports:
-            yield 1, f"{module} has no row in MAY_IMPORT"
-        return
-    deferred = _deferred(tree)
-    for node, target in imports:
-        library = target.partition(".")[0]
-        if library in ("backend", "models"):
-            if not any(_within(target, name) for name in (row, *MAY_IMPORT[row])):
-                yield node.lineno, f"{row} does not import {target}"
-        elif row == "models":
-            if library in FOREIGN_TO_MODELS:
-                yield node.lineno, f"models does not import {library}"
-            elif library not in MODELS_IMPORT_FIRST | sys.stdlib_module_names and node not in deferred:
-                yield node.lineno, f"models imports {library} only inside the function that needs it"
-    if not any(_within(module, name) for name in READ_THE_ENVIRONMENT):
-        for line in _environment_reads(tree):
-            yield line, f"{module} does not read the environment; take the value as an argument"
-
-
-def _module(path: Path) -> str:
-    parts = path.with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-def _within(module: str, name: str) -> bool:
-    return f"{module}.".startswith(f"{name}.")
-
-
-def _targets(node: ast.AST, package: str, modules: Set[str]) -> Iterator[str]:
-    """The modules that a statement imports: `from backend import files` imports backend.system.files."""
-    if isinstance(node, ast.Import):
-        yield from (alias.name for alias in node.names)
-    elif isinstance(node, ast.ImportFrom):
-        source = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
-        for alias in node.names:
-            yield f"{source}.{alias.name}" if f"{source}.{alias.name}" in modules else source
-
-
-def _deferred(tree: ast.Module) -> set[ast.AST]:
-    """What an import of the module does not run: bodies of functions, and `if TYPE_CHECKING:`."""
-    bodies = [node.body for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-    bodies += [
-        node.body
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
-    ]
-    return {inner for body in bodies for statement in body for inner in ast.walk(statement)}
-
-
-def _environment_reads(tree: ast.Module) -> Iterator[int]:
-    """Lines with os.environ or os.getenv, under whatever name."""
-    imported = [alias for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
-    names = {"os", *(alias.asname for alias in imported if alias.name == "os")}
+def problems(file: str, source: str) -> Iterator[str]:
+    """Breaks of the two rules that import-linter has no contract for, as `file:line: problem`."""
+    tree = ast.parse(source, filename=file)
+    deferred = {node for body in _deferred(tree) for statement in body for node in ast.walk(statement)}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            if node.value.id in names and node.attr in ENVIRONMENT:
-                yield node.lineno
-        elif isinstance(node, ast.ImportFrom) and node.module == "os":
+        if file.startswith("models/") and file not in STILL_TO_MEND and node not in deferred:
+            for library in _libraries(node) - MODELS_IMPORT_FIRST - sys.stdlib_module_names:
+                yield f"{file}:{node.lineno}: models import {library} only inside the function that needs it"
+    if not file.startswith(READ_THE_ENVIRONMENT):
+        for line in _reads_environment(tree):
+            yield f"{file}:{line}: the environment is not read here; take the value as an argument"
+
+
+def _deferred(tree: ast.Module) -> Iterator[list[ast.stmt]]:
+    """The statements that an import of the module does not run."""
+    for node in ast.walk(tree):
+        typing_only = isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+        if typing_only or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.body
+
+
+def _libraries(node: ast.AST) -> set[str]:
+    if isinstance(node, ast.Import):
+        return {alias.name.partition(".")[0] for alias in node.names}
+    if isinstance(node, ast.ImportFrom) and not node.level:
+        return {(node.module or "").partition(".")[0]}
+    return set()
+
+
+def _reads_environment(tree: ast.Module) -> Iterator[int]:
+    """Lines with os.environ or os.getenv, also where the module goes by another name."""
+    imported = [alias for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    modules = {alias.asname or alias.name for alias in imported if alias.name == "os"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "os":
             yield from (node.lineno for alias in node.names if alias.name in ENVIRONMENT)
+        elif isinstance(node, ast.Attribute) and node.attr in ENVIRONMENT and ast.unparse(node.value) in modules:
+            yield node.lineno
 
 
-def test_every_module_keeps_to_its_imports_and_leaves_the_environment_alone():
-    found = offences(ROOT)
+def test_every_import_points_down():
+    lint = subprocess.run(LINT, cwd=ROOT, capture_output=True, text=True)
+    assert lint.returncode == 0, lint.stdout
+
+
+def test_models_load_with_few_libraries_and_the_environment_is_read_at_the_edge():
+    files = [path for folder in ("backend", "models") for path in (ROOT / folder).rglob("*.py")]
+    assert len(files) > 100
+    found = [one for path in files for one in problems(path.relative_to(ROOT).as_posix(), path.read_text("utf-8"))]
     assert not found, "\n".join(found)
 
 
-def test_the_table_names_modules_that_exist():
-    for name in (*MAY_IMPORT, *READ_THE_ENVIRONMENT, *(name for row in MAY_IMPORT.values() for name in row)):
-        path = ROOT / name.replace(".", "/").replace("gunicorn/conf", "gunicorn.conf")
-        assert path.is_dir() or path.with_name(f"{path.name}.py").is_file(), name
+PLANTED = {
+    "backend/jobs/queue.py": "def f():\n    import backend.wiring\n",
+    "backend/label_studio/client.py": "from backend.jobs.queue import JobQueue\n",
+    "backend/versions/registry.py": "from ..web import bodies\n",
+    "backend/sources/coco.py": "from models.pipeline import Pipeline\n",
+    "backend/payments.py": "import json\n",
+    "models/evaluation/clicks.py": "from models.training.losses import classifier_loss\n",
+    "models/data/folder.py": "from models.pipeline import Pipeline\n",
+    "models/refiner.py": "import flask\n",
+    "models/trimap.py": "from backend.errors import BackendError\n",
+}
+
+
+def test_planted_imports_are_named(tmp_path):
+    """One copy of the code with every offence: each is reported as its contract has it."""
+    for folder in ("backend", "models"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=lambda path, names: _no_code(Path(path), names))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for file, source in PLANTED.items():
+        with (tmp_path / file).open("a") as code:
+            code.write(f"\n{source}")
+    lint = subprocess.run(LINT, cwd=tmp_path, capture_output=True, text=True)
+    assert lint.returncode == 1
+    assert "4 broken" in lint.stdout
+    reported = set(re.findall(r"(\S+) -> (\S+)", lint.stdout))
+    assert reported >= {
+        ("backend.jobs.queue", "backend.wiring"),
+        ("backend.label_studio.client", "backend.jobs.queue"),
+        ("backend.versions.registry", "backend.web.bodies"),
+        ("backend.sources.coco", "models.pipeline"),
+        ("models.evaluation.clicks", "models.training.losses"),
+        ("models.data.folder", "models.pipeline"),
+        ("models.refiner", "flask"),
+        ("models.trimap", "backend.errors"),
+    }
+    assert "payments" in lint.stdout  # a new module is given a layer on purpose
+
+
+def _no_code(folder: Path, names: list[str]) -> set[str]:
+    return {name for name in names if not name.endswith(".py") and not (folder / name).is_dir()}
 
 
 @pytest.mark.parametrize(
-    ("file", "source", "offence"),
+    ("file", "source", "problem"),
     [
-        (
-            "models/refiner.py",
-            "import numpy\n\nfrom backend.errors import BackendError\n",
-            "3: models does not import backend.errors",
-        ),
-        ("models/refiner.py", "def f():\n    import requests\n", "2: models does not import requests"),
-        (
-            "models/training/losses.py",
-            "from PIL import Image\n",
-            "1: models imports PIL only inside the function that needs it",
-        ),
-        (
-            "models/training/losses.py",
-            "import os\n\nSEED = os.environ['SEED']\n",
-            "3: models.training.losses does not read the environment; take the value as an argument",
-        ),
-        (
-            "models/training/losses.py",
-            "from os import getenv\n",
-            "1: models.training.losses does not read the environment; take the value as an argument",
-        ),
-        (
-            "backend/versions/registry.py",
-            "import os as system\n\nsystem.getenv('X')\n",
-            "3: backend.versions.registry does not read the environment; take the value as an argument",
-        ),
-        (
-            "backend/versions/registry.py",
-            "from backend import errors, predictor\n",
-            "1: backend.versions.registry does not import backend.prediction.predictor",
-        ),
-        (
-            "backend/versions/registry.py",
-            "from . import predictor\n",
-            "1: backend.versions.registry does not import backend.prediction.predictor",
-        ),
-        (
-            "backend/label_studio/client.py",
-            "from models.pipeline import Pipeline, describe\n",
-            "1: backend.label_studio does not import models.pipeline",
-        ),
-        (
-            "backend/label_studio/client.py",
-            "from ..registry import Registry\n",
-            "1: backend.label_studio does not import backend.versions.registry",
-        ),
-        (
-            "backend/jobs/training.py",
-            "def f():\n    import backend.app\n",
-            "2: backend.jobs does not import backend.app",
-        ),
-        ("backend/payments.py", "import json\n", "1: backend.payments has no row in MAY_IMPORT"),
+        ("models/losses.py", "from PIL import Image\n", "1: models import PIL only inside the function that needs it"),
+        ("models/losses.py", "import os\n\nSEED = os.environ['SEED']\n", "3: the environment is not read here"),
+        ("models/losses.py", "from os import getenv\n", "1: the environment is not read here"),
+        ("backend/jobs/queue.py", "import os as system\n\nsystem.getenv('X')\n", "3: the environment is not read here"),
     ],
 )
-def test_an_offence_is_named_by_file_and_line(tmp_path, file, source, offence):
-    write(tmp_path, "backend/errors.py", "import json\n")
-    write(tmp_path, "backend/prediction/predictor.py", "from backend.errors import BackendError\n")
-    write(tmp_path, file, source)
-    assert offences(tmp_path) == [f"{file}:{offence}"]
+def test_an_offence_is_named_by_file_and_line(file, source, problem):
+    (found,) = problems(file, source)
+    assert found.startswith(f"{file}:{problem}")
 
 
 @pytest.mark.parametrize(
@@ -320,16 +134,8 @@ def test_an_offence_is_named_by_file_and_line(tmp_path, file, source, offence):
         ("models/refiner.py", "import json\n\nimport torch.nn\n\nfrom models.trimap import SIZE\n"),
         ("models/refiner.py", "def f():\n    from PIL import Image\n"),
         ("models/refiner.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from PIL.Image import Image\n"),
-        ("backend/label_studio/client.py", "import requests\n\nfrom .transport import Transport\n"),
-        ("backend/entrypoints/worker.py", "import os\n\nfrom backend.settings import Settings\n\nprint(os.environ)\n"),
-        ("backend/__init__.py", ""),
+        ("backend/entrypoints/worker.py", "import os\n\nprint(os.environ)\n"),
     ],
 )
-def test_what_the_table_allows_passes(tmp_path, file, source):
-    write(tmp_path, file, source)
-    assert offences(tmp_path) == []
-
-
-def write(root: Path, file: str, source: str) -> None:
-    (root / file).parent.mkdir(parents=True, exist_ok=True)
-    (root / file).write_text(source, encoding="utf-8")
+def test_what_the_rules_allow_passes(file, source):
+    assert list(problems(file, source)) == []

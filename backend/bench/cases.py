@@ -1,4 +1,4 @@
-"""What `premask bench` compares: a name and a function each. To add one, write a function and list it."""
+"""The cases of `premask bench`: a name and a function each. To add one, write a function and list it."""
 
 from collections.abc import Callable
 

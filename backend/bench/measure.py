@@ -1,4 +1,4 @@
-"""Timing side by side: A B A B, so that whatever else the machine does slows both down alike."""
+"""Timing side by side: A B A B, so that other work on the machine slows both down alike."""
 
 import os
 import platform
@@ -28,7 +28,7 @@ class Times:
 
 @dataclass(frozen=True)
 class Case:
-    """What one comparison found.
+    """Result of one comparison.
 
     Attributes:
         about: the question that it answers.
@@ -105,7 +105,11 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """Linear between the two nearest values, as numpy does it."""
+    """A percentile, linear between the two nearest values, as numpy does it.
+
+    >>> percentile([4.0, 1.0, 2.0, 3.0], 50)
+    2.5
+    """
     ordered = sorted(values)
     place = (len(ordered) - 1) * percent / 100
     below = int(place)
@@ -114,7 +118,7 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on, and how busy it was with other things."""
+    """The machine of the measurement, and its load at the start."""
     import torch
 
     versions = {name: str(__import__(name).__version__) for name in LIBRARIES}

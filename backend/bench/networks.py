@@ -1,6 +1,9 @@
 """Cases that need no server: what our way of doing things saves against the usual one."""
 
-import importlib
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import module_from_spec, spec_from_file_location
+from types import ModuleType
 from typing import Any
 
 import cv2
@@ -14,7 +17,7 @@ from backend.bench.setting import Setting
 from backend.label_studio import rle
 from models.activation_maps import DEFAULT_METHOD, activation_maps, explain
 from models.classifier import Classifier, ClassifierConfig
-from models.closed_form import closed_form
+from models.closed_form import closed_form, installed
 from models.phantom import render_phantom
 from models.refiner import Crop, Subject, fba_matting, refine
 from models.trimap import SIZE, TrimapConfig, trimap_from_mask
@@ -76,7 +79,7 @@ def backbones(setting: Setting) -> Case:
     size = setting.pipeline.classifier.config.input_size
     images = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
 
-    def side(backbone: str) -> Any:
+    def side(backbone: str) -> Callable[[], object]:
         network = Classifier(ClassifierConfig(setting.pipeline.classes, backbone, size)).eval()
         network = network.to(memory_format=torch.channels_last)
         return lambda: activation_maps(explain(network, images), DEFAULT_METHOD)
@@ -86,7 +89,7 @@ def backbones(setting: Setting) -> Case:
 
 
 def matting(setting: Setting) -> Case:
-    """FBANet or closed-form matting, on the crops of a frame's objects; times are per frame."""
+    """FBANet or, where installed, closed-form matting, on the crops of a frame's objects; times are per frame."""
     crops: list[Crop] = []
 
     def keep(batch: Any) -> list[NDArray[np.float32]]:
@@ -96,7 +99,9 @@ def matting(setting: Setting) -> Case:
     pipeline = setting.pipeline
     refine(keep, subjects_of(setting.size), pipeline.refiner.config.crop_size)
     ours = fba_matting(pipeline.refiner, pipeline.device)
-    sides = {"FBANet": lambda: ours(crops), "closed-form matting": lambda: closed_form(crops)}
+    sides = {"FBANet": lambda: ours(crops)}
+    if installed():
+        sides["closed-form matting"] = lambda: closed_form(crops)
     return Case(f"alpha of the {len(crops)} objects of one frame", alternate(sides, setting.rounds, setting.tick))
 
 
@@ -118,23 +123,36 @@ def crops(setting: Setting) -> Case:
 
 
 def rle_codec(setting: Setting) -> Case:
-    """Brush masks to and from Label Studio's RLE, by our way and by label-studio-sdk's converter."""
-    brush = importlib.import_module("label_studio_sdk.converter.brush")  # seconds; its calls have no types
-
+    """Brush masks to and from Label Studio's RLE, and by label-studio-sdk's converter where that is installed."""
     mask = render_phantom(0, SIZE).masks["Lumen"]
     encoded = rle.encode_rle(mask)
-    sides = {
+    sides: dict[str, Callable[[], object]] = {
         "encode": lambda: rle.encode_rle(mask),
-        "encode, label-studio-sdk": lambda: brush.mask2rle(mask.astype(np.uint8) * 255),
         "decode": lambda: rle.decode_rle(encoded, (SIZE, SIZE)),
-        "decode, label-studio-sdk": lambda: brush.decode_rle(encoded),
     }
+    if (brush := _reference_codec()) is not None:
+        sides["encode, label-studio-sdk"] = lambda: brush.mask2rle(mask.astype(np.uint8) * 255)
+        sides["decode, label-studio-sdk"] = lambda: brush.decode_rle(encoded)
     against = {side: side.partition(",")[0] for side in sides}
     return Case(f"RLE of a {SIZE} x {SIZE} mask", alternate(sides, setting.rounds, setting.tick), against=against)
 
 
+def _reference_codec() -> ModuleType | None:
+    """The one file of label-studio-sdk that has its codec; the whole package needs 42 others."""
+    try:
+        path = distribution("label-studio-sdk").locate_file("label_studio_sdk/converter/brush.py")
+    except PackageNotFoundError:
+        return None
+    spec = spec_from_file_location("brush", str(path))
+    if spec is None or spec.loader is None:
+        return None
+    brush = module_from_spec(spec)
+    spec.loader.exec_module(brush)
+    return brush
+
+
 def subjects_of(size: int) -> list[Subject]:
-    """Classes of a synthetic frame, by its exact masks: what the refiner gets, whatever the classifier finds."""
+    """Classes of a synthetic frame, by its exact masks: input of the refiner, independent of the classifier."""
     frame = render_phantom(0, size)
     subjects = []
     for mask in frame.masks.values():

@@ -118,12 +118,12 @@ class BenchServer:
     def setup(self) -> None:
         """POST /setup, as Label Studio does before nearly everything."""
         body = {"project": PROJECT, "schema": self._config, "hostname": "", "access_token": ""}
-        if not self.ask("POST", "/setup", body).get("model_version"):
+        if not self.ask("POST", "/setup", body).json().get("model_version"):
             raise BenchError("/setup names no model version; look at the server's log")
 
     def predict(self, count: int) -> None:
         """POST /predict for `count` tasks that it has never seen, so that nothing comes from a cache."""
-        answer = self.ask("POST", "/predict", self._body([next(self._ids) for _ in range(count)]))
+        answer = self.ask("POST", "/predict", self._body([next(self._ids) for _ in range(count)])).json()
         if [bool(entry) for entry in answer["results"]] != [True] * count:
             raise BenchError(
                 f"/predict answered {answer['results']!r:.200} for {count} tasks; expected a mask for each"
@@ -135,7 +135,7 @@ class BenchServer:
         prompt["value"] = {"x": x, "y": y, "width": 0.2, "keypointlabels": [self._label]}
         body = self._body([task])
         body["params"]["context"] = {"result": [prompt]}
-        (entry,) = self.ask("POST", "/predict", body)["results"]
+        (entry,) = self.ask("POST", "/predict", body).json()["results"]
         if "result" not in entry:
             raise BenchError(f"a click was answered with {entry!r:.200}; expected a region")
 
@@ -168,8 +168,8 @@ class BenchServer:
         if failures:
             raise failures[0]
 
-    def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """The answer to a request: what its JSON says, or text.
+    def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> requests.Response:
+        """The answer to a request.
 
         Raises:
             BenchError: there is none, or it is no success.
@@ -178,9 +178,11 @@ class BenchServer:
             self._local.session = requests.Session()
             self._local.session.trust_env = False  # a proxy cannot reach this machine's own address
         try:
-            response = self._local.session.request(method, self.url + path, json=body, timeout=ANSWER_SECONDS)
+            response: requests.Response = self._local.session.request(
+                method, self.url + path, json=body, timeout=ANSWER_SECONDS
+            )
             response.raise_for_status()
-            return response.json() if response.headers["Content-Type"] == "application/json" else response.text
+            return response
         except requests.RequestException as error:
             raise BenchError(f"{method} {path} failed: {error}") from error
 

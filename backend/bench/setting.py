@@ -1,4 +1,4 @@
-"""What the cases share: a model, frames, and a real server that is started when the first case needs it."""
+"""The parts that cases share: a model, frames, and a real server that is started when the first case needs it."""
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -14,7 +14,7 @@ from models.pipeline import Image, Pipeline, load_pipeline
 
 @dataclass
 class Setting:
-    """What is measured on what.
+    """Model, frames and server of the measurements.
 
     Attributes:
         model: checkpoint folder.

@@ -13,16 +13,17 @@ from backend.cli.data import data_options
 from backend.cli.models import device_option, existing_model, new_folder, training_options
 from backend.cli.output import figure, json_option, print_metrics, progress_bar, write_json
 from models.activation_maps import METHODS
-from models.data.folder import DataFolder, open_data_folder
+from models.data.reader import DataFolder, open_data_folder
 from models.errors import DataError
 from models.evaluation.charts import WAYS, curve_chart, mean_iou
 from models.evaluation.clicks import STARTS, measure_clicks
 from models.evaluation.evaluate import measure, summarise, with_settings
-from models.evaluation.intervals import read_groups, with_intervals
+from models.evaluation.intervals import with_intervals
 from models.evaluation.report import write_report
 from models.evaluation.robustness import measure_robustness
 from models.evaluation.tables import classifier_row, compare_methods, effort_table, measure_with_effort
-from models.pipeline import REFINERS, Pipeline, load_pipeline
+from models.families import Model, load_model
+from models.pipeline import REFINERS, Pipeline
 from models.starter import STARTER
 from models.studies.curve import label_efficiency
 from models.training.schedule import Progress
@@ -85,41 +86,43 @@ def evaluate(
     """Measure a model on a data folder: IoU per class, presence, seconds per frame, with 95 % intervals.
 
     The intervals are by bootstrap over groups of images: those of DATA/groups.json ({"NAME": "PATIENT"}) if there is
-    one, else blocks of neighbours by name.
+    one, else blocks of neighbours by name. There are none over fewer than 5 groups.
     """
     if len(models) > 1 and not with_tables:
         raise click.UsageError("more than one --model is for --tables")
     asked = {"refiner": refiner, "cam": cam, "layers": tuple(map(int, layers))}
     changes = {key: value for key, value in asked.items() if value}
-    pipelines = [with_settings(load_pipeline(model, device), **changes) for model in models or (STARTER,)]
+    loaded = [load_model(folder, device) for folder in models or (STARTER,)]
     labelled = open_data_folder(data, skip_bad=skip_bad)
-    for pipeline in pipelines:
-        _check_classes(pipeline, labelled)
-    samples, groups = labelled.split(split), read_groups(labelled)
+    for model in loaded:
+        _check_classes(model, labelled)
+    samples, groups = labelled.split(split), labelled.groups()
     if not samples:
         raise DataError(f"there is nothing to evaluate on: split {split} of {data} is empty")
-    pipeline = pipelines[0]
-    with progress_bar(f"evaluating {pipeline.name}") as move:
+    # Settings, tables and reports are about the steps of networks, which models of other families do not have.
+    pipelines = [with_settings(_pipeline(one), **changes) for one in loaded if changes or with_tables or report_file]
+    model = pipelines[0] if pipelines else loaded[0]
+    with progress_bar(f"evaluating {model.name}") as move:
         if with_tables:
-            frames, efforts = measure_with_effort(pipeline, samples, progress=move)
+            frames, efforts = measure_with_effort(pipelines[0], samples, progress=move)
         else:
-            frames = measure(pipeline, samples, progress=move)
-    metrics = with_intervals(summarise(frames, pipeline), frames, groups)
+            frames = measure(model, samples, progress=move)
+    metrics = with_intervals(summarise(frames, model), frames, groups)
     metrics["skipped"] = dict(labelled.skipped)
     if with_tables:
-        rows = [classifier_row(metrics, pipeline)]
+        rows = [classifier_row(metrics, pipelines[0])]
         for other in pipelines[1:]:
             with progress_bar(f"evaluating {other.name}") as move:
                 rows.append(classifier_row(summarise(measure(other, samples, progress=move), other), other))
         with progress_bar("comparing map methods") as move:
-            methods = compare_methods(pipeline, samples, progress=move)
+            methods = compare_methods(pipelines[0], samples, progress=move)
         metrics["tables"] = {"classifiers": rows, "effort": effort_table(efforts, metrics), "methods": methods}
     if clicks is not None:
         with progress_bar("clicking") as move:
-            metrics["clicks"] = measure_clicks(pipeline, samples, clicks, progress=move)
+            metrics["clicks"] = measure_clicks(model, samples, clicks, progress=move)
     if with_robustness:
         with progress_bar("changing images") as move:
-            metrics["robustness"] = measure_robustness(pipeline, samples, progress=move)
+            metrics["robustness"] = measure_robustness(model, samples, progress=move)
     print_metrics(metrics)
     _print_intervals(metrics)
     if clicks is not None:
@@ -131,7 +134,7 @@ def evaluate(
     write_json(json_file, metrics)
     if report_file is not None:
         write_report(
-            report_file, pipeline, samples, frames, metrics, f"{pipeline.name} on {data.resolve().name}, {split}"
+            report_file, pipelines[0], samples, frames, metrics, f"{model.name} on {data.resolve().name}, {split}"
         )
         click.echo(f"report in {report_file}")
 
@@ -168,10 +171,17 @@ def curve(data: Path, out: Path, sizes: str, plain: bool, json_file: Path | None
     write_json(json_file, result)
 
 
-def _check_classes(pipeline: Pipeline, labelled: DataFolder) -> None:
-    if set(pipeline.classes).isdisjoint(labelled.classes):
-        known, offered = ", ".join(pipeline.classes), ", ".join(labelled.classes)
-        raise DataError(f"{pipeline.name} knows {known}, but {labelled.root} has only {offered}; name another --model")
+def _pipeline(model: Model) -> Pipeline:
+    if not isinstance(model, Pipeline):
+        options = "--refiner, --cam, --layers, --tables and --report"
+        raise click.UsageError(f"{options} need a model of the family cam; {model.name} is of another")
+    return model
+
+
+def _check_classes(model: Model, labelled: DataFolder) -> None:
+    if set(model.classes).isdisjoint(labelled.classes):
+        known, offered = ", ".join(model.classes), ", ".join(labelled.classes)
+        raise DataError(f"{model.name} knows {known}, but {labelled.root} has only {offered}; name another --model")
 
 
 def _table(title: str, *columns: str, text: int = 1) -> Table:
@@ -183,13 +193,19 @@ def _table(title: str, *columns: str, text: int = 1) -> Table:
 
 
 def _print_intervals(metrics: Mapping[str, Any]) -> None:
+    """Print the intervals of the classes that have any, and why the others have none."""
     table = _table(
         f"95 % intervals over {metrics['groups']} groups of images", "class", "IoU", "map", "refiner adds", "accuracy"
     )
+    keys = ("iou_ci", "coarse_iou_ci", "refiner_gain_ci", "accuracy_ci")
     for label, known in metrics["classes"].items():
-        keys = ("iou_ci", "coarse_iou_ci", "refiner_gain_ci", "accuracy_ci")
-        table.add_row(label, *("–" if known[key] is None else "{:.3f}, {:.3f}".format(*known[key]) for key in keys))
-    Console().print(table)
+        if any(known[key] is not None for key in keys):
+            table.add_row(label, *("–" if known[key] is None else "{:.3f}, {:.3f}".format(*known[key]) for key in keys))
+    if table.row_count:
+        Console().print(table)
+    for label, known in metrics["classes"].items():
+        if known["no_interval"]:
+            click.echo(f"No interval of the IoU of {label}: {known['no_interval']}.")
 
 
 def _print_clicks(clicks: Mapping[str, Any]) -> None:

@@ -1,10 +1,12 @@
-"""`premask predict-project` and `premask jobs`: predictions for whole projects, and what jobs do."""
+"""`premask predict-project` and `premask jobs`: predictions for whole projects, and the jobs of the backend."""
+
+from __future__ import annotations
 
 import json
 import os
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -13,6 +15,11 @@ from rich.table import Table
 from backend.cli.output import json_option, progress_bar, write_json
 from backend.errors import JobError
 from backend.settings import Settings
+
+if TYPE_CHECKING:  # loading them takes longer than `--help` should
+    from backend.database.jobs import Job
+    from backend.jobs.queue import JobQueue
+    from backend.jobs.running import Runner
 
 POLL_SECONDS = 0.5
 
@@ -33,9 +40,8 @@ def predict_project(url: str, api_key: str, project: int, all_tasks: bool, json_
     Tasks that have a prediction of that version are passed over, so it may be interrupted and run again. It is a job
     like those of the backend: where that runs on the same data folder, it shows it, and goes on with it after a crash.
     """
-    from backend.database.jobs import FINISHED, PREDICTION
     from backend.database.leases import ALL, UNLABELLED
-    from backend.entrypoints.worker import build_runner, worker_name
+    from backend.entrypoints.worker import build_runner
     from backend.jobs.queue import JobQueue
     from backend.label_studio.client import LabelStudio
     from backend.system.logs import configure_logging
@@ -47,31 +53,50 @@ def predict_project(url: str, api_key: str, project: int, all_tasks: bool, json_
     configure_logging("ERROR", settings.log_format, settings.secrets)
     LabelStudio(url, api_key).project(project)  # a wrong address or key is better said at once
     parts = assemble(settings)
-    jobs = JobQueue(parts.store, parts.leases, parts.queues)
-    parts.leases.request(str(project), [ALL if all_tasks else UNLABELLED])
-    job, joined = parts.store.submit(PREDICTION, str(project))
-    if joined and job.state != "queued":
-        click.echo(f"job {job.id} is at it already", err=True)
-    runner = build_runner(settings, parts)
-    # Left alone if a worker has it.
-    thread = threading.Thread(target=runner.run, args=(job.id, worker_name()))
-    thread.start()
-    try:
-        with progress_bar(f"project {project}") as move:
-            while (job := parts.store.get(job.id)).state not in FINISHED:
-                move(job.figures.get("done", 0), job.figures.get("total", 0), job.message.partition(": ")[2])
-                if not thread.is_alive() and job.state == "queued":  # its process was killed: it goes on
-                    thread = threading.Thread(target=runner.run, args=(job.id, worker_name()))
-                    thread.start()
-                thread.join(POLL_SECONDS)
-    except KeyboardInterrupt:
-        jobs.cancel(job.id)
-        thread.join()
-        raise JobError(f"stopped after {job.figures.get('done', 0)} tasks; run it again to go on") from None
+    queue = JobQueue(parts.store, parts.leases, parts.queues)
+    job = run_prediction(queue, build_runner(settings, parts), str(project), ALL if all_tasks else UNLABELLED)
     write_json(json_file, {"project": str(project), "job": job.id, "state": job.state, **job.report})
     if job.state != "done":
         raise JobError(job.reason)
     click.echo(job.message)
+
+
+def run_prediction(queue: JobQueue, runner: Runner, project: str, tasks: str) -> Job:
+    """Run a prediction job of a project in this process, or follow the one that a worker runs; returns it at its end.
+
+    Args:
+        queue: of jobs.
+        runner: runs the job.
+        project: Label Studio's project id.
+        tasks: "all" or "unlabelled".
+
+    Raises:
+        JobError: it was interrupted by Ctrl-C, which cancels the job.
+    """
+    from backend.database.jobs import FINISHED, PREDICTION
+    from backend.jobs.worker import worker_name
+
+    store = queue.store
+    queue.leases.request(project, [tasks])
+    job, is_new = store.submit(PREDICTION, project)
+    if not is_new and job.state != "queued":
+        click.echo(f"job {job.id} is at it already", err=True)
+    # A job that a worker has claimed is left alone.
+    thread = threading.Thread(target=runner.run, args=(job.id, worker_name()))
+    thread.start()
+    try:
+        with progress_bar(f"project {project}") as move:
+            while (job := store.get(job.id)).state not in FINISHED:
+                move(job.figures.get("done", 0), job.figures.get("total", 0), job.message.partition(": ")[2])
+                if not thread.is_alive() and job.state == "queued":  # its process was killed: it continues
+                    thread = threading.Thread(target=runner.run, args=(job.id, worker_name()))
+                    thread.start()
+                thread.join(POLL_SECONDS)
+    except KeyboardInterrupt:
+        queue.cancel(job.id)
+        thread.join()
+        raise JobError(f"stopped after {job.figures.get('done', 0)} tasks; run it again to go on") from None
+    return job
 
 
 @click.group()
@@ -122,7 +147,7 @@ def cancel(job: str, json_file: Path | None) -> None:
     write_json(json_file, {"job": ended.id, "state": ended.state})
 
 
-def _queue() -> Any:
+def _queue() -> JobQueue:
     from backend.jobs.queue import JobQueue
     from backend.wiring import assemble
 

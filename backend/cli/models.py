@@ -1,5 +1,6 @@
 """`premask predict | train | phantom`: the models on files and data folders, without a server."""
 
+import os
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,12 +15,12 @@ from backend.cli.output import json_option, print_metrics, progress_bar, write_j
 from models.checkpoint import read_card
 from models.classifier import BACKBONES
 from models.data.files import IMAGE_SUFFIXES, read_image
-from models.data.folder import open_data_folder
+from models.data.reader import open_data_folder
 from models.data.report import data_report
 from models.errors import DataError
 from models.evaluation.figures import overlay, step_pictures
+from models.families import load_model, steps_of
 from models.phantom import KINDS, write_phantoms
-from models.pipeline import load_pipeline, prediction
 from models.starter import STARTER, STARTERS, model_folder
 from models.training.presets import PRESETS
 from models.training.pretrained import shipped_parent
@@ -38,22 +39,22 @@ class ModelFolder(click.Path):
         super().__init__(exists=True, file_okay=False, path_type=Path)
 
     def get_metavar(self, *_: Any, **__: Any) -> str:
-        """What help shows."""
+        """The values as help shows them."""
         return "|".join(["DIR", *STARTERS])
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path | str:
         """A name becomes its folder."""
-        return super().convert(model_folder(str(value)), param, ctx)
+        return Path(os.fsdecode(super().convert(model_folder(str(value)), param, ctx)))
 
 
 class Parent(ModelFolder):
-    """What a training begins from: a model, or "auto", or "none"."""
+    """The start of a training: a model, or "auto", or "none"."""
 
     def get_metavar(self, *_: Any, **__: Any) -> str:
-        """What help shows."""
+        """The values as help shows them."""
         return "|".join(["auto", "none", "DIR", *STARTERS])
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path | str:
         """A model becomes its folder."""
         return value if value in ("auto", "none") else super().convert(value, param, ctx)
 
@@ -87,7 +88,7 @@ def predict(
         raise DataError(f"{', '.join(map(str, images))} holds no {', '.join(IMAGE_SUFFIXES)} files")
     if len({file.stem for file in files}) < len(files):
         raise DataError("two of the images have the same name, so their masks would overwrite each other; rename one")
-    pipeline = load_pipeline(model or STARTER, device)
+    loaded = load_model(model or STARTER, device)
     results, failed = {}, []
     with progress_bar("predicting") as move:
         for index, file in enumerate(files):
@@ -97,14 +98,13 @@ def predict(
             except DataError as error:
                 failed.append(str(error))
                 continue
-            steps = pipeline.steps([image])[0]
-            found = prediction(steps)
+            (found,) = loaded.predict([image])
             for segment in found.segments:
                 write_image(out / segment.label / f"{file.stem}.png", segment.mask.astype(np.uint8) * 255)
             if with_overlay:
-                write_image(out / "overlay" / f"{file.stem}.png", overlay(image, found.segments, pipeline.classes))
+                write_image(out / "overlay" / f"{file.stem}.png", overlay(image, found.segments, loaded.classes))
             if with_steps:
-                for step in steps:
+                for step in steps_of(loaded, [image])[0]:
                     for name, picture in step_pictures(image, step).items():
                         write_image(out / "steps" / file.stem / f"{step.label}-{name}.png", picture)
             results[str(file)] = {
@@ -113,14 +113,14 @@ def predict(
                 "segments": [{"class": s.label, "score": s.score, "pixels": int(s.mask.sum())} for s in found.segments],
             }
             move(index + 1, len(files), file.name)
-    write_json(json_file, {"model": pipeline.name, "images": results, "failed": failed})
-    click.echo(f"{len(results)} of {len(files)} images predicted with {pipeline.name}; masks in {out}")
+    write_json(json_file, {"model": loaded.name, "images": results, "failed": failed})
+    click.echo(f"{len(results)} of {len(files)} images predicted with {loaded.name}; masks in {out}")
     if failed:
         raise DataError("\n".join(failed))
 
 
 def training_options(command: Callable[..., None]) -> Callable[..., None]:
-    """What `train` and `curve` let the user choose of a training."""
+    """Give a command the options of a training, for `train` and `curve`."""
     weights = click.Path(exists=True, dir_okay=False, path_type=Path)
     options = (
         click.option(
@@ -202,8 +202,8 @@ def phantom(
     with progress_bar("rendering") as move:
         write_phantoms(out, count, seed, size, difficulty, progress=move, kind=kind)
     click.echo(f"{count} images in {out}")
-    wanted = {"kind": kind, "count": count, "seed": seed, "size": size or KINDS[kind].size, "difficulty": difficulty}
-    write_json(json_file, {"out": str(out)} | wanted)
+    chosen = {"kind": kind, "count": count, "seed": seed, "size": size or KINDS[kind].size, "difficulty": difficulty}
+    write_json(json_file, {"out": str(out)} | chosen)
 
 
 def write_image(path: Path, picture: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> None:

@@ -1,4 +1,4 @@
-"""What every command shares: progress bars for people, JSON for machines."""
+"""Output of every command: progress bars for people, JSON for machines."""
 
 import json
 import time

@@ -1,12 +1,14 @@
 """`premask serve`, `worker`, `connect` and `versions`: running the backend."""
 
+from __future__ import annotations
+
 import json
 import os
 import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -14,6 +16,9 @@ from rich.table import Table
 
 from backend.cli.output import figure, json_option, write_json
 from backend.settings import Settings
+
+if TYPE_CHECKING:
+    from backend.versions.registry import Registry
 
 project_option = click.option("--project", required=True, help="Label Studio's project id.")
 
@@ -25,21 +30,23 @@ project_option = click.option("--project", required=True, help="Label Studio's p
 @json_option
 def serve(host: str | None, port: str | None, with_worker: bool, json_file: Path | None) -> None:
     """Run the backend with its job worker until Ctrl-C or SIGTERM; SIGHUP takes up changed code without a gap."""
-    from backend.entrypoints.supervisor import WORKER, Supervisor, url_of
+    from backend.entrypoints.supervisor import WORKER, Supervisor
     from backend.system.logs import configure_logging
+    from backend.system.ports import url_of
 
     given = {"PREMASK_HOST": host, "PREMASK_PORT": port}
     environ = {**os.environ, **{name: value for name, value in given.items() if value is not None}}
     settings = Settings.from_environ(environ)
     configure_logging(settings.log_level, settings.log_format, settings.secrets)
+    url = url_of(settings.host, settings.port)
     supervisor = Supervisor(settings, environ, worker=WORKER if with_worker else None)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: supervisor.stop())
     signal.signal(signal.SIGHUP, lambda *_: supervisor.reload())
 
     def ready(server: int, worker: int | None) -> None:
-        click.echo(f"premask serves at {url_of(settings)} and keeps its data in {settings.data_dir}; Ctrl-C stops it")
-        write_json(json_file, {"url": url_of(settings), "server": server, "worker": worker})
+        click.echo(f"premask serves at {url} and keeps its data in {settings.data_dir}; Ctrl-C stops it")
+        write_json(json_file, {"url": url, "server": server, "worker": worker})
 
     supervisor.run(ready)
 
@@ -85,8 +92,8 @@ def connect(
 ) -> None:
     """Register the backend with a Label Studio project and say what Label Studio must allow."""
     from backend.label_studio.client import LabelStudio
-    from backend.label_studio.connect import Login
     from backend.label_studio.connect import connect as register
+    from backend.system.login import Login
 
     if (backend_user is None) != (backend_password is None):
         raise click.UsageError("--backend-user and --backend-password go together: give both or neither")
@@ -155,7 +162,7 @@ def rollback(project: str, json_file: Path | None) -> None:
     write_json(json_file, {"project": project, "current": info.version if info else None})
 
 
-def _registry() -> Any:
+def _registry() -> Registry:
     from backend.versions.registry import Registry
 
     return Registry(Settings.from_environ(os.environ).data_dir / "models")

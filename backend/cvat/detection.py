@@ -11,7 +11,7 @@ from cvat_sdk.masks import encode_mask
 from PIL.Image import Image
 
 from backend.cvat.detector import Detector
-from backend.cvat.model import Model
+from backend.cvat.model import Checkpoint
 from models.data.decoding import rgb_array
 from models.masks.outlines import outlines
 from models.segment import Segment
@@ -37,7 +37,7 @@ class DetectionFunction:
         CVAT hands out images already turned as their EXIF orientation says; one that still has it is turned here, as
         CVAT's canvas shows it.
         """
-        segments, tags = self._detector.find(rgb_array(image), context.conf_threshold)
+        segments, tags = self._detector.find(rgb_array(image), context.conf_threshold or 0.0)
         shapes = [shape for segment in segments for shape in self._shapes(segment, context.conv_mask_to_poly)]
         return [*(cvataa.tag(self._ids[name]) for name, _ in tags), *shapes]
 
@@ -51,5 +51,5 @@ class DetectionFunction:
 
 
 def create(model: str = "", device: str = "auto", draws: str = "masks") -> DetectionFunction:
-    """What cvat-cli calls with its `-p` parameters, which `Model` and `Detector` explain."""
-    return DetectionFunction(Detector(Model(model, device), draws))
+    """The function for cvat-cli's `-p` parameters, which `Checkpoint` and `Detector` explain."""
+    return DetectionFunction(Detector(Checkpoint(model, device), draws))

@@ -1,18 +1,15 @@
-"""What premask draws for an annotator's prompt, in the terms that both of CVAT's interfaces to interactors share."""
+"""From CVAT's clicks and boxes to a model's prompt and mask, for both of CVAT's interfaces to interactors."""
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.cvat.model import Model
+from backend.cvat.model import Checkpoint
 from models.data.decoding import RgbImage
+from models.families import Embedding
 from models.prompt import Click, Prompt
-
-if TYPE_CHECKING:
-    from models.pipeline import Embedding
 
 Point = Sequence[float]  # x, y in pixels from the image's corner
 
@@ -20,30 +17,30 @@ Point = Sequence[float]  # x, y in pixels from the image's corner
 class Interactor:
     """Draws the object that clicks and a box mean.
 
-    CVAT gives an interactor no label: annotators choose it in the editor, and it stays there. So the class is the one
-    whose map speaks loudest at the prompt, unless one is set.
+    CVAT gives an interactor no label: annotators choose it in the editor, and it stays there. So the model chooses the
+    class, unless one is set.
 
     Args:
-        model: the model.
+        checkpoint: its model draws.
         label: the class of every prompt; empty to let the prompt decide.
 
     Raises:
         ValueError: the model has no such class.
     """
 
-    def __init__(self, model: Model, label: str = "") -> None:
-        if label and label not in model.classes:
-            raise ValueError(f"label should be one of the model's classes, {', '.join(model.classes)}, got {label!r}")
-        self._model = model
-        self._label = label
+    def __init__(self, checkpoint: Checkpoint, label: str = "") -> None:
+        if label and label not in checkpoint.classes:
+            known = ", ".join(checkpoint.classes)
+            raise ValueError(f"label should be one of the model's classes, {known}, got {label!r}")
+        self._checkpoint = checkpoint
+        self._label = label or None
 
-    def embed(self, image: RgbImage) -> "Embedding":
-        """What the classifier makes of an image; keep it, and every prompt on the image costs the refiner alone."""
-        embedding: Embedding = self._model.pipeline.embed(image)
-        return embedding
+    def embed(self, image: RgbImage) -> Embedding:
+        """The embedding of an image; keep it, so that further prompts on the image are quick."""
+        return self._checkpoint.model.embed(image)
 
     def draw(
-        self, embedding: "Embedding", positive: Sequence[Point], negative: Sequence[Point], box: Sequence[Point] | None
+        self, embedding: Embedding, positive: Sequence[Point], negative: Sequence[Point], box: Sequence[Point] | None
     ) -> NDArray[np.bool_]:
         """The object's mask, shape (H, W); empty if there is neither a positive click nor a box, or nothing is left.
 
@@ -53,16 +50,12 @@ class Interactor:
             negative: clicks on what does not belong to it.
             box: two opposite corners around it.
         """
-        from models.interactive import answer
-        from models.prompted_class import likeliest_class
-
-        shape = embedding.image.shape[:2]
+        shape = embedding.shape
         if not positive and not box:
             return np.zeros(shape, dtype=bool)
         clicks = [Click(x, y) for x, y in positive] + [Click(x, y, positive=False) for x, y in negative]
         prompt = Prompt(tuple(clicks), (_filled(box, shape),) if box else ())
-        label = self._label or likeliest_class(self._model.pipeline, embedding, prompt)
-        return answer(self._model.pipeline, embedding, label, prompt).mask
+        return self._checkpoint.model.prompt(embedding, prompt, self._label).mask
 
 
 def _filled(box: Sequence[Point], shape: tuple[int, ...]) -> NDArray[np.bool_]:

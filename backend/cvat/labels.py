@@ -8,7 +8,7 @@ import json
 import click
 
 from backend.cvat.detector import LABEL_TYPES, Detector
-from backend.cvat.model import Model
+from backend.cvat.model import Checkpoint
 
 
 @click.command()
@@ -16,7 +16,7 @@ from backend.cvat.model import Model
 @click.option("--draws", type=click.Choice(list(LABEL_TYPES)), default="masks", show_default=True)
 def main(model: str, draws: str) -> None:
     """Print the labels that a CVAT project needs for a model."""
-    click.echo(json.dumps(Detector(Model(model), draws).labels, indent=2, ensure_ascii=False))
+    click.echo(json.dumps(Detector(Checkpoint(model), draws).labels, indent=2, ensure_ascii=False))
 
 
 if __name__ == "__main__":

@@ -2,14 +2,13 @@
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from backend.versions.serving import load_on
+from models import families
 from models.checkpoint import read_card
 from models.starter import STARTER, model_folder
 
 
-class Model:
+class Checkpoint:
     """A checkpoint whose classes are known at once, and whose weights are loaded when the first image comes.
 
     Args:
@@ -26,6 +25,6 @@ class Model:
         self.classes: tuple[str, ...] = tuple(read_card(self._directory).classes)
 
     @cached_property
-    def pipeline(self) -> Any:
-        """The loaded `models.pipeline.Pipeline`."""
-        return load_on(self._device)(self._directory)
+    def model(self) -> families.Model:
+        """The loaded model, of any family."""
+        return families.load_model(self._directory, self._device)

@@ -1,4 +1,4 @@
-"""What Nuclio runs for CVAT's own server; docker/cvat holds the functions, whose `main.py` call `answer`.
+"""The functions that Nuclio runs for CVAT's own server; docker/cvat holds the functions, whose `main.py` call `answer`.
 
 To a detector CVAT posts {"image": base64, "threshold": 0.5} and expects a list of objects. It draws "mask" or, if the
 user wants polygons, "points", and the function is not told which: so each connected part of a mask is an object of its
@@ -13,26 +13,22 @@ import math
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
-from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from backend.cvat.detector import Detector
 from backend.cvat.interactor import Interactor
-from backend.cvat.model import Model
+from backend.cvat.model import Checkpoint
+from backend.prediction.embeddings import Embeddings
 from models.data.decoding import RgbImage, decode_image
 from models.data.files import MAX_PIXELS
 from models.masks.outlines import outlines
 from models.segment import Segment
 
-if TYPE_CHECKING:
-    from models.pipeline import Embedding
-
 Function = Callable[[dict[str, Any]], Any]
-MAX_KEPT = 256 << 20  # bytes of images that an interactor has looked at
 
 
 class BadCall(ValueError):
@@ -52,7 +48,7 @@ def detector(model: Path, draws: str = "masks") -> Function:
         threshold = call.get("threshold")
         if threshold is not None and (isinstance(threshold, bool) or not isinstance(threshold, int | float)):
             raise BadCall(f"'threshold' should be a number, got {type(threshold).__name__}")
-        segments, tags = found.find(image_of(call), threshold)
+        segments, tags = found.find(image_of(call), threshold or 0.0)
         objects = [{"type": "tag", "label": name, "confidence": str(score)} for name, score in tags]
         return objects + [one for segment in segments for one in _objects(segment)]
 
@@ -67,19 +63,16 @@ def interactor(model: Path, label: str = "") -> Function:
         label: as in `Interactor`.
     """
     drawing = Interactor(_loaded(model), label)
-    embeddings: LRUCache[str, Embedding] = LRUCache(MAX_KEPT, getsizeof=lambda embedding: embedding.nbytes)
+    embeddings = Embeddings()
 
     def interact(call: dict[str, Any]) -> dict[str, Any]:
         positive, negative = _points(call, "pos_points"), _points(call, "neg_points")
         box = _points(call, "obj_bbox")
         if len(box) not in (0, 2):
             raise BadCall(f"'obj_bbox' should be two corners, got {len(box)}")
-        # CVAT sends the whole image with every click; only the first one on it needs the classifier.
+        # CVAT sends the whole image with every click; only the first one on it embeds it.
         key = hashlib.sha256(str(call.get("image")).encode()).hexdigest()
-        if (embedding := embeddings.get(key)) is None:
-            embedding = drawing.embed(image_of(call))
-            if embedding.nbytes <= embeddings.maxsize:
-                embeddings[key] = embedding
+        embedding = embeddings.get((key,), lambda: drawing.embed(image_of(call)))
         mask = drawing.draw(embedding, positive, negative, box or None)
         return {"shapes": [{"type": "mask", "points": _runs(mask), "attributes": []}] if mask.any() else []}
 
@@ -125,10 +118,10 @@ def _body(body: Any) -> dict[str, Any]:
     return body
 
 
-def _loaded(directory: Path) -> Model:
-    model = Model(directory if directory.is_dir() else "")
-    _ = model.pipeline  # the first user would wait for it otherwise
-    return model
+def _loaded(directory: Path) -> Checkpoint:
+    checkpoint = Checkpoint(directory if directory.is_dir() else "")
+    _ = checkpoint.model  # the first user would wait for it otherwise
+    return checkpoint
 
 
 def _points(call: dict[str, Any], key: str) -> list[tuple[float, float]]:
@@ -159,7 +152,7 @@ def _objects(segment: Segment) -> Iterator[dict[str, Any]]:
     for part in range(1, count):
         x, y, width, height = stats[part, :4].tolist()
         inside = parts[y : y + height, x : x + width] == part
-        for corners in outlines(inside)[:1]:  # specks have none
+        for corners in outlines(inside)[:1]:  # small components have none
             yield {
                 "type": "mask",
                 "label": segment.label,

@@ -1,1 +1,1 @@
-"""What is known and must survive: jobs, leases, credentials."""
+"""State that outlives the processes: jobs, leases, credentials."""

@@ -1,9 +1,9 @@
 """Which Label Studio a project belongs to and which token opens it.
 
 The configured address and key are used for every project once they are set. Without a key the backend falls back to
-what Label Studio says of itself in `/setup`. Anyone who can reach `/setup` could name a host of theirs there, so a
-project's address and token are only kept and used as the pair that came together: the configured key never goes to an
-address from a request, and neither does another request's token.
+the address and token in Label Studio's `/setup` calls. Anyone who can reach `/setup` could name a host of theirs there,
+so a project's address and token are only kept and used as the pair that came together: the configured key never goes to
+an address from a request, and neither does another request's token.
 """
 
 import json
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 # Anyone who reaches /setup can write here.
 MAX_PROJECTS = 1000
-MAX_SECONDS = 4096
+MAX_LENGTH = 4096  # characters of an address or a token
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Credentials:
 
     Args:
         path: the file; created with mode 0600 when the first `/setup` arrives.
-        url: the configured address, which always wins over what `/setup` says: that one may say localhost.
+        url: the configured address, which always wins over the one in `/setup`: that may be localhost.
         api_key: the configured token.
     """
 
@@ -47,8 +47,8 @@ class Credentials:
         self._api_key = api_key
 
     def remember(self, project: str, hostname: str, token: str) -> None:
-        """Keep what `/setup` said about a project; an incomplete pair is ignored."""
-        if not 0 < len(hostname) <= MAX_SECONDS or not 0 < len(token) <= MAX_SECONDS:
+        """Keep the address and token that `/setup` gave for a project; an incomplete pair is ignored."""
+        if not 0 < len(hostname) <= MAX_LENGTH or not 0 < len(token) <= MAX_LENGTH:
             return
         entry = {"url": hostname.rstrip("/"), "api_key": token}
         if self._read().get(project) == entry:
@@ -60,7 +60,7 @@ class Credentials:
             write_json(self._path, newest, mode=0o600)
 
     def forget(self, project: str) -> None:
-        """Remove what `/setup` said about a project."""
+        """Remove the address and token of a project."""
         if project not in self._read():
             return
         with FileLock(f"{self._path}.lock"):
@@ -69,9 +69,9 @@ class Credentials:
             write_json(self._path, entries, mode=0o600)
 
     def addresses(self) -> dict[str, str]:
-        """Where people find the Label Studio of each project that has introduced itself, as it says.
+        """Addresses by project, as `/setup` gave them: those of Label Studio's pages.
 
-        That is the address its pages have, while the configured one may be of a network that browsers do not reach.
+        The configured address may belong to a network that browsers do not reach.
         """
         entries = self._read().items()
         return {project: entry["url"] for project, entry in entries if entry["url"].startswith(("http://", "https://"))}
@@ -87,8 +87,9 @@ class Credentials:
         entry = self._read().get(project)
         if entry is None:
             raise LabelStudioError(
-                f"no credentials for project {project}: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY, "
-                "or open the project's Model settings in Label Studio once so that it introduces itself"
+                f"no credentials for project {project}",
+                remedy="set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY, or open the project's Model settings in Label "
+                "Studio once so that it introduces itself",
             )
         return Credential(self._url or entry["url"], SecretStr(entry["api_key"]))
 
@@ -98,6 +99,6 @@ class Credentials:
         except FileNotFoundError:
             return {}
         except ValueError:
-            logger.error("%s is damaged and ignored; Label Studio's next /setup writes it anew", self._path)
+            logger.error("%s is damaged and ignored; Label Studio's next /setup writes it again", self._path)
             return {}
         return entries

@@ -17,7 +17,7 @@ ACTIVE = ("queued", *RUNNING)
 FINISHED = ("done", "failed", "cancelled")
 LOG_LINES = 2000  # kept per job
 KEPT = 500  # finished jobs
-MAX_WAITING = 500  # every change reads all records, and nobody waits for the job after so many
+MAX_WAITING = 500  # queued jobs: every change reads all records
 
 TABLE = "jobs"
 
@@ -28,25 +28,25 @@ class Job:
 
     Attributes:
         id: names it in the API and in the data folder.
-        kind: "training", or "prediction": predictions for many tasks, written through Label Studio's API.
+        kind: "training" or "prediction"; the latter predicts many tasks and stores them through Label Studio's API.
         project: Label Studio's project id.
         state: queued, fetching, training, evaluating, publishing, predicting, done, failed or cancelled.
         created: Unix time.
         updated: Unix time of the last change.
-        started: Unix time at which it was taken up last.
+        started: Unix time at which a worker last claimed it.
         progress: 0 to 1.
-        eta: seconds that it may still take; None while nobody knows.
-        message: what it does right now.
+        eta: seconds left, estimated; None while unknown.
+        message: its current step.
         reason: why it failed, or why it began again.
         version: the model version it makes or made, or predicts with.
-        figures: of the moment: step and loss of a training, tasks done and in all of a prediction job.
-        report: a training's annotations used and dropped, by reason; what became of a prediction job's tasks.
+        figures: current figures: step and loss of a training, done and total tasks of a prediction job.
+        report: a training's annotations used and dropped, by reason; a prediction job's tasks, by outcome.
         metrics: the new version's figures on held-out tasks ("new"), its parent's on the same ("parent"), and whether
-            that makes it served ("promote", "verdict").
+            it is promoted and why ("promote", "verdict").
         worker: the worker that runs it, "host/pid:start".
         process: its process, "pid:start".
-        beat: Unix time at which its worker last said that it lives.
-        restarts: how often it began again after its worker died without getting further in between.
+        beat: Unix time of its worker's last sign of life.
+        restarts: number of restarts after its worker or process died without progress in between.
     """
 
     id: str
@@ -74,16 +74,26 @@ NAMES = {one.name for one in fields(Job)}
 
 
 class JobStore:
-    """Job records, safe to use from several threads and processes at once."""
+    """Job records, safe to use from several threads and processes at once.
 
-    def __init__(self, records: Records) -> None:
+    Args:
+        records: where they are kept.
+        kept: finished jobs that are kept; the oldest are removed with their logs.
+        log_lines: lines that are kept per job.
+        max_waiting: queued jobs beyond which new ones are refused.
+    """
+
+    def __init__(
+        self, records: Records, *, kept: int = KEPT, log_lines: int = LOG_LINES, max_waiting: int = MAX_WAITING
+    ) -> None:
         self._records = records
+        self._kept, self._log_lines, self._max_waiting = kept, log_lines, max_waiting
 
     def submit(self, kind: str, project: str) -> tuple[Job, bool]:
         """The project's waiting or running job of that kind, or else a new one; and whether it is new.
 
         Raises:
-            JobError: it would be a new one, and MAX_WAITING wait already.
+            JobError: it would be a new one, and `max_waiting` wait already.
         """
         now = time.time()
         # Ids sort by time, which is handy in folders; the rest makes them unique.
@@ -101,13 +111,13 @@ class JobStore:
             for job in jobs:
                 if job.kind == kind and job.project == project and job.state in ACTIVE:
                     return job, False, []
-            if sum(job.state == "queued" for job in jobs) >= MAX_WAITING:
-                raise JobError(f"{MAX_WAITING} jobs wait already; start a worker, or cancel some, then ask again")
+            if sum(job.state == "queued" for job in jobs) >= self._max_waiting:
+                raise JobError(f"{self._max_waiting} jobs wait already; start a worker, or cancel some, then ask again")
             rows[new.id] = asdict(new)
             finished = sorted((job for job in jobs if job.state in FINISHED), key=_age, reverse=True)
-            for old in finished[KEPT:]:
+            for old in finished[self._kept :]:
                 del rows[old.id]
-            return new, True, [old.id for old in finished[KEPT:]]
+            return new, True, [old.id for old in finished[self._kept :]]
 
         job, is_new, removed = self._records.change(TABLE, work)
         self._records.discard(removed)
@@ -144,7 +154,7 @@ class JobStore:
         return sorted(found, key=_age, reverse=True)[:limit]
 
     def claim(self, job_id: str, worker: str) -> bool:
-        """Take a queued job for a worker; False if another has it or it is over, so a job never runs twice at once."""
+        """Take a queued job for a worker; False if it is not queued any more, so a job never runs twice at once."""
         now = time.time()
 
         def work(rows: dict[str, Document]) -> bool:
@@ -185,10 +195,6 @@ class JobStore:
 
         return self._records.change(TABLE, work, [job.id])
 
-    def update(self, job_id: str, **changes: Any) -> None:
-        """Set fields of a job, whoever runs it."""
-        self._records.change(TABLE, lambda rows: self._set(rows, job_id, changes), [job_id])
-
     def cancel(self, job_id: str) -> Job:
         """End a waiting or running job; returns it as it was before.
 
@@ -211,7 +217,7 @@ class JobStore:
         return self._records.change(TABLE, work, [job_id])
 
     def beat(self, worker: str) -> None:
-        """Note that a worker lives."""
+        """Record a sign of life of a worker."""
         now = time.time()
 
         def work(rows: dict[str, Document]) -> None:
@@ -223,8 +229,8 @@ class JobStore:
             self._records.change(TABLE, work, own)
 
     def log(self, job_id: str, line: str) -> None:
-        """Append a line to a job's log; beyond LOG_LINES the oldest go."""
-        self._records.append(job_id, f"{time.strftime('%H:%M:%S', time.gmtime())} {line[:2000]}", LOG_LINES)
+        """Append a line to a job's log; beyond `log_lines` the oldest are removed."""
+        self._records.append(job_id, f"{time.strftime('%H:%M:%S', time.gmtime())} {line[:2000]}", self._log_lines)
 
     def log_tail(self, job_id: str, lines: int = 50) -> list[str]:
         """The last lines of a job's log, oldest first, each with its time (UTC)."""
@@ -244,7 +250,7 @@ def _known(rows: dict[str, Document], job_id: str) -> Job:
 def _job(row: Document) -> Job:
     # A worker of another release may have written fields that this one does not know.
     known = {name: value for name, value in row.items() if name in NAMES}
-    if known["kind"] == "annotation":  # the name before 0.2
+    if known["kind"] == "annotation":  # names of the first release
         known["kind"] = PREDICTION
     if known["state"] == "annotating":
         known["state"] = "predicting"

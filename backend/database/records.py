@@ -1,8 +1,8 @@
-"""What the server and the workers know in common: tables of small JSON documents, and logs.
+"""State that the server and the workers share: tables of small JSON documents, and logs.
 
-A change is a function from a table's rows to its rows. It happens as a whole or not at all, and nobody else changes the
-table meanwhile. There are two places to keep the tables, with one contract: a SQLite file for one machine, and Redis
-for several, because SQLite's locks cannot be relied on over a network file system.
+A change is a function from a table's rows to its rows. It is atomic, and no other process changes the table
+meanwhile. Two classes keep the tables, with one contract: a SQLite file for one machine, and Redis for several, because
+SQLite's locks are not reliable over a network file system.
 """
 
 import json
@@ -48,10 +48,10 @@ class Records(Protocol):
         """The rows of a table by name; `names` as in `change`."""
 
     def tables(self, prefix: str) -> list[str]:
-        """The names of the tables that have rows and begin so."""
+        """Names of the tables that have rows and begin with `prefix`."""
 
     def append(self, log: str, line: str, keep: int) -> None:
-        """Add a line to a log; the oldest go when there are more than `keep`."""
+        """Add a line to a log; the oldest lines beyond `keep` are removed."""
 
     def tail(self, log: str, lines: int) -> list[str]:
         """The last lines of a log, oldest first."""
@@ -142,7 +142,7 @@ class SqliteRecords:
                 yield connection
         except sqlite3.Error as error:
             raise JobError(
-                f"job records in {self._path} cannot be used: {error}; check the disk and who may write"
+                f"job records in {self._path} cannot be used: {error}", "check the disk and who may write"
             ) from error
 
 
@@ -178,7 +178,7 @@ class RedisRecords:
             return result
 
         with self._errors():
-            # Watched: when somebody else changes the table meanwhile, nothing is written and it is tried again.
+            # Watched: when another process changes the table meanwhile, nothing is written and redis-py tries again.
             result: Result = self._redis.transaction(attempt, key, value_from_callable=True)
         return result
 
@@ -226,7 +226,7 @@ class RedisRecords:
             yield
         except redis.RedisError as error:
             # The address may hold a password.
-            raise JobError(f"job records in Redis cannot be used: {error}; check PREMASK_QUEUE_URL") from error
+            raise JobError(f"job records in Redis cannot be used: {error}", "check PREMASK_QUEUE_URL") from error
 
 
 def _log(name: str) -> str:

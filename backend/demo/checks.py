@@ -1,29 +1,13 @@
-"""What must hold before anything starts: told in one sentence instead of a stack of errors later."""
+"""Conditions that are checked before anything starts: one sentence instead of a stack of errors later."""
 
 import shutil
-import socket
 from pathlib import Path
 
 from backend.errors import DemoError
+from backend.system.ports import obstacle
 
 HOST = "127.0.0.1"
 FREE_BYTES = 1_000_000_000  # Label Studio's database, the sample images and a few trained versions
-
-
-def port_is_free(port: int) -> bool:
-    """Whether a server can listen on `port` of this machine."""
-    with socket.socket() as client:
-        client.settimeout(1)
-        # Somebody may listen on all interfaces, which a bind to 127.0.0.1 would not notice everywhere.
-        if client.connect_ex((HOST, port)) == 0:
-            return False
-    with socket.socket() as server:
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            server.bind((HOST, port))
-        except OSError:
-            return False
-    return True
 
 
 def check_port(port: int, owner: str, setting: str) -> None:
@@ -34,22 +18,22 @@ def check_port(port: int, owner: str, setting: str) -> None:
     Raises:
         DemoError: the port is in use; the text offers a free one.
     """
-    if port_is_free(port):
+    if obstacle(HOST, port) is None:
         return
-    other = next((p for p in range(port + 1, min(port + 100, 65536)) if port_is_free(p)), None)
+    other = next((p for p in range(port + 1, min(port + 100, 65536)) if obstacle(HOST, p) is None), None)
     choice = f"{setting}={other}" if other else f"another {setting}"
     raise DemoError(f"port {port}, which {owner} needs, is in use: stop what uses it, or run `make run {choice}`")
 
 
-def check_disk(folder: Path) -> None:
-    """Raise unless the disk under `folder` has room for the demo's data.
+def check_disk(folder: Path, needed: int = FREE_BYTES) -> None:
+    """Raise unless the disk under `folder` has `needed` bytes free for the demo's data.
 
     Raises:
         DemoError: too little space; the text says how much is needed.
     """
     free = shutil.disk_usage(folder).free
-    if free < FREE_BYTES:
+    if free < needed:
         raise DemoError(
-            f"only {free / 1e9:.1f} GB are free for {folder.resolve()}, {FREE_BYTES / 1e9:.0f} GB are needed: "
+            f"only {free / 1e9:.1f} GB are free for {folder.resolve()}, {needed / 1e9:.0f} GB are needed: "
             "make room, or choose a folder on another disk by `premask demo --data FOLDER`"
         )

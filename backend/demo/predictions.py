@@ -27,7 +27,7 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class Scores:
-    """What the sample's predictions are worth.
+    """Quality of the sample's predictions.
 
     Attributes:
         tasks: tasks of the sample.

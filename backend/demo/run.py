@@ -28,14 +28,14 @@ START_SECONDS = 180.0
 
 @dataclass(frozen=True)
 class Options:
-    """What can be chosen.
+    """Options of the demo.
 
     Attributes:
         folder: where everything is kept; a second run with the same folder resumes.
         port: of the backend.
         label_studio_port: of Label Studio.
         label_studio: its command, in an environment of its own.
-        environ: the caller's environment, which the servers get what they need of.
+        environ: the caller's environment; the servers get what they need of it.
     """
 
     folder: Path
@@ -49,7 +49,7 @@ def run(options: Options, console: Console, *, wait: bool, report: Path | None =
     """Bring everything up and, if `wait`, stay until Ctrl-C; in any case stop what was started.
 
     Args:
-        options: what can be chosen.
+        options: of the demo.
         console: where the steps and the summary are shown.
         wait: stay until Ctrl-C or SIGTERM instead of ending after the summary.
         report: file for the summary as JSON.
@@ -191,10 +191,10 @@ def newest_job(backend: str) -> tuple[str, str]:
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Hold the folder; the lock goes away with this process, however it ends.
+    """Lock the folder; the lock ends with this process, even if it is killed.
 
     Raises:
-        DemoError: another run holds it.
+        DemoError: another run has locked it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "run.lock").open("a+") as lock:
@@ -225,7 +225,7 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def stopping() -> Iterator[list[Running]]:
-    """A list of servers that are stopped at the end, whatever happens; a second Ctrl-C must not leave any behind."""
+    """A list of servers that are stopped at the end in any case; a second Ctrl-C must not leave any behind."""
     running: list[Running] = []
     try:
         yield running

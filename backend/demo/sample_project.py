@@ -54,7 +54,7 @@ class SampleProject:
 
 
 def prepare(client: LabelStudio, tell: Callable[[int], None], seeds: range = SEEDS) -> SampleProject:
-    """Find the sample project or make it, and upload the frames it lacks, whatever an earlier run left undone.
+    """Find the sample project or make it, and upload the frames it lacks after an earlier run.
 
     Args:
         client: Label Studio.

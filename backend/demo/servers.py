@@ -10,6 +10,7 @@ from pathlib import Path
 
 from backend.demo.checks import HOST
 from backend.demo.processes import Server
+from backend.system.files import write_json
 
 COMPLETE = "database-is-complete"
 ACCESS = ("PREMASK_BASIC_AUTH_USER", "PREMASK_BASIC_AUTH_PASSWORD", "PREMASK_WEBHOOK_TOKEN")
@@ -31,17 +32,14 @@ def login_of(folder: Path) -> Login:
         return Login(**json.loads(path.read_text()))
     login = Login("demo@premask.local", secrets.token_urlsafe(9), secrets.token_hex(20))
     folder.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.touch(mode=0o600)
-    unfinished.write_text(json.dumps(asdict(login)))
-    unfinished.replace(path)
+    write_json(path, asdict(login), mode=0o600)
     return login
 
 
 def discard_unfinished(folder: Path) -> None:
     """Remove a Label Studio whose first start was interrupted: it cannot go on with a half-made database.
 
-    Nobody can have worked in it yet: `keep` marks the one that answered.
+    No work can be in it yet: `keep` marks the one that answered.
     """
     data = folder / "label-studio"
     if data.exists() and not (data / COMPLETE).exists():

@@ -1,4 +1,4 @@
-"""What the terminal shows while the demo comes up: one line per step, with its time."""
+"""The steps of the demo on the terminal: one line per step, with its time."""
 
 import time
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The end of the list: what was drawn, how well, where to look and what to press."""
+"""The summary after the steps: masks, their quality, addresses and next steps."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -15,7 +15,7 @@ from backend.demo.servers import Login
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run came to."""
+    """Result of a run."""
 
     label_studio: str
     backend: str

@@ -1,4 +1,4 @@
-"""What has to work on this machine, each with what was found and the remedy: for /ready and `premask doctor`."""
+"""Checks of this machine, each with a finding and a remedy: for /ready and `premask doctor`."""
 
 import os
 import shutil
@@ -24,10 +24,10 @@ class Check:
     """One thing that was looked at.
 
     Attributes:
-        name: what was looked at.
+        name: the thing.
         state: FINE, DOUBTFUL or BROKEN.
-        found: what was found.
-        remedy: what to do about it, "" where there is nothing to do.
+        found: the finding.
+        remedy: instructions, "" where there is nothing to do or `found` says what.
     """
 
     name: str
@@ -41,12 +41,11 @@ class Check:
 
 
 def check(name: str, look: Callable[[], Check | str]) -> Check:
-    """What a look found; an error that was raised on purpose is a finding, whose text says what to do."""
+    """The finding of a look; an expected error is a finding too, with its remedy."""
     try:
         found = look()
     except (BackendError, ModelError) as error:
-        found_text, _, remedy = str(error).partition("; ")
-        return Check(name, BROKEN, found_text, remedy)
+        return Check(name, BROKEN, error.cause, error.remedy)
     return Check(name, FINE, found) if isinstance(found, str) else found
 
 

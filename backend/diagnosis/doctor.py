@@ -9,7 +9,6 @@ import requests
 
 from backend.diagnosis import checks
 from backend.diagnosis.checks import BROKEN, DOUBTFUL, FINE, Check, check
-from backend.entrypoints.supervisor import check_port, url_of
 from backend.errors import BackendError
 from backend.jobs.queue import JobQueue
 from backend.label_studio import inspection
@@ -18,6 +17,7 @@ from backend.label_studio.client import LabelStudio
 from backend.label_studio.connect import BROKEN as BROKEN_STATES
 from backend.label_studio.label_config import parse_label_config
 from backend.settings import Settings
+from backend.system.ports import check_port, url_of
 from backend.wiring import Parts
 from models.checkpoint import check_weights
 
@@ -83,7 +83,7 @@ def _device(wanted: str) -> Check | str:
 
 
 def _server(settings: Settings) -> Check | str:
-    url = url_of(settings)
+    url = url_of(settings.host, settings.port)
     try:
         answer = requests.get(f"{url}/health", timeout=5).json()
     except (requests.RequestException, ValueError):
@@ -113,8 +113,8 @@ def _label_studio(settings: Settings, parts: Parts, project: str | None) -> Iter
         client = parts.connections.client(project or "")
     except BackendError as error:
         if settings.label_studio_url is not None or project is not None:
-            text = str(error)
-            yield name, lambda: Check(name, BROKEN, *text.split("; ", 1))
+            broken = Check(name, BROKEN, error.cause, error.remedy)
+            yield name, lambda: broken
         return
     yield name, lambda: f"{inspection.release(client)} at {client.url}"
     yield KEY, lambda: _key(client)

@@ -1,1 +1,1 @@
-"""What the operating system starts; with `cli` alone it reads the environment."""
+"""Entry points of processes. Only these modules and `backend.cli` read the environment."""

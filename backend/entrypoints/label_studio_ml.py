@@ -90,7 +90,11 @@ class PremaskModel(LabelStudioMLBase):  # type: ignore[misc]
         except (BadRequest, ConfigError) as error:
             logger.warning("project %r: no masks: %s", self.project_id, error)
             return ModelResponse(predictions=[[] for _ in tasks])
-        answer = json.loads(b"".join(self.core().delivery.answer(asked)))
+        core = self.core()
+        if asked.context is not None:
+            return ModelResponse(predictions=core.prompts.entries(asked))
+        resolved = core.serving.resolve(asked.project_id, asked.config.classes)
+        answer = json.loads(b"".join(core.responder.answer(asked, resolved)))
         return ModelResponse(predictions=answer["results"])
 
     def fit(self, event: str, data: Mapping[str, Any], **kwargs: Any) -> dict[str, Any]:

@@ -20,15 +20,16 @@ from backend.prediction.cache import PredictionCache
 from backend.settings import Settings
 from backend.system.logs import configure_logging
 from backend.system.processes import PARENT, die_with_parent
-from backend.versions.serving import Serving, load_on
-from backend.wiring import assemble, predictor_of, starter
+from backend.versions.serving import load_on
+from backend.wiring import assemble, predictor_of, serving_of
+from models.families import Model
 
 
 def main(
     environ: Mapping[str, str],
     project: str,
     job: str,
-    load: Callable[[str], Callable[[Path], Any]] = load_on,
+    load: Callable[[str], Callable[[Path], Model]] = load_on,
     **options: Any,
 ) -> int:
     """Predict what the leases has for a project; returns the exit code.
@@ -37,16 +38,14 @@ def main(
         environ: the settings.
         project: Label Studio's project id.
         job: id of the job that this is done for.
-        load: gives the loader of pipelines on a device.
+        load: gives the loader of models on a device.
         options: for `PredictionRun`.
     """
     try:
         settings = Settings.from_environ(environ)
         configure_logging(settings.log_level, settings.log_format, settings.secrets)
         parts = assemble(settings)
-        serving = Serving(
-            parts.registry, starter(settings), load(settings.device), torch_threads=settings.torch_threads
-        )
+        serving = serving_of(settings, parts, load)
         # No task comes twice, so nothing is kept.
         cache = PredictionCache(max_bytes=0)
         predictor = predictor_of(settings, serving, parts, cache)

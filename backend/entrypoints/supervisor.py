@@ -3,7 +3,6 @@
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from backend.errors import ServeError
 from backend.settings import Settings
+from backend.system.ports import check_port, url_of
 from backend.system.processes import PARENT
 
 logger = logging.getLogger(__name__)
@@ -25,28 +25,6 @@ WORKER = (sys.executable, "-m", "backend.entrypoints.worker")
 FIRST_PAUSE, MAX_PAUSE = 1.0, 60.0  # seconds before a dead worker is started again
 STEADY_SECONDS = 60.0  # a worker that ran this long starts again after the first pause
 STOP_SECONDS = 40.0  # longer than gunicorn gives running requests
-
-
-def url_of(settings: Settings) -> str:
-    """The address at which this machine reaches the server."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)
-    return f"http://{f'[{host}]' if ':' in host and '[' not in host else host}:{settings.port}"
-
-
-def check_port(host: str, port: int) -> None:
-    """Raises ServeError if nothing can listen there, with the reason and what to do."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            # As gunicorn will: connections of an earlier run that still fade away are no obstacle.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-            probe.listen(1)
-    except OSError as error:
-        raise ServeError(
-            f"cannot listen on {host}:{port}: {error.strerror}; stop what listens there, or choose another port "
-            "with --port and another address with --host"
-        ) from error
 
 
 class Supervisor:
@@ -67,6 +45,7 @@ class Supervisor:
         worker: Sequence[str] | None = WORKER,
     ) -> None:
         self._settings = settings
+        self._url = url_of(settings.host, settings.port)
         self._environ = {
             # Serving and training share the cores: a pool of threads that spins while it waits starves the other.
             "OMP_WAIT_POLICY": "PASSIVE",
@@ -108,7 +87,7 @@ class Supervisor:
                 if self._reloading.is_set():
                     self._reloading.clear()
                     server.send_signal(signal.SIGHUP)
-                if not announced and self._cache():
+                if not announced and self._answers():
                     ready(server.pid, worker.pid if worker else None)
                     announced = True
                 if worker is None or self._worker is None or worker.poll() is None:
@@ -126,9 +105,9 @@ class Supervisor:
         # A session of its own: Ctrl-C in the terminal reaches this process alone, which then ends both in order.
         return subprocess.Popen(command, env=self._environ, start_new_session=True, stdin=subprocess.DEVNULL)
 
-    def _cache(self) -> bool:
+    def _answers(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{url_of(self._settings)}/health", timeout=1) as response:
+            with urllib.request.urlopen(f"{self._url}/health", timeout=1) as response:
                 return bool(response.status == 200)
         except (urllib.error.URLError, OSError):
             return False

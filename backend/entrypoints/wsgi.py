@@ -7,7 +7,6 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from flask import Flask
 
@@ -15,52 +14,53 @@ from backend.app import create_app
 from backend.diagnosis import checks
 from backend.diagnosis.checks import Check
 from backend.label_studio.addresses import LOOPBACK
-from backend.label_studio.connect import Login
 from backend.label_studio.naming import Naming
 from backend.settings import Settings
+from backend.system.login import Login
 from backend.system.logs import configure_logging
 from backend.versions.serving import load_on
-from backend.web.security import Access
 from backend.wiring import Core, assemble_core, starter
 from models.checkpoint import read_card
 from models.errors import CheckpointError
+from models.families import Model
 
 logger = logging.getLogger(__name__)
 
 
-def build_app(load: Callable[[str], Callable[[Path], Any]] = load_on) -> Flask:
+def build_app(load: Callable[[str], Callable[[Path], Model]] = load_on) -> Flask:
     """The application; no weights are loaded before the first prediction.
 
     Args:
-        load: gives the loader of pipelines on a device.
+        load: gives the loader of models on a device.
     """
     settings = Settings.from_environ(os.environ)
     configure_logging(settings.log_level, settings.log_format, settings.secrets)
-    core, access = assemble_core(settings, load), access_of(settings)
-    naming_of(settings, core, access).watch()
-    return app_of(settings, core, access)
+    core, login = assemble_core(settings, load), login_of(settings)
+    naming_of(settings, core, login).watch()
+    return app_of(settings, core, login)
 
 
-def app_of(settings: Settings, core: Core, access: Access | None) -> Flask:
+def app_of(settings: Settings, core: Core, login: Login | None) -> Flask:
     """The application over parts that are there already."""
     return create_app(
         serving=core.serving,
-        delivery=core.delivery,
+        responder=core.responder,
+        prompts=core.prompts,
         jobs=core.jobs,
         automatic=core.parts.automatic,
         registry=core.parts.registry,
         credentials=core.parts.credentials,
-        access=access,
+        login=login,
         ready=lambda: ready(settings, core),
         minutes_per_mask=settings.minutes_per_mask,
         max_request_bytes=settings.max_request_mb << 20,
-        # Some threads stay free for /health, /setup and pages, whatever is being predicted.
+        # Some threads stay free for /health, /setup and pages while predictions run.
         max_predicts=max(settings.threads * 4 // 5, 1),
     )
 
 
 def ready(settings: Settings, core: Core) -> list[Check]:
-    """What has to work before predictions can be answered."""
+    """The checks that decide whether predictions can be answered."""
     return [
         checks.data_folder(settings.data_dir),
         checks.check("queue", lambda: checks.queue(core.jobs)),
@@ -68,19 +68,18 @@ def ready(settings: Settings, core: Core) -> list[Check]:
     ]
 
 
-def naming_of(settings: Settings, core: Core, access: Access | None) -> Naming:
-    """What tells Label Studio which version is served."""
+def naming_of(settings: Settings, core: Core, login: Login | None) -> Naming:
+    """The part that tells Label Studio which version is served."""
     shipped = starter(settings)
     try:
         name = None if shipped is None else read_card(shipped).name
     except CheckpointError:
         name = None  # it cannot be served either, and serving says why
-    login = None if access is None else Login(access.user, access.password, access.webhook_token)
     return Naming(core.serving.served, core.parts.connections.client, login, name)
 
 
-def access_of(settings: Settings) -> Access | None:
-    """What callers have to know; a warning if that is nothing although others than this machine can call."""
+def login_of(settings: Settings) -> Login | None:
+    """The login that callers need; logs a warning if there is none although other machines can call."""
     if settings.basic_auth_user is None or settings.basic_auth_password is None:
         if settings.host not in LOOPBACK:
             logger.warning(
@@ -91,7 +90,7 @@ def access_of(settings: Settings) -> Access | None:
             )
         return None
     token = settings.webhook_token
-    return Access(
+    return Login(
         settings.basic_auth_user,
         settings.basic_auth_password.get_secret_value(),
         None if token is None else token.get_secret_value(),

@@ -1,1 +1,1 @@
-"""Work that outlives a request: a queue, the records of its jobs, and the worker that does them."""
+"""Work that outlives a request: the queue of jobs, the work of each kind of job, and the processes that do it."""

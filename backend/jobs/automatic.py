@@ -1,8 +1,8 @@
-"""Training by itself: after every so many newly accepted tasks, and never twice on the same ones.
+"""Automatic training: after a number of newly accepted tasks, and never twice on the same ones.
 
-A webhook only notes that something happened in a project: that takes milliseconds however many arrive. The worker
-looks some seconds later what there is. Nothing is counted from webhooks, because Label Studio loses some, and a hook
-that outlived its backend's registration sends each event twice.
+A webhook only notes that something happened in a project: that takes milliseconds however many arrive. Some seconds
+later the worker counts the accepted tasks. Webhooks are not counted, because Label Studio loses some, and a hook that
+outlived its backend's registration sends each event twice.
 """
 
 import logging
@@ -19,13 +19,13 @@ from backend.label_studio.client import TaskRow
 
 logger = logging.getLogger(__name__)
 
-CALM_SECONDS = 10.0  # without an event, after which a project is looked at ...
-MAX_SECONDS = 60.0  # ... or after this, if events never cease or Label Studio did not answer
+CALM_SECONDS = 10.0  # a project is checked after this time without an event ...
+MAX_SECONDS = 60.0  # ... or after this time, if events never cease or Label Studio did not answer
 NOTED, LEARNED = "noted", "learned:"  # tables
 
 
 class Tasks(Protocol):
-    """What is asked of `backend.label_studio.client.LabelStudio`."""
+    """The part of `backend.label_studio.client.LabelStudio` that is used here."""
 
     def task_rows(self, project_id: str, *, annotated: bool) -> list[TaskRow]:
         """Tasks in short."""
@@ -46,7 +46,7 @@ class AutomaticTraining:
         self._clock = clock
 
     def note(self, project: str) -> None:
-        """Something about a project's annotations has changed: it is looked at when no more such news come."""
+        """Note that a project's annotations have changed: it is checked when no more such events come."""
         if not self._after:
             return
         now = self._clock()
@@ -58,7 +58,7 @@ class AutomaticTraining:
         self._records.change(NOTED, work, [project])
 
     def learned(self, project: str, tasks: Sequence[Mapping[str, Any]]) -> None:
-        """Keep which annotations a training begins to learn from.
+        """Keep the annotations that a training begins to learn from.
 
         Args:
             project: Label Studio's project id.
@@ -85,7 +85,7 @@ class AutomaticTraining:
                 self._look_at(project, note, jobs, client)
 
     def watch(self, jobs: JobQueue, client: Callable[[str], Tasks], stopped: threading.Event, every: float) -> None:
-        """`look` every so many seconds on a thread of its own, since Label Studio may take its time."""
+        """Call `look` every `every` seconds on a thread of its own, since Label Studio may take its time."""
         if self._after:
 
             def work() -> None:
@@ -97,7 +97,7 @@ class AutomaticTraining:
     def _look_at(self, project: str, note: Document, jobs: JobQueue, client: Callable[[str], Tasks]) -> None:
         try:
             if jobs.store.find(project, ACTIVE, kind=TRAINING):
-                return  # what has come since it began is looked at when it is over
+                return  # events since it began are considered when it is over
             accepted = {
                 str(row.id): _stamp(row.annotations.split(","))
                 for row in client(project).task_rows(project, annotated=True)
@@ -109,7 +109,7 @@ class AutomaticTraining:
                 logger.info("project %s: %d newly accepted tasks; job %s trains on them", project, new, job.id)
                 jobs.store.log(job.id, f"began by itself: {new} newly accepted tasks")
         except BackendError as error:
-            logger.warning("project %s: cannot see what is newly accepted, looked at again later: %s", project, error)
+            logger.warning("project %s: cannot see what is newly accepted, checked again later: %s", project, error)
             self._replace(project, note, {"since": note["since"], "at": self._clock() + MAX_SECONDS})
         else:
             self._replace(project, note, None)
@@ -127,5 +127,5 @@ class AutomaticTraining:
 
 
 def _stamp(ids: Iterable[Any]) -> str:
-    """Annotations of a task as one text, whatever their order."""
+    """Annotations of a task as one text, the same for any order."""
     return ",".join(sorted(str(one).strip() for one in ids))

@@ -1,4 +1,4 @@
-"""The prediction job: predictions for many tasks, made in a process of its own that can be killed at any moment."""
+"""The prediction job: starts the process that predicts many tasks (`prediction_run`) and records its progress."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,18 +16,18 @@ OUTCOMES = {
 }
 
 
-class PredictionJob:
-    """The work of prediction jobs.
+class PredictionWork:
+    """The work of prediction jobs, as the worker sees it.
 
     Args:
-        command: the process; the project and the job's id are appended.
+        command: starts the process, which may be killed at any moment; the project and the job's id are appended.
     """
 
     def __init__(self, command: Sequence[str] = COMMAND) -> None:
         self._command = command
 
     def do(self, attempt: Attempt) -> str:
-        """Predict every task that the leases has for the project."""
+        """Predict every requested task of the project; returns the number of tasks by outcome."""
         attempt.say(state="predicting", message="loading the model")
         tally: dict[str, int] = {}
 
@@ -36,7 +36,7 @@ class PredictionJob:
                 return
             done, total = int(line["done"]), int(line["total"])
             tally.update(line["tally"])
-            # Whoever gets something stored between two deaths may die as often as need be.
+            # A process that stores something before it is killed may be restarted any number of times.
             survived = {"restarts": 0} if tally["predicted"] else {}
             attempt.say(
                 progress=min(done / total, 1.0) if total else 0.0,
@@ -48,4 +48,4 @@ class PredictionJob:
 
         attempt.process([*self._command, attempt.job.project, attempt.job.id], report)
         counts = ", ".join(f"{count} {OUTCOMES[what]}" for what, count in tally.items() if count)
-        return counts or "no task wanted a prediction"
+        return counts or "no prediction was requested"

@@ -1,8 +1,8 @@
-"""Predictions for every task of a project that wants one: looked up, predicted and imported in chunks.
+"""The run inside a prediction job's process: requested tasks are looked up, predicted and imported in chunks.
 
-It can be killed at any moment and begun again: the leases knows which tasks are still wanted, and Label Studio is asked
-before and after predicting whether a task has a prediction of the served version. Only what may be on its way into
-Label Studio, because an import was interrupted, is waited for before it is looked up again.
+It can be killed at any moment and started again: the leases keep the tasks that are still requested, and Label Studio
+is asked before and after predicting whether a task has a prediction of the served version. After an interrupted import
+it waits until Label Studio has stored the predictions or never will, and looks the tasks up again.
 """
 
 import logging
@@ -20,18 +20,18 @@ from backend.label_studio.protocol import PredictRequest
 
 logger = logging.getLogger(__name__)
 
-CHUNK = 32  # tasks per import: Label Studio counts anew at each, and a kill costs no more than these
-HOLD_SECONDS = 600.0  # a chunk should be predicted by then
-IMPORT_SECONDS = 90.0  # more than an import's time-out: then Label Studio has stored it or never will
+CHUNK = 32  # tasks per import: Label Studio recounts the project at each, and a kill costs no more than these
+LEASE_SECONDS = 600.0  # time to predict a chunk
+IMPORT_SECONDS = 90.0  # above an import's time-out: by then Label Studio has stored it or never will
 PATIENCE_SECONDS = 600.0  # with a Label Studio that does not answer
 FIRST_PAUSE, MAX_PAUSE = 1.0, 60.0  # seconds between two tries
 MAX_LOST = 5  # imports in a row without an answer
 REFUSED = (401, 403, 404)  # trying again or one by one does not help
-AWAY = (429, 502, 503, 504)  # what proxies say while Label Studio restarts
+AWAY = (429, 502, 503, 504)  # a proxy's answers while Label Studio restarts
 
 
 class Project(Protocol):
-    """What is asked of `backend.label_studio.client.LabelStudio`."""
+    """The part of `backend.label_studio.client.LabelStudio` that is used here."""
 
     def project(self, project_id: str) -> Mapping[str, Any]:
         """The project's settings, `label_config` among them."""
@@ -46,7 +46,7 @@ class Project(Protocol):
 
 
 class Predictions(Protocol):
-    """What is asked of `backend.prediction.predictor.Predictor`."""
+    """The part of `backend.prediction.predictor.Predictor` that is used here."""
 
     def predict(self, request: PredictRequest) -> list[Any]:
         """One entry per task, an empty list for a task without an answer."""
@@ -54,14 +54,14 @@ class Predictions(Protocol):
 
 @dataclass
 class Tally:
-    """What became of the tasks.
+    """Number of tasks by outcome.
 
     Attributes:
         predicted: their prediction was stored.
         present: they had one of the served version.
         unanswered: no prediction could be made; the log says why.
         refused: Label Studio does not take their prediction; the log says why.
-        gone: they exist no longer.
+        gone: they were deleted.
     """
 
     predicted: int = 0
@@ -72,7 +72,7 @@ class Tally:
 
     @property
     def done(self) -> int:
-        """All of them."""
+        """Number of tasks with an outcome."""
         return sum(asdict(self).values())
 
 
@@ -81,14 +81,14 @@ class PredictionRun:
 
     Args:
         project: Label Studio's project id.
-        job: the job's id, under which tasks are held.
+        job: the job's id, the holder of the leases.
         client: the project's Label Studio.
         predictor: makes the predictions.
-        served: which version answers for the project, given its classes; None if none does.
-        leases: says which tasks.
-        tell: called with the tally, the number of tasks in all, and a sentence.
-        pause: waits for some seconds.
-        patience: seconds after which a Label Studio that does not answer is given up.
+        served: gives the version that answers for the project, from its classes; None if there is none.
+        leases: the requested tasks.
+        tell: called with the tally, the total number of tasks, and a sentence.
+        pause: waits for a number of seconds.
+        patience: seconds after which the run fails if Label Studio does not answer.
         import_seconds: how long Label Studio may take to store a chunk.
     """
 
@@ -114,13 +114,13 @@ class PredictionRun:
         self._lost = 0
 
     def run(self) -> Tally:
-        """Go on until no task is left.
+        """Predict until no task is left.
 
         Raises:
-            BackendError: it cannot go on; what is stored stays, and the next run goes on from there.
+            BackendError: it cannot continue; stored predictions stay, and the next run continues from there.
         """
         while True:
-            taken = self._leases.acquire_due(self._project, self._job, CHUNK, HOLD_SECONDS)
+            taken = self._leases.acquire_due(self._project, self._job, CHUNK, LEASE_SECONDS)
             if tasks := [int(task) for task in taken if task.isdigit()]:
                 self._chunk(tasks)
             elif taken:
@@ -133,7 +133,7 @@ class PredictionRun:
                 self._pause(min(max(wait, 0.1), 5.0))
 
     def _look_up(self, scopes: Sequence[str]) -> None:
-        """Put the tasks of "all" or "unlabelled" into the leases."""
+        """Request a prediction of each task of "all" or "unlabelled"."""
         annotated = False if all(scope == UNLABELLED for scope in scopes) else None
         self._say("looking up the project's tasks")
         rows = self._patiently(lambda: self._client.task_rows(self._project, annotated=annotated))
@@ -141,7 +141,7 @@ class PredictionRun:
         self._finish(scopes)
 
     def _chunk(self, tasks: Sequence[int]) -> None:
-        # Each time anew: labels may be renamed and tasks deleted while this goes on for hours.
+        # Read for each chunk: labels may be renamed and tasks deleted while this runs for hours.
         config = parse_label_config(self._patiently(lambda: self._client.project(self._project))["label_config"])
         rows = self._rows(tasks)
         version = self._served(config.classes)
@@ -165,20 +165,20 @@ class PredictionRun:
                 # Most images come from Label Studio: perhaps it was away for a moment.
                 self._patiently(lambda: self._client.project(self._project))
                 entries |= self._entries(unanswered, config)
-            self._hand_in(entries, version)
+            self._store(entries, version)
         self._say(f"predicting with {version}")
 
     def _entries(self, tasks: list[dict[str, Any]], config: LabelConfig) -> dict[int, Any]:
         entries = self._predictor.predict(PredictRequest(self._project, tasks, config))
         return {task["id"]: entry for task, entry in zip(tasks, entries, strict=True)}
 
-    def _hand_in(self, entries: Mapping[int, Any], version: str) -> None:
-        """Store a chunk's entries, except what was stored while they were made."""
+    def _store(self, entries: Mapping[int, Any], version: str) -> None:
+        """Import a chunk's entries, except for tasks that got a prediction meanwhile."""
         unanswered = [task for task, entry in entries.items() if not entry]
         self.tally.unanswered += len(unanswered)
         self._finish(unanswered)
         answered = {str(task): {**entry, "task": task} for task, entry in entries.items() if entry}
-        # From here on nobody else has these stored. What another has taken over meanwhile is that one's.
+        # From here on no other holder stores these. Tasks that a request took over meanwhile are left to it.
         mine = self._leases.commit(self._project, answered, self._job, self._import_seconds, version=version)
         self._import([answered[task] for task in answered if task in mine])
 
@@ -205,7 +205,7 @@ class PredictionRun:
         if error.status in REFUSED:
             raise error
         if _away(error):
-            # It may store them all the same. They stay held, and are looked up again when the hold is over.
+            # It may store them all the same. Their leases stay, and they are looked up again when these expire.
             self._lost += 1
             if self._lost >= MAX_LOST:
                 raise error
@@ -225,7 +225,7 @@ class PredictionRun:
         return {row.id: row for row in found}
 
     def _patiently(self, call: Callable[[], Result]) -> Result:
-        """What a call that changes nothing answers, asked again while Label Studio is away."""
+        """Result of a call that changes nothing, repeated while Label Studio is away."""
         since, pause = time.monotonic(), FIRST_PAUSE
         while True:
             try:

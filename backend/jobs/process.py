@@ -18,7 +18,7 @@ from backend.system.processes import PARENT, describe_exit, identity, lower_prio
 
 @dataclass(frozen=True)
 class Line:
-    """A line that it printed: for the log, and, where it was JSON, as an object."""
+    """A printed line: as text for the log, and as an object if it was JSON."""
 
     text: str
     report: Mapping[str, Any] | None
@@ -30,7 +30,7 @@ class JobProcess:
     Args:
         command: program and arguments.
         folder: where it keeps temporary files.
-        limit_seconds: it is killed when it takes longer; None for as long as it takes.
+        limit_seconds: time after which it is killed; None for no limit.
 
     Raises:
         JobError: it cannot be started.
@@ -58,7 +58,7 @@ class JobProcess:
         self.identity = identity(self._process.pid)
 
     def lines(self) -> Iterator[Line]:
-        """What it prints, until it ends."""
+        """The lines that it prints, until it ends."""
         timer = threading.Timer(self._limit or 0, self._expire)
         timer.daemon = True
         if self._limit is not None:
@@ -73,18 +73,18 @@ class JobProcess:
             timer.cancel()
 
     def wait(self) -> str | None:
-        """How it failed, in words; None if it ended well. For the thread that reads `lines`."""
+        """Wait for its end; returns its failure in words, or None. For the thread that reads `lines`."""
         if self._process.returncode is None:
             # Look, but do not reap yet: as long as its number is not free, the group is surely its own.
             os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
             with self._reaping:
-                self._signal()  # what it started and left behind
+                self._signal()  # to processes that it started and left behind
                 self._process.wait()
         if self._overdue and self._limit is not None:
             return f"killed because it took longer than {self._limit / 60:.0f} minutes"
         if self._process.returncode == 0:
             return None
-        # Without a JSON report the last lines, usually a traceback's end, are all there is to go by.
+        # Without a JSON report only the last lines, usually a traceback's end, tell the reason.
         said = f"; its last words: {' | '.join(self._tail)}" if self._tail else ""
         return describe_exit(self._process.returncode) + said
 

@@ -1,4 +1,4 @@
-"""The queue: who asks for work leaves a job's id here, and a worker takes it."""
+"""The queue of jobs: requests put a job's id into it, and a worker takes it out."""
 
 import json
 import socket
@@ -20,18 +20,18 @@ from backend.system.processes import kill_group
 
 
 class JsonSerializer(Serializer):  # type: ignore[misc]
-    """Messages as JSON instead of pickle: whoever can write to the queue still cannot run code."""
+    """Messages as JSON instead of pickle: access to the queue gives no way to run code."""
 
     def _serialize(self, data: Any) -> bytes:
         return json.dumps(data).encode()
 
-    def _deserialize(self, data: bytes) -> Any:
+    def _deserialize(self, data: bytes) -> Message:
         return Message(*json.loads(data))
 
 
 # One queue per kind of job, so that masks for a thousand tasks need not wait for a training to end.
 Queues = Mapping[str, Huey]
-# What came of a job is in its record, so the queues keep no results.
+# The result of a job is in its record, so the queues keep none.
 OPTIONS: Mapping[str, Any] = {"results": False, "serializer": JsonSerializer()}
 
 
@@ -46,7 +46,7 @@ def redis_queues(url: str) -> Queues:
 
 
 def no_worker(job_id: str) -> None:
-    """What runs a job where nothing should: in the server."""
+    """Stands for the runner of jobs in the server, which runs none."""
     raise JobError(f"job {job_id} was taken from the queue by a process that is no worker; start `premask worker`")
 
 
@@ -60,9 +60,9 @@ class JobQueue:
 
     Args:
         store: the records.
-        leases: tasks that want a prediction.
-        queues: the queue proper of each kind.
-        run: does the job of an id; in a worker only.
+        leases: tasks whose prediction is requested.
+        queues: the queue of each kind.
+        run: runs the job of an id; in a worker only.
     """
 
     def __init__(self, store: JobStore, leases: Leases, queues: Queues, run: Callable[[str], None] = no_worker) -> None:
@@ -77,14 +77,14 @@ class JobQueue:
         self._enqueue = {kind: huey.task()(run_job) for kind, huey in queues.items()}
 
     def submit(self, project: str, kind: str = TRAINING) -> tuple[Job, bool]:
-        """The project's waiting or running job, or else a new one; and whether the request joined an earlier one."""
+        """The project's waiting or running job, or else a new one; and whether it was there already."""
         job, new = self.store.submit(kind, project)
         if job.state == "queued":
             self.send(job)
         return job, not new
 
     def predict(self, project: str, tasks: str) -> tuple[Job, bool]:
-        """Have tasks predicted by the served version; as `submit`.
+        """Request predictions of a project's tasks by the served version; returns as `submit` does.
 
         Args:
             project: Label Studio's project id.
@@ -102,7 +102,7 @@ class JobQueue:
         """
         job = self.store.cancel(job_id)
         self.store.log(job_id, "cancelled")
-        # Its worker would see it in a moment; but that may be dead.
+        # Its worker would see it in a moment, but may be dead.
         if job.process is not None and on_this_machine(job):
             kill_group(job.process)
         if job.kind == PREDICTION:
@@ -110,7 +110,7 @@ class JobQueue:
         return self.store.get(job_id)
 
     def waiting(self) -> int:
-        """How many jobs are in the queues.
+        """Number of jobs in the queues.
 
         Raises:
             JobError: they cannot be reached.
@@ -136,6 +136,6 @@ def _reachable() -> Iterator[None]:
     try:
         yield
     except redis.RedisError as error:
-        raise JobError(f"the queue in Redis cannot be used: {error}; check PREMASK_QUEUE_URL") from error
+        raise JobError(f"the queue in Redis cannot be used: {error}", "check PREMASK_QUEUE_URL") from error
     except sqlite3.Error as error:
-        raise JobError(f"the queue's file cannot be used: {error}; check the disk and who may write") from error
+        raise JobError(f"the queue's file cannot be used: {error}", "check the disk and who may write") from error

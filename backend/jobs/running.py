@@ -1,4 +1,7 @@
-"""A job's way from the queue to its end, the same for every kind: claimed, done in a process, recorded, cancelled."""
+"""The life of a job, the same for every kind: it is claimed, runs in a process, and its end is recorded.
+
+A `Runner` takes a job and hands an `Attempt` to the `Work` of the job's kind (`training`, `prediction`).
+"""
 
 import logging
 import shutil
@@ -16,10 +19,10 @@ from models.errors import ModelError
 
 logger = logging.getLogger(__name__)
 
-KEPT_FAILURES = 3  # work folders of failed jobs, for whoever looks into it
-WATCH_SECONDS = 0.5  # between two looks at whether a running job was cancelled
-# How often a job begins again after its worker was killed. A prediction job goes on where it was, so for it only those
-# times count at which it got no further, and its process may be killed too.
+KEPT_FAILURES = 3  # work folders of failed jobs, to find the cause
+WATCH_SECONDS = 0.5  # between two checks whether a running job was cancelled
+# Restarts of a job after its worker was killed. A prediction job continues where it was, so only restarts without
+# progress in between count, and it is restarted after the death of its process too.
 RESTARTS = {TRAINING: 1, PREDICTION: 3}
 
 
@@ -28,10 +31,10 @@ class Killed(JobError):
 
 
 class Work(Protocol):
-    """What jobs of one kind do."""
+    """The work of one kind of job."""
 
     def do(self, attempt: "Attempt") -> str:
-        """Do it all; returns a sentence about the outcome. Raises BackendError or ModelError if it fails."""
+        """Do the whole job; returns a sentence about the result. Raises BackendError or ModelError if it fails."""
 
 
 class Attempt:
@@ -41,7 +44,7 @@ class Attempt:
         store: its record.
         job: as it was claimed.
         folder: for its files; removed when it is done.
-        stopping: set when the worker is to end.
+        stopping: set when the worker shuts down.
     """
 
     def __init__(self, store: JobStore, job: Job, folder: Path, stopping: threading.Event) -> None:
@@ -53,7 +56,7 @@ class Attempt:
         """Record fields of the job.
 
         Raises:
-            JobInterrupted: the worker is to end, or the job was cancelled or taken over.
+            JobInterrupted: the worker shuts down, or the job was cancelled or taken over.
         """
         if self._stopping.is_set():
             raise JobInterrupted("the worker was stopped; the job begins again when it is back")
@@ -78,7 +81,7 @@ class Attempt:
             command: prints lines for the log; those that are JSON objects are reports, and the last one's "stage" is
                 "done", or "failed" with a "reason".
             report: gets the reports.
-            limit_seconds: after which it is taken for hung and killed.
+            limit_seconds: time after which it is considered hung and killed.
 
         Returns:
             The last report.
@@ -129,7 +132,7 @@ class Attempt:
                 return
 
     def _eta(self, progress: float) -> float | None:
-        """Seconds to go if it goes on as since the first report."""
+        """Seconds left at the average speed since the first report."""
         now = time.monotonic()
         if self._first is None or progress < self._first[1]:
             self._first = now, progress
@@ -138,12 +141,12 @@ class Attempt:
 
 
 class Runner:
-    """Does jobs. Safe to share between the worker's threads.
+    """Runs jobs. Safe to share between the worker's threads.
 
     Args:
         store: job records.
-        leases: tasks that want a prediction.
-        kinds: what to do, by kind of job.
+        leases: tasks whose prediction is requested.
+        kinds: the work, by kind of job.
         folder: for the jobs' files.
     """
 
@@ -156,7 +159,7 @@ class Runner:
         self.running: set[str] = set()  # ids of jobs
 
     def run(self, job_id: str, worker: str) -> None:
-        """Do one job to its end, and record it; a job that cannot be claimed is left alone."""
+        """Run one job to its end and record it; a job that cannot be claimed is left alone."""
         self.running.add(job_id)
         try:
             if not self._stopping.is_set() and self._store.claim(job_id, worker):
@@ -180,7 +183,7 @@ class Runner:
         except (BackendError, ModelError) as error:
             self.fail(job, str(error))
         except OSError as error:
-            # Of a disk, not of a network: the way to Label Studio has errors of its own.
+            # Of a disk, not of a network: the client of Label Studio has errors of its own.
             logger.exception("job %s: a file cannot be written or read", job_id)
             shutil.rmtree(attempt.folder, ignore_errors=True)
             self.fail(job, f"{error.strerror}: {error.filename or attempt.folder}; make room, then start it again")
@@ -193,11 +196,11 @@ class Runner:
             shutil.rmtree(attempt.folder, ignore_errors=True)
         if self._store.get(job_id).state == "cancelled":
             shutil.rmtree(attempt.folder, ignore_errors=True)
-            if job.kind == PREDICTION:  # what its process may have added since
+            if job.kind == PREDICTION:  # its process may have requested tasks since
                 self._leases.abandon(job.project, job.id)
 
     def restart(self, job: Job, reason: str) -> None:
-        """Put a job that was killed back into the queue, unless that has happened too often already."""
+        """Put a killed job back into the queue; it fails once it has used up its restarts."""
         restarts = self._store.get(job.id).restarts
         if restarts >= RESTARTS[job.kind]:
             self.fail(job, f"{reason}; that makes {restarts + 1} times: look for a lack of memory, then start it again")
@@ -206,7 +209,7 @@ class Runner:
             self._store.log(job.id, f"{reason}; it begins again")
 
     def fail(self, job: Job, reason: str) -> None:
-        """End a running job as failed; what it would have had to do is left to whoever asks again."""
+        """End a running job as failed; the rest of its work waits for a new request."""
         try:
             self._fail(job, reason)
         except JobError:

@@ -1,4 +1,4 @@
-"""The training job: fetch what was accepted, train in a process of its own, publish, promote."""
+"""The training job: fetch accepted annotations, train in a process of its own, publish, promote."""
 
 import shutil
 import sys
@@ -10,10 +10,11 @@ from typing import Any, Protocol
 from backend.database.jobs import Job
 from backend.errors import JobError
 from backend.jobs.running import Attempt
-from backend.label_studio.acceptance import drawn_before
+from backend.label_studio.acceptance import parent_prediction
 from backend.label_studio.annotations import AcceptedReport, write_data_folder
 from backend.label_studio.images import ImageLoader
 from backend.label_studio.label_config import parse_label_config
+from backend.label_studio.task_data import group_field
 from backend.system.files import write_json
 from backend.versions.registry import Registry, VersionInfo
 from models.checkpoint import CARD, PACKAGED, read_card
@@ -29,7 +30,7 @@ STAGES = {
 
 
 class Project(Protocol):
-    """What is asked of `backend.label_studio.client.LabelStudio`."""
+    """The part of `backend.label_studio.client.LabelStudio` that is used here."""
 
     def project(self, project_id: str) -> Mapping[str, Any]:
         """The project's settings, `label_config` among them."""
@@ -43,42 +44,41 @@ class Project(Protocol):
 
 @dataclass(frozen=True)
 class Plan:
-    """How trainings are done here.
+    """Configuration of trainings.
 
     Attributes:
         preset: size of a training.
         minutes: time budget.
         device: cpu or cuda.
-        min_accepted: accepted tasks below which there is nothing to learn from.
-        seed: of everything random.
-        tolerance: how much worse than its parent a version may be and still be promoted.
-        limit_seconds: a training that takes longer is taken for hung and killed.
+        min_accepted: accepted tasks that a training needs.
+        group_field: field of the tasks' data that names the group of each; None looks for one.
+        spare_seconds: for reading data, evaluating and saving, on slow machines too.
     """
 
     preset: str = "fast"
     minutes: float = 10.0
     device: str = "cpu"
     min_accepted: int = 4
-    seed: int = 0
-    tolerance: float = 0.01
+    group_field: str | None = None
+    spare_seconds: float = 3600.0
 
     @property
     def limit_seconds(self) -> float:
-        """Reading data, evaluating and saving come on top of the budget, on slow machines too."""
-        return self.minutes * 60 * 3 + 3600
+        """Time after which a training is considered hung and killed."""
+        return self.minutes * 60 * 3 + self.spare_seconds
 
 
-class Trainer:
-    """What training jobs do. Safe to share between the worker's threads.
+class TrainingWork:
+    """The work of training jobs, as the worker sees it. Safe to share between the worker's threads.
 
     Args:
         registry: where versions are published.
-        starter: what a project's first version starts from; None for nothing.
-        client: Label Studio of a project.
-        images: image loader of a project.
-        plan: how to train.
-        learned: told the project and its exported tasks when a training begins to learn from them.
-        command: the training process; the path of its specification is appended.
+        starter: checkpoint that a project's first version starts from; None for none.
+        client: gives the Label Studio of a project.
+        images: gives the image loader of a project.
+        plan: configuration of trainings.
+        learned: called with the project and its exported tasks when a training begins to learn from them.
+        command: starts the training process; the path of its specification is appended.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Trainer:
         job, checkpoint = attempt.job, attempt.folder / "checkpoint"
         trained = "promote" in job.metrics and job.version is not None
         if not trained or not (self._published(job) or (checkpoint / CARD).is_file()):
-            shutil.rmtree(attempt.folder)  # what an interrupted attempt left
+            shutil.rmtree(attempt.folder)  # files of an interrupted attempt
             attempt.folder.mkdir()
             job = self._train(attempt)
         return self._publish(attempt, job, checkpoint)
@@ -139,7 +139,7 @@ class Trainer:
         return replace(job, version=version, metrics=metrics)
 
     def _publish(self, attempt: Attempt, job: Job, checkpoint: Path) -> str:
-        """Publish what was trained. From here on the job cannot be cancelled, and it is finished after a crash."""
+        """Publish the new version. From here on the job cannot be cancelled, and it is finished after a crash."""
         message = f"publishing {job.version}"
         attempt.say(state="publishing", progress=0.97, message=message, metrics=job.metrics)
         info = self._published(job) or self._registry.publish(job.project, checkpoint)
@@ -172,7 +172,12 @@ class Trainer:
                 yield task
 
         report = write_data_folder(
-            counted(), config, self._images(job.project), data, lambda made: drawn_before(made, client.prediction)
+            counted(),
+            config,
+            self._images(job.project),
+            data,
+            lambda made: parent_prediction(made, client.prediction),
+            group_field=group_field((task.get("data") for task in tasks), self._plan.group_field),
         )
         for line in report.text.splitlines():
             attempt.log(line)
@@ -189,18 +194,16 @@ class Trainer:
                 "parent": None if parent is None else str(parent),
                 "preset": self._plan.preset,
                 "minutes": self._plan.minutes,
-                "seed": self._plan.seed,
                 "device": self._plan.device,
                 "backbone": backbone or "auto",
                 "name": version,
-                "tolerance": self._plan.tolerance,
             },
         )
         return path
 
 
 class _Stages:
-    """Records what a training reports; the bar never goes back, though some stages come twice."""
+    """Records the reports of a training; the bar never goes back, though some stages come twice."""
 
     def __init__(self, attempt: Attempt) -> None:
         self._attempt, self._progress = attempt, 0.0

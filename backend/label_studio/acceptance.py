@@ -1,6 +1,5 @@
-"""How much of the masks that were drawn beforehand annotators kept."""
+"""Acceptance statistics: masks of predictions against the masks that annotators accepted in their place."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,13 +10,13 @@ from backend.label_studio.controls.region import Mask
 
 @dataclass
 class AcceptanceStatistics:
-    """Masks of one class that one model version drew, against what was accepted in their place.
+    """Masks of one class that one model version predicted, against the masks that were accepted in their place.
 
     Attributes:
-        drawn: masks drawn beforehand, on tasks that were accepted.
+        drawn: predicted masks, on tasks that were accepted.
         iou: mean intersection over union of those with the accepted masks, 0 for one that was deleted.
         unchanged: how many were accepted pixel for pixel.
-        added: accepted masks on tasks where none was drawn.
+        added: accepted masks on tasks where none was predicted.
     """
 
     drawn: int = 0
@@ -26,7 +25,7 @@ class AcceptanceStatistics:
     added: int = 0
 
     def count(self, drawn: Mask | None, accepted: Mask | None) -> None:
-        """Take in a task: what was drawn and what was accepted of the class, of the same shape; None for nothing."""
+        """Add a task: the predicted and the accepted mask of the class, of the same shape; None for no mask."""
         if drawn is None:
             self.added += accepted is not None
             return
@@ -36,12 +35,14 @@ class AcceptanceStatistics:
         self.unchanged += iou == 1.0
 
 
-# Model version -> class -> what was kept.
+# Model version -> class -> its statistics.
 AcceptanceByVersion = dict[str, dict[str, AcceptanceStatistics]]
 
 
-def drawn_before(annotation: Mapping[str, Any], fetch: Callable[[int], Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The prediction that an annotation began as; None if it began empty, or its prediction was deleted since.
+def parent_prediction(
+    annotation: Mapping[str, Any], fetch: Callable[[int], Mapping[str, Any]]
+) -> Mapping[str, Any] | None:
+    """The prediction that an annotation started from; None if there was none, or if it has been deleted since.
 
     Args:
         annotation: as in the export.
@@ -53,15 +54,15 @@ def drawn_before(annotation: Mapping[str, Any], fetch: Callable[[int], Mapping[s
     try:
         return fetch(parent)
     except LabelStudioError:
-        return None  # a figure less is no reason to give up a training
+        return None  # a training does not fail because one comparison is missing
 
 
-def kept_sentence(version: str, classes: Mapping[str, AcceptanceStatistics]) -> str:
-    """What was kept of a version's masks, for people."""
-    sums: Counter[str] = Counter()
-    for kept in classes.values():
-        sums.update(drawn=kept.drawn, unchanged=kept.unchanged)
-    iou = sum(kept.iou * kept.drawn for kept in classes.values()) / max(sums["drawn"], 1)
+def acceptance_sentence(version: str, classes: Mapping[str, AcceptanceStatistics]) -> str:
+    """The statistics of one version over all classes, in a sentence."""
+    drawn = sum(one.drawn for one in classes.values())
+    unchanged = sum(one.unchanged for one in classes.values())
+    iou = sum(one.iou * one.drawn for one in classes.values()) / max(drawn, 1)
     return (
-        f"Of {sums['drawn']} masks drawn by {version}, {sums['unchanged']} were accepted unchanged; IoU kept {iou:.3f}"
+        f"Of {drawn} masks predicted by {version}, {unchanged} were accepted unchanged; "
+        f"mean IoU with the accepted masks {iou:.3f}"
     )

@@ -1,6 +1,6 @@
 """Connections that are made only to network addresses they may be made to.
 
-Whoever can import tasks chooses where images are fetched from, and the backend stands in a network that they cannot
+People who can import tasks choose where images are fetched from, and the backend stands in a network that they cannot
 reach themselves. Names are no protection: one that is allowed may answer with any address, and with another one the
 next time it is asked (DNS rebinding). So a name is looked up once, and the address that was judged is the one that is
 connected to.
@@ -121,7 +121,7 @@ class GuardedAdapter(HTTPAdapter):
         return super().send(request, *args, **options)
 
     def _connect(self, connection: HTTPConnection) -> socket.socket:
-        """What urllib3 does, with its errors, but to addresses that were judged."""
+        """Connect as urllib3 does, with its errors, but to addresses that were judged."""
         try:
             addresses = permitted(connection.host, connection.port, self._judge)
             sock = _first_that_cache(addresses, connection)

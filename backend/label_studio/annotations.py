@@ -11,14 +11,15 @@ import cv2
 import numpy as np
 
 from backend.errors import ConfigError, ImageError, RegionError
-from backend.label_studio.acceptance import AcceptanceByVersion, AcceptanceStatistics, kept_sentence
+from backend.label_studio.acceptance import AcceptanceByVersion, AcceptanceStatistics, acceptance_sentence
 from backend.label_studio.controls import CHOICES, CONTROLS, REGION_CONTROLS
 from backend.label_studio.controls.brush import BrushLabels
 from backend.label_studio.controls.control import Control
-from backend.label_studio.controls.pairs import joined
+from backend.label_studio.controls.pairs import merge_results
 from backend.label_studio.controls.region import Mask, value_of
 from backend.label_studio.images import ImageLoader
 from backend.label_studio.label_config import LabelConfig
+from backend.label_studio.task_data import group_of
 from models.data.writer import DataFolderWriter
 
 # Why a task is left out.
@@ -40,7 +41,7 @@ MAX_PROBLEMS = 20
 
 @dataclass
 class AcceptedReport:
-    """What became of the tasks given to `write_data_folder`.
+    """Which of the tasks given to `write_data_folder` were used, and which were not.
 
     Attributes:
         used: tasks written.
@@ -48,7 +49,8 @@ class AcceptedReport:
         regions: reason -> regions left out or changed.
         classes: class -> tasks on which it is present.
         problems: a sentence for each image or region that could not be read, the first MAX_PROBLEMS.
-        kept: model version -> class -> how much of the masks it had drawn was kept.
+        acceptance: model version -> class -> how many of its masks were accepted.
+        groups: groups among the tasks used; 0 where no field of the tasks says which.
     """
 
     used: int = 0
@@ -56,7 +58,8 @@ class AcceptedReport:
     regions: dict[str, int] = field(default_factory=dict)
     classes: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
-    kept: AcceptanceByVersion = field(default_factory=dict)
+    acceptance: AcceptanceByVersion = field(default_factory=dict)
+    groups: int = 0
 
     def problem(self, text: str) -> None:
         """Keep a sentence about something unreadable."""
@@ -69,16 +72,18 @@ class AcceptedReport:
         lines = [f"{self.used} accepted {'task' if self.used == 1 else 'tasks'}"]
         if self.classes:
             lines[0] += ": " + ", ".join(f"{name} on {count}" for name, count in self.classes.items())
+        if self.groups:
+            lines.append(f"Groups that are kept together: {self.groups}")
         if self.dropped:
             lines.append("Left out: " + ", ".join(f"{count} {reason}" for reason, count in self.dropped.items()))
         lines += [f"{count} {reason}" for reason, count in self.regions.items()]
-        lines += [kept_sentence(version, classes) for version, classes in self.kept.items()]
+        lines += [acceptance_sentence(version, classes) for version, classes in self.acceptance.items()]
         return "\n".join(lines + self.problems)
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What an annotation says about an image.
+    """The masks and the presence of classes that an annotation states of an image.
 
     Attributes:
         masks: class -> mask of shape (H, W), bool, the union of its regions, not empty.
@@ -94,20 +99,26 @@ def write_data_folder(
     config: LabelConfig,
     images: ImageLoader,
     out: Path,
-    drawn_before: Callable[[Mapping[str, Any]], Mapping[str, Any] | None] = lambda annotation: None,
+    parent_prediction: Callable[[Mapping[str, Any]], Mapping[str, Any] | None] = lambda annotation: None,
+    *,
+    group_field: str | None = None,
 ) -> AcceptedReport:
     """Write the accepted annotations of a project as a data folder.
 
     Of a task's annotations one counts: the newest ground truth, else the newest. Skipped and rejected ones never do.
     A task accepted without regions is an example of every class being absent. A task with a region that cannot be
-    read is left out as a whole, lest its class be learnt as absent.
+    read is left out as a whole: otherwise its class would be learnt as absent.
 
     Args:
         tasks: as in Label Studio's JSON export.
         config: the project's labelling config.
         images: fetches the tasks' images.
-        out: folder to write: images/task-ID.png, masks/CLASS/task-ID.png (0/255), classes.txt and labels.csv.
-        drawn_before: the prediction that an annotation began as, with `result` and `model_version`; None for none.
+        out: folder to write: images/task-ID.png, masks/CLASS/task-ID.png (0/255), classes.txt, labels.csv and, with
+            groups, groups.json.
+        parent_prediction: the prediction that an annotation started from, with `result` and `model_version`; None for
+            none.
+        group_field: field of the tasks' data that names the group of each (see `task_data.group_field`); tasks of one
+            group are never on both sides of a split. None writes no groups.
 
     Returns:
         What was used and what was left out, with the reasons.
@@ -120,6 +131,7 @@ def write_data_folder(
     report = AcceptedReport(classes=dict.fromkeys(classes, 0))
     dropped: Counter[str] = Counter()
     regions: Counter[str] = Counter()
+    groups: set[str] = set()
     with DataFolderWriter(out, classes) as folder:
         for task in tasks:
             try:
@@ -133,14 +145,19 @@ def write_data_folder(
                 dropped[NO_IMAGE if isinstance(error, ImageError) else NO_REGION] += 1
                 report.problem(str(error) if isinstance(error, ImageError) else f"task {task['id']}: {error}")
                 continue
-            folder.add(f"task-{int(task['id'])}", image, truth.masks, truth.presence)
+            group = group_of(task.get("data"), group_field)
+            groups.update([] if group is None else [group])
+            folder.add(f"task-{int(task['id'])}", image, truth.masks, truth.presence, group)
             report.used += 1
             for label in classes:
                 report.classes[label] += bool(truth.presence[label])
-            if (prediction := drawn_before(annotation)) is not None:
-                _count_kept(prediction, truth, config, image.shape[:2], report.kept)
+            if (prediction := parent_prediction(annotation)) is not None:
+                _count_acceptance(prediction, truth, config, image.shape[:2], report.acceptance)
     # Plain dictionaries without zeros: `dataclasses.asdict` garbles a Counter.
-    report.dropped, report.regions = dict(+dropped), dict(+regions)
+    report.dropped, report.regions, report.groups = dict(+dropped), dict(+regions), len(groups)
+    if group_field is not None and report.used and not groups:
+        text = f"no task has the field {group_field!r} in its data, so it is unknown which tasks belong together"
+        report.problems.insert(0, text)
     return report
 
 
@@ -151,10 +168,10 @@ class _LeftOut(Exception):
 def accepted_annotation(task: Mapping[str, Any]) -> Mapping[str, Any]:
     """The annotation of a task that counts: the newest ground truth, else the newest, of those not turned down."""
     annotations = task.get("annotations") or []
-    kept = [a for a in annotations if not a.get("was_cancelled")]
-    accepted = [a for a in kept if a.get("last_action") != "rejected"]
+    submitted = [a for a in annotations if not a.get("was_cancelled")]
+    accepted = [a for a in submitted if a.get("last_action") != "rejected"]
     if not accepted:
-        raise _LeftOut(NO_ANNOTATION if not annotations else REJECTED if kept else CANCELLED)
+        raise _LeftOut(NO_ANNOTATION if not annotations else REJECTED if submitted else CANCELLED)
     newest: Mapping[str, Any] = max(
         accepted, key=lambda a: (bool(a.get("ground_truth")), _changed(a), a.get("id") or 0)
     )
@@ -164,7 +181,7 @@ def accepted_annotation(task: Mapping[str, Any]) -> Mapping[str, Any]:
 def read_annotation(
     annotation: Mapping[str, Any], config: LabelConfig, shape: tuple[int, ...], counts: Counter[str]
 ) -> Truth:
-    """What an annotation says about its image.
+    """Read the masks and the presence of classes from an annotation.
 
     A class that can be drawn is present exactly if it is drawn. Any other is present if it is chosen, absent if it is
     not, and left open where a single choice was not made.
@@ -185,7 +202,7 @@ def read_annotation(
     chosen: set[str] = set()
     answered: set[str] = set()
     known = unknown = 0
-    for region in joined(result):
+    for region in merge_results(result):
         for control, label in _labels(region, config, counts):
             name = control.class_of(label)
             if name is None:
@@ -213,15 +230,19 @@ def read_annotation(
     return Truth(masks, presence)
 
 
-def _count_kept(
-    prediction: Mapping[str, Any], truth: Truth, config: LabelConfig, shape: tuple[int, ...], kept: AcceptanceByVersion
+def _count_acceptance(
+    prediction: Mapping[str, Any],
+    truth: Truth,
+    config: LabelConfig,
+    shape: tuple[int, ...],
+    acceptance: AcceptanceByVersion,
 ) -> None:
-    """Compare what a task was drawn with beforehand with what was accepted."""
+    """Compare the masks of a task's prediction with those that were accepted."""
     try:
         drawn = read_annotation(prediction, config, shape, Counter()).masks
     except (_LeftOut, RegionError):
         return  # not ours, or of another config
-    classes = kept.setdefault(str(prediction.get("model_version")), {})
+    classes = acceptance.setdefault(str(prediction.get("model_version")), {})
     for label in drawn.keys() | truth.masks.keys():
         classes.setdefault(label, AcceptanceStatistics()).count(drawn.get(label), truth.masks.get(label))
 

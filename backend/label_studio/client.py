@@ -2,14 +2,12 @@
 
 import itertools
 import json
-import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 from urllib.parse import quote
 
-from backend.errors import LabelStudioError
-from backend.label_studio.transport import MEGABYTE, Transport, read_bounded
+from backend.label_studio.transport import Transport
 
 __all__ = ["LabelStudio", "TaskRow"]
 
@@ -38,7 +36,7 @@ class TaskRow:
 class LabelStudio(Transport):
     """One Label Studio server and the key to it. Safe to share between threads."""
 
-    # Who and what
+    # Users and projects
 
     def check(self) -> dict[str, Any]:
         """The user whom the key belongs to.
@@ -83,10 +81,6 @@ class LabelStudio(Transport):
         """
         answer = self.call("POST", f"/api/projects/{project_id}/import", files=list(files.items()))
         return int(answer["task_count"])
-
-    def import_tasks(self, project_id: str | int, tasks: Sequence[Mapping[str, Any]]) -> int:
-        """Create tasks from their JSON; returns how many."""
-        return int(self.call("POST", f"/api/projects/{project_id}/import", json=list(tasks))["task_count"])
 
     def export(self, project_id: str | int, all_tasks: bool = False) -> list[dict[str, Any]]:
         """Tasks with their annotations and results, RLE and all.
@@ -151,11 +145,6 @@ class LabelStudio(Transport):
             versions = {str(prediction["model_version"]) for prediction in listed}
         return TaskRow(int(task["id"]), task["data"], str(task.get("annotations_ids") or ""), frozenset(versions))
 
-    def create_annotation(self, task_id: int, annotation: Mapping[str, Any]) -> dict[str, Any]:
-        """Submit an annotation: `result`, and `parent_prediction` where it began as one."""
-        created: dict[str, Any] = self.call("POST", f"/api/tasks/{task_id}/annotations/", json=dict(annotation))
-        return created
-
     # Predictions
 
     def predictions(self, project_id: str | int) -> list[dict[str, Any]]:
@@ -184,7 +173,7 @@ class LabelStudio(Transport):
         return created
 
     def retrieve_predictions(self, project_id: str | int, task_ids: Sequence[int] | None = None) -> str:
-        """What the Data Manager's Retrieve Predictions does: Label Studio asks the project's first backend.
+        """Press the Data Manager's Retrieve Predictions: Label Studio asks the project's first backend.
 
         Label Studio answers "Retrieved n predictions" even when the backend failed; look at `predictions`.
 
@@ -219,10 +208,6 @@ class LabelStudio(Transport):
         backend: dict[str, Any] = self.call("PATCH", f"/api/ml/{backend_id}", json=settings)
         return backend
 
-    def start_training(self, backend_id: int) -> None:
-        """What the Start Training button does; Label Studio answers the same whatever the backend said."""
-        self.call("POST", f"/api/ml/{backend_id}/train", json={})
-
     def webhooks(self, project_id: str | int) -> list[dict[str, Any]]:
         """The webhooks of a project."""
         return self._listed(self.call("GET", f"/api/webhooks/?project={project_id}"))
@@ -231,18 +216,6 @@ class LabelStudio(Transport):
         """Change a webhook, for instance its `headers`."""
         webhook: dict[str, Any] = self.call("PATCH", f"/api/webhooks/{webhook_id}/", json=settings)
         return webhook
-
-    def download(self, address: str, max_bytes: int = 256 * MEGABYTE) -> bytes:
-        """A file of this server.
-
-        Raises:
-            LabelStudioError: the address is another server's, the file is larger, or Label Studio refuses.
-        """
-        path = self.own_path(address)
-        if path is None:
-            raise LabelStudioError(f"{address} is not on {self.url}; only files of this Label Studio are fetched here")
-        with self.get_file(path) as response:
-            return read_bounded(response, max_bytes, time.monotonic() + self.timeout[1])
 
     @staticmethod
     def _listed(answer: Any) -> list[dict[str, Any]]:

@@ -1,9 +1,8 @@
 """Registering this backend with a project, and saying what Label Studio must allow for it."""
 
-import base64
 import ipaddress
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,9 +11,9 @@ from backend.label_studio.addresses import LOOPBACK
 from backend.label_studio.client import LabelStudio
 from backend.label_studio.label_config import parse_label_config
 from backend.label_studio.protocol import UNTRAINED
+from backend.system.login import Login
 
 TITLE = "premask"  # of a backend that serves no model yet
-TOKEN_HEADER = "X-Premask-Token"  # as backend.web.security expects it
 # Label Studio's states of a backend whose /health or /setup failed: disconnected, error.
 BROKEN = ("DI", "ER")
 
@@ -36,34 +35,6 @@ class Connected:
     created: bool
     model_version: str | None
     warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Login:
-    """What the backend asks of Label Studio.
-
-    Attributes:
-        user: of HTTP Basic authentication.
-        password: of HTTP Basic authentication.
-        webhook_token: opens /webhook instead; None to send user and password there too.
-    """
-
-    user: str
-    password: str = field(repr=False)
-    webhook_token: str | None = field(default=None, repr=False)
-
-    @property
-    def fields(self) -> dict[str, str]:
-        """As Label Studio keeps it with a backend."""
-        return {"auth_method": "BASIC_AUTH", "basic_auth_user": self.user, "basic_auth_pass": self.password}
-
-    @property
-    def webhook_headers(self) -> dict[str, str]:
-        """What a webhook has to send: Label Studio gives it nothing of the backend's login."""
-        if self.webhook_token is not None:
-            return {TOKEN_HEADER: self.webhook_token}
-        encoded = base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
-        return {"Authorization": f"Basic {encoded}"}
 
 
 def connect(
@@ -148,14 +119,21 @@ def _changed(
 ) -> dict[str, Any]:
     """A registered backend, some of whose settings are changed."""
     # Label Studio checks a change with the fields of this request alone, so it needs the others again.
-    fields = login.fields if login else {}
-    return client.update_ml_backend(backend["id"], url=backend["url"], project=int(project_id), **fields, **settings)
+    return client.update_ml_backend(
+        backend["id"], url=backend["url"], project=int(project_id), **login_fields(login), **settings
+    )
+
+
+def login_fields(login: Login | None) -> dict[str, str]:
+    """A login as Label Studio keeps it with a backend."""
+    if login is None:
+        return {}
+    return {"auth_method": "BASIC_AUTH", "basic_auth_user": login.user, "basic_auth_pass": login.password}
 
 
 def _create(client: LabelStudio, project_id: str | int, backend_url: str, login: Login | None) -> dict[str, Any]:
     try:
-        fields = login.fields if login else {}
-        return client.create_ml_backend(project_id, backend_url, TITLE, is_interactive=True, **fields)
+        return client.create_ml_backend(project_id, backend_url, TITLE, is_interactive=True, **login_fields(login))
     except LabelStudioError as error:
         if error.status == 403 and "reserved" in error.detail:
             raise LabelStudioError(
@@ -229,7 +207,7 @@ def _warnings(
 
 
 def _unfilled(project: dict[str, Any]) -> tuple[str, ...]:
-    """What of the project's labelling config no prediction will fill."""
+    """A sentence for each part of the project's labelling config that no prediction will fill."""
     try:
         return parse_label_config(str(project.get("label_config") or "")).left_out
     except ConfigError as error:

@@ -14,6 +14,7 @@ from backend.errors import ImageError, LabelStudioError
 from backend.label_studio.addresses import LOOPBACK, Judge, is_host, is_other_host, is_public, opened_elsewhere
 from backend.label_studio.client import LabelStudio
 from backend.label_studio.label_config import UNDEFINED_KEY
+from backend.label_studio.task_data import field_of
 from backend.label_studio.transport import MEGABYTE, read_bounded
 from backend.system.metrics import STAGE_SECONDS
 from models.data.bounded import decode_bounded
@@ -30,7 +31,7 @@ class ImageLoader:
     """Fetches and decodes the images of tasks. Safe to share between threads.
 
     Uploads, local files and cloud storages are read through Label Studio, which holds the rights to them. Anything
-    else must be on a host that the operator has allowed: task data is written by whoever may import tasks, and a
+    else must be on a host that the operator has allowed: task data is written by people who may import tasks, and a
     backend usually stands in a network that they cannot reach themselves.
 
     Args:
@@ -133,8 +134,8 @@ class ImageLoader:
         if self._allowed(parts):
             # A machine that is allowed by name may be in the same network, but it is not this one.
             return is_host if _names_loopback(parts.hostname or "") else is_other_host
-        # Label Studio sends us to cloud storages by presigned addresses. Whoever configures those in a project could
-        # name any host: one that the public cannot reach has to be allowed here too.
+        # Label Studio sends us to cloud storages by presigned addresses. People who configure those in a project
+        # could name any host: one that the public cannot reach has to be allowed here too.
         if sent_by_server and parts.scheme in ("http", "https") and parts.hostname:
             return is_public
         raise ValueError(self._refusal(parts))
@@ -186,9 +187,7 @@ def image_address(task: Mapping[str, Any], image_key: str) -> str:
         ImageError: the task has no such key, or something else than an address under it.
     """
     data = task.get("data")
-    value: Any = data
-    for step in [image_key] if isinstance(data, Mapping) and image_key in data else image_key.split("."):
-        value = value.get(step) if isinstance(value, Mapping) else None
+    value = field_of(data, image_key)
     if value is None and isinstance(data, Mapping):
         value = data.get(UNDEFINED_KEY)
     if not isinstance(value, str) or not value.strip():

@@ -1,7 +1,7 @@
-"""What can be told of a Label Studio from outside, without changing anything in it.
+"""Settings of a Label Studio that can be found out from outside, without changing anything in it.
 
-Some of its settings are seen by nobody but by the way it refuses what it would refuse anyway: it judges an address
-before it finds that the rest of the request is nonsense. Measured against version 1.23.2.
+Some of them show only in how it refuses a request that it would refuse anyway: it judges an address before it finds
+that the rest of the request is nonsense. Measured against version 1.23.2.
 """
 
 import re

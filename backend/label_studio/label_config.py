@@ -1,7 +1,9 @@
 """A project's labelling config (XML) as controls, labels and the image they belong to."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice
 from xml.etree.ElementTree import Element, ParseError
 
 from defusedxml import DefusedXmlException  # type: ignore[import-untyped]
@@ -16,13 +18,16 @@ from backend.label_studio.controls.pairs import TOOLS
 __all__ = ["Control", "LabelConfig", "parse_label_config"]
 
 LABEL_TAGS = ("Label", "Choice")
+PREDICTED = {*TOOLS, *(control.tag for control in CONTROLS)}
 # The key under which Label Studio keeps the address of a bare upload until the config names one.
 UNDEFINED_KEY = "$undefined$"
+# Each tool is a control with each <Labels> beside it, so a short config could name millions of them.
+MAX_CONTROLS = 1000
 
 
 @dataclass(frozen=True)
 class LabelConfig:
-    """What a project's labelling config offers.
+    """The controls and labels that a project's labelling config offers.
 
     Attributes:
         controls: every supported control that is bound to an image, in the config's order; at least one.
@@ -32,31 +37,32 @@ class LabelConfig:
     controls: tuple[Control, ...]
     left_out: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def image_key(self) -> str:
         """Key of `task["data"]` with the image to segment: that of the first region control, else of the first."""
-        regions = [control for control in self.controls if control.tag in REGION_CONTROLS]
-        return (regions or list(self.controls))[0].image_key
+        first = next((control for control in self.controls if control.tag in REGION_CONTROLS), self.controls[0])
+        return first.image_key
 
-    @property
+    @cached_property
     def region_controls(self) -> tuple[Control, ...]:
         """Controls that draw on the image of `image_key`; a smart tool whose labels a brush offers only prompts it."""
         controls = [c for c in self.controls if c.tag in REGION_CONTROLS and c.image_key == self.image_key]
-        brushes = [c for c in controls if c.tag == BrushLabels.tag]
-        painted = {label for brush in brushes for label in brush.labels.values()}
-        return tuple(c for c in controls if c in brushes or not (c.smart and painted.issuperset(c.labels.values())))
+        painted = {label for c in controls if c.tag == BrushLabels.tag for label in c.labels.values()}
+        return tuple(
+            c for c in controls if c.tag == BrushLabels.tag or not (c.smart and painted.issuperset(c.labels.values()))
+        )
 
-    @property
+    @cached_property
     def choices_controls(self) -> tuple[Control, ...]:
         """Controls that describe the image of `image_key` as a whole."""
         return tuple(c for c in self.controls if c.tag == CHOICES.tag and c.image_key == self.image_key)
 
-    @property
+    @cached_property
     def classes(self) -> tuple[str, ...]:
         """Every class that a prediction may name, each once: those of regions first, then those of choices."""
         return tuple(dict.fromkeys(name for control in self._in_order for name in control.labels))
 
-    @property
+    @cached_property
     def training_classes(self) -> tuple[str, ...]:
         """One class per stored label, each once, in the order of `classes`: what an annotation can teach.
 
@@ -90,7 +96,9 @@ def parse_label_config(xml: str) -> LabelConfig:
         raise ConfigError(f"the labelling config is refused: {error}; take its <!DOCTYPE> and entities out") from error
     images = {name: tag for tag in root.iter("Image") if (name := tag.get("name"))}
     left_out: list[str] = []
-    controls = tuple(_controls(root, images, left_out))
+    controls = tuple(islice(_controls(root, images, left_out), MAX_CONTROLS + 1))
+    if len(controls) > MAX_CONTROLS:
+        raise ConfigError(f"the labelling config pairs tools and <Labels> in more than {MAX_CONTROLS} ways; merge some")
     if not controls:
         raise ConfigError("; ".join([_nothing_to_fill(root, images), *left_out]))
     config = LabelConfig(controls, tuple(left_out))
@@ -117,27 +125,36 @@ def _image_key(image: Element) -> str:
 
 def _controls(root: Element, images: dict[str, Element], left_out: list[str]) -> Iterator[Control]:
     """The controls that can be filled; a sentence about each of the others is added to `left_out`."""
+    repeated = {tag for repeater in root.iter("Repeater") for tag in repeater.iter()}
+    beside: dict[str, list[tuple[str, dict[str, str]]]] = {}  # image -> name and labels of each <Labels>
+    for tag in root.iter("Labels"):
+        if name := tag.get("name"):
+            labels = _labels(tag)
+            for image in dict.fromkeys(_names(tag.get("toName", ""))):
+                beside.setdefault(image, []).append((name, labels))
     for tag in root.iter():
         name = tag.get("name")
         to_name = next((to for to in _names(tag.get("toName", "")) if to in images), None)
         if not name or to_name is None:
             continue
         try:
-            yield from _filled(root, tag, name, to_name, images[to_name])
+            if tag in repeated and tag.tag in PREDICTED:
+                raise ConfigError("what a <Repeater> repeats is not predicted")
+            yield from _filled(tag, name, to_name, images[to_name], beside.get(to_name, []))
         except ConfigError as reason:
             left_out.append(f'<{tag.tag} name="{name}"> is left to the annotator: {reason}')
 
 
-def _filled(root: Element, tag: Element, name: str, to_name: str, image: Element) -> Iterator[Control]:
-    """The controls that a tag is, several where several `<Labels>` go with it; ConfigError if it is none."""
+def _filled(
+    tag: Element, name: str, to_name: str, image: Element, beside: Sequence[tuple[str, dict[str, str]]]
+) -> Iterator[Control]:
+    """The controls that a tag is, one for each `<Labels>` of `beside` if it is a tool; ConfigError if it is none."""
     if tag.tag in ("Labels", "MagicWand") or (tag.tag.startswith("KeyPoint") and tag.get("smart") == "true"):
         return  # for regions of other tags
-    if tag.tag not in {control.tag for control in CONTROLS} | set(TOOLS):
+    if tag.tag not in PREDICTED:
         raise ConfigError("what goes into it is not predicted")
     if tag.get("perRegion") == "true":
         raise ConfigError("it describes single regions, not the image")
-    if any(tag in repeater.iter() for repeater in root.iter("Repeater")):
-        raise ConfigError("what a <Repeater> repeats is not predicted")
     control = Control(
         tag=TOOLS.get(tag.tag, tag.tag),
         name=name,
@@ -151,11 +168,10 @@ def _filled(root: Element, tag: Element, name: str, to_name: str, image: Element
     if tag.tag not in TOOLS:
         yield control
         return
-    beside = [one for one in root.iter("Labels") if one.get("name") and to_name in _names(one.get("toName", ""))]
     if not beside:
         raise ConfigError(f'there is no <Labels toName="{to_name}"> beside it')
-    for labels in beside:
-        yield replace(control, labels=_labels(labels), labels_name=labels.get("name"))
+    for labels_name, labels in beside:
+        yield replace(control, labels=labels, labels_name=labels_name)
 
 
 def _per_object(tag: Element) -> bool | None:

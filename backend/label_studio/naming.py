@@ -1,7 +1,7 @@
 """The name that Label Studio shows of this backend: always the version that is served.
 
 Label Studio fills its column "Prediction score" and picks what annotators start from by that name
-(`backend.label_studio.connect.rename`), and a version is promoted by whoever: a training, a page, a command.
+(`backend.label_studio.connect.rename`), and a version may be promoted by a training, a page or a command.
 """
 
 import logging
@@ -12,6 +12,7 @@ from collections.abc import Callable, Set
 from backend.errors import LabelStudioError
 from backend.label_studio import connect
 from backend.label_studio.client import LabelStudio
+from backend.system.login import Login
 from backend.versions.registry import version_number
 
 logger = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ class Naming:
         self,
         served: Callable[[], Set[tuple[str, str]]],
         client: Callable[[str], LabelStudio],
-        login: connect.Login | None = None,
+        login: Login | None = None,
         starter: str | None = None,
     ) -> None:
         self._served, self._client, self._login = served, client, login

@@ -1,4 +1,4 @@
-"""What an annotator's smart tool sent, and what is already drawn, as masks and points of the image."""
+"""The prompts of an annotator's smart tool, and the regions drawn already, as masks and points of the image."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -8,7 +8,7 @@ from typing import Any
 from backend.errors import RegionError
 from backend.label_studio.controls import REGION_CONTROLS
 from backend.label_studio.controls.control import Control
-from backend.label_studio.controls.pairs import joined
+from backend.label_studio.controls.pairs import merge_results
 from backend.label_studio.controls.region import Mask, is_finite, numbers, value_of
 from backend.label_studio.label_config import LabelConfig
 from models.prompt import Click, Prompt
@@ -53,7 +53,7 @@ def read_prompts(
     Raises:
         RegionError: a prompt cannot be read.
     """
-    regions = joined(context.get("result"))
+    regions = merge_results(context.get("result"))
     label = next((label for region in reversed(regions) if (label := _label(region))), None)
     control = _control(config, label)
     if label is None or control is None:
@@ -79,7 +79,7 @@ def read_prompts(
 
 
 def _label(region: Mapping[str, Any]) -> str | None:
-    """The stored label, whatever tool it was chosen for."""
+    """The stored label, of any tool."""
     for key, labels in value_of(region).items():
         if str(key).endswith("labels") and isinstance(labels, list) and labels:
             return str(labels[0])
@@ -87,7 +87,7 @@ def _label(region: Mapping[str, Any]) -> str | None:
 
 
 def _kind(region: Mapping[str, Any]) -> str | None:
-    """What a region is, by its coordinates: generic tools have other types than those with labels of their own."""
+    """The kind of a region, by its coordinates: generic tools have other types than those with labels of their own."""
     value = value_of(region)
     marks = {"rle": "BrushLabels", "points": "PolygonLabels", "radiusX": "EllipseLabels", "height": "RectangleLabels"}
     kind = next((kind for key, kind in marks.items() if key in value), None)
@@ -107,14 +107,14 @@ def _control(config: LabelConfig, label: str | None) -> Control | None:
 
 
 def _drawn(task: Mapping[str, Any], control: Control, label: str, shape: tuple[int, int]) -> Iterator[tuple[str, Mask]]:
-    """What the annotator sees of a label: the newest draft, else annotation, else prediction holds it."""
+    """The regions of a label that the annotator sees: the newest draft, else annotation, else prediction holds it."""
     for key in ("drafts", "annotations", "predictions"):
         listed = task.get(key)
         entries = [entry for entry in listed if isinstance(entry, Mapping)] if isinstance(listed, list) else []
         if not entries:
             continue
         newest = max(entries, key=lambda entry: (str(entry.get("updated_at") or ""), _number(entry.get("id"))))
-        for region in joined(newest.get("result")):
+        for region in merge_results(newest.get("result")):
             if region.get("from_name") != control.name or _label(region) != label or not region.get("id"):
                 continue
             try:

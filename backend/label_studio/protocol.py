@@ -1,15 +1,14 @@
-"""What Label Studio asks a backend and what it wants to hear: JSON to objects and back."""
+"""The JSON that Label Studio sends to a backend, as objects; and predictions as the JSON that it stores."""
 
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from backend.errors import BadRequest
 from backend.label_studio.controls import CHOICES, REGION_CONTROLS
 from backend.label_studio.controls.control import Control
-from backend.label_studio.controls.pairs import parted
+from backend.label_studio.controls.pairs import split_results
 from backend.label_studio.label_config import LabelConfig, parse_label_config
 from backend.system.metrics import STAGE_SECONDS
 from models.segment import Prediction, Segment, entropy
@@ -61,15 +60,11 @@ class WebhookEvent:
     Attributes:
         action: for instance "ANNOTATION_CREATED".
         project_id: the project's id.
-        annotation_ids: annotations that the event is about.
-        task_ids: tasks that the event is about.
         label_config: the project's labelling config as XML, "" if it did not come.
     """
 
     action: str
     project_id: str
-    annotation_ids: tuple[int, ...] = ()
-    task_ids: tuple[int, ...] = ()
     label_config: str = ""
 
     @property
@@ -123,7 +118,7 @@ def parse_setup(body: Any) -> SetupRequest:
 
 
 def parse_webhook(body: Any) -> WebhookEvent:
-    """Read the body of /webhook, whatever its action.
+    """Read the body of /webhook, of any action.
 
     Raises:
         BadRequest: it does not have the shape that Label Studio sends.
@@ -133,9 +128,6 @@ def parse_webhook(body: Any) -> WebhookEvent:
     return WebhookEvent(
         action=_text(event.get("action"), "/webhook: 'action'"),
         project_id=project_id(project.get("id"), "/webhook"),
-        # ANNOTATIONS_CREATED has a list under the singular key, ANNOTATIONS_DELETED under the plural one.
-        annotation_ids=_ids(event.get("annotation")) + _ids(event.get("annotations")),
-        task_ids=_ids(event.get("task")) + _ids(event.get("tasks")),
         label_config=project["label_config"] if isinstance(project.get("label_config"), str) else "",
     )
 
@@ -144,10 +136,10 @@ def parse_webhook(body: Any) -> WebhookEvent:
 def prediction_entry(
     prediction: Prediction, config: LabelConfig, model_version: str, *, per_object: bool = False
 ) -> dict[str, Any]:
-    """What the pipeline says about one task, as Label Studio stores it.
+    """A prediction of one image as Label Studio stores it.
 
     Each segment whose label the config offers becomes regions of the most exact control that offers it (see
-    `controls.CONTROLS`); each Choices control gets the classes present.
+    `controls.CONTROLS`); each Choices control gets the classes that the model judged present.
 
     Args:
         prediction: the pipeline's answer.
@@ -163,23 +155,48 @@ def prediction_entry(
         control = _control_for(segment.label, config)
         if control is not None and segment.mask.any():
             single = per_object if control.per_object is None else control.per_object
-            result += regions_of(segment, control, presence=prediction.presence.get(segment.label), per_object=single)
+            result += _regions(segment, control, presence=prediction.presence.get(segment.label), per_object=single)
     for control in config.choices_controls:
-        result += CHOICES.to_regions(prediction.presence, control)
+        result += CHOICES.to_regions(prediction, control)
+    drawn = {label for control in config.region_controls for label in control.labels}
+    return _entry(result, prediction.confidence(drawn, named=config.classes), model_version)
+
+
+def prompt_entry(
+    segment: Segment, control: Control, model_version: str, *, improved: str | None = None
+) -> dict[str, Any]:
+    """The answer to a smart tool's prompt, in the shape of `prediction_entry`.
+
+    Args:
+        segment: its label must be one of `control.labels`; without a pixel in its mask nothing was found.
+        control: whose regions are made.
+        model_version: the version that made it.
+        improved: id of the region that the segment is to replace, None for a new region.
+    """
+    if not segment.mask.any():
+        return nothing_found(model_version)
+    result = _regions(segment, control)
+    # Two results of one region share its id. The editor replaces the region with the same id on acceptance.
+    first = result[0]["id"] if result else None
+    for region in result:
+        if improved is not None and region["id"] == first:
+            region["id"] = improved
+    return _entry(result, segment.score, model_version)
+
+
+def nothing_found(model_version: str = "none") -> dict[str, Any]:
+    """The answer to a prompt for which nothing is drawn; the editor takes anything else for a hidden failure."""
+    return _entry([], 0.0, model_version)
+
+
+def _entry(result: list[dict[str, Any]], score: float, model_version: str) -> dict[str, Any]:
     for region in result:
         region["score"] = _score(region["score"])
-    drawn = {label for control in config.region_controls for label in control.labels}
-    score = _score(prediction.confidence(drawn, named=config.classes))
-    return {"result": result, "score": score, "model_version": str(model_version)}
+    return {"result": result, "score": _score(score), "model_version": str(model_version)}
 
 
-def regions_of(
-    segment: Segment,
-    control: Control,
-    *,
-    presence: float | None = None,
-    per_object: bool = False,
-    first_id: str | None = None,
+def _regions(
+    segment: Segment, control: Control, *, presence: float | None = None, per_object: bool = False
 ) -> list[dict[str, Any]]:
     """A segment as Label Studio keeps it, how uncertain it is in `meta`: as numbers, and as the text that it shows.
 
@@ -188,18 +205,15 @@ def regions_of(
         control: whose regions are made.
         presence: probability that the class is on the image; None where the annotator has said so.
         per_object: as for `RegionAdapter.to_regions`.
-        first_id: id of the first region, None for a new one.
     """
     bits = {} if presence is None else {"presence": round(float(entropy(presence)), 3)}
     bits["outline"] = round(segment.uncertainty, 3)
     text = "uncertainty in bits: " + ", ".join(f"{name} {value:.2f}" for name, value in bits.items())
     regions = REGION_CONTROLS[control.tag].to_regions(segment, control, per_object=per_object)
-    if first_id is not None and regions:
-        regions[0]["id"] = first_id
     return [
         {**part, "meta": {"text": [text], "uncertainty": dict(bits)}}
         for region in regions
-        for part in parted(region, control)
+        for part in split_results(region, control)
     ]
 
 
@@ -251,13 +265,8 @@ def _text_or_nothing(value: Any, what: str) -> str:
     return "" if value is None else _text(value, what)
 
 
-def _ids(items: Any) -> tuple[int, ...]:
-    listed = items if isinstance(items, list) else [items]
-    return tuple(item["id"] for item in listed if isinstance(item, Mapping) and isinstance(item.get("id"), int))
-
-
 def _seen(value: Any) -> str:
-    """What came instead: type and keys, never contents, which may hold tokens or a megabyte."""
+    """The type and the keys of a value, never its contents, which may hold tokens or a megabyte."""
     if value is None:
         return "nothing"
     if isinstance(value, dict):

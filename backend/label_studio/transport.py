@@ -132,15 +132,16 @@ class Transport:
         response = self._send(method, path, allow_redirects=False, **options)
         if response.is_redirect:
             raise LabelStudioError(
-                f"{method} {self.url}{path.partition('?')[0]} is sent on elsewhere; set LABEL_STUDIO_URL to the "
-                f"address that begins with {_origin(response)}",
+                f"{method} {self.url}{path.partition('?')[0]} is sent on elsewhere",
                 response.status_code,
+                remedy=f"set LABEL_STUDIO_URL to the address that begins with {_origin(response)}",
             )
         try:
             return response.json() if response.content else {}
         except requests.JSONDecodeError as error:
             raise LabelStudioError(
-                f"{method} {self.url}{path} answered with something else than JSON; is this Label Studio's address?"
+                f"{method} {self.url}{path} answered with something else than JSON",
+                remedy="is this Label Studio's address?",
             ) from error
 
     def _send(self, method: str, path: str, *, authorized: bool = True, **options: Any) -> requests.Response:
@@ -163,17 +164,19 @@ class Transport:
             )
         except requests.exceptions.SSLError as error:
             raise LabelStudioError(
-                f"the certificate of {self.url} is not trusted: {error}; "
-                "set REQUESTS_CA_BUNDLE to the file with your authority's certificate"
+                f"the certificate of {self.url} is not trusted: {error}",
+                remedy="set REQUESTS_CA_BUNDLE to the file with your authority's certificate",
             ) from error
         except AddressRefused as error:
-            raise LabelStudioError(f"{error}, where no Label Studio can be; check LABEL_STUDIO_URL") from error
+            raise LabelStudioError(f"{error}, where no Label Studio can be", remedy="check LABEL_STUDIO_URL") from error
         except requests.Timeout as error:
-            raise LabelStudioError(f"{method} {self.url}{path} got no answer in time; try again later") from error
+            raise LabelStudioError(
+                f"{method} {self.url}{path} got no answer in time", remedy="try again later"
+            ) from error
         except requests.RequestException as error:
             raise LabelStudioError(
-                f"Label Studio cannot be reached at {self.url}: {_cause(error)}; check LABEL_STUDIO_URL, "
-                "and inside Docker use the service's name instead of localhost"
+                f"Label Studio cannot be reached at {self.url}: {_cause(error)}",
+                remedy="check LABEL_STUDIO_URL, and inside Docker use the service's name instead of localhost",
             ) from error
 
     @property
@@ -188,9 +191,10 @@ class Transport:
         response = self._request("POST", "/api/token/refresh", "", {"json": {"refresh": personal_token}})
         if response.status_code != 200 or "access" not in (answer := _json(response)):
             raise LabelStudioError(
-                f"{self.url} refused the personal access token (HTTP {response.status_code}); it is revoked, "
-                "expired or of another server: create one in Account & Settings > Personal Access Token",
+                f"{self.url} refused the personal access token (HTTP {response.status_code})",
                 response.status_code,
+                remedy="it is revoked, expired or of another server: create one in Account & Settings > "
+                "Personal Access Token",
             )
         return str(answer["access"])
 
@@ -198,20 +202,20 @@ class Transport:
         status, detail = response.status_code, _detail(response)
         call = f"{method} {self.url}{path.partition('?')[0]}"
         if status == 401:
-            advice = (
+            remedy = (
                 "create a new one in Account & Settings > Personal Access Token"
                 if self._token.personal
                 else "it is wrong, or legacy tokens are off (the default): switch them on in Organization > API Tokens "
                 "Settings, or use a personal access token"
             )
-            text = f"{call}: Label Studio refused the {self._token.kind} ({detail or 'HTTP 401'}); {advice}"
+            text = f"{call}: Label Studio refused the {self._token.kind} ({detail or 'HTTP 401'})"
         elif status == 403:
-            text = f"{call}: forbidden ({detail or 'HTTP 403'}); the key's user needs access to that project"
+            text, remedy = f"{call}: forbidden ({detail or 'HTTP 403'})", "the key's user needs access to that project"
         elif status == 404:
-            text = f"{call}: not found; check the id and that the key's user can see it"
+            text, remedy = f"{call}: not found", "check the id and that the key's user can see it"
         else:
-            text = f"{call}: HTTP {status} ({detail or 'no reason given'}); Label Studio's log says more"
-        return LabelStudioError(text, status, detail)
+            text, remedy = f"{call}: HTTP {status} ({detail or 'no reason given'})", "Label Studio's log says more"
+        return LabelStudioError(text, status, detail, remedy)
 
 
 def read_bounded(response: requests.Response, max_bytes: int, deadline: float) -> bytes:
@@ -238,7 +242,7 @@ def read_bounded(response: requests.Response, max_bytes: int, deadline: float) -
         if time.monotonic() <= deadline:
             raise LabelStudioError(f"the file broke off: {_cause(error)}; try again") from error
     if time.monotonic() > deadline:
-        raise late  # whoever cut the connection off at the deadline made it look like the end, or like an error
+        raise late  # a connection cut off at the deadline looks like the end of the file, or like an error
     return bytes(body)
 
 

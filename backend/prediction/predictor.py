@@ -1,7 +1,7 @@
-"""Tasks to predictions: one entry per task, in order, whatever fails."""
+"""Tasks to predictions: one entry per task, in order, also where something fails."""
 
 import hashlib
-import itertools
+import json
 import logging
 import time
 from collections import deque
@@ -10,26 +10,22 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from backend.errors import BackendError
 from backend.label_studio.protocol import PredictRequest, prediction_entry
 from backend.prediction.cache import Entry, PredictionCache
-from backend.prediction.prompts import ImageSource, Interactive
-from backend.versions.serving import ServedPipeline, Serving
+from backend.prediction.images import Image, ImageSource
+from backend.versions.serving import Resolved, Served, Serving
 from models.segment import Prediction
 
 logger = logging.getLogger(__name__)
 
-Image = NDArray[np.uint8]
 # Label Studio skips a task whose entry is an empty list, and asks for it again next time.
-NOTHING: list[Any] = []
+NOTHING: Entry = b"[]"
 
 
 @dataclass
 class _Item:
-    """A task on its way; `image` is None while the answer is expected to come from elsewhere."""
+    """A task on its way; `image` is None while its entry is expected to come from elsewhere."""
 
     task: Mapping[str, Any]
     key: Hashable
@@ -37,14 +33,14 @@ class _Item:
 
 
 class Predictor:
-    """PredictionCache prediction requests. Safe to share between threads.
+    """Makes the entries of tasks. Safe to share between threads.
 
     Args:
-        serving: which pipeline answers for a project.
+        serving: which model answers for a project.
         images: the image source of a project.
-        batch_size: images per forward pass.
+        batch_size: tasks that are worked on together.
         load_threads: images fetched at the same time, over all requests.
-        answers: where finished and running answers are kept.
+        cache: where finished and running entries are kept.
         per_object: whether each object gets a region of its own, where a project's config leaves it open.
     """
 
@@ -63,58 +59,52 @@ class Predictor:
         self._batch_size = batch_size
         self._loaders = ThreadPoolExecutor(load_threads, "images")
         self._cache = cache or PredictionCache()
-        self._interactive = Interactive(serving, images)
         self._per_object = per_object
 
-    def predict(self, request: PredictRequest) -> list[Entry | list[Any]]:
-        """One entry per task, in order; an empty list for a task without an answer, whose reason is logged."""
-        return list(self.stream(request))
+    def predict(self, request: PredictRequest) -> list[Any]:
+        """One entry per task, in order; an empty list for a task without an entry, whose reason is logged."""
+        resolved = self._serving.resolve(request.project_id, request.config.classes)
+        return [json.loads(entry) for entries in self.stream(request, resolved) for entry in entries]
 
-    def version(self, request: PredictRequest) -> str | None:
-        """The model version that answers a request now, None if no model covers its project; loads no weights."""
-        return self._serving.served_version(request.project_id, request.config.classes)
+    def stream(self, request: PredictRequest, resolved: Resolved | None) -> Iterator[list[Entry]]:
+        """The entries of all tasks, in order, a few at a time as they are finished; never raises.
 
-    def stream(self, request: PredictRequest) -> Iterator[Entry | list[Any]]:
-        """The entries of `predict` one by one, as they are finished; never raises, never yields another number."""
-        if request.context is not None:
-            yield from self._interactive.entries(request)
-            return
+        Args:
+            request: the tasks.
+            resolved: the version that answers for the project, None if no model covers it.
+        """
         began = time.monotonic()
         given = answered = 0
-        version = "no model"
+        version, total = "no model", len(request.tasks)
         try:
-            served = self._serving.pipeline(request.project_id, request.config.classes)
+            served = None if resolved is None else resolved.model()
             if served is None:
                 logger.warning(
                     "project %s: no model knows any of its classes (%s), so its %d tasks get no masks yet; "
                     "annotate some and press Start Training",
                     request.project_id,
                     ", ".join(request.config.classes),
-                    len(request.tasks),
+                    total,
                 )
             else:
                 version = served.version
-                for entry in self._entries(request, served):
-                    given += 1
-                    answered += bool(entry)
-                    yield entry
+                for entries in self._batches(request, served):
+                    given += len(entries)
+                    answered += sum(entry != NOTHING for entry in entries)
+                    yield entries
         except GeneratorExit:
-            total = len(request.tasks)
             logger.info("project %s: no one waits any longer after %d of %d tasks", request.project_id, given, total)
             raise
         except Exception:
             logger.exception("project %s: predicting stopped after %d tasks", request.project_id, given)
-        yield from itertools.repeat(NOTHING, len(request.tasks) - given)
+        if given < total:
+            yield [NOTHING] * (total - given)
+        seconds = time.monotonic() - began
         logger.info(
-            "project %s: %d of %d tasks answered by %s in %.1f s",
-            request.project_id,
-            answered,
-            len(request.tasks),
-            version,
-            time.monotonic() - began,
+            "project %s: %d of %d tasks answered by %s in %.1f s", request.project_id, answered, total, version, seconds
         )
 
-    def _entries(self, request: PredictRequest, served: ServedPipeline) -> Iterator[Entry | list[Any]]:
+    def _batches(self, request: PredictRequest, served: Served) -> Iterator[list[Entry]]:
         source = self._images(request.project_id)
         config = hashlib.sha256(repr(request.config).encode()).hexdigest()
         ahead: deque[list[_Item]] = deque()
@@ -123,12 +113,12 @@ class Predictor:
             ahead.append([self._begin(task, request, served, config, source) for task in tasks])
             # While one batch is on the networks, the images of the next are fetched.
             if len(ahead) == 2:
-                yield from self._finish(ahead.popleft(), request, served, source)
+                yield self._finish(ahead.popleft(), request, served, source)
         for items in ahead:
-            yield from self._finish(items, request, served, source)
+            yield self._finish(items, request, served, source)
 
     def _begin(
-        self, task: Mapping[str, Any], request: PredictRequest, served: ServedPipeline, config: str, source: ImageSource
+        self, task: Mapping[str, Any], request: PredictRequest, served: Served, config: str, source: ImageSource
     ) -> _Item:
         address = task["data"].get(request.config.image_key)
         key = (request.project_id, str(task.get("id")), str(address), served.version, config)
@@ -139,49 +129,36 @@ class Predictor:
         return self._loaders.submit(source.load, task, request.config.image_key)
 
     def _finish(
-        self, items: Sequence[_Item], request: PredictRequest, served: ServedPipeline, source: ImageSource
-    ) -> list[Entry | list[Any]]:
+        self, items: Sequence[_Item], request: PredictRequest, served: Served, source: ImageSource
+    ) -> list[Entry]:
         """Entries of one batch.
 
         Own work is done before others' is waited for, so no two requests ever wait for each other.
         """
-        claims = [self._cache.join(item.key) for item in items]
-        own = [item for item, (_, mine) in zip(items, claims, strict=True) if mine]
-        unsettled = {item.key for item in own}
+        joined = [self._cache.join(item.key) for item in items]
+        own = [item for item, (_, mine) in zip(items, joined, strict=True) if mine]
+        unfinished = {item.key for item in own}
+        predictions: list[Future[Prediction]] = []
         try:
             images = [item.image or self._load(item.task, request, source) for item in own]
             ready = [(i, image) for i, f in zip(own, images, strict=True) if (image := _loaded(i, f)) is not None]
-            predictions = self._run(ready, served)
-            for (item, _), prediction in zip(ready, predictions, strict=True):
-                entry = None if prediction is None else self._entry(item, prediction, request, served.version)
-                unsettled.discard(item.key)
+            predictions = served.predict([image for _, image in ready])
+            for (item, image), prediction in zip(ready, predictions, strict=True):
+                found = _predicted(item, image, prediction)
+                entry = None if found is None else self._entry(item, found, request, served.version)
+                unfinished.discard(item.key)
                 self._cache.finish(item.key, entry)
         finally:
-            for key in unsettled:
+            for prediction in predictions:
+                prediction.cancel()
+            for key in unfinished:
                 self._cache.finish(key, None)
-        return [future.result() or NOTHING for future, _ in claims]
-
-    def _run(self, ready: Sequence[tuple[_Item, Image]], served: ServedPipeline) -> list[Prediction | None]:
-        """A prediction per image; when a batch fails its images are tried one by one, so one cannot hurt the others."""
-        if not ready:
-            return []
-        try:
-            predictions = served.predict([image for _, image in ready])
-            if len(predictions) != len(ready):
-                raise ValueError(f"the pipeline made {len(predictions)} predictions of {len(ready)} images")
-            return list(predictions)
-        except Exception as error:
-            if len(ready) == 1:
-                item, image = ready[0]
-                shape = "x".join(map(str, image.shape))
-                logger.exception("task %s: no masks: the pipeline failed on its %s image", item.task.get("id"), shape)
-                return [None]
-            logger.warning("a batch of %d failed (%s); its tasks are tried one by one", len(ready), error)
-            return [self._run([single], served)[0] for single in ready]
+        return [future.result() or NOTHING for future, _ in joined]
 
     def _entry(self, item: _Item, prediction: Prediction, request: PredictRequest, version: str) -> Entry | None:
         try:
-            return prediction_entry(prediction, request.config, version, per_object=self._per_object)
+            entry = prediction_entry(prediction, request.config, version, per_object=self._per_object)
+            return json.dumps(entry).encode()
         except Exception:
             logger.exception("task %s: no masks: the prediction could not be written as regions", item.task.get("id"))
             return None
@@ -194,4 +171,13 @@ def _loaded(item: _Item, image: Future[Image]) -> Image | None:
         logger.warning("task %s: no masks: %s", item.task.get("id"), error)
     except Exception:
         logger.exception("task %s: no masks: its image could not be loaded", item.task.get("id"))
+    return None
+
+
+def _predicted(item: _Item, image: Image, prediction: Future[Prediction]) -> Prediction | None:
+    try:
+        return prediction.result()
+    except Exception:
+        shape = "x".join(map(str, image.shape))
+        logger.exception("task %s: no masks: the model failed on its %s image", item.task.get("id"), shape)
     return None

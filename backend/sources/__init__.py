@@ -1,1 +1,1 @@
-"""What premask trains on besides data folders: exports of annotation tools. Start reading at source.py."""
+"""Exports of annotation tools, which premask trains on besides data folders. Start reading at source.py."""

@@ -8,8 +8,8 @@ from pathlib import Path, PurePosixPath
 from models.errors import DataError
 
 MAX_FILES = 200_000
-# Pictures do not shrink; annotations shrink tenfold or so. Whatever grows more than this, past a size that every
-# machine can hold, was made to fill the disk.
+# Pictures do not shrink; annotations shrink tenfold or so. An archive that grows more than this, past a size that
+# every machine can hold, was made to fill the disk.
 MAX_GROWTH, HARMLESS = 100, 1 << 30
 
 

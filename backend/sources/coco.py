@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from backend.label_studio.controls.polygon import fill
+from backend.label_studio.task_data import group_field, group_of
 from backend.sources.conversion import Conversion, Exported, ImageFiles, Mask, convert, number, runs
 from models.errors import DataError
+from models.masks.rasterising import fill_polygon, fill_rectangle
 
 
 def is_coco(content: Any) -> bool:
@@ -23,19 +24,21 @@ def is_coco(content: Any) -> bool:
 def convert_coco(files: Mapping[Path, Any], images: ImageFiles, out: Path) -> Conversion:
     """Write COCO files as a data folder; see `convert`. Each file is a subset, after its name or its folder's.
 
-    An annotation with a box and no outline is a filled box.
+    An annotation with a box and no outline is a filled box. Groups are read from the first of the fields patient,
+    study, series and group that all images have.
 
     Raises:
         DataError: a file's tables do not fit together.
     """
     # Exports of several kinds have the same images; only instances have outlines.
     files = {path: content for path, content in files.items() if path.stem.startswith("instances")} or files
+    field = group_field(image for content in files.values() for image in content["images"])
     exported: list[Exported] = []
     classes: dict[str, None] = {}
     for path, content in files.items():
         try:
             names = {entry["id"]: str(entry["name"]) for entry in content["categories"]}
-            exported += _images(content, names, _subset(path))
+            exported += _images(content, names, _subset(path), field)
         except (KeyError, TypeError) as error:
             raise DataError(f"{path.name} is not COCO: an image, annotation or category lacks {error}") from error
         classes |= dict.fromkeys(names.values())
@@ -47,7 +50,7 @@ def _subset(path: Path) -> str:
     return path.parent.name if subset == path.stem else subset
 
 
-def _images(content: Mapping[str, Any], names: Mapping[Any, str], subset: str) -> Iterator[Exported]:
+def _images(content: Mapping[str, Any], names: Mapping[Any, str], subset: str, field: str | None) -> Iterator[Exported]:
     annotations = defaultdict(list)
     for annotation in content["annotations"]:
         annotations[annotation["image_id"]].append(annotation)
@@ -58,7 +61,7 @@ def _images(content: Mapping[str, Any], names: Mapping[Any, str], subset: str) -
         except DataError as error:
             raise DataError(f"image {name!r}: {error}") from error
         regions = [(_name(entry, names, name), _drawing(entry)) for entry in annotations.pop(image["id"], [])]
-        yield Exported(name, (int(height), int(width)), regions, subset)
+        yield Exported(name, (int(height), int(width)), regions, subset, group_of(image, field))
     if annotations:
         raise DataError(f"it has annotations of image {next(iter(annotations))!r}, which it does not list")
 
@@ -85,7 +88,7 @@ def _polygons(polygons: Any, shape: tuple[int, int]) -> Mask:
             corners = np.asarray(polygon, dtype=np.float64).reshape(-1, 2)
             if not np.isfinite(corners).all():
                 raise ValueError("a number is infinite or none")
-            mask |= fill(corners, shape)
+            mask |= fill_polygon(corners, shape)
     except (TypeError, ValueError) as error:
         raise DataError(f"its polygons must be lists x, y, x, y ...: {error}") from error
     return mask
@@ -96,7 +99,7 @@ def _box(box: Any, shape: tuple[int, int]) -> Mask:
         x, y, width, height = (float(value) for value in box)
     except (TypeError, ValueError) as error:
         raise DataError(f"its bbox must be x, y, width, height, it is {box!r}") from error
-    return fill(np.array([[x, y], [x + width, y], [x + width, y + height], [x, y + height]]), shape)
+    return fill_rectangle(np.array([x, y]), np.array([width, height]), 0, shape)
 
 
 def _mask(rle: Mapping[str, Any], shape: tuple[int, int]) -> Mask:

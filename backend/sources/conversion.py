@@ -1,6 +1,5 @@
-"""What exports have in common: images that must be found, shapes to draw, a data folder to write."""
+"""The parts that all exports share: images that must be found, shapes to draw, a data folder to write."""
 
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,21 +29,23 @@ class Exported:
         shape: (H, W) that the shapes are drawn on.
         regions: label, and what draws its mask of shape (H, W); None says that the class is there, but not where.
         subset: part of the data that it belongs to, such as "train"; "" for none.
+        group: its patient, study or series; None if the export does not say.
     """
 
     name: str
     shape: tuple[int, int]
     regions: Sequence[tuple[str, Callable[[tuple[int, int]], Mask] | None]]
     subset: str = ""
+    group: str | None = None
 
 
 @dataclass
 class Conversion:
-    """What became of an export.
+    """How much of an export was written, and how it was read.
 
     Attributes:
         used: images written.
-        notes: sentences about what was read in another way than it was meant.
+        notes: sentences about parts that were read in another way than they were meant.
         skipped: image -> why it was left out.
     """
 
@@ -83,7 +84,8 @@ def convert(exported: Iterable[Exported], classes: Sequence[str], images: ImageF
     """Write the images of an export as a data folder.
 
     Shapes of one class are united. A class of which an image has no shape is absent from it; one that is only said to
-    be there, or that has a shape without an area, is present with an unknown mask.
+    be there, or that has a shape without an area, is present with an unknown mask. Images of one group stay on one side
+    of a split: the export's own split is left out if it does otherwise.
 
     Raises:
         DataError: a class cannot be a folder's name.
@@ -92,40 +94,58 @@ def convert(exported: Iterable[Exported], classes: Sequence[str], images: ImageF
     result = Conversion()
     without_area: Counter[str] = Counter()
     splits: dict[str, list[str]] = {"train": [], "val": []}
+    groups: dict[str, str] = {}
     names: set[str] = set()
     paths: set[Path] = set()
     with DataFolderWriter(out, classes) as folder:
         for image in exported:
             try:
-                path = images.find(f"{image.subset}/{image.name}", image.name)
-                if path in paths:
-                    raise DataError(f"{path} is annotated twice; of its annotations only the first are used")
-                paths.add(path)
-                if path.suffix.lower() not in IMAGE_SUFFIXES:
-                    raise DataError(f"{path} is not one of {', '.join(IMAGE_SUFFIXES)}; convert it")
-                shape = image_shape(path)
-                if shape != image.shape:
-                    raise DataError(
-                        f"{path} is {shape[1]}x{shape[0]} as it is shown, but was annotated at "
-                        f"{image.shape[1]}x{image.shape[0]}; put the annotated image there"
-                    )
+                path = _file_of(image, images, paths)
                 masks, presence = _truth(image, classes, without_area)
             except DataError as error:
                 result.skipped[f"{image.subset}/{image.name}".strip("/")] = str(error)
                 continue
             name = _unused(image.name, names)
-            folder.add(name, path, masks, presence)
+            folder.add(name, path, masks, presence, image.group)
+            groups |= {} if image.group is None else {name: image.group}
             for split, aliases in (("train", TRAIN), ("val", VAL)):
                 if image.subset.lower() in aliases:
                     splits[split].append(name)
             result.used += 1
-    if all(splits.values()):
-        (out / "split.json").write_text(json.dumps(splits), encoding="utf-8")
+        shared = {groups.get(name) for name in splits["train"]} & {groups.get(name) for name in splits["val"]} - {None}
+        if all(splits.values()) and not shared:
+            folder.write_split(splits)
+    if groups:
+        result.notes.append(f"Groups that are kept together: {len({*groups.values()})}")
+    if shared:
+        named = ", ".join(sorted(map(repr, shared))[:3])
+        result.notes.append(f"the export's split is not used: {len(shared)} groups are on both sides ({named} ...)")
     result.notes += [
         f"{label}: {count} without an area (tags, points, lines ...), which say that it is there, but not where"
         for label, count in without_area.items()
     ]
     return result
+
+
+def _file_of(image: Exported, images: ImageFiles, paths: set[Path]) -> Path:
+    """The file of an exported image, unlike all others; adds it to `paths`.
+
+    Raises:
+        DataError: there is none that fits.
+    """
+    path = images.find(f"{image.subset}/{image.name}", image.name)
+    if path in paths:
+        raise DataError(f"{path} is annotated twice; of its annotations only the first are used")
+    paths.add(path)
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
+        raise DataError(f"{path} is not one of {', '.join(IMAGE_SUFFIXES)}; convert it")
+    shape = image_shape(path)
+    if shape != image.shape:
+        raise DataError(
+            f"{path} is {shape[1]}x{shape[0]} as it is shown, but was annotated at "
+            f"{image.shape[1]}x{image.shape[0]}; put the annotated image there"
+        )
+    return path
 
 
 def check_names(classes: Sequence[str]) -> None:

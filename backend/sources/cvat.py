@@ -7,11 +7,9 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from backend.label_studio.controls.ellipse import fill_ellipse
-from backend.label_studio.controls.polygon import fill
-from backend.label_studio.controls.rectangle import turn
 from backend.sources.conversion import Conversion, Exported, ImageFiles, Mask, convert, number, runs
 from models.errors import DataError
+from models.masks.rasterising import fill_ellipse, fill_polygon, turned
 
 # Labels that are made for one kind of shape, which has no area, are not learnt.
 NO_AREA = ("points", "polyline", "skeleton", "cuboid")
@@ -61,7 +59,7 @@ def _box(fields: Mapping[str, str], shape: tuple[int, int]) -> Mask:
     left, top, right, bottom = number(fields, "xtl", "ytl", "xbr", "ybr")
     centre = np.array([left + right, top + bottom]) / 2
     corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
-    return fill(turn(corners - centre, _rotation(fields)) + centre, shape)
+    return fill_polygon(turned(corners - centre, _rotation(fields)) + centre, shape)
 
 
 def _polygon(fields: Mapping[str, str], shape: tuple[int, int]) -> Mask:
@@ -71,7 +69,7 @@ def _polygon(fields: Mapping[str, str], shape: tuple[int, int]) -> Mask:
         raise DataError(f"its points must be x,y;x,y ...: {error}") from error
     if corners.ndim != 2 or corners.shape[1] != 2 or not np.isfinite(corners).all():
         raise DataError(f"its points must be x,y;x,y ..., they are {fields['points'][:50]!r}")
-    return fill(corners, shape)
+    return fill_polygon(corners, shape)
 
 
 def _ellipse(fields: Mapping[str, str], shape: tuple[int, int]) -> Mask:

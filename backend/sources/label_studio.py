@@ -11,6 +11,7 @@ from backend.label_studio.controls import CHOICES, CONTROLS
 from backend.label_studio.controls.control import Control
 from backend.label_studio.images import ImageLoader, image_address
 from backend.label_studio.label_config import LabelConfig
+from backend.label_studio.task_data import group_field
 from backend.sources.conversion import Conversion, ImageFiles, check_names
 from models.data.decoding import RgbImage
 from models.data.files import IMAGE_SUFFIXES, read_image
@@ -25,7 +26,8 @@ def is_label_studio(content: Any) -> bool:
 def convert_label_studio(files: Mapping[Path, Any], images: ImageFiles, out: Path) -> Conversion:
     """Write the accepted annotations of an export as a data folder; see `write_data_folder`.
 
-    An export does not hold the labelling config: the labels are those that were used.
+    An export does not hold the labelling config: the labels are those that were used. Groups are read from the first of
+    the fields patient, study, series and group that all tasks have.
 
     Raises:
         DataError: it is another export of Label Studio's, or no task of it can be used.
@@ -40,7 +42,8 @@ def convert_label_studio(files: Mapping[Path, Any], images: ImageFiles, out: Pat
             )
     config = used_config(tasks)
     check_names(config.training_classes)
-    report = write_data_folder(tasks, config, _Images(images), out)
+    field = group_field(task["data"] for task in tasks)
+    report = write_data_folder(tasks, config, _Images(images), out, group_field=field)
     if not report.used:
         raise DataError(f"no task can be learnt from: {report.text}")
     return Conversion(report.used, report.text.splitlines(), {text.partition(":")[0]: text for text in report.problems})

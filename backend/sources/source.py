@@ -1,4 +1,4 @@
-"""Whatever can be trained on, as a data folder."""
+"""Data folders and exports of annotation tools, each opened as a data folder."""
 
 import json
 import tempfile

@@ -1,4 +1,4 @@
-"""Files that are complete or absent, whatever happens to the process that writes them."""
+"""Files that are complete or absent, even when the process that writes them is killed."""
 
 import json
 import os

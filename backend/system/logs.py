@@ -1,7 +1,7 @@
-"""What goes into the log: a line or a JSON object per event, with the request it belongs to, and no secrets.
+"""The log: a line or a JSON object per event, with the request it belongs to, and no secrets.
 
-Addresses, headers and other servers' words end up in messages and tracebacks, and with them keys and passwords. So what
-looks like one is struck out at the last moment, whoever logged it.
+Addresses, headers and other servers' words end up in messages and tracebacks, and with them keys and passwords. So text
+that looks like one is struck out at the last moment, for every logger.
 """
 
 import json
@@ -42,7 +42,11 @@ TALKATIVE = ("urllib3", "huey", "filelock", "PIL", "httpx", "httpcore")
 
 
 def redacted(text: str, secrets: Collection[str] = ()) -> str:
-    """A text without anything that looks like a key or a password, nor any of `secrets`."""
+    """A text without anything that looks like a key or a password, nor any of `secrets`.
+
+    >>> redacted("GET /webhook?token=h00k-t0ken by lead", ["lead"])
+    'GET /webhook?token=*** by ***'
+    """
     for secret in secrets:
         text = text.replace(secret, HIDDEN)
     for pattern, instead in PATTERNS:
@@ -64,7 +68,7 @@ class Lines(logging.Formatter):
         return "\n".join(filter(None, [line + self.message(record), self.traceback(record)]))
 
     def message(self, record: logging.LogRecord) -> str:
-        """What happened, on one line: whoever can have a message logged must not forge others."""
+        """The message on one line: text from outside must not forge other lines."""
         shown = redacted(record.getMessage(), self._secrets)
         return CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), shown)
 
@@ -107,7 +111,7 @@ def configure_logging(level: str, style: str = "text", secrets: Collection[str] 
 
 
 def _log_death(death: threading.ExceptHookArgs) -> None:
-    """What Python otherwise prints to stderr, past every formatter."""
+    """Log the death of a thread, which Python otherwise prints to stderr, past every formatter."""
     name = death.thread.name if death.thread else "?"
     if death.exc_value is not None and death.exc_type is not SystemExit:
         caught = (death.exc_type, death.exc_value, death.exc_traceback)

@@ -1,4 +1,4 @@
-"""What is counted and timed for Prometheus. Leaf modules count here; `backend.web.operations` shows it at /metrics."""
+"""Counters and timers for Prometheus. Leaf modules count here; `backend.web.operations` shows it at /metrics."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 

@@ -1,4 +1,4 @@
-"""Telling apart, ending and tying together processes of this machine."""
+"""Processes of this machine: their identity, their end, and ties between them."""
 
 import contextlib
 import ctypes
@@ -30,7 +30,8 @@ def identity(pid: int) -> str | None:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-    # The name in parentheses may hold blanks; the state and the start time are fields 3 and 22 of proc(5).
+    # The name in parentheses may contain blanks; the state and the start time are fields 3 and 22 of proc(5). psutil's
+    # create_time is in wall-clock time: it changes when the clock is set, and a live worker would be taken for dead.
     fields = stat.rpartition(")")[2].split()
     return None if fields[0] in "ZX" else f"{pid}:{fields[19]}"
 
@@ -57,7 +58,13 @@ def lower_priority(pid: int) -> None:
 
 
 def describe_exit(code: int) -> str:
-    """An exit status in words: "exit code 1", "killed by signal 9 (SIGKILL; out of memory?)"."""
+    """An exit status of `subprocess` in words.
+
+    >>> describe_exit(1)
+    'ended with exit code 1'
+    >>> describe_exit(-9)
+    'killed by signal 9 (SIGKILL; out of memory?)'
+    """
     if code >= 0:
         return f"ended with exit code {code}"
     try:

@@ -5,8 +5,8 @@
     root/project-3/served.json      {"current": ..., "history": [...], "last_number": 2}
 
 A version is served from the moment served.json names it, and served.json is replaced in one step, so readers need no
-lock. Writers, in whatever process, hold the project's file lock; a folder they left half-written or half-removed has a
-name that no version has, is seen by nobody, and is removed by the next writer.
+lock. Writers, in any process, hold the project's file lock; a folder they left half-written or half-removed has a
+name that no version has, is read by no one, and is removed by the next writer.
 
 Publishing also removes old versions: beyond the newest few, only the served one and the one that rolling back returns
 to are kept.
@@ -56,7 +56,7 @@ class VersionInfo:
 
     @property
     def card(self) -> Card:
-        """What training wrote about it.
+        """The card that training wrote.
 
         Raises:
             CheckpointError: the card is missing or damaged.
@@ -120,7 +120,7 @@ class Registry:
         return [self._info(project, name, state) for name in names]
 
     def rollback_target(self, project: str) -> str | None:
-        """What `rollback` would serve: a version's name, STARTER for the starter, or None if it would refuse."""
+        """The version that `rollback` would serve: its name, STARTER for the starter, or None if it would refuse."""
         state = self._state(project)
         index = self._return_to(project, state)
         return None if index is None else state.history[index] or STARTER
@@ -224,13 +224,13 @@ class Registry:
         return next(found, None)
 
     def _prune(self, project: str, state: _State) -> None:
-        """Remove the versions that nobody needs any more."""
+        """Remove the versions that are no longer needed."""
         index = self._return_to(project, state)
         needed = {state.current, None if index is None else state.history[index]}
         for directory in self._directories(project)[: -self._keep]:
             if directory.name not in needed:
                 removed = directory.with_name(f"{REMOVED}{directory.name}")
-                directory.rename(removed)  # gone in one step for whoever reads meanwhile
+                directory.rename(removed)  # gone in one step for those who read meanwhile
                 shutil.rmtree(removed, ignore_errors=True)  # the next writer tries again
 
     def _folder(self, project: str) -> Path:

@@ -1,7 +1,7 @@
-"""The pipeline that answers for each project, swapped when the registry's current version changes.
+"""The model that answers for each project, swapped when the registry's current version changes.
 
 A change takes effect in one moment for everybody: the new weights are loaded beside the old ones in the background, and
-only when they are ready do `served_version` and `pipeline` name the new version. Requests in flight keep the object
+only when they are ready does `resolve` decide on the new version. Requests in flight keep the object
 they hold, so they finish on the version they began with. A version that cannot be loaded is passed over for the one
 served before it.
 """
@@ -10,32 +10,23 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
 
 from backend.errors import RegistryError
-from backend.system.metrics import STAGE_SECONDS
+from backend.versions.inference import Image, Inference
 from backend.versions.registry import Registry
 from models.checkpoint import CARD, read_card
 from models.errors import CheckpointError
+from models.families import Embedding, Model, load_model
+from models.prompt import Answer, Mask, Prompt
 from models.segment import Prediction
 
 logger = logging.getLogger(__name__)
 
-Result = TypeVar("Result")
 MAX_REMEMBERED = 1024  # projects (with their classes) whose served version is kept in mind
-
-
-class Pipeline(Protocol):
-    """What `models.pipeline.Pipeline` offers."""
-
-    def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
-        """One prediction per RGB image of shape (H, W, 3), uint8."""
 
 
 @dataclass(frozen=True)
@@ -47,99 +38,103 @@ class Candidate:
     classes: frozenset[str]
 
 
-class ServedPipeline:
-    """A loaded pipeline, its version, and the threads on which all networks run: one for tasks, one for prompts."""
+class Served:
+    """A loaded model, its version, and the service that runs it."""
 
-    def __init__(
-        self, pipeline: Pipeline, version: str, inference: ThreadPoolExecutor, prompts: ThreadPoolExecutor
-    ) -> None:
+    def __init__(self, model: Model, version: str, inference: Inference) -> None:
         self.version = version
-        self._pipeline = pipeline
+        self._model = model
         self._inference = inference
-        self._prompts = prompts
 
-    def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
-        """One prediction per RGB image of shape (H, W, 3), uint8; waits for its turn."""
-        return self._inference.submit(self._timed, images).result()
+    def predict(self, images: Sequence[Image]) -> list[Future[Prediction]]:
+        """The future prediction of each image; see `Inference.predict`."""
+        return self._inference.predict(self._model, images)
 
-    @STAGE_SECONDS.labels("predict").time()
-    def _timed(self, images: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
-        return self._pipeline.predict(images)
+    def embed(self, image: Image) -> Future[Embedding]:
+        """The future embedding of an image that an annotator waits for."""
+        return self._inference.embed(self._model, image)
 
-    def run(self, work: Callable[[Any], Result]) -> Result:
-        """What `work` makes of the pipeline for an annotator's prompt; waits for its turn among prompts alone.
+    def prompt(
+        self, embedding: Embedding, prompt: Prompt, label: str | None = None, existing: Sequence[Mask] = ()
+    ) -> Future[Answer]:
+        """The future answer to an annotator's prompt; arguments as in `Model.prompt`."""
+        return self._inference.prompt(self._model, embedding, prompt, label, existing)
 
-        An annotator waits for it, and a batch of tasks takes seconds; networks only read, so both may run at once.
-        """
-        return self._prompts.submit(work, self._pipeline).result()
+
+@dataclass(frozen=True)
+class Resolved:
+    """The version that answers a request, decided once.
+
+    Attributes:
+        version: its name.
+        model: waits for its weights and returns the loaded model. A version whose weights turn out to be damaged gives
+            way to the one served before it, and to None if no other covers the project.
+    """
+
+    version: str
+    model: Callable[[], Served | None]
 
 
 class Serving:
-    """Which version answers for which project, and its loaded pipeline.
+    """Which version answers for which project, and its loaded model.
 
     Args:
         registry: says which version is current.
         starter: checkpoint for projects without a version whose classes it knows; None for no starter.
-        load: makes a pipeline of a checkpoint folder; raises CheckpointError.
-        max_resident: pipelines kept in memory; the one that was used longest ago makes room for another.
-        torch_threads: cores that one forward pass may use; None leaves the choice to torch.
+        load: makes a model of a checkpoint folder; raises CheckpointError.
+        inference: runs the models.
+        max_resident: models kept in memory; the one that was used longest ago makes room for another.
     """
 
     def __init__(
         self,
         registry: Registry,
         starter: Path | None,
-        load: Callable[[Path], Pipeline],
+        load: Callable[[Path], Model],
+        inference: Inference,
         *,
         max_resident: int = 4,
-        torch_threads: int | None = None,
     ) -> None:
         self._registry = registry
         self._starter = starter
         self._load = load
         self._max_resident = max_resident
-        # One thread runs every network: batches of several requests take turns in the order in which they came, and
-        # torch keeps one pool of cores instead of one per request thread.
-        self._inference = ThreadPoolExecutor(1, "inference", _limit_torch, (torch_threads,))
-        self._prompts = ThreadPoolExecutor(1, "prompts", _limit_torch, (torch_threads,))
+        self._inference = inference
         self._lock = threading.Lock()  # guards what follows; never held while weights are loaded
         self._active: OrderedDict[tuple[str, frozenset[str]], Candidate] = OrderedDict()
-        self._resident: OrderedDict[Path, ServedPipeline] = OrderedDict()
+        self._resident: OrderedDict[Path, Served] = OrderedDict()
         self._loading: dict[Path, threading.Lock] = {}
         self._broken: set[tuple[Path, int]] = set()
         self._reported: set[str] = set()
 
-    def served_version(self, project: str, classes: Collection[str] = ()) -> str | None:
-        """The version that the next prediction will carry, None if no model covers the project; loads no weights.
+    def resolve(self, project: str, classes: Collection[str] = ()) -> Resolved | None:
+        """Decide which version answers a request, None if no model covers the project; loads no weights.
 
         Args:
             project: Label Studio's project id.
             classes: the project's classes; a model must know one of them to be served. Empty accepts any model.
         """
+        wanted = frozenset(classes)
+        active = self._resolve(project, wanted)
+        return None if active is None else Resolved(active.version, partial(self._serve, project, wanted, active))
+
+    def served_version(self, project: str, classes: Collection[str] = ()) -> str | None:
+        """The name of the version that `resolve` decides on."""
         active = self._resolve(project, frozenset(classes))
         return None if active is None else active.version
-
-    def pipeline(self, project: str, classes: Collection[str] = ()) -> ServedPipeline | None:
-        """The pipeline that answers for a project, None if no model covers it; the first call loads its weights."""
-        wanted = frozenset(classes)
-        while (active := self._resolve(project, wanted)) is not None:
-            served = self._loaded(active)
-            if served is not None:
-                return served
-        return None
 
     def watch(self, every: float = 1.0) -> Callable[[], None]:
         """Take up changes by itself from now on, until the returned function is called.
 
-        Otherwise the first request after a promotion would only begin to load the new version, and whoever pressed
-        Retrieve Predictions would have to press it again.
+        Otherwise the first request after a promotion would only begin to load the new version, and the annotator who
+        pressed Retrieve Predictions would have to press it again.
 
         Args:
-            every: seconds between two looks at the registry.
+            every: seconds between two readings of the registry.
         """
         stopped = threading.Event()
 
-        def look() -> None:
+        def follow() -> None:
             while not stopped.wait(every):
                 with self._lock:
                     asked = list(self._active)
@@ -147,9 +142,9 @@ class Serving:
                     try:
                         self._resolve(project, classes)
                     except Exception:
-                        logger.exception("project %s: looking for a new version failed", project)
+                        logger.exception("project %s: reading the registry for a new version failed", project)
 
-        threading.Thread(target=look, name="watch", daemon=True).start()
+        threading.Thread(target=follow, name="watch", daemon=True).start()
         return stopped.set
 
     def active(self, project: str) -> list[str]:
@@ -165,14 +160,21 @@ class Serving:
     def loaded(self) -> list[str]:
         """The versions in memory."""
         with self._lock:
-            return sorted({pipeline.version for pipeline in self._resident.values()})
+            return sorted({served.version for served in self._resident.values()})
 
     def failed(self) -> list[str]:
         """The folders of versions that could not be loaded and have not been restored since."""
         return sorted({folder.name for folder, modified in list(self._broken) if _modified(folder) == modified})
 
+    def _serve(self, project: str, classes: frozenset[str], candidate: Candidate | None) -> Served | None:
+        while candidate is not None:
+            if (served := self._loaded(candidate)) is not None:
+                return served
+            candidate = self._resolve(project, classes)
+        return None
+
     def _resolve(self, project: str, classes: frozenset[str]) -> Candidate | None:
-        """What is served now; begins to load in the background what is to be served next."""
+        """The version served now; begins to load in the background the one to be served next."""
         target, wanted_fails = self._target(project, classes)
         key = (project, classes)
         with self._lock:
@@ -198,7 +200,7 @@ class Serving:
             self._resident.pop(before.directory, None)  # requests in flight still hold it; then its memory is free
 
     def _target(self, project: str, classes: frozenset[str]) -> tuple[Candidate | None, bool]:
-        """What should be served: the current version, or the starter.
+        """The version that should be served: the current one, or the starter.
 
         Returns:
             The first that is whole and fits of the current version, those served before it and the starter; and
@@ -239,8 +241,8 @@ class Serving:
         name = f"load-{candidate.version}"
         threading.Thread(target=self._loaded, args=(candidate,), name=name, daemon=True).start()
 
-    def _loaded(self, candidate: Candidate) -> ServedPipeline | None:
-        """The candidate's pipeline, loaded once however many ask; None if it cannot be loaded, which is logged."""
+    def _loaded(self, candidate: Candidate) -> Served | None:
+        """The candidate's model, loaded once however many ask; None if it cannot be loaded, which is logged."""
         with self._lock:
             loading = self._loading.setdefault(candidate.directory, threading.Lock())
         with loading:
@@ -256,10 +258,10 @@ class Serving:
                 with self._lock:
                     self._loading.pop(candidate.directory, None)
 
-    def _make_resident(self, candidate: Candidate) -> ServedPipeline | None:
+    def _make_resident(self, candidate: Candidate) -> Served | None:
         try:
-            pipeline = self._load(candidate.directory)
-        except Exception as error:  # whatever is wrong with one checkpoint, the version before it goes on answering
+            model = self._load(candidate.directory)
+        except Exception as error:  # the version before it goes on answering, for every kind of damage
             self._broken.add((candidate.directory, _modified(candidate.directory)))
             logger.error(
                 "cannot serve version %s from %s: %s; the version served before it goes on; "
@@ -270,7 +272,7 @@ class Serving:
                 exc_info=not isinstance(error, CheckpointError),
             )
             return None
-        served = ServedPipeline(pipeline, candidate.version, self._inference, self._prompts)
+        served = Served(model, candidate.version, self._inference)
         with self._lock:
             self._resident[candidate.directory] = served
             while len(self._resident) > self._max_resident:
@@ -287,13 +289,6 @@ class Serving:
             logger.error("%s", problem)
 
 
-def _limit_torch(threads: int | None) -> None:
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)
-
-
 def _modified(directory: Path) -> int:
     """Time stamp of the checkpoint: one that was restored after it failed is tried again; -1 if there is none."""
     try:
@@ -302,15 +297,6 @@ def _modified(directory: Path) -> int:
         return -1
 
 
-def load_on(device: str) -> Callable[[Path], Any]:
-    """A loader of pipelines on a device: cpu, cuda, or auto for a GPU if there is one."""
-
-    def load(directory: Path) -> Any:
-        import torch
-
-        from models.pipeline import load_pipeline
-
-        chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        return load_pipeline(directory, device=chosen)
-
-    return load
+def load_on(device: str) -> Callable[[Path], Model]:
+    """A loader of models on a device: cpu, cuda, or auto for a GPU if there is one."""
+    return partial(load_model, device=device)

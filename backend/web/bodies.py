@@ -9,11 +9,11 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from backend.errors import BadRequest
 
 
-def json_body(without: Any = None) -> Any:
-    """The body as JSON, whatever its content type says.
+def json_body(without: dict[str, Any] | None = None) -> Any:
+    """The body as JSON; its content type is not looked at.
 
     Args:
-        without: what an empty body stands for; None refuses it.
+        without: returned for an empty body; None refuses it.
 
     Raises:
         BadRequest: it is something else.

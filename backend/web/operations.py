@@ -1,7 +1,10 @@
-"""What happens in the server, for those who watch over it.
+"""The state of the server, for those who operate it.
 
-Every request gets an id, which its answer and its log lines carry. GET /metrics shows what was counted and timed in
-Prometheus' format; GET /ready says whether the server could answer a prediction now.
+Every request gets an id, which its answer and its log lines carry.
+
+GET /, /health   alive, instantly, also while models are loaded or busy
+GET /ready       whether the server could answer a prediction now, and the remedy if not
+GET /metrics     counts and times in Prometheus' format
 """
 
 import logging
@@ -11,9 +14,9 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
-from typing import Any
 
-from flask import Flask, Response, g, request
+from flask import Blueprint, Flask, Response, g, request
+from flask.typing import ResponseReturnValue
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -30,21 +33,11 @@ logger = logging.getLogger(__name__)
 
 ID_HEADER = "X-Request-ID"
 SANE_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
-UNKNOWN_ROUTE = "unknown"  # one name for all paths that lead nowhere: whoever asks for them must not make up series
+UNKNOWN_ROUTE = "unknown"  # one name for all paths that lead nowhere: a caller must not make up series
 
 
-def observe(app: Flask, state: Collector, ready: Callable[[], Sequence[Check]]) -> None:
-    """Number, count, time and log every request, and add /metrics and /ready.
-
-    Args:
-        app: the application; to be called before anything else looks at its requests.
-        state: what /metrics shows besides what was counted.
-        ready: what has to work before predictions can be answered.
-    """
-    shown = CollectorRegistry()
-    for collector in (ProcessCollector, PlatformCollector):
-        collector(registry=shown)
-    shown.register(state)
+def number_requests(app: Flask) -> None:
+    """Number, count, time and log every request; to be called before anything else looks at requests."""
 
     @app.before_request
     def begin() -> None:
@@ -71,19 +64,41 @@ def observe(app: Flask, state: Collector, ready: Callable[[], Sequence[Check]]) 
 
         return response
 
-    @app.get("/metrics")
-    def metrics() -> Response:
-        return Response(generate_latest(REGISTRY) + generate_latest(shown), content_type=CONTENT_TYPE_LATEST)
 
-    @app.get("/ready")
-    def is_ready() -> Any:
+def operation_routes(serving: Serving, jobs: JobQueue, ready: Callable[[], Sequence[Check]]) -> Blueprint:
+    """/, /health, /ready and /metrics.
+
+    Args:
+        serving: which version answers for a project.
+        jobs: the job queue.
+        ready: checks that decide whether predictions can be answered.
+    """
+    routes = Blueprint("operations", __name__)
+    shown = CollectorRegistry()
+    for collector in (ProcessCollector, PlatformCollector):
+        collector(registry=shown)
+    shown.register(State(serving, jobs))
+
+    @routes.get("/")
+    @routes.get("/health")
+    def health() -> ResponseReturnValue:
+        return {"status": "UP", "name": "premask"}
+
+    @routes.get("/ready")
+    def is_ready() -> ResponseReturnValue:
         checks = ready()
         broken = any(check.state == BROKEN for check in checks)
         return {"ready": not broken, "checks": [check.report() for check in checks]}, 503 if broken else 200
 
+    @routes.get("/metrics")
+    def metrics() -> ResponseReturnValue:
+        return Response(generate_latest(REGISTRY) + generate_latest(shown), content_type=CONTENT_TYPE_LATEST)
+
+    return routes
+
 
 class State(Collector):
-    """What is as it is at the moment, looked up when Prometheus asks."""
+    """Gauges that are looked up when Prometheus asks."""
 
     def __init__(self, serving: Serving, jobs: JobQueue) -> None:
         self._serving, self._jobs = serving, jobs
@@ -99,7 +114,7 @@ class State(Collector):
             waiting, jobs = self._jobs.waiting(), self._jobs.store.find(limit=1000)
         except BackendError as error:
             logger.warning("metrics without jobs: %s", error)
-            return  # the other figures are wanted all the more
+            return  # the other figures are needed all the more
         depth = GaugeMetricFamily("premask_queue_depth", "Jobs that wait for a worker.")
         depth.add_metric([], waiting)
         yield depth

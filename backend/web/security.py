@@ -1,21 +1,26 @@
-"""Who may ask for what, and what browsers may do with the answers."""
+"""Access: passwords and tokens, requests from other sites' pages, and what browsers may do with the answers."""
 
-from dataclasses import dataclass, field
+import secrets
 from hmac import compare_digest
+from urllib.parse import urlsplit
 
-from flask import Flask, Response, request
+from flask import Blueprint, Flask, Response, request
+from flask.blueprints import BlueprintSetupState
+from flask.sessions import SecureCookieSessionInterface
+from flask_wtf.csrf import CSRFError, CSRFProtect
 from werkzeug.datastructures import WWWAuthenticate
-from werkzeug.exceptions import Unauthorized
+from werkzeug.exceptions import Forbidden, Unauthorized
 
-from backend.web.csrf import refuse_other_sites
+from backend.system.login import TOKEN_HEADER, Login
 
 # Load balancers and Label Studio ask these before they know a password.
 OPEN = ("/", "/health")
 WEBHOOK = "/webhook"
-TOKEN_HEADER = "X-Premask-Token"
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+SESSION_COOKIE = "premask_session"
 
 HEADERS = {
-    # Pages load nothing but our own styles, scripts and pictures, and nobody shows them in a frame.
+    # Pages load nothing but our own styles, scripts and pictures, and no page of another site shows them in a frame.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -23,39 +28,23 @@ HEADERS = {
     # Not "no-referrer", with which browsers hide from us that a form is our own.
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
-    # PredictionCache hold masks of patients' images: no proxy keeps them.
+    # Answers hold masks of patients' images: no proxy keeps them.
     "Cache-Control": "no-store",
 }
 
 
-@dataclass(frozen=True)
-class Access:
-    """What a caller has to know.
-
-    Attributes:
-        user: of HTTP Basic authentication.
-        password: of HTTP Basic authentication.
-        webhook_token: opens /webhook without them, as `?token=` or in the header X-Premask-Token: Label Studio's
-            webhooks about annotations carry no password.
-    """
-
-    user: str
-    password: str = field(repr=False)
-    webhook_token: str | None = field(default=None, repr=False)
-
-
-def secure(app: Flask, access: Access | None) -> None:
+def secure(app: Flask, login: Login | None) -> None:
     """Check every request of an application, and send browsers the headers that keep them safe.
 
     Args:
         app: the application.
-        access: what callers have to know; None lets everybody in.
+        login: asked of callers; None lets everybody in.
     """
 
     @app.before_request
     def check() -> None:
-        refuse_other_sites()
-        if access is None or request.path in OPEN or _knows_password(access) or _knows_token(access):
+        _refuse_other_sites()
+        if login is None or request.path in OPEN or _knows_password(login) or _knows_token(login):
             return
         raise Unauthorized(
             "user and password are needed (HTTP Basic authentication)",
@@ -69,18 +58,80 @@ def secure(app: Flask, access: Access | None) -> None:
         return response
 
 
-def _knows_password(access: Access) -> bool:
+def protect_forms(pages: Blueprint) -> None:
+    """Require a token of our own pages with every form that is posted to these pages.
+
+    A browser adds the password it remembers to every request, also to one that another site's page caused; it cannot
+    add the token, which templates get as a function:
+
+        <input type="hidden" name="csrf_token" value="{{ csrf_token() }}">
+
+    Tokens hold until the server starts again; a page from before then is refused with 403 and has to be reloaded.
+    """
+    csrf = CSRFProtect()
+
+    @pages.record_once
+    def begin(state: BlueprintSetupState) -> None:
+        app = state.app
+        assert isinstance(app, Flask)
+        app.secret_key = secrets.token_bytes(32)
+        app.session_interface = _Sessions()
+        app.config.update(
+            SESSION_COOKIE_NAME=SESSION_COOKIE,
+            SESSION_COOKIE_PATH=pages.url_prefix or "/",
+            SESSION_COOKIE_SAMESITE="Strict",
+            WTF_CSRF_CHECK_DEFAULT=False,  # Label Studio and scripts have no token: Origin tells about them
+            WTF_CSRF_TIME_LIMIT=None,
+            WTF_CSRF_SSL_STRICT=False,  # Origin is checked for every route, with or without https
+        )
+        csrf.init_app(app)
+
+    @pages.before_request
+    def check() -> None:
+        try:
+            csrf.protect()
+        except CSRFError:
+            raise Forbidden("this page is too old to press its buttons: reload it and press again") from None
+
+
+class _Sessions(SecureCookieSessionInterface):
+    """Sessions whose cookie stays on https where the page came by https."""
+
+    def get_cookie_secure(self, app: Flask) -> bool:
+        return request.is_secure
+
+
+def _refuse_other_sites() -> None:
+    """Raise Forbidden if a page of another site had the browser change something here.
+
+    Label Studio and scripts send neither header. Browsers send Sec-Fetch-Site over https and to localhost, and Origin
+    with every POST.
+    """
+    if request.method in SAFE_METHODS:
+        return
+    origin = request.headers.get("Origin")
+    site = request.headers.get("Sec-Fetch-Site") or (
+        "same-origin" if origin is None or urlsplit(origin).netloc == request.host else "cross-site"
+    )
+    if site not in ("same-origin", "none"):
+        raise Forbidden(
+            f"a page of {origin or 'another site'} tried to change something here; a proxy before this server must "
+            "hand on the Host header"
+        )
+
+
+def _knows_password(login: Login) -> bool:
     given = request.authorization
     if given is None or given.type != "basic":
         return False
     # Both are compared, always: how long it takes tells nothing about either.
-    return _same(given.username, access.user) & _same(given.password, access.password)
+    return _same(given.username, login.user) & _same(given.password, login.password)
 
 
-def _knows_token(access: Access) -> bool:
-    if access.webhook_token is None or request.path != WEBHOOK:
+def _knows_token(login: Login) -> bool:
+    if login.webhook_token is None or request.path != WEBHOOK:
         return False
-    return _same(request.headers.get(TOKEN_HEADER) or request.args.get("token"), access.webhook_token)
+    return _same(request.headers.get(TOKEN_HEADER) or request.args.get("token"), login.webhook_token)
 
 
 def _same(given: str | None, expected: str) -> bool:

@@ -1,9 +1,10 @@
 #!/bin/sh
-# install.sh ENVIRONMENT LOCK GIGABYTES: a virtual environment with exactly the packages of LOCK, checked by their hashes.
+# install.sh ENVIRONMENT LOCK GIGABYTES NEWEST: a virtual environment with exactly the packages of LOCK, checked by their
+# hashes, on a Python from 3.11 to 3.NEWEST.
 # Every way it can fail ends in one sentence that says what to do, and exit code 1.
 set -eu
 
-environment=$1 lock=$2 gigabytes=$3
+environment=$1 lock=$2 gigabytes=$3 newest=$4
 here=$(dirname "$0")
 
 stop() {
@@ -11,19 +12,19 @@ stop() {
     exit 1
 }
 
-supported() { # is this command a Python that the locks are made for?
-    "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1
+supported() { # is this command a Python that the lock is made for?
+    "$1" -c "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, $newest))" >/dev/null 2>&1
 }
 
 if ! supported "$environment/bin/python"; then
     python=
-    for candidate in ${PYTHON:-} python3 python3.13 python3.12 python3.11; do
+    for candidate in ${PYTHON:-} python3 python3.14 python3.13 python3.12 python3.11; do
         if supported "$candidate"; then
             python=$candidate
             break
         fi
     done
-    [ -n "$python" ] || stop "no Python 3.11, 3.12 or 3.13 was found (python3: $(python3 --version 2>/dev/null || echo none)); install one, or name it: make PYTHON=/path/to/python3.12"
+    [ -n "$python" ] || stop "no Python 3.11 to 3.$newest was found for $environment (python3: $(python3 --version 2>/dev/null || echo none)); install one, or name it: make PYTHON=/path/to/python3.12"
     "$python" -c 'import venv, ensurepip' >/dev/null 2>&1 ||
         stop "$python cannot create virtual environments; install its venv module (on Debian and Ubuntu: apt install python3-venv) and run again"
 

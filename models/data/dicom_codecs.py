@@ -5,28 +5,32 @@ pydicom's own choice for them, pylibjpeg-libjpeg, is under the GPL.
 
 import struct
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydicom import uid
-from pydicom.pixels.decoders.base import DecodeRunner, get_decoder
 
 from models.data.pages import BadImage
 
+if TYPE_CHECKING:
+    from pydicom.pixels.decoders.base import DecodeRunner
+
 NAME = "imagecodecs"
-JPEG = (uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1)
-JPEG_LS = (uid.JPEGLSLossless, uid.JPEGLSNearLossless)
-JPEG_2000 = (uid.JPEG2000Lossless, uid.JPEG2000)
-HT_JPEG_2000 = (uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K)
+# Transfer syntaxes.
+JPEG_BASELINE, RLE = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.5"
+JPEG = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (51, 57, 70))  # 12 bits, lossless
+JPEG_LS = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (80, 81))
+JPEG_2000 = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (90, 91, 201, 202, 203))  # and of high throughput
 CODESTREAM = b"\xff\x4f\xff\x51"  # start of codestream, size
 MAX_TILES = 65_535  # as many as the format can number
-DECODER_DEPENDENCIES = {syntax: ("imagecodecs",) for syntax in (*JPEG, *JPEG_LS, *JPEG_2000, *HT_JPEG_2000)}
+DECODER_DEPENDENCIES = {syntax: ("imagecodecs",) for syntax in (*JPEG, *JPEG_LS, *JPEG_2000)}
 
 
-def plugin_for(syntax: uid.UID) -> str:
+def plugin_for(syntax: str) -> str:
     """The name to give as `decoding_plugin` for a transfer syntax; empty for raw samples."""
     if syntax not in DECODER_DEPENDENCIES:
-        return {uid.JPEGBaseline8Bit: "pillow", uid.RLELossless: "pydicom"}.get(syntax, "")
+        return {JPEG_BASELINE: "pillow", RLE: "pydicom"}.get(syntax, "")
+    from pydicom.pixels.decoders.base import get_decoder
+
     decoder = get_decoder(syntax)
     if NAME not in decoder.available_plugins:
         with suppress(ValueError):  # another thread was first
@@ -39,12 +43,12 @@ def is_available(syntax: str) -> bool:
     return syntax in DECODER_DEPENDENCIES
 
 
-def decode_frame(src: bytes, runner: DecodeRunner) -> bytes:
+def decode_frame(src: bytes, runner: "DecodeRunner") -> bytes:
     """Decode one frame to samples by pixel, little-endian; sets the runner's options as they have become."""
     import imagecodecs
 
     syntax = runner.transfer_syntax
-    if syntax in (*JPEG_2000, *HT_JPEG_2000):
+    if syntax in JPEG_2000:
         _check_codestream(src, runner)
     colours = (runner.photometric_interpretation, runner.samples_per_pixel)
     samples: Any
@@ -67,7 +71,7 @@ def decode_frame(src: bytes, runner: DecodeRunner) -> bytes:
     return np.ascontiguousarray(samples).astype(samples.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
-def _check_codestream(src: bytes, runner: DecodeRunner) -> None:
+def _check_codestream(src: bytes, runner: "DecodeRunner") -> None:
     """Refuse JPEG 2000 of another size than the file's tags say, or of very many tiles, before memory is taken for it.
 
     Raises:

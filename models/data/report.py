@@ -1,11 +1,13 @@
-"""What a data folder holds for training, in words and numbers, and what to do where that is little."""
+"""Contents of a data folder in words and numbers, as a training sees it, and advice where they are few."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from models.data.folder import DataFolder, Sample
+from models.data.reader import DataFolder
+from models.data.sample import Sample
+from models.data.splitter import ONE_GROUP, of_one_group
 
 FEW = 10  # training images of a class below which it is learnt poorly
 TINY = 4e-4  # of the image: 80 to 160 pixels of what a training on demand sees
@@ -13,7 +15,7 @@ TINY = 4e-4  # of the image: 80 to 160 pixels of what a training on demand sees
 
 @dataclass(frozen=True)
 class DataReport:
-    """What is known of the images of a data folder.
+    """Facts about the images of a data folder.
 
     Attributes:
         counts: class -> {"present", "masks", "absent", "unknown", "train", "held_out"}, numbers of images: it is there;
@@ -78,12 +80,15 @@ def _class_warnings(label: str, count: dict[str, int], used: list[Sample]) -> It
     areas = [sample.coverage[label] for sample in used if label in sample.coverage]
     if areas and (area := float(np.median(areas))) < TINY:
         yield (
-            f"{label} covers {100 * area:.2g} % of an image (median), a speck at the training's resolution: many will "
-            "be missed; cut the images into tiles"
+            f"{label} covers {100 * area:.2g} % of an image (median), a few pixels at the training's resolution: "
+            "many will be missed; cut the images into tiles"
         )
 
 
 def _folder_warnings(folder: DataFolder, used: list[Sample]) -> Iterator[str]:
+    if of_one_group(used):
+        yield ONE_GROUP
+
     def count(what: list[bool]) -> str:
         number = sum(what)
         return f"{_images(number)} {'is' if number == 1 else 'are'}" if number else ""

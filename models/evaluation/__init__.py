@@ -1,1 +1,1 @@
-"""How good a pipeline's masks are."""
+"""Measures of a pipeline's masks, and reports of them."""

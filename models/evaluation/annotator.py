@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from models.masks.components import largest_component
 from models.masks.metrics import Mask, iou
 
 TARGETS = (0.90, 0.967)  # NoC@90 of the literature, and what the paper's experts reached by correcting
@@ -19,7 +20,7 @@ LIMIT = 100  # strokes after which the annotator gives up
 
 @dataclass(frozen=True, eq=False)
 class Correction:
-    """What it took to correct a mask.
+    """The course of correcting a mask.
 
     Attributes:
         strokes: for each target the strokes until the IoU reached it; None if the annotator gave up before.
@@ -70,16 +71,8 @@ def _stroke(mask: Mask, truth: Mask, room: NDArray[np.float32]) -> None:
     mask[disc] = truth[y, x]
 
 
-def largest_component(error: Mask) -> Mask:
-    """The largest 4-connected part of a mask of shape (H, W), bool; itself if it is empty."""
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(error.astype(np.uint8), connectivity=4)
-    if len(stats) == 1:  # the background alone
-        return error
-    return np.asarray(labels == 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax()))
-
-
 def _distance(mask: Mask) -> NDArray[np.float32]:
-    """How far each pixel of the mask is from the nearest outside it; further than the frame reaches if none is."""
+    """Distance of each pixel of the mask from the nearest outside it; larger than the frame reaches if none is."""
     if mask.all():
         return np.full(mask.shape, float(np.linalg.norm(mask.shape)), dtype=np.float32)
     return np.asarray(cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE))

@@ -1,4 +1,4 @@
-"""What clicks are worth: a robot user of the smart tool clicks where the mask is worst, and the mask is drawn again.
+"""The worth of clicks: a robot user of the smart tool clicks where the mask is worst, and the mask is drawn again.
 
 The robot of Nickisch et al. 2010 with clicks in place of strokes, as interactive segmentation is measured since (Xu et
 al. 2016): each click is the innermost pixel of the largest error. As in the editor before anything is accepted, clicks
@@ -11,11 +11,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from models.data.folder import Sample
-from models.evaluation.annotator import largest_component
-from models.interactive import answer
+from models.data.sample import Sample
+from models.families import Embedding, Model
+from models.masks.components import largest_component
 from models.masks.metrics import Mask, iou
-from models.pipeline import Embedding, Pipeline
 from models.prompt import Click, Prompt
 
 STARTS = ("nothing", "model")
@@ -38,11 +37,11 @@ def next_click(mask: Mask, truth: Mask) -> Click | None:
     return Click(float(column) + 0.5, float(row) + 0.5, positive=bool(truth[row, column]))
 
 
-def clicked(pipeline: Pipeline, embedding: Embedding, label: str, start: Mask, truth: Mask, count: int) -> list[float]:
+def clicked(model: Model, embedding: Embedding, label: str, start: Mask, truth: Mask, count: int) -> list[float]:
     """IoU of a class's mask before any click and after each of `count`.
 
     Args:
-        pipeline: answers the clicks.
+        model: answers the clicks.
         embedding: the frame.
         label: the class.
         start: what is drawn already, shape (H, W), bool; may be empty.
@@ -56,7 +55,7 @@ def clicked(pipeline: Pipeline, embedding: Embedding, label: str, start: Mask, t
         click = next_click(mask, truth)
         if click is not None:
             clicks.append(click)
-            found = answer(pipeline, embedding, label, Prompt(tuple(clicks)), existing)
+            found = model.prompt(embedding, Prompt(tuple(clicks)), label, existing)
             # A new object comes beside what was there.
             mask = found.mask if found.improves is not None else found.mask | start
         ious.append(iou(mask, truth))
@@ -64,7 +63,7 @@ def clicked(pipeline: Pipeline, embedding: Embedding, label: str, start: Mask, t
 
 
 def measure_clicks(
-    pipeline: Pipeline,
+    model: Model,
     samples: Sequence[Sample],
     count: int,
     *,
@@ -73,27 +72,25 @@ def measure_clicks(
     """Click on every class that is truly on the samples.
 
     Args:
-        pipeline: answers the clicks.
+        model: answers the clicks.
         samples: labelled images.
         count: clicks a class and image, at least 1.
         progress: told (done, total) after each sample.
 
     Returns:
         {"count", "classes": {CLASS: {"frames", "nothing", "model"}}}: of each start the mean IoU after 0, 1, 2 ...
-        clicks; "model" begins with what the pipeline draws by itself.
+        clicks; "model" begins with what the model draws by itself.
     """
-    found: dict[str, dict[str, list[list[float]]]] = {
-        label: {start: [] for start in STARTS} for label in pipeline.classes
-    }
+    found: dict[str, dict[str, list[list[float]]]] = {label: {start: [] for start in STARTS} for label in model.classes}
     for done, sample in enumerate(samples, 1):
         image = sample.read_image()
-        embedding = pipeline.embed(image)
-        drawn = {segment.label: segment.mask for segment in pipeline.predict([image])[0].segments}
-        for label in (label for label in pipeline.classes if label in sample.masks):
+        embedding = model.embed(image)
+        drawn = {segment.label: segment.mask for segment in model.predict([image])[0].segments}
+        for label in (label for label in model.classes if label in sample.masks):
             truth = sample.read_mask(label, (image.shape[0], image.shape[1]))
             empty = np.zeros_like(truth)
             for start, mask in (("nothing", empty), ("model", drawn.get(label, empty))):
-                found[label][start].append(clicked(pipeline, embedding, label, mask, truth, count))
+                found[label][start].append(clicked(model, embedding, label, mask, truth, count))
         progress(done, len(samples))
     classes = {
         label: {"frames": len(starts["model"])}

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.data.folder import Sample
+from models.data.sample import Sample
 from models.errors import DataError
+from models.families import Model, describe, steps_of
 from models.masks.metrics import Mask, boundary_f, dice, iou
-from models.pipeline import Pipeline, Steps, describe
+from models.pipeline import Pipeline, Steps
 
 
 class Agreement(NamedTuple):
@@ -24,7 +25,7 @@ class Agreement(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """Whether a class was drawn, and whether it is truly there."""
+    """The decision to draw a class, and its true presence."""
 
     predicted: bool
     present: bool
@@ -57,7 +58,7 @@ class FrameFigures:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What the pipeline made of one sample.
+    """The pipeline's result on one sample.
 
     Attributes:
         sample: the labelled image.
@@ -77,16 +78,16 @@ class Outcome:
 
 
 def evaluate(
-    pipeline: Pipeline, samples: Sequence[Sample], *, progress: Callable[[int, int], None] = lambda done, total: None
+    model: Model, samples: Sequence[Sample], *, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> dict[str, Any]:
-    """Measure a pipeline on labelled images and sum up; see `measure` and `summarise`.
+    """Measure a model on labelled images and sum up; see `measure` and `summarise`.
 
     Raises:
         DataError: there are no samples.
     """
     if not samples:
         raise DataError("there is nothing to evaluate on: the split is empty")
-    return summarise(measure(pipeline, samples, progress=progress), pipeline)
+    return summarise(measure(model, samples, progress=progress), model)
 
 
 def with_settings(pipeline: Pipeline, **settings: Any) -> Pipeline:
@@ -96,20 +97,20 @@ def with_settings(pipeline: Pipeline, **settings: Any) -> Pipeline:
 
 
 def measure(
-    pipeline: Pipeline, samples: Sequence[Sample], *, progress: Callable[[int, int], None] = lambda done, total: None
+    model: Model, samples: Sequence[Sample], *, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> list[FrameFigures]:
     """Predict every sample and compare; see `outcomes` and `compare`."""
-    return [compare(outcome) for outcome in outcomes(pipeline, samples, progress=progress)]
+    return [compare(outcome) for outcome in outcomes(model, samples, progress=progress)]
 
 
 def outcomes(
-    pipeline: Pipeline, samples: Sequence[Sample], *, progress: Callable[[int, int], None] = lambda done, total: None
+    model: Model, samples: Sequence[Sample], *, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Iterator[Outcome]:
     """Predict sample after sample; `progress` is told (done, total) when the caller is through with one."""
     for index, sample in enumerate(samples):
         image = sample.read_image()
         start = time.perf_counter()
-        steps = {step.label: step for step in pipeline.steps([image])[0]}
+        steps = {step.label: step for step in steps_of(model, [image])[0]}
         yield Outcome(sample, image, steps, time.perf_counter() - start)
         progress(index + 1, len(samples))
 
@@ -132,7 +133,7 @@ def compare(outcome: Outcome) -> FrameFigures:
     return FrameFigures(sample.name, outcome.seconds, agreements, decisions)
 
 
-def summarise(frames: Sequence[FrameFigures], pipeline: Pipeline) -> dict[str, Any]:
+def summarise(frames: Sequence[FrameFigures], model: Model) -> dict[str, Any]:
     """The figures of `premask evaluate`.
 
     Returns:
@@ -147,7 +148,7 @@ def summarise(frames: Sequence[FrameFigures], pipeline: Pipeline) -> dict[str, A
             [frame.agreements[label] for frame in frames if label in frame.agreements],
             [frame.decisions[label] for frame in frames if label in frame.decisions],
         )
-        for label in pipeline.classes
+        for label in model.classes
     }
     means = [figures["iou"] for figures in classes.values() if figures["iou"] is not None]
     timed = frames[1:] or frames  # the first call warms the caches up
@@ -156,7 +157,7 @@ def summarise(frames: Sequence[FrameFigures], pipeline: Pipeline) -> dict[str, A
         "mean_iou": float(np.mean(means)) if means else None,
         "seconds_per_frame": float(np.mean([frame.seconds for frame in timed])) if timed else None,
         "frames": len(frames),
-    } | describe(pipeline)
+    } | describe(model)
 
 
 def _class_figures(agreements: Sequence[Agreement], decisions: Sequence[Decision]) -> dict[str, float | int | None]:

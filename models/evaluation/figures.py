@@ -61,4 +61,5 @@ def outline(mask: NDArray[np.bool_], width: int = 1) -> NDArray[np.bool_]:
 
 def line_width(image: Picture) -> int:
     """A line over an image of shape (H, W, 3) this wide, in pixels, is still seen when it is shown small."""
-    return max(1, round(max(image.shape[:2]) / 400))
+    longest: int = max(image.shape[:2])
+    return max(1, round(longest / 400))

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.checkpoint import Card, write_card
-from models.data.folder import Sample
+from models.data.png import write_png
+from models.data.sample import Sample
 from models.errors import CheckpointError
 from models.evaluation.evaluate import FrameFigures
 from models.evaluation.figures import Picture, step_pictures
@@ -36,7 +37,7 @@ def add_gallery(
 
     Args:
         checkpoint: the model's folder, complete.
-        card: its card; written anew when all pictures are there.
+        card: its card; written again when all pictures are there.
         pipeline: the model.
         samples: held-out images.
         figures: how the model did on them, in any order.
@@ -114,6 +115,14 @@ def _shrunk(picture: NDArray[Any], interpolation: int) -> NDArray[Any]:
 
 
 def _write(path: Path, picture: Picture) -> None:
-    pixels = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-    if not cv2.imwrite(str(path), pixels, [cv2.IMWRITE_JPEG_QUALITY, 80]):
-        raise CheckpointError(f"{path} cannot be written; is the disk full or the folder read-only?")
+    """Write a grey picture as PNG, a coloured one as JPEG."""
+    try:
+        if picture.ndim == 2:
+            write_png(path, picture)
+        else:
+            colours = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+            path.write_bytes(cv2.imencode(".jpg", colours, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes())
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} cannot be written: {error}; check the disk and the folder's permissions"
+        ) from error

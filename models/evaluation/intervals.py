@@ -5,39 +5,17 @@ series, or by block of neighbours (the cluster bootstrap; Davison and Hinkley 19
 Application", section 3.8).
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from models.data.folder import DataFolder
-from models.errors import DataError
 from models.evaluation.evaluate import FrameFigures
 
-BLOCK = 5  # neighbouring images that count as one group where groups.json does not say better
+MIN_GROUPS = 5  # fewer say too little of how groups differ: their intervals are far too narrow
 RESAMPLES = 2000
 LEVEL = 0.95
-
-
-def read_groups(folder: DataFolder) -> dict[str, str]:
-    """The group of every image: from groups.json ({NAME: GROUP}), else blocks of `BLOCK` neighbours by name.
-
-    Raises:
-        DataError: groups.json does not read as that, or leaves an image out.
-    """
-    path = folder.root / "groups.json"
-    if not path.is_file():
-        return {name: f"block {index // BLOCK + 1}" for index, name in enumerate(folder.samples)}
-    try:
-        groups = {str(name): str(group) for name, group in json.loads(path.read_text(encoding="utf-8")).items()}
-    except (ValueError, AttributeError) as error:
-        raise DataError(f'{path} must hold {{"NAME": "GROUP"}}, such as the patient of each image: {error}') from error
-    missing = [name for name in folder.samples if name not in groups]
-    if missing:
-        raise DataError(f"{path} names no group for {missing[0]} (and {len(missing) - 1} more); add it")
-    return groups
 
 
 def with_intervals(
@@ -52,20 +30,24 @@ def with_intervals(
 
     Returns:
         `figures` with, per class, `iou_ci`, `coarse_iou_ci` and `accuracy_ci`, each [low, high], and what the refiner
-        adds: `refiner_gain`, the mean of iou - coarse_iou image by image, and `refiner_gain_ci`. None where the class
-        is on images of fewer than two groups. `groups` counts the groups of the frames.
+        adds: `refiner_gain`, the mean of iou - coarse_iou image by image, and `refiner_gain_ci`. An interval is None
+        over fewer than `MIN_GROUPS` groups; then `no_interval` of the class says so in words, else it is None.
+        `groups` counts the groups of the frames.
     """
     classes = {}
     for label, known in figures["classes"].items():
         drawn = [(groups[frame.name], frame.agreements[label]) for frame in frames if label in frame.agreements]
         decided = [(groups[frame.name], frame.decisions[label]) for frame in frames if label in frame.decisions]
         gain = known["iou"] - known["coarse_iou"] if drawn else None
+        count = len({group for group, _ in drawn})
+        reason = f"drawn on images of {count} group{'s' * (count != 1)}, an interval needs {MIN_GROUPS}"
         classes[label] = known | {
             "refiner_gain": gain,
             "iou_ci": interval((group, a.iou) for group, a in drawn),
             "coarse_iou_ci": interval((group, a.coarse_iou) for group, a in drawn),
             "refiner_gain_ci": interval((group, a.iou - a.coarse_iou) for group, a in drawn),
             "accuracy_ci": interval((group, float(d.predicted == d.present)) for group, d in decided),
+            "no_interval": reason if count < MIN_GROUPS else None,
         }
     return figures | {"classes": classes, "groups": len({groups[frame.name] for frame in frames})}
 
@@ -78,12 +60,18 @@ def interval(values: Iterable[tuple[str, float]], seed: int = 0) -> list[float] 
         seed: of the resampling; the same values and seed give the same interval.
 
     Returns:
-        [low, high], or None for fewer than two groups: one group says nothing of how groups differ.
+        [low, high], or None for fewer than `MIN_GROUPS` groups.
+
+    >>> interval([("a", 0.5), ("a", 0.7), ("b", 0.6)]) is None
+    True
+    >>> low, high = interval((f"patient {i}", 0.1 * i) for i in range(10))
+    >>> round(low, 2), round(high, 2)
+    (0.27, 0.63)
     """
     members: dict[str, list[float]] = defaultdict(list)
     for group, value in values:
         members[group].append(value)
-    if len(members) < 2:
+    if len(members) < MIN_GROUPS:
         return None
     sums = np.array([sum(group) for group in members.values()])
     counts = np.array([len(group) for group in members.values()])

@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 
 from models.activation_maps import METHODS
-from models.data.folder import Sample
+from models.data.png import encode_png
+from models.data.sample import Sample
 from models.evaluation.charts import iou_chart
 from models.evaluation.evaluate import FrameFigures, with_settings
 from models.evaluation.figures import Picture, heat, line_width, outline, step_pictures
@@ -126,7 +127,7 @@ def _thumbnail(picture: Picture) -> str:
     size = (max(round(picture.shape[1] * scale), 1), max(round(picture.shape[0] * scale), 1))
     small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
     if small.ndim == 2:
-        return _uri(cv2.imencode(".png", small)[1].tobytes(), "image/png")
+        return _uri(encode_png(np.asarray(small, dtype=np.uint8)), "image/png")
     colours = cv2.cvtColor(small, cv2.COLOR_RGB2BGR)
     return _uri(cv2.imencode(".jpg", colours, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes(), "image/jpeg")
 

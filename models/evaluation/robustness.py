@@ -1,4 +1,4 @@
-"""What is left of the masks when images look as another scanner, another export or another operator would make them.
+"""Quality of the masks when images look as another scanner, another export or another operator would make them.
 
 After Hendrycks and Dietterich 2019, "Benchmarking neural network robustness to common corruptions and perturbations",
 with changes that medical images meet. It is no measurement on other patients: anatomy stays as it is.
@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.data.decoding import RgbImage
-from models.data.folder import Sample
+from models.data.sample import Sample
 from models.evaluation.evaluate import measure, summarise
-from models.pipeline import Pipeline
+from models.families import Model
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ CHANGES = {
 
 
 def measure_robustness(
-    pipeline: Pipeline, samples: Sequence[Sample], *, progress: Callable[[int, int], None] = lambda done, total: None
+    model: Model, samples: Sequence[Sample], *, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> dict[str, dict[str, dict[str, float | None]]]:
     """Figures of a pipeline on images that were changed in each of `CHANGES`.
 
@@ -130,8 +130,8 @@ def measure_robustness(
     table = {}
     for number, (name, change) in enumerate(CHANGES.items()):
         changed = [ChangedSample(**vars(sample), change=change) for sample in samples]
-        frames = measure(pipeline, changed)
-        classes = summarise(frames, pipeline)["classes"]
+        frames = measure(model, changed)
+        classes = summarise(frames, model)["classes"]
         table[name] = {
             label: {key: figures[key] for key in ("iou", "recall", "precision")} for label, figures in classes.items()
         }

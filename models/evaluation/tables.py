@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from models.activation_maps import METHODS
-from models.data.folder import Sample
+from models.data.sample import Sample
 from models.evaluation.annotator import LIMIT, TARGETS, Correction, correct
 from models.evaluation.evaluate import FrameFigures, Outcome, compare, outcomes, with_settings
 from models.masks.metrics import iou
@@ -30,7 +30,7 @@ def classifier_row(figures: Mapping[str, Any], pipeline: Pipeline) -> dict[str, 
 
 
 class Work(NamedTuple):
-    """What one mask asks of the annotator: the strokes to each target, None where given up, and the IoU in the end."""
+    """Work of the annotator on one mask: the strokes to each target, None where given up, and the IoU in the end."""
 
     strokes: dict[float, int | None]
     iou: float
@@ -147,7 +147,7 @@ def _mean(values: Iterable[float | None]) -> float | None:
 def compare_methods(
     pipeline: Pipeline, samples: Sequence[Sample], *, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> dict[str, dict[str, dict[str, float | None]]]:
-    """How well each activation-map method finds each class: IoU of the thresholded map, before trimap and refiner.
+    """Each activation-map method on each class: IoU of the thresholded map, before trimap and refiner.
 
     Methods differ in scale, so each class and method has the one threshold of `THRESHOLDS` that suits these images
     best: a figure to compare methods by, not one to expect on other images.

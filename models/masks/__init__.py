@@ -1,1 +1,1 @@
-"""Masks: outlines and measures."""
+"""Masks: outlines, rasterising, connected components and measures."""

@@ -8,13 +8,21 @@ Mask = NDArray[np.bool_]
 
 
 def iou(predicted: Mask, truth: Mask) -> float:
-    """Intersection over union of two masks of shape (H, W), bool; 1 where both are empty."""
+    """Intersection over union of two masks of shape (H, W), bool; 1 where both are empty.
+
+    >>> iou(np.array([[True, True, False]]), np.array([[False, True, True]]))
+    0.3333333333333333
+    """
     union = int((predicted | truth).sum())
     return int((predicted & truth).sum()) / union if union else 1.0
 
 
 def dice(predicted: Mask, truth: Mask) -> float:
-    """2 |A and B| / (|A| + |B|) of two masks of shape (H, W), bool; 1 where both are empty."""
+    """2 |A and B| / (|A| + |B|) of two masks of shape (H, W), bool; 1 where both are empty.
+
+    >>> dice(np.array([[True, True, False]]), np.array([[False, True, True]]))
+    0.5
+    """
     total = int(predicted.sum()) + int(truth.sum())
     return 2 * int((predicted & truth).sum()) / total if total else 1.0
 

@@ -16,7 +16,7 @@ Points = NDArray[np.float64]
 TOLERANCE = 1.0
 RELATIVE_TOLERANCE = 0.015
 MIN_TOLERANCE = 0.6
-# Parts smaller than this, in pixels, are specks that an annotator would only have to delete.
+# Smaller parts, in pixels, get no outline: an annotator would only have to delete it.
 SMALLEST = 4.0
 # A polygon has no holes: each is joined to the outside by a slit of this width in pixels, which hardly any pixel's
 # centre lies in. The smallest of too many are filled.

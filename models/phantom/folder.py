@@ -1,6 +1,5 @@
 """Phantoms as a data folder, as training and evaluation read it."""
 
-import json
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -8,10 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from models.data.writer import DataFolderWriter
 from models.errors import DataError
 from models.phantom import leaf, surface, truth, ultrasound
 from models.phantom.frame import Phantom, render_phantom
@@ -68,7 +66,7 @@ def write_phantoms(
         kind: one of `KINDS`.
 
     Raises:
-        DataError: `out` holds something already, or `count` is below 1.
+        DataError: `out` holds something already or cannot be written, or `count` is below 1.
         ValueError: see `render_phantom`.
     """
     if count < 1:
@@ -82,30 +80,22 @@ def write_phantoms(
     try:
         draft.chmod(0o755)  # mkdtemp's own mode would lock out other users
         names = [f"phantom-{number:05d}" for number in range(1, count + 1)]
-        for folder in ("images", *(f"masks/{label}" for label in made.classes)):
-            (draft / folder).mkdir(parents=True)
         rare = {round((i + 0.5) * count / RARE) for i in range(RARE)}  # the last of them is in the val split
-        for done, name in enumerate(names, start=1):
-            # Hashed, not seed + done: neighbouring seeds would share all frames but one.
-            frame_seed = int(np.random.SeedSequence([seed, done]).generate_state(1, np.uint64)[0])
-            render = made.render_rare if made.render_rare and done in rare else made.render
-            phantom = render(frame_seed, size or made.size, difficulty)
-            grey = (phantom.image == phantom.image[..., :1]).all()
-            _write_image(draft / "images" / f"{name}.png", phantom.image[..., 0 if grey else slice(None, None, -1)])
-            for label, mask in phantom.masks.items():
-                _write_image(draft / "masks" / label / f"{name}.png", mask.astype(np.uint8) * 255)
-            if progress is not None:
-                progress(done, count)
         train = max(1, count - round(count / 4))
-        (draft / "classes.txt").write_text("".join(f"{label}\n" for label in made.classes), encoding="utf-8")
-        split = json.dumps({"train": names[:train], "val": names[train:]}, indent=0)
-        (draft / "split.json").write_text(split, encoding="utf-8")
+        with DataFolderWriter(draft, made.classes) as folder:
+            for done, name in enumerate(names, start=1):
+                # Hashed, not seed + done: neighbouring seeds would share all frames but one.
+                frame_seed = int(np.random.SeedSequence([seed, done]).generate_state(1, np.uint64)[0])
+                render = made.render_rare if made.render_rare and done in rare else made.render
+                phantom = render(frame_seed, size or made.size, difficulty)
+                folder.add(name, phantom.image, phantom.masks, presence=None)
+                if progress is not None:
+                    progress(done, count)
+            folder.write_split({"train": names[:train], "val": names[train:]})
         draft.replace(out)
+    except OSError as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise DataError(f"{out} cannot be written: {error}; check the free space and the permissions") from error
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
-
-
-def _write_image(path: Path, pixels: NDArray[np.uint8]) -> None:
-    if not cv2.imwrite(str(path), pixels):
-        raise DataError(f"cannot write {path}; check the free space and the permissions of its folder")

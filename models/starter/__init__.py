@@ -5,7 +5,7 @@ from pathlib import Path
 _HERE = Path(__file__).parent
 # Intravascular OCT, four classes. docs/results.md compares them.
 STARTERS = {"light": _HERE / "oct-lite0", "xception": _HERE / "oct-xception"}
-STARTER = STARTERS["light"]  # where nobody asks for another: better on held-out frames than Xception's, and cheaper
+STARTER = STARTERS["light"]  # unless another is asked for: better on held-out frames than Xception's, and cheaper
 FIRST_REFINER = _HERE / "refiner"  # an FBANet that every training begins from which has no parent
 
 

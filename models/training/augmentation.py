@@ -25,7 +25,7 @@ class Frame:
 
     @property
     def open(self) -> NDArray[np.bool_]:
-        """Shape (C,), bool: the class is somewhere on the frame, but nobody drew where."""
+        """Shape (C,), bool: the class is somewhere on the frame, but its mask is unknown."""
         return np.asarray((self.presence == 1) & ~self.known)
 
 

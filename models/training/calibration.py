@@ -1,4 +1,4 @@
-"""What is read off whole frames when the networks are ready: presence, the maps' thresholds, the trimap's band."""
+"""Settings fitted on whole frames when the networks are ready: presence, map thresholds, the trimap's band."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -10,25 +10,26 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from models.activation_maps import METHODS
-from models.data.folder import Sample, spread
+from models.data.sample import Sample
+from models.data.splitter import spread
 from models.evaluation.evaluate import FrameFigures, measure
 from models.masks.metrics import iou
 from models.pipeline import Pipeline, PipelineConfig
 from models.training.augmentation import random_colours
 
-ENOUGH = 300  # whole frames that settle a class's line
-LEAST, MOST = 5, 24  # held-out frames with a class that its threshold and band need, and that are looked at
+MAX_PRESENCE_FRAMES = 300  # frames that presence is fitted on
+MIN_FRAMES, MAX_FRAMES = 5, 24  # held-out frames with a class that its threshold and band need, and at most use
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 BANDS = (0.15, 0.3, 0.6)  # fractions of the inscribed radius; FBANet has seen them all
 SLOW = ("ScoreCAM",)  # takes many forward passes a frame
 
 
 def calibrate_presence(pipeline: Pipeline, samples: Sequence[Sample], held_out: Sequence[Sample] = ()) -> None:
-    """Refit each class's line from pooled evidence to presence logit, in place, on whole frames.
+    """Refit each class's line from the pooled class score map to presence logit, in place, on whole frames.
 
     Training sees views of frames, drawn so that rare classes are seen as often as common ones: good for finding them,
     but a class then seems likelier than it is. And a short training hardly moves the line, so that a rare class may
-    stay below one half wherever it is. Evidence is stronger on frames that were learnt from than on others, so these
+    stay below one half wherever it is. Scores are higher on frames that were learnt from than on others, so these
     are looked at with their colours changed, and the held-out frames weigh as much as all of them together. A class
     that is on all frames or on none keeps its line: nothing there says where to draw it.
 
@@ -37,7 +38,7 @@ def calibrate_presence(pipeline: Pipeline, samples: Sequence[Sample], held_out: 
         samples: images with known presence, of the training part; up to 300 of them are looked at.
         held_out: images that were not learnt from.
     """
-    samples = spread(samples, ENOUGH)
+    samples = spread(samples, MAX_PRESENCE_FRAMES)
     rng = np.random.default_rng(3)
     classifier = pipeline.classifier
     gain, bias = (line.detach().cpu().numpy() for line in (classifier.gain, classifier.bias))
@@ -59,7 +60,7 @@ def calibrate_presence(pipeline: Pipeline, samples: Sequence[Sample], held_out: 
 
 
 def calibrate_maps(pipeline: Pipeline, held_out: Sequence[Sample]) -> PipelineConfig:
-    """Where each class's map is cut, for every method but the slow one, as held-out frames would have it.
+    """Fit the threshold of each class's map to held-out frames, for every method but the slow one.
 
     Returns:
         The pipeline's configuration with `map_threshold` changed for the classes for which another one is better by
@@ -67,7 +68,7 @@ def calibrate_maps(pipeline: Pipeline, held_out: Sequence[Sample]) -> PipelineCo
     """
     configs = {method: replace(pipeline.config, cam=method) for method in METHODS if method not in SLOW}
     scores: dict[tuple[str, str], list[list[float]]] = {}
-    for sample in spread([sample for sample in held_out if sample.masks], MOST):
+    for sample in spread([sample for sample in held_out if sample.masks], MAX_FRAMES):
         image = sample.read_image()
         _, found = pipeline.maps_by([image], list(configs))
         for index, label in enumerate(pipeline.classes):
@@ -87,13 +88,13 @@ def calibrate_maps(pipeline: Pipeline, held_out: Sequence[Sample]) -> PipelineCo
 
 
 def calibrate_band(pipeline: Pipeline, held_out: Sequence[Sample]) -> PipelineConfig:
-    """How wide each class's unknown band is, as held-out frames would have it.
+    """Fit the width of each class's unknown band to held-out frames.
 
     Returns:
         The pipeline's configuration with `band` changed for the classes for which another width is better by more than
         chance.
     """
-    masked = spread([sample for sample in held_out if sample.masks], MOST)
+    masked = spread([sample for sample in held_out if sample.masks], MAX_FRAMES)
     scores: dict[str, list[list[float]]] = {label: [] for label in pipeline.classes}
     columns = [list(_ious(pipeline, masked, pipeline.config.band))]
     columns += [list(_ious(pipeline, masked, dict.fromkeys(pipeline.classes, band))) for band in BANDS]
@@ -105,7 +106,7 @@ def calibrate_band(pipeline: Pipeline, held_out: Sequence[Sample]) -> PipelineCo
 
 
 def made_worse(pipeline: Pipeline, held_out: Sequence[FrameFigures], train: Sequence[Sample]) -> tuple[str, ...]:
-    """The classes whose map is better than what FBANet makes of it, by more than chance: nobody sees their outline.
+    """The classes whose map is better than the mask that FBANet makes of it, by more than chance.
 
     Args:
         pipeline: refines every class.
@@ -115,9 +116,9 @@ def made_worse(pipeline: Pipeline, held_out: Sequence[FrameFigures], train: Sequ
     """
     rows = {label: _masks_and_maps(held_out, label) for label in pipeline.classes}
     errors = dict.fromkeys(pipeline.classes, 1.0)
-    if few := [label for label, known in rows.items() if len(known) < LEAST]:
+    if few := [label for label, known in rows.items() if len(known) < MIN_FRAMES]:
         learnt = measure(
-            pipeline, spread([sample for sample in train if not sample.masks.keys().isdisjoint(few)], MOST)
+            pipeline, spread([sample for sample in train if not sample.masks.keys().isdisjoint(few)], MAX_FRAMES)
         )
         for label in few:
             rows[label], errors[label] = _masks_and_maps(learnt, label), 2.0
@@ -139,7 +140,7 @@ def _ious(pipeline: Pipeline, samples: Sequence[Sample], band: dict[str, float])
 
 def _clearly_better(rows: Sequence[Sequence[float]], errors: float = 1.0) -> int:
     """Column of the highest mean, if it beats the first by over `errors` standard errors of the difference; else 0."""
-    if len(rows) < LEAST:
+    if len(rows) < MIN_FRAMES:
         return 0
     scores = np.array(rows)
     best = int(scores.mean(axis=0).argmax())

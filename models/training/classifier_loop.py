@@ -13,18 +13,18 @@ from numpy.typing import NDArray
 from torch import nn
 
 from models.classifier import STRIDE, Classifier
-from models.pipeline import autocast
+from models.devices import autocast
 from models.training.augmentation import random_view
-from models.training.descent import Descent
 from models.training.frames import Frames, Mixture
 from models.training.losses import classifier_loss
-from models.training.resume import Saved
+from models.training.optimisation import OptimisationLoop
 from models.training.schedule import Clock, Report
+from models.training.state import TrainingState
 
 
 @dataclass(frozen=True)
-class ClassifierRecipe:
-    """How a classifier is trained.
+class ClassifierHyperparameters:
+    """Hyperparameters of a classifier's training.
 
     Attributes:
         steps: batches.
@@ -52,21 +52,21 @@ class ClassifierRecipe:
 def train_classifier(
     classifier: Classifier,
     frames: Frames | Mixture,
-    recipe: ClassifierRecipe,
+    hyperparameters: ClassifierHyperparameters,
     *,
     score: Callable[[Classifier], NDArray[np.float64]] | None,
     report: Report,
     seed: int,
     device: torch.device,
     seconds: float | None,
-    saved: Saved | None = None,
+    state: TrainingState | None = None,
 ) -> tuple[Classifier, list[dict[str, float]]]:
     """Train a copy: the classifier passed in is left as it was.
 
     Args:
         classifier: where to begin.
         frames: what to learn from.
-        recipe: how.
+        hyperparameters: how.
         score: quality of a classifier on each held-out frame, higher is better. The last one is returned unless an
             earlier one, the one passed in among them, is clearly better; training stops early when the second half of
             the checks brought nothing. None returns the last.
@@ -74,40 +74,41 @@ def train_classifier(
         seed: the same seed and steps give the same weights.
         device: where to compute.
         seconds: limit; the learning rate reaches 0 in time.
-        saved: where the state is kept, so that a run that was killed goes on; None to keep none.
+        state: where the state is kept, so that a run that was killed goes on; None to keep none.
 
     Returns:
         A new classifier, in evaluation mode, and the history: step, loss and mean held-out score at each check.
     """
     torch.manual_seed(seed)
     network: Classifier = deepcopy(classifier).to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    if not recipe.fresh:
-        _freeze(network, recipe.frozen)
+    if not hyperparameters.fresh:
+        _freeze(network, hyperparameters.frozen)
     inherited = [p for name, p in network.named_parameters() if name.startswith("backbone.") and p.requires_grad]
     new = [p for name, p in network.named_parameters() if not name.startswith("backbone.")]
-    groups = [{"params": inherited, "lr": recipe.rate * recipe.backbone_rate}, {"params": new, "lr": recipe.rate}]
-    clock = Clock(recipe.steps, seconds)
-    descent = Descent(network, groups, stage="classifier", clip=2.0, clock=clock, report=report, saved=saved)
-    best = Best(classifier, score, recipe.checks, saved) if score else None
-    workers = recipe.workers if device.type == "cuda" else 0
-    for batch in descent.batches(lambda step: _draw_batch(frames, recipe, seed, step), workers):
-        if best and best.hopeless:
+    rate = hyperparameters.rate
+    groups = [{"params": inherited, "lr": rate * hyperparameters.backbone_rate}, {"params": new, "lr": rate}]
+    clock = Clock(hyperparameters.steps, seconds)
+    loop = OptimisationLoop(network, groups, stage="classifier", clip=2.0, clock=clock, report=report, state=state)
+    best = BestCheckpoint(classifier, score, hyperparameters.checks, state) if score else None
+    workers = hyperparameters.workers if device.type == "cuda" else 0
+    for batch in loop.batches(lambda step: _draw_batch(frames, hyperparameters, seed, step), workers):
+        if best and best.stalled:
             break
         images, coverage, presence, known = (torch.from_numpy(array).to(device) for array in batch)
         # On a CPU the backward pass of depthwise convolutions is slower in bfloat16 than in float32.
         with autocast(device) if device.type == "cuda" else nullcontext():
             output = network(images.permute(0, 3, 1, 2).float() / 255)
             loss = classifier_loss(output, coverage, presence, known)
-        descent.step(loss)
+        loop.step(loss)
         if best and clock.progress >= best.next_check:
-            descent.note(score=best.check(descent.average))
-            descent.save()
-    result = best.choice if best else descent.average
-    return result.eval(), descent.history
+            loop.note(score=best.check(loop.average))
+            loop.save()
+    result = best.choice if best else loop.average
+    return result.eval(), loop.history
 
 
-class Best:
-    """Which of the classifiers seen on the way is returned.
+class BestCheckpoint:
+    """The best of the classifiers seen on the way.
 
     The later one, unless the earlier is better by more than one standard error of the difference: on a few held-out
     frames the highest mean of many is mostly luck.
@@ -116,7 +117,7 @@ class Best:
         first: the classifier before training.
         score: quality on each held-out frame.
         checks: how many are planned.
-        saved: keeps the choice so far, and gives it back after a kill.
+        state: keeps the choice so far, and gives it back after a kill.
     """
 
     def __init__(
@@ -124,12 +125,12 @@ class Best:
         first: Classifier,
         score: Callable[[Classifier], NDArray[np.float64]],
         checks: int,
-        saved: Saved | None,
+        state: TrainingState | None,
     ) -> None:
-        self._score, self._checks, self._saved = score, checks, saved
+        self._score, self._checks, self._state = score, checks, state
         self.choice = deepcopy(first).eval()
         self._done, self._chosen_at = 0, 0
-        found = saved.load("best") if saved else None
+        found = state.load("best") if state else None
         if found is None:
             self._scores = score(self.choice)
         else:
@@ -143,7 +144,7 @@ class Best:
         return (self._done + 1) / self._checks
 
     @property
-    def hopeless(self) -> bool:
+    def stalled(self) -> bool:
         """Half of the checks have passed since the best one."""
         return self._done - self._chosen_at > self._checks / 2
 
@@ -155,24 +156,24 @@ class Best:
         if lead.mean() <= lead.std() / math.sqrt(len(lead)):
             self.choice.load_state_dict(classifier.state_dict())
             self._scores, self._chosen_at = scores, self._done
-        if self._saved:
+        if self._state:
             numbers = {"done": self._done, "at": self._chosen_at, "scores": self._scores.tolist()}
-            self._saved.save("best", dict(self.choice.state_dict()), numbers)
+            self._state.save("best", dict(self.choice.state_dict()), numbers)
         return float(scores.mean())
 
 
 def _draw_batch(
-    frames: Frames | Mixture, recipe: ClassifierRecipe, seed: int, step: int
+    frames: Frames | Mixture, hyperparameters: ClassifierHyperparameters, seed: int, step: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
     rng = np.random.default_rng((seed, step))
     images, coverage, presence, known = [], [], [], []
-    cells = recipe.view // STRIDE
-    for _ in range(recipe.batch):
+    cells = hyperparameters.view // STRIDE
+    for _ in range(hyperparameters.batch):
         frame, focus = frames.draw(rng)
         # Where a class is only known to be somewhere, half of the views show all of the frame: its label holds for no
         # other. Nothing drawn leaves nothing to learn from a part.
         whole = bool(frame.open.any() and (rng.random() < 0.5 or not frame.masks.any()))
-        image, masks = random_view(frame, recipe.view, rng, focus, whole=whole)
+        image, masks = random_view(frame, hyperparameters.view, rng, focus, whole=whole)
         shares = np.stack([cv2.resize(mask, (cells, cells), interpolation=cv2.INTER_AREA) for mask in masks])
         images.append(image)
         coverage.append(shares.astype(np.float32) / 255)

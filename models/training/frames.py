@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from models.data.folder import Sample
+from models.data.sample import Sample
 from models.phantom import render_phantom
 from models.pipeline import fit_square
 from models.training.augmentation import Frame

@@ -1,4 +1,4 @@
-"""What the classifier and the refiner are trained to do."""
+"""Losses of the classifier and of the refiner."""
 
 import torch
 from torch import Tensor
@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from models.classifier import ClassifierOutput
 
-WINDOWS = (4, 16)  # sides of the pooled windows, in cells of the evidence
+WINDOWS = (4, 16)  # sides of the pooled windows, in cells of the class score maps
 SHARPNESS = 4.0  # of log-sum-exp pooling, as in the classifier
 
 
@@ -15,10 +15,10 @@ def classifier_loss(output: ClassifierOutput, coverage: Tensor, presence: Tensor
 
     Region labels at three scales: single cells (cross-entropy against the covered fraction, and log-Dice, which keeps a
     class that covers 0.2 % of the frame from drowning), and windows of 4 x 4 and 16 x 16 cells, whose logit is the
-    pooled evidence and whose label is whether the class is anywhere in them.
+    pooled class score map and whose label is whether the class is anywhere in them.
 
     Args:
-        output: of the classifier, B images, C classes, evidence of h x w cells.
+        output: of the classifier, B images, C classes, class score maps of h x w cells.
         coverage: fraction of each cell that the class covers, shape (B, C, h, w), floats in [0, 1].
         presence: whether the class is in the image, shape (B, C): 1, 0, or NaN for unknown.
         known: whether a class's `coverage` is known, shape (B, C), bool.
@@ -30,22 +30,22 @@ def classifier_loss(output: ClassifierOutput, coverage: Tensor, presence: Tensor
     logits = output.logits[labelled]
     loss = F.binary_cross_entropy_with_logits(logits, presence[labelled]) if labelled.any() else logits.sum()
     if known.any():
-        evidence = output.evidence.float()
-        loss = loss + 2 * F.binary_cross_entropy_with_logits(evidence[known], coverage[known])
-        loss = loss + log_dice_loss(evidence.sigmoid() * known[..., None, None], coverage * known[..., None, None])
+        score_maps = output.score_maps.float()
+        loss = loss + 2 * F.binary_cross_entropy_with_logits(score_maps[known], coverage[known])
+        loss = loss + log_dice_loss(score_maps.sigmoid() * known[..., None, None], coverage * known[..., None, None])
         for window in WINDOWS:
             inside = (F.max_pool2d(coverage, window) > 0.5).float()
-            pooled = window_logits(evidence, window)
+            pooled = window_logits(score_maps, window)
             loss = loss + 0.5 * F.binary_cross_entropy_with_logits(pooled[known], inside[known])
     return loss
 
 
-def window_logits(evidence: Tensor, window: int) -> Tensor:
-    """Log-sum-exp pooled evidence of each window x window block: (B, C, h, w) -> (B, C, h/window, w/window)."""
+def window_logits(score_maps: Tensor, window: int) -> Tensor:
+    """Log-sum-exp pooled class score maps of each window x window block: (B, C, h, w) -> (B, C, h/window, w/window)."""
     # Subtracting the maximum first keeps exp() finite.
-    peak = F.max_pool2d(evidence, window)
+    peak = F.max_pool2d(score_maps, window)
     spread = F.interpolate(peak, scale_factor=window, mode="nearest")
-    inner = evidence[..., : spread.shape[-2], : spread.shape[-1]]
+    inner = score_maps[..., : spread.shape[-2], : spread.shape[-1]]
     mean = F.avg_pool2d(torch.exp(SHARPNESS * (inner - spread)), window)
     return peak + mean.clamp(min=1e-12).log() / SHARPNESS
 

@@ -10,24 +10,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from models.devices import autocast
 from models.fba_net import FBANet, network_input, unknown_band
-from models.pipeline import Pipeline, autocast
+from models.pipeline import Pipeline
 from models.refiner import Box, Subject, centre_map, cut, object_boxes
 from models.training.augmentation import Frame, random_colours
-from models.training.descent import Descent
 from models.training.frames import Frames, Mixture
 from models.training.losses import contrastive_loss, refiner_loss
-from models.training.resume import Saved
+from models.training.optimisation import OptimisationLoop
 from models.training.schedule import Clock, Progress, Report
+from models.training.state import TrainingState
 from models.trimap import UNKNOWN, TrimapConfig, coarse_mask, trimap_from_mask
 
-TRIES = 50  # draws for each crop of a batch: objects may be specks, whose trimaps are empty
+TRIES = 50  # draws for each crop of a batch: objects may be so small that their trimaps are empty
 CELLS = 128  # side of the maps kept for training, about the classifier's own
 
 
 @dataclass(frozen=True)
-class RefinerRecipe:
-    """How FBANet is trained.
+class RefinerHyperparameters:
+    """Hyperparameters of FBANet's training.
 
     Attributes:
         steps: batches.
@@ -52,7 +53,7 @@ class Example:
 
     Attributes:
         image: shape (H, W, 3), uint8 RGB.
-        truth: shape (H, W), uint8, 0..255; None where nobody drew it.
+        truth: shape (H, W), uint8, 0..255; None where it is unknown.
         cam: the classifier's map of the class, shape (h, w), in [0, 1]; None where there is no classifier.
         threshold: where serving cuts that map.
         trimap: the kernel widths that serving uses.
@@ -68,7 +69,7 @@ class Example:
 
 
 class Batch(NamedTuple):
-    """What a step learns from: `inputs` (B, 12, S, S), true alpha `targets` (B, S, S), class indices `labels` (B,)."""
+    """Crops of a step: `inputs` (B, 12, S, S), true alpha `targets` (B, S, S), class indices `labels` (B,)."""
 
     inputs: NDArray[np.float32]
     targets: NDArray[np.float32]
@@ -78,63 +79,70 @@ class Batch(NamedTuple):
 def train_refiner(
     pipeline: Pipeline,
     frames: Frames | Mixture,
-    recipe: RefinerRecipe,
+    hyperparameters: RefinerHyperparameters,
     *,
     report: Report,
     seed: int,
     seconds: float | None,
-    saved: Saved | None = None,
+    state: TrainingState | None = None,
 ) -> FBANet:
     """Train the refiner of a pipeline whose classifier is ready; the pipeline is left as it was.
 
     Args:
         pipeline: gives the classifier's maps, the thresholds and FBANet's first weights.
         frames: what to learn from; frames without masks are passed over.
-        recipe: how.
+        hyperparameters: how.
         report: told of every step.
         seed: the same seed and steps give the same weights.
         seconds: limit; the learning rate reaches 0 in time.
-        saved: where the state is kept, so that a run that was killed goes on; None to keep none.
+        state: where the state is kept, so that a run that was killed goes on; None to keep none.
 
     Returns:
         A new FBANet, in evaluation mode; the pipeline's own where no frame has a mask, or only masks too small for a
         trimap.
     """
-    clock = Clock(recipe.steps, seconds)
-    examples = collect_examples(pipeline, frames, recipe.views, report=report, seed=seed)
+    clock = Clock(hyperparameters.steps, seconds)
+    examples = collect_examples(pipeline, frames, hyperparameters.views, report=report, seed=seed)
     return fit_refiner(
-        pipeline.refiner, examples, recipe, clock=clock, report=report, seed=seed, device=pipeline.device, saved=saved
+        pipeline.refiner,
+        examples,
+        hyperparameters,
+        clock=clock,
+        report=report,
+        seed=seed,
+        device=pipeline.device,
+        state=state,
     )
 
 
 def fit_refiner(
     refiner: FBANet,
     examples: Sequence[Example],
-    recipe: RefinerRecipe,
+    hyperparameters: RefinerHyperparameters,
     *,
     clock: Clock,
     report: Report,
     seed: int,
     device: torch.device,
-    saved: Saved | None = None,
+    state: TrainingState | None = None,
 ) -> FBANet:
     """Train a copy of an FBANet on examples until the clock has run out; for the rest see `train_refiner`."""
     torch.manual_seed(seed)
     labelled = [example for example in examples if example.truth is not None]
-    unlabelled = [example for example in examples if example.truth is None] if recipe.contrast else []
+    unlabelled = [example for example in examples if example.truth is None] if hyperparameters.contrast else []
     network: FBANet = deepcopy(refiner).to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     if not labelled:
         return network.eval()
     side = network.config.crop_size
-    groups = [{"params": network.parameters(), "lr": recipe.rate}]
-    descent = Descent(network, groups, stage="refiner", clip=1.0, clock=clock, report=report, saved=saved)
+    groups = [{"params": network.parameters(), "lr": hyperparameters.rate}]
+    loop = OptimisationLoop(network, groups, stage="refiner", clip=1.0, clock=clock, report=report, state=state)
 
     def draw(step: int) -> tuple[Batch | None, Batch | None]:
         rng = np.random.default_rng((seed, 2, step))
-        more = draw_crops(unlabelled, recipe.batch, side, rng) if unlabelled else None
-        return draw_crops(labelled, recipe.batch, side, rng), more
+        more = draw_crops(unlabelled, hyperparameters.batch, side, rng) if unlabelled else None
+        return draw_crops(labelled, hyperparameters.batch, side, rng), more
 
-    for batch, more in descent.batches(draw, recipe.workers if device.type == "cuda" else 0):
+    for batch, more in loop.batches(draw, hyperparameters.workers if device.type == "cuda" else 0):
         if batch is None:
             break
         count = len(batch.inputs)
@@ -143,13 +151,13 @@ def fit_refiner(
         with autocast(device):
             output = network(inputs.contiguous(memory_format=torch.channels_last))
         loss = refiner_loss(output.raw[:count].float(), output.boundary[:count], target, unknown_band(inputs[:count]))
-        if recipe.contrast:
+        if hyperparameters.contrast:
             alpha = torch.cat([target, output.alpha[count:].float()])
             labels = batch.labels if more is None else np.concatenate([batch.labels, more.labels])
             kinds = torch.from_numpy(labels).to(device)
-            loss = loss + recipe.contrast * contrastive_loss(output.features, alpha, kinds)
-        descent.step(loss)
-    return descent.average.eval()
+            loss = loss + hyperparameters.contrast * contrastive_loss(output.features, alpha, kinds)
+        loop.step(loss)
+    return loop.average.eval()
 
 
 def collect_examples(
@@ -199,7 +207,7 @@ def draw_crops(examples: Sequence[Example], size: int, side: int, rng: np.random
         rng: source of all randomness.
 
     Returns:
-        The crops, fewer where most objects are specks; None where no example gives a trimap. The targets of examples
+        The crops, fewer where most objects are too small; None where no example gives a trimap. The targets of examples
         without truth are empty.
     """
     inputs: list[NDArray[np.float32]] = []

@@ -1,4 +1,4 @@
-"""How long training goes on and how fast it learns: by steps, cut short by a limit of minutes."""
+"""Schedule of a training: progress by steps or by a limit of minutes, and the learning rate that follows it."""
 
 import math
 import time
@@ -33,7 +33,7 @@ Report = Callable[[Progress], None]
 
 
 def print_progress(progress: Progress) -> None:
-    """For scripts: a line for every 25th step, and for whatever counts no steps."""
+    """For scripts: a line for every 25th step, and for each progress that counts no steps."""
     metrics = progress.metrics or {}
     if metrics.get("step", 0) % 25 == 0:
         print(progress.stage, *([metrics] if metrics else []), progress.message, flush=True)

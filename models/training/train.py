@@ -17,23 +17,26 @@ from numpy.typing import NDArray
 
 from models.checkpoint import Card, read_card
 from models.classifier import Classifier, ClassifierConfig
-from models.data.folder import DataFolder, Sample, open_data_folder
+from models.data.reader import DataFolder, open_data_folder
+from models.data.sample import Sample
+from models.data.splitter import ONE_GROUP, of_one_group
 from models.errors import CheckpointError, DataError
 from models.evaluation.evaluate import FrameFigures, measure, summarise
 from models.evaluation.gallery import add_gallery
 from models.fba_net import FBANet
 from models.pipeline import Pipeline, PipelineConfig, check_device, load_pipeline, save_pipeline
 from models.training.calibration import calibrate_band, calibrate_maps, calibrate_presence, made_worse
-from models.training.classifier_loop import ClassifierRecipe, train_classifier
-from models.training.frames import folder_frames
+from models.training.classifier_loop import ClassifierHyperparameters, train_classifier
+from models.training.frames import Frames, folder_frames
 from models.training.input_size import input_size
 from models.training.presets import PRESETS, Preset
 from models.training.pretrained import LIGHT, first_refiner, load_pretrained, resolve_backbone
 from models.training.promotion import verdict
-from models.training.refiner_loop import RefinerRecipe, train_refiner
-from models.training.resume import Saved
+from models.training.refiner_loop import RefinerHyperparameters, train_refiner
 from models.training.schedule import Network, Progress, Report
+from models.training.state import TrainingState
 
+STATE_FORMAT = 2  # of training states; those of another format are not taken up
 CLASSIFIER_TIME = 0.62  # of the minutes; FBANet gets REFINER_TIME, the figures the rest
 REFINER_TIME = 0.21
 # Of the learning rate, and of the backbone's share in it, for networks that know their task and learn on.
@@ -42,7 +45,7 @@ FINE, FINE_BACKBONE = 0.2, 0.5
 
 @dataclass(frozen=True)
 class TrainingSpec:
-    """What to train.
+    """Data, beginning and limits of a training.
 
     Attributes:
         data: data folder.
@@ -92,7 +95,7 @@ class TrainingSpec:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What came of a training run.
+    """Result of a training run.
 
     Attributes:
         card: of the new checkpoint.
@@ -121,79 +124,146 @@ def train(spec: TrainingSpec, report: Report) -> TrainingResult:
         ModelError: the device is not there.
     """
     start = time.monotonic()
-    preset = PRESETS[spec.preset]
     if spec.out.exists():  # better said now than when the training is done
         raise CheckpointError(f"{spec.out} exists; a checkpoint is never overwritten, choose another name")
     check_device(spec.device)
+    run = _prepare(spec)
+    start -= run.state.spent()  # by processes that were killed
+    classifier, history = _train_classifier(run, report)
+    pipeline = Pipeline(classifier, run.pipeline.refiner, run.pipeline.config, name=spec.name, device=spec.device)
+    calibrate_presence(pipeline, run.train_samples, run.held_out)
+    pipeline.config = calibrate_maps(pipeline, run.held_out)
+    pipeline, frames = _train_refiner(run, pipeline, report)
+    metrics, parent_metrics, frames_before = summarise(frames, pipeline), None, None
+    if run.rival:
+        frames_before = measure(run.rival, run.held_out, progress=_evaluating(report, "the model trained from"))
+        parent_metrics = summarise(frames_before, run.rival)
+    promote, reason = verdict(frames, frames_before, spec.tolerance)
+    report(Progress("saving", 0, 1, str(spec.out)))
+    card = _card(run, pipeline, history)
+    card.metrics = metrics
+    card.training |= {"steps": run.steps, "seconds": round(time.monotonic() - start, 1)}
+    save_pipeline(pipeline, spec.out, card)
+    add_gallery(spec.out, card, pipeline, run.held_out, frames)
+    shutil.rmtree(run.state.folder, ignore_errors=True)
+    report(Progress("saving", 1, 1, str(spec.out)))
+    return TrainingResult(card, metrics, parent_metrics, promote, reason)
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """One training run, ready to begin.
+
+    Attributes:
+        spec, preset: as asked for.
+        folder: the data.
+        train_samples, held_out: its two sides.
+        parent: the model to begin from.
+        rival: the parent, if its classes are the same: the new model is compared with it.
+        teacher: the rival, if its classifier has the same layers too: half of what it knows is kept.
+        pipeline: before the first step.
+        frames: the images to learn from, at training resolution.
+        steps: batches for the classifier.
+        seconds: limit on the run; None for none.
+        state: by which the run goes on after it was killed.
+    """
+
+    spec: TrainingSpec
+    preset: Preset
+    folder: DataFolder
+    train_samples: list[Sample]
+    held_out: list[Sample]
+    parent: Pipeline | None
+    rival: Pipeline | None
+    teacher: Pipeline | None
+    pipeline: Pipeline
+    frames: Frames
+    steps: int
+    seconds: float | None
+    state: TrainingState
+
+
+def _prepare(spec: TrainingSpec) -> _Run:
+    """Read the data and the parent, and decide how long to train. Raises DataError and CheckpointError."""
+    preset = PRESETS[spec.preset]
     folder = open_data_folder(spec.data, skip_bad=spec.skip_bad)
     train_samples, held_out = folder.train_and_held_out()
     _check_trainable(folder, train_samples)
     parent = load_pipeline(spec.parent, spec.device) if spec.parent else None
     pipeline = begin(spec, lambda: preset.input_size or input_size(train_samples), folder.classes, parent)
-    frames = folder_frames(train_samples, folder.classes, pipeline.classifier.config.input_size)
     steps = max((spec.epochs or preset.epochs) * math.ceil(len(train_samples) / preset.batch), 1)
-    if spec.epochs is None:
-        steps = max(steps, preset.least_steps)
-    seconds = _seconds(spec, preset, pipeline)
-    saved = Saved(spec.out.with_name(f".{spec.out.name}.training"), _run_fingerprint(spec, folder))
-    start -= saved.spent()  # by processes that were killed
     rival = parent if parent and parent.classes == folder.classes else None
-    teacher = rival if rival and rival.classifier.config == pipeline.classifier.config else None
-    fine, fine_backbone = (FINE, FINE_BACKBONE) if teacher else (1.0, 1.0)
+    return _Run(
+        spec=spec,
+        preset=preset,
+        folder=folder,
+        train_samples=train_samples,
+        held_out=held_out,
+        parent=parent,
+        rival=rival,
+        teacher=rival if rival and rival.classifier.config == pipeline.classifier.config else None,
+        pipeline=pipeline,
+        frames=folder_frames(train_samples, folder.classes, pipeline.classifier.config.input_size),
+        steps=max(steps, preset.min_steps) if spec.epochs is None else steps,
+        seconds=_seconds(spec, preset, pipeline),
+        state=TrainingState(spec.out.with_name(f".{spec.out.name}.training"), _run_fingerprint(spec, folder)),
+    )
+
+
+def _train_classifier(run: _Run, report: Report) -> tuple[Classifier, list[dict[str, float]]]:
+    """The trained classifier, midway to the teacher's where there is one, and the history of its held-out scores."""
+    spec, preset = run.spec, run.preset
+    before = run.pipeline
 
     def score(classifier: Classifier) -> NDArray[np.float64]:
-        coarse = Pipeline(classifier, pipeline.refiner, replace(pipeline.config, refiner="none"), device=spec.device)
-        return np.array([frame.quality for frame in measure(coarse, held_out)])
+        coarse = Pipeline(classifier, before.refiner, replace(before.config, refiner="none"), device=spec.device)
+        return np.array([frame.quality for frame in measure(coarse, run.held_out)])
 
-    recipe = ClassifierRecipe(
-        steps, preset.batch, preset.view, fine * preset.rate, fine_backbone * preset.backbone_rate, preset.checks,
-        _frozen(spec, preset, pipeline),
-    )  # fmt: skip
+    hyperparameters = ClassifierHyperparameters(
+        run.steps,
+        batch=preset.batch,
+        view=preset.view,
+        rate=preset.rate * (FINE if run.teacher else 1.0),
+        backbone_rate=preset.backbone_rate * (FINE_BACKBONE if run.teacher else 1.0),
+        checks=preset.checks,
+        frozen=_frozen(spec, preset, before),
+    )
     classifier, history = train_classifier(
-        pipeline.classifier, frames, recipe, score=score if held_out else None, report=report, seed=spec.seed,
-        device=torch.device(spec.device), seconds=seconds and seconds * CLASSIFIER_TIME, saved=saved,
+        before.classifier, run.frames, hyperparameters, score=score if run.held_out else None, report=report,
+        seed=spec.seed, device=torch.device(spec.device), seconds=run.seconds and run.seconds * CLASSIFIER_TIME,
+        state=run.state,
     )  # fmt: skip
-    if teacher:
-        classifier = _midway(teacher.classifier, classifier)
-    pipeline = Pipeline(classifier, pipeline.refiner, pipeline.config, name=spec.name, device=spec.device)
-    calibrate_presence(pipeline, train_samples, held_out)
-    pipeline.config = calibrate_maps(pipeline, held_out)
-    trained = pipeline.refiner
-    teach = bool(held_out) or not teacher  # otherwise nothing tells whether a new one is better than the teacher's
+    return (_midway(run.teacher.classifier, classifier) if run.teacher else classifier), history
+
+
+def _train_refiner(run: _Run, pipeline: Pipeline, report: Report) -> tuple[Pipeline, list[FrameFigures]]:
+    """The pipeline with the refiner and the unknown band that do best on the held-out images, and its figures there.
+
+    Where no image is held out a teacher's refiner stays: nothing tells whether a new one is better.
+    """
+    spec, trained = run.spec, pipeline.refiner
+    teach = bool(run.held_out) or not run.teacher
     if teach:
         pipeline.config = replace(pipeline.config, unrefined=())
-        recipe_refiner = RefinerRecipe(
-            max(round(steps * preset.refiner_share), 1),
-            rate=FINE * preset.rate,
-            views=min(200, 2 * len(train_samples) + 20),
+        hyperparameters = RefinerHyperparameters(
+            max(round(run.steps * run.preset.refiner_share), 1),
+            rate=FINE * run.preset.rate,
+            views=min(200, 2 * len(run.train_samples) + 20),
             contrast=spec.contrast,
         )
         trained = train_refiner(
-            pipeline, frames, recipe_refiner, report=report, seed=spec.seed,
-            seconds=seconds and seconds * REFINER_TIME, saved=saved,
+            pipeline, run.frames, hyperparameters, report=report, seed=spec.seed,
+            seconds=run.seconds and run.seconds * REFINER_TIME, state=run.state,
         )  # fmt: skip
-    pipeline, frames_new = _best_refiner(pipeline, trained, held_out, report)
-    band = calibrate_band(pipeline, held_out)
+    pipeline, frames = _best_refiner(pipeline, trained, run.held_out, report)
+    band = calibrate_band(pipeline, run.held_out)
     if band != pipeline.config:
         pipeline.config = band
-        frames_new = measure(pipeline, held_out, progress=_evaluating(report, "the calibrated band"))
-    if teach and (worse := made_worse(pipeline, frames_new, train_samples)):
+        frames = measure(pipeline, run.held_out, progress=_evaluating(report, "the calibrated band"))
+    if teach and (worse := made_worse(pipeline, frames, run.train_samples)):
         pipeline.config = replace(pipeline.config, unrefined=worse)
-        frames_new = measure(pipeline, held_out, progress=_evaluating(report, f"{', '.join(worse)} as mapped"))
-    metrics, parent_metrics, frames_before = summarise(frames_new, pipeline), None, None
-    if rival:
-        frames_before = measure(rival, held_out, progress=_evaluating(report, "the model trained from"))
-        parent_metrics = summarise(frames_before, rival)
-    promote, reason = verdict(frames_new, frames_before, spec.tolerance)
-    report(Progress("saving", 0, 1, str(spec.out)))
-    card = _card(spec, folder, pipeline, parent, history)
-    card.metrics = metrics
-    card.training |= {"steps": steps, "seconds": round(time.monotonic() - start, 1)}
-    save_pipeline(pipeline, spec.out, card)
-    add_gallery(spec.out, card, pipeline, held_out, frames_new)
-    shutil.rmtree(saved.folder, ignore_errors=True)
-    report(Progress("saving", 1, 1, str(spec.out)))
-    return TrainingResult(card, metrics, parent_metrics, promote, reason)
+        frames = measure(pipeline, run.held_out, progress=_evaluating(report, f"{', '.join(worse)} as mapped"))
+    return pipeline, frames
 
 
 def begin(spec: TrainingSpec, size: Callable[[], int], classes: tuple[str, ...], parent: Pipeline | None) -> Pipeline:
@@ -209,7 +279,7 @@ def begin(spec: TrainingSpec, size: Callable[[], int], classes: tuple[str, ...],
         config = replace(parent.classifier.config, classes=classes)
         classifier = Classifier(config if kin else replace(config, input_size=size()))
         _inherit(classifier, parent.classifier)
-        if kin:  # presence is calibrated anew
+        if kin:  # presence is calibrated again
             settings = replace(kin.config, presence_threshold={})
     else:
         backbone = resolve_backbone(spec.backbone, spec.device, spec.weights, from_scratch=spec.from_scratch)
@@ -219,26 +289,23 @@ def begin(spec: TrainingSpec, size: Callable[[], int], classes: tuple[str, ...],
     return Pipeline(classifier, refiner, settings, name=spec.name, device=spec.device)
 
 
-def _card(
-    spec: TrainingSpec,
-    folder: DataFolder,
-    pipeline: Pipeline,
-    parent: Pipeline | None,
-    history: list[dict[str, float]],
-) -> Card:
-    """All that is known of a new model before it is measured."""
-    train_samples, held_out = folder.train_and_held_out()
+def _card(run: _Run, pipeline: Pipeline, history: list[dict[str, float]]) -> Card:
+    """The card of a new model before it is measured."""
+    spec, folder = run.spec, run.folder
+    sides = {"train": run.train_samples, "held_out": run.held_out}
     return Card(
         name=spec.name,
         classes=list(folder.classes),
         backbone=pipeline.classifier.config.backbone,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        parent=parent.name if parent else None,
+        parent=run.parent.name if run.parent else None,
         data={
             "fingerprint": folder.fingerprint(),
-            "train": len(train_samples),
-            "held_out": len(held_out),
-            "present": {c: sum(s.presence.get(c, False) for s in train_samples) for c in folder.classes},
+            "train": len(run.train_samples),
+            "held_out": len(run.held_out),
+            "groups": {side: len({s.group for s in samples if s.group is not None}) for side, samples in sides.items()},
+            "notes": [ONE_GROUP] if of_one_group([*run.train_samples, *run.held_out]) else [],
+            "present": {c: sum(s.presence.get(c, False) for s in run.train_samples) for c in folder.classes},
             "skipped": dict(folder.skipped),
         },
         training={
@@ -269,9 +336,9 @@ def _frozen(spec: TrainingSpec, preset: Preset, pipeline: Pipeline) -> float:
 
 
 def _run_fingerprint(spec: TrainingSpec, folder: DataFolder) -> str:
-    """What must be the same for a killed run to be taken up."""
+    """Hash of all that must be the same for a killed run to be taken up, the form of its state among it."""
     parent = read_card(spec.parent).weights if spec.parent else None
-    return hashlib.sha256(repr((astuple(spec), parent, folder.fingerprint())).encode()).hexdigest()
+    return hashlib.sha256(repr((STATE_FORMAT, astuple(spec), parent, folder.fingerprint())).encode()).hexdigest()
 
 
 def _inherit(classifier: Classifier, parent: Classifier) -> None:
@@ -322,7 +389,7 @@ def _best_refiner(
     return max(candidates, key=lambda pair: summarise(pair[1], pair[0])["mean_iou"] or 0.0)
 
 
-def _evaluating(report: Report, which: str) -> Any:
+def _evaluating(report: Report, which: str) -> Callable[[int, int], None]:
     return lambda done, total: report(Progress("evaluating", done, total, which))
 
 

@@ -21,7 +21,9 @@ from backend.errors import LabelStudioError
 from backend.jobs.automatic import AutomaticTraining
 from backend.jobs.queue import JobQueue, Queues, redis_queues, sqlite_queues
 from backend.prediction.predictor import Predictor
-from backend.prediction.responder import Delivery
+from backend.prediction.prompts import Prompts
+from backend.prediction.responder import Responder
+from backend.versions.inference import Inference
 from backend.versions.registry import Registry
 from backend.versions.serving import Serving
 from tests.backend.fakes import FakeImages, Loader, eventually, write_checkpoint
@@ -62,8 +64,15 @@ def loader() -> Loader:
 
 
 @pytest.fixture
-def serving(registry: Registry, starter: Path, loader: Loader) -> Serving:
-    return Serving(registry, starter, loader)
+def inference() -> Iterator[Inference]:
+    service = Inference(batch_size=2)
+    yield service
+    service.close()
+
+
+@pytest.fixture
+def serving(registry: Registry, starter: Path, loader: Loader, inference: Inference) -> Serving:
+    return Serving(registry, starter, loader, inference)
 
 
 @pytest.fixture
@@ -141,8 +150,13 @@ def jobs(store: JobStore, leases: Leases, open_queues: Callable[[], Queues]) -> 
 
 
 @pytest.fixture
-def delivery(predictor: Predictor, leases: Leases, jobs: JobQueue) -> Delivery:
-    return Delivery(predictor, leases, jobs, nobody, blank_every=0.05)
+def prompts(serving: Serving, images: FakeImages) -> Prompts:
+    return Prompts(serving, lambda project: images)
+
+
+@pytest.fixture
+def responder(predictor: Predictor, leases: Leases, jobs: JobQueue) -> Responder:
+    return Responder(predictor, leases, jobs, nobody, blank_every=0.05)
 
 
 def nobody(project: str) -> Any:
@@ -158,7 +172,8 @@ def credentials(tmp_path: Path) -> Credentials:
 @pytest.fixture
 def make_client(
     serving: Serving,
-    delivery: Delivery,
+    responder: Responder,
+    prompts: Prompts,
     jobs: JobQueue,
     records: Records,
     registry: Registry,
@@ -170,7 +185,8 @@ def make_client(
         usual: dict[str, Any] = {"jobs": jobs, "max_request_bytes": 1 << 20, "max_predicts": 2}
         app = create_app(
             serving=serving,
-            delivery=delivery,
+            responder=responder,
+            prompts=prompts,
             automatic=AutomaticTraining(records, after=2),
             registry=registry,
             credentials=credentials,

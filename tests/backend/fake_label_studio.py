@@ -267,7 +267,7 @@ class FakeLabelStudio:
             answer = requests.post(url, json=body, timeout=100, auth=self._login(backend))
             results = answer.json().get("results") if answer.ok else None
         except requests.RequestException:
-            return  # the backend was killed: whatever had come of its answer is dropped
+            return  # the backend was killed: the part of its answer that had come is dropped
         if not results or len(results) != len(wanted):
             return
         if None in results:
@@ -478,7 +478,7 @@ class FakeLabelStudio:
         def train(backend_id: int) -> Response:
             backend = self.backends[backend_id]
             event = {"action": "START_TRAINING", "project": self._project(backend["project"])}
-            # Whatever the backend says, Label Studio answers 200 with nothing in it.
+            # Label Studio ignores the backend's answer and answers 200 with nothing in it.
             url = f"{backend['url'].rstrip('/')}/webhook"
             requests.post(url, json=event, timeout=100, auth=self._login(backend))
             return Response(status=200)

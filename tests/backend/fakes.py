@@ -1,4 +1,4 @@
-"""What the backend's tests share: a pipeline without networks, checkpoints without weights, Label Studio's bodies."""
+"""The parts that the backend's tests share: a model without networks, checkpoints without weights, request bodies."""
 
 import json
 import threading
@@ -14,6 +14,7 @@ from backend.errors import ImageError
 from backend.versions.registry import Registry
 from models.checkpoint import Card, read_card
 from models.errors import CheckpointError
+from models.prompt import Answer, Prompt
 from models.segment import Prediction, Segment
 
 CONFIG = (
@@ -21,15 +22,16 @@ CONFIG = (
     '<Label value="Lumen"/><Label value="Fibrous cap"/></BrushLabels></View>'
 )
 OTHER_CONFIG = CONFIG.replace("Lumen", "Cat").replace("Fibrous cap", "Dog")
-POISON = 13  # value of an image on which the pipeline fails
+POISON = 13  # value of an image on which the model fails
 
 
-class FakePipeline:
+class FakeModel:
     """Finds Lumen on the left half of every image; waits for `gate`, fails on images filled with POISON."""
 
     def __init__(self, directory: Path, gate: threading.Event | None = None) -> None:
         self.directory, self.gate = directory, gate
         self.batches: list[int] = []
+        self.name, self.classes = read_card(directory).name, tuple(read_card(directory).classes)
 
     def predict(self, images: Sequence[np.ndarray]) -> list[Prediction]:
         self.batches.append(len(images))
@@ -39,29 +41,35 @@ class FakePipeline:
             raise RuntimeError("poisoned image")
         return [self._one(image) for image in images]
 
+    def embed(self, image: np.ndarray) -> np.ndarray:
+        return image
+
+    def prompt(self, embedding: np.ndarray, prompt: Prompt, label: str | None = None, existing: Any = ()) -> Answer:
+        return Answer(label or "Lumen", np.ones(embedding.shape[:2], bool), 0.5)
+
     def _one(self, image: np.ndarray) -> Prediction:
         mask = np.zeros(image.shape[:2], bool)
         mask[:, : mask.shape[1] // 2] = True
-        return Prediction({"Lumen": 0.9}, [Segment("Lumen", 0.9, mask)])
+        return Prediction({"Lumen": 0.9}, [Segment("Lumen", 0.9, mask)], frozenset({"Lumen"}))
 
 
 class Loader:
-    """Loads fake pipelines and remembers which; `gates` holds up loading, `gate` predicting, of a version."""
+    """Loads fake models and remembers which; `gates` holds up loading, `gate` predicting, of a version."""
 
     def __init__(self) -> None:
         self.loaded: list[str] = []
-        self.pipelines: dict[str, FakePipeline] = {}
+        self.pipelines: dict[str, FakeModel] = {}
         self.gates: dict[str, threading.Event] = {}
         self.predict_gates: dict[str, threading.Event] = {}
 
-    def __call__(self, directory: Path) -> FakePipeline:
+    def __call__(self, directory: Path) -> FakeModel:
         version = read_card(directory).name
         if version in self.gates:
             assert self.gates[version].wait(20)
         if (directory / "damaged").exists():
             raise CheckpointError(f"{directory} is damaged; restore it")
         self.loaded.append(version)
-        self.pipelines[version] = FakePipeline(directory, self.predict_gates.get(version))
+        self.pipelines[version] = FakeModel(directory, self.predict_gates.get(version))
         return self.pipelines[version]
 
 
@@ -97,13 +105,13 @@ def publish(registry: Registry, folder: Path, project: str = "3", backbone: str 
 def setup_body(
     project: int = 3, config: str = CONFIG, hostname: str = "http://ls.example", token: str = "t0ken"
 ) -> Any:
-    """What Label Studio posts to /setup."""
+    """The body that Label Studio posts to /setup."""
     reference = f"{project}.1795393773"
     return {"project": reference, "schema": config, "hostname": hostname, "access_token": token, "extra_params": None}
 
 
 def predict_body(addresses: Sequence[str], project: int = 3, config: str = CONFIG, first: int = 1) -> Any:
-    """What Label Studio posts to /predict, with a task per image address, numbered from `first`."""
+    """The body that Label Studio posts to /predict, with a task per image address, numbered from `first`."""
     return {
         "tasks": [{"id": i, "data": {"image": address}} for i, address in enumerate(addresses, first)],
         "project": f"{project}.1795393773",
@@ -113,7 +121,7 @@ def predict_body(addresses: Sequence[str], project: int = 3, config: str = CONFI
 
 
 def start_training(project: int = 3) -> Any:
-    """What Label Studio posts to /webhook when Start Training is pressed."""
+    """The body that Label Studio posts to /webhook when Start Training is pressed."""
     return {"action": "START_TRAINING", "project": {"id": project, "title": "t", "label_config": CONFIG, "token": "x"}}
 
 

@@ -13,6 +13,7 @@ from tests.backend.fakes import (
     setup_body,
     start_training,
 )
+from tests.backend.jobs.edit import edit_job
 
 
 def test_health_answers_without_touching_a_model(client, loader):
@@ -130,7 +131,7 @@ def test_news_of_annotations_are_noted_and_start_nothing_at_once(client, jobs, r
 def test_a_job_shows_state_progress_log_and_reason(client, store):
     job = client.post("/webhook", json=start_training()).json["job"]
     store.log(job, "epoch 1")
-    store.update(job, state="failed", progress=0.4, reason="no data", report={"used": 2})
+    edit_job(store, job, state="failed", progress=0.4, reason="no data", report={"used": 2})
     shown = client.get(f"/api/jobs/{job}").json
     assert (shown["state"], shown["progress"], shown["reason"], shown["report"]) == (
         "failed",
@@ -158,7 +159,8 @@ def test_versions_tell_what_is_served_and_how_good_it_is(client, registry, tmp_p
 def test_a_version_is_compared_with_the_one_before_it_on_the_same_tasks(client, registry, store, tmp_path):
     version = publish(registry, tmp_path)
     job, _ = store.submit("training", "3")
-    store.update(job.id, state="done", version=version, metrics={"new": {"mean_iou": 0.5}, "parent": {"mean_iou": 0.4}})
+    metrics = {"new": {"mean_iou": 0.5}, "parent": {"mean_iou": 0.4}}
+    edit_job(store, job.id, state="done", version=version, metrics=metrics)
     other = publish(registry, tmp_path, project="4")
     assert client.get("/api/versions?project=3").json["projects"][0]["versions"][0]["before"] == {"mean_iou": 0.4}
     assert [p["versions"][0]["before"] for p in client.get("/api/versions").json["projects"]] == [

@@ -91,9 +91,9 @@ def test_a_team_gets_masks_accepts_them_and_is_served_what_the_worker_learnt(tea
         assert iou(masks(prediction["result"]).get("Lumen"), truth) >= 0.8
 
     for task, frame in list(frames.items())[:6]:
-        team.client.create_annotation(task, {"result": regions(frame), "lead_time": 3.0})
+        team.client.call("POST", f"/api/tasks/{task}/annotations/", json={"result": regions(frame), "lead_time": 3.0})
     (backend,) = team.client.ml_backends(project)
-    team.client.start_training(int(backend["id"]))
+    team.client.call("POST", f"/api/ml/{backend['id']}/train", json={})
     wait_for(lambda: newest(team, project)["state"] in FINISHED, 1200)
     job = newest(team, project)
     assert job["state"] == "done", job

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from label_studio_sdk.converter.brush import mask2rle
 from numpy.typing import NDArray
 from PIL import Image
 
+from backend.label_studio.rle import encode_rle
 from models.phantom import Phantom, render_phantom
 
 ORIENTATION = 0x0112  # EXIF tag
@@ -74,7 +74,7 @@ def regions(frame: Frame) -> list[dict[str, Any]]:
             "original_width": width,
             "original_height": height,
             "image_rotation": 0,
-            "value": {"format": "rle", "rle": mask2rle(mask.astype(np.uint8) * 255), "brushlabels": [label]},
+            "value": {"format": "rle", "rle": encode_rle(mask), "brushlabels": [label]},
         }
         for number, (label, mask) in enumerate(frame.masks.items())
     ]

@@ -73,12 +73,12 @@ def test_start_training_on_six_accepted_tasks_serves_a_new_version(stack: Stack,
     for frame in FRAMES[:6]:
         parent = before[frame.name][0]["id"]
         submitted = {"result": regions(frame), "lead_time": 3.2, "draft_id": 0, "parent_prediction": parent}
-        stack.client.create_annotation(tasks[frame.name], submitted)
+        stack.client.call("POST", f"/api/tasks/{tasks[frame.name]}/annotations/", json=submitted)
     skipped = {"result": [], "lead_time": 1.0, "draft_id": 0, "was_cancelled": True}
-    stack.client.create_annotation(tasks[FRAMES[6].name], skipped)
+    stack.client.call("POST", f"/api/tasks/{tasks[FRAMES[6].name]}/annotations/", json=skipped)
 
     started = time.monotonic()
-    stack.client.start_training(project.backend)
+    stack.client.call("POST", f"/api/ml/{project.backend}/train", json={})
     assert time.monotonic() - started < 5, "the button must not wait for the training"
     wait_for(lambda: newest_job(stack.backend.url, project.id)["state"] in FINISHED, 600)
     job = newest_job(stack.backend.url, project.id)

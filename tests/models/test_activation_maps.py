@@ -36,23 +36,23 @@ class FromLayer(torch.nn.Module):
         self.classifier, self.stride, self.size = classifier, stride, images.shape[2:]
         self.layer = torch.nn.Identity()
         with torch.no_grad():
-            sides = classifier.sides(images)
+            lateral = classifier.lateral_features(images)
             self.start = classifier(images).layers[stride]
-        self.finer = {s: side for s, side in sides.items() if s < stride}
+        self.finer = {s: feature for s, feature in lateral.items() if s < stride}
 
     def forward(self, activations):
         activations = self.layer(activations)
         if self.stride == 4:
-            evidence = self.classifier.head(activations)
+            score_maps = self.classifier.head(activations)
         else:
-            evidence = self.classifier.descend({self.stride: activations} | self.finer, *self.size).evidence
-        return evidence.sum(dim=(2, 3))
+            score_maps = self.classifier.top_down({self.stride: activations} | self.finer, *self.size).score_maps
+        return score_maps.sum(dim=(2, 3))
 
 
 @pytest.mark.parametrize("stride", [4, 8, 32])
 @pytest.mark.parametrize("method", GRADIENT_METHODS)
 def test_maps_equal_those_of_pytorch_grad_cam(classifier, images, method, stride):
-    """The reference explains the same score (evidence summed over the frame) at the same layer, map by map."""
+    """The reference explains the same score (the sum of the class score map) at the same layer, map by map."""
     import pytorch_grad_cam
 
     explanation = explain(classifier, images, (8, 4, 32))
@@ -160,7 +160,7 @@ def test_fusing_layers_takes_the_larger_map_of_each_cell(classifier, images, met
 
 @pytest.mark.parametrize("method", METHODS)
 def test_an_absent_class_has_no_map(classifier, images, method):
-    """Maps without a unit are gated by presence; evidence is low by itself where a class is absent."""
+    """Maps without a unit are gated by presence; a score map is low by itself where a class is absent."""
     explanation = explain(classifier, images, (8,))
     explanation = replace(explanation, logits=torch.full_like(explanation.logits, -20.0))
     assert activation_maps(explanation, method).max() < 1e-6

@@ -8,12 +8,12 @@ LIGHT = "tf_efficientnet_lite0"
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_every_backbone_has_evidence_at_stride_four(backbone):
+def test_every_backbone_has_score_maps_at_stride_four(backbone):
     network = Classifier(ClassifierConfig(("a", "b"), backbone)).eval()
     with torch.inference_mode():
         output = network(torch.rand(1, 3, 64, 64))
     assert output.logits.shape == (1, 2)
-    assert output.evidence.shape == (1, 2, 16, 16)  # also where the backbone's own map is 15 x 15
+    assert output.score_maps.shape == (1, 2, 16, 16)  # also where the backbone's own map is 15 x 15
     assert (output.features >= 0).all()
     assert sorted(output.layers) == [4, 8, 16, 32]
 
@@ -29,10 +29,10 @@ def test_no_classes_are_refused():
 
 
 def test_pooling_lies_between_mean_and_maximum():
-    evidence = torch.randn(3, 100, generator=torch.Generator().manual_seed(0))
-    pooled = log_sum_exp_pool(evidence)
-    assert (pooled >= evidence.mean(-1)).all()
-    assert (pooled <= evidence.amax(-1)).all()
+    score_maps = torch.randn(3, 100, generator=torch.Generator().manual_seed(0))
+    pooled = log_sum_exp_pool(score_maps)
+    assert (pooled >= score_maps.mean(-1)).all()
+    assert (pooled <= score_maps.amax(-1)).all()
 
 
 def test_the_package_carries_weights_for_the_light_backbone():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from models.closed_form import closed_form
+from models.errors import ModelError
 from models.refiner import Crop
 from models.trimap import BACKGROUND, FOREGROUND, UNKNOWN
 
@@ -54,12 +55,19 @@ def test_what_does_not_converge_leaves_the_map_and_says_so(monkeypatch, caplog):
     assert "did not converge within 2 iterations" in caplog.text
 
 
+def test_without_pymatting_the_extra_that_brings_it_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pymatting", None)
+    with pytest.raises(ModelError, match=r"premask\[closed-form\]"):
+        closed_form([crop()])
+
+
 def test_an_image_of_one_colour_is_no_division_by_zero():
     whole = crop()
     alpha = closed_form([Crop(np.zeros_like(whole.image), whole.trimap, whole.cam)])[0]
     assert np.isfinite(alpha).all()
 
 
+@pytest.mark.slow
 def test_the_number_of_threads_stays_as_it_was_set():
     """The import of pymatting sets OpenMP's to the number of cores; it can be seen once, so in a fresh process."""
     script = (

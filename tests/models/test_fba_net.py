@@ -28,7 +28,7 @@ def test_untrained_it_returns_the_map_inside_the_band():
     assert np.abs(alpha - cam)[trimap == UNKNOWN].max() < 0.1  # resampled through the crop
 
 
-def test_known_pixels_are_written_back_whatever_the_network_says():
+def test_known_pixels_are_written_back_against_the_network():
     network = FBANet(SMALL).eval()
     torch.nn.init.normal_(network.out.weight, std=10)
     subject = disc_subject()
@@ -77,7 +77,7 @@ def test_several_objects_are_several_crops():
 
 
 @pytest.mark.parametrize("scale", [1, 8])
-def test_the_refiners_cost_is_that_of_the_objects_crops_whatever_the_frames_size(scale):
+def test_the_refiners_cost_is_that_of_the_objects_crops_at_any_size_of_the_frame(scale):
     """Two objects are two crops of 64 x 64 pixels; one without an unknown zone costs nothing."""
     trimap = np.zeros((SIZE, SIZE), np.uint8)
     for left in (50, 700):

@@ -178,7 +178,10 @@ def test_an_interrupted_write_leaves_nothing(tmp_path: Path):
 
 
 def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(cv2, "imwrite", lambda *_: False)
+    def full(path: Path, content: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(DataError, match="free space"):
         write_phantoms(tmp_path / "out", 1, seed=0, size=64)
     assert list(tmp_path.iterdir()) == []

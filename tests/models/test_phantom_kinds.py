@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from backend.cli import cli
-from models.data.folder import open_data_folder
+from models.data.reader import open_data_folder
 from models.phantom import KINDS, Phantom, write_phantoms
 from models.phantom.leaf import render_leaf
 

@@ -9,7 +9,8 @@ import torch
 from models.activation_maps import METHODS
 from models.checkpoint import Card, read_card
 from models.errors import CheckpointError
-from models.pipeline import REFINERS, PipelineConfig, fit_square, load_pipeline, save_pipeline, without_specks
+from models.masks.components import without_small_components
+from models.pipeline import REFINERS, PipelineConfig, fit_square, load_pipeline, save_pipeline
 from models.trimap import UNKNOWN
 
 
@@ -25,7 +26,7 @@ def bright_corner(height, width):
 
 
 class Brightness(torch.nn.Module):
-    """Stands in for a trained classifier: evidence for class 'a' is brightness, 'b' is nowhere."""
+    """Stands in for a trained classifier: the score map of class 'a' is brightness, 'b' is nowhere."""
 
     def __init__(self, classifier):
         super().__init__()
@@ -40,8 +41,8 @@ class Brightness(torch.nn.Module):
         weight[0, :2] = torch.tensor([20.0, -10.0])
         weight[1, 1] = -10
         self.head.weight.data = weight[:, :, None, None]
-        evidence = self.head(features)
-        return ClassifierOutput(evidence.amax(dim=(2, 3)), features, evidence, {4: features})
+        score_maps = self.head(features)
+        return ClassifierOutput(score_maps.amax(dim=(2, 3)), features, score_maps, {4: features})
 
 
 @pytest.mark.parametrize("shape", [(120, 120), (97, 301), (301, 97), (90, 700), (1500, 1000)])
@@ -61,7 +62,7 @@ def test_masks_lie_where_the_object_is_on_images_of_any_shape(make_pipeline, sha
     ("probability", "thresholds", "drawn"),
     [(0.35, {}, True), (0.25, {}, False), (0.35, {"a": 0.6}, False), (0.25, {"a": 0.2}, True)],
 )
-def test_a_class_is_drawn_from_its_least_probability_on(make_pipeline, monkeypatch, probability, thresholds, drawn):
+def test_a_class_is_present_and_drawn_from_its_threshold_on(make_pipeline, monkeypatch, probability, thresholds, drawn):
     pipeline = make_pipeline()
     pipeline.config = replace(pipeline.config, presence_threshold=thresholds)
     maps = np.zeros((2, 64, 64), np.float32)
@@ -69,6 +70,7 @@ def test_a_class_is_drawn_from_its_least_probability_on(make_pipeline, monkeypat
     monkeypatch.setattr(pipeline, "maps", lambda images: (np.array([[probability, 0.0]], np.float32), [maps]))
     found = pipeline.predict([np.zeros((64, 64, 3), np.uint8)])[0]
     assert [segment.label for segment in found.segments] == (["a"] if drawn else [])
+    assert found.present == ({"a"} if drawn else set())
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.75, 0.5])
@@ -86,7 +88,7 @@ def test_presence_is_judged_on_the_frame_at_another_scale_and_maps_are_not(make_
 
 
 @pytest.mark.parametrize(("method", "passes"), [("HiResCAM", 1), ("LayerCAM", 2)])
-def test_a_look_asks_for_presence_only_where_maps_have_no_unit(make_pipeline, method, passes):
+def test_an_embedding_asks_for_presence_only_where_maps_have_no_unit(make_pipeline, method, passes):
     pipeline = make_pipeline(config=PipelineConfig(cam=method, presence_scale=0.75))
     sides = []
     pipeline.classifier.register_forward_pre_hook(lambda _, inputs: sides.append(inputs[0].shape[2:]))
@@ -154,7 +156,7 @@ def test_thresholds_belong_to_a_method_and_its_layers():
     config = PipelineConfig(map_threshold={"HiResCAM": {"a": 0.3}, "LayerCAM@4+8": {"a": 0.7}})
     assert config.map_threshold_of("a") == 0.3
     assert config.map_threshold_of("b") == 0.5
-    assert replace(config, layers=(8, 4), cam="LayerCAM").threshold("a") == 0.7
+    assert replace(config, layers=(8, 4), cam="LayerCAM").map_threshold_of("a") == 0.7
     assert replace(config, layers=(4, 8)).threshold("a") == replace(config, cam="EigenCAM").threshold("a") > 0.5
 
 
@@ -298,12 +300,12 @@ def test_a_card_of_another_network_is_refused(make_pipeline, tmp_path):
         load_pipeline(tmp_path / "v1")
 
 
-def test_specks_go_and_small_holes_close():
+def test_small_components_go_and_small_holes_close():
     mask = np.zeros((100, 100), bool)
     mask[20:60, 20:60] = True
     mask[30, 30] = False
     mask[90, 90] = True
-    cleaned = without_specks(mask, 2e-4)
+    cleaned = without_small_components(mask, 2e-4)
     assert cleaned[30, 30]
     assert not cleaned[90, 90]
     assert cleaned.sum() == 1600

@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.pipeline import outline_uncertainty
-from models.segment import Prediction, Segment, entropy
+from models.segment import Prediction, Segment, entropy, outline_uncertainty
 from models.trimap import UNKNOWN
 
 P = st.floats(0, 1)

@@ -3,7 +3,7 @@
 import pytest
 
 from models.checkpoint import read_card
-from models.data.folder import open_data_folder
+from models.data.reader import open_data_folder
 from models.evaluation.evaluate import evaluate
 from models.phantom import CLASSES
 from models.pipeline import load_pipeline
@@ -29,6 +29,7 @@ def test_all_weights_together_are_small_enough_for_a_repository():
     assert sum(path.stat().st_size for path in files) < 60e6
 
 
+@pytest.mark.slow
 def test_held_out_real_frames_reach_the_figures_of_the_card(oct_data, starter):
     """Lumen at 0.90 or better, and each class's final mask better than its coarse map."""
     metrics = evaluate(load_pipeline(starter), open_data_folder(oct_data).split("val"))

@@ -5,7 +5,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from models.trimap import BACKGROUND, FOREGROUND, SIZE, UNKNOWN, TrimapConfig, coarse_mask, trimap_from_mask
+from models.checkpoint import read_card
+from models.starter import STARTERS
+from models.trimap import (
+    BACKGROUND,
+    FOREGROUND,
+    SIZE,
+    UNKNOWN,
+    TrimapConfig,
+    coarse_mask,
+    trimap_config,
+    trimap_from_mask,
+)
 
 CONFIG = TrimapConfig()
 
@@ -130,7 +141,7 @@ def test_small_holes_close_and_large_ones_stay():
     assert mask[512, 312] == 1
 
 
-def test_specks_are_dropped_and_objects_stay():
+def test_small_components_are_dropped_and_objects_stay():
     cam = np.zeros((128, 128), np.float32)
     cam[40:80, 40:80] = 1
     cam[5, 5] = 1
@@ -142,3 +153,13 @@ def test_specks_are_dropped_and_objects_stay():
 def test_what_is_no_map_or_threshold_is_refused(cam, threshold):
     with pytest.raises(ValueError, match="must"):
         coarse_mask(cam, threshold, CONFIG)
+
+
+def test_cards_of_earlier_releases_are_read():
+    """They call the smallest component `speck`, the shipped ones among them."""
+    for folder in STARTERS.values():
+        values = read_card(folder).config["pipeline"]["trimap"]
+        assert trimap_config(values).min_component == values.get("speck", values.get("min_component"))
+    assert trimap_config({"min_component": 0.001, "band": 0.2}) == TrimapConfig(min_component=0.001, band=0.2)
+    with pytest.raises(TypeError, match="width"):
+        trimap_config({"width": 1.0})

@@ -5,34 +5,32 @@ from typing import Any
 
 from backend.label_studio.controls.control import Control
 from backend.label_studio.controls.region import new_id, value_of
-from models.segment import entropy
-
-# From this probability on a class is judged present.
-PRESENT = 0.5
+from models.segment import Prediction, entropy
 
 
 class Choices:
-    """Presence probabilities to and from image-level choices."""
+    """Presence to and from image-level choices."""
 
     tag = "Choices"
     type = "choices"
 
-    def to_regions(self, presence: Mapping[str, float], control: Control) -> list[dict[str, Any]]:
+    def to_regions(self, prediction: Prediction, control: Control) -> list[dict[str, Any]]:
         """One region with every choice whose class is present, or the most probable one if only one may be taken.
 
         Args:
-            presence: class -> probability in [0, 1].
+            prediction: with the model's own decision of presence, the same as for regions.
             control: the control of the project's config; a choice standing for several classes takes the largest.
 
         Returns:
             A list of one region, its score that of its least probable choice, in its `meta` the entropy of each
             class's presence in bits; empty if no class is present.
         """
+        presence = prediction.presence
         known = [name for name in control.labels if name in presence]
         probabilities: dict[str, float] = {}
         for name, stored in control.labels.items():
-            if presence.get(name, 0.0) >= PRESENT:
-                probabilities[stored] = max(presence[name], probabilities.get(stored, 0.0))
+            if name in prediction.present:
+                probabilities[stored] = max(presence.get(name, 0.0), probabilities.get(stored, 0.0))
         chosen = list(probabilities)
         if control.single and chosen:
             chosen = [max(chosen, key=probabilities.__getitem__)]

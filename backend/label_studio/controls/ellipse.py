@@ -8,8 +8,9 @@ import numpy as np
 
 from backend.label_studio.controls.control import Control
 from backend.label_studio.controls.rectangle import rotation_of
-from backend.label_studio.controls.region import Mask, Points, RegionAdapter, numbers, parts, size_of
+from backend.label_studio.controls.region import Mask, RegionAdapter, numbers, parts, size_of
 from models.masks.outlines import SMALLEST
+from models.masks.rasterising import fill_ellipse
 from models.segment import Segment
 
 
@@ -43,27 +44,6 @@ class EllipseLabels(RegionAdapter):
         scale = np.array([width, height]) / 100
         centre, radii = np.array([x, y]) * scale, np.array([radius_x, radius_y]) * scale
         return fill_ellipse(centre, radii, rotation_of(region), (height, width))
-
-
-def fill_ellipse(centre: Points, radii: Points, degrees: float, shape: tuple[int, int]) -> Mask:
-    """Fill an ellipse: a pixel is in if its centre is; none without two positive radii.
-
-    Args:
-        centre: x and y in pixels, (0, 0) being the outer corner of the first pixel.
-        radii: in pixels.
-        degrees: of the first radius from the x axis, clockwise as seen on the screen.
-        shape: (H, W) of the image.
-    """
-    height, width = shape
-    if (radii <= 0).any():
-        return np.zeros(shape, dtype=bool)
-    across = np.arange(width) + 0.5 - centre[0]  # (W,) from the centre to each pixel's
-    down = (np.arange(height) + 0.5 - centre[1])[:, None]  # (H, 1)
-    angle = np.deg2rad(degrees)
-    along = (across * np.cos(angle) + down * np.sin(angle)) / radii[0]  # (H, W)
-    beside = (down * np.cos(angle) - across * np.sin(angle)) / radii[1]  # (H, W)
-    inside: Mask = along**2 + beside**2 <= 1
-    return inside
 
 
 def _without_holes(mask: Mask) -> Mask:

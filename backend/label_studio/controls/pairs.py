@@ -1,7 +1,7 @@
 """Tools beside a `<Labels>` tag: Label Studio keeps two results with one id, which the rest sees as one region.
 
-One says what was drawn (type "brush"), the other repeats it and says what it is (type "labels"). Put together they are
-what the tag with labels of its own writes (type "brushlabels").
+One result has the shape (type "brush"), the other repeats the shape and has the label (type "labels"). Merged they are
+the region that a tag with labels of its own writes (type "brushlabels").
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,16 +13,16 @@ from backend.label_studio.controls.region import value_of
 # A tool without labels -> the tag whose regions it draws.
 TOOLS = {"Brush": "BrushLabels", "Polygon": "PolygonLabels", "Rectangle": "RectangleLabels", "Ellipse": "EllipseLabels"}
 # Type of a tool's result -> that of the region.
-WHOLE = {tool.lower(): tag.lower() for tool, tag in TOOLS.items()}
-WHOLE |= {"magicwand": "brushlabels", "keypoint": "keypointlabels"}
+MERGED = {tool.lower(): tag.lower() for tool, tag in TOOLS.items()}
+MERGED |= {"magicwand": "brushlabels", "keypoint": "keypointlabels"}
 LABELS = "labels"
-HALVES = {*WHOLE, LABELS}
-# Where the tool's result is missing, the coordinates tell what was drawn.
+PAIRED = {*MERGED, LABELS}
+# Where the tool's result is missing, the coordinates tell the kind of the region.
 MARKS = {"rle": "brushlabels", "points": "polygonlabels", "radiusX": "ellipselabels", "height": "rectanglelabels"}
 
 
-def joined(result: Any) -> list[Mapping[str, Any]]:
-    """The regions of a result, in order, each with its labels; what is no object is left out.
+def merge_results(result: Any) -> list[Mapping[str, Any]]:
+    """The regions of a result, in order, each with its labels; entries that are no objects are left out.
 
     Args:
         result: of an annotation, a prediction, a draft or a smart tool's context.
@@ -30,13 +30,13 @@ def joined(result: Any) -> list[Mapping[str, Any]]:
     regions = [region for region in result if isinstance(region, Mapping)] if isinstance(result, list) else []
     groups: dict[Any, list[Mapping[str, Any]]] = {}
     for position, region in enumerate(regions):
-        # Choices about a region have its id too, and are none of its halves.
-        half = _type(region) in HALVES and region.get("id")
-        groups.setdefault(("half", str(half)) if half else position, []).append(region)
-    return [_whole(group) for group in groups.values()]
+        # Choices about a region have its id too, and are neither of its two results.
+        paired = _type(region) in PAIRED and region.get("id")
+        groups.setdefault(("pair", str(paired)) if paired else position, []).append(region)
+    return [_merged(group) for group in groups.values()]
 
 
-def parted(region: dict[str, Any], control: Control) -> list[dict[str, Any]]:
+def split_results(region: dict[str, Any], control: Control) -> list[dict[str, Any]]:
     """A region as Label Studio keeps it: itself, or two results if the labels of its control are another tag's."""
     if control.labels_name is None:
         return [region]
@@ -49,16 +49,16 @@ def parted(region: dict[str, Any], control: Control) -> list[dict[str, Any]]:
     ]
 
 
-def _whole(halves: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+def _merged(results: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """The region that these results are about; the tool's says which control drew it."""
-    region = next((half for half in halves if _type(half) in WHOLE), halves[-1])
-    if _type(region) not in HALVES:
+    region = next((result for result in results if _type(result) in MERGED), results[-1])
+    if _type(region) not in PAIRED:
         return region
-    value = {key: part for half in halves for key, part in value_of(half).items() if key != LABELS}
-    kind = WHOLE.get(_type(region)) or next((kind for mark, kind in MARKS.items() if mark in value), None)
+    value = {key: part for result in results for key, part in value_of(result).items() if key != LABELS}
+    kind = MERGED.get(_type(region)) or next((kind for mark, kind in MARKS.items() if mark in value), None)
     if kind is None:
         return region
-    labels = [label for half in halves for label in _listed(value_of(half).get(LABELS))]
+    labels = [label for result in results for label in _listed(value_of(result).get(LABELS))]
     return {**region, "type": kind, "value": {**value, kind: list(dict.fromkeys(labels))}}
 
 

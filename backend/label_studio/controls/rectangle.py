@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 
 from backend.label_studio.controls.control import Control
-from backend.label_studio.controls.polygon import fill
-from backend.label_studio.controls.region import Mask, Points, RegionAdapter, numbers, size_of, value_of
+from backend.label_studio.controls.region import Mask, RegionAdapter, numbers, size_of, value_of
 from models.masks.outlines import SMALLEST
+from models.masks.rasterising import fill_rectangle
 from models.segment import Segment
 
 
@@ -45,18 +45,9 @@ class RectangleLabels(RegionAdapter):
         x, y, w, h = numbers(region, "x", "y", "width", "height")
         scale = np.array([shape[1], shape[0]]) / 100
         # The turn happens in pixels: in percent of a non-square image it would shear.
-        corners = np.array([[0, 0], [w, 0], [w, h], [0, h]]) * scale
-        return fill(turn(corners, rotation_of(region)) + np.array([x, y]) * scale, shape)
+        return fill_rectangle(np.array([x, y]) * scale, np.array([w, h]) * scale, rotation_of(region), shape)
 
 
 def rotation_of(region: Mapping[str, Any]) -> float:
     """Rotation in degrees, clockwise; 0 when the region does not say."""
     return numbers(region, "rotation")[0] if value_of(region).get("rotation") is not None else 0.0
-
-
-def turn(points: Points, degrees: float) -> Points:
-    """Rotate points of shape (n, 2) clockwise, as seen on the screen, about the origin."""
-    angle = np.deg2rad(degrees)
-    cos, sin = np.cos(angle), np.sin(angle)
-    turned: Points = points @ np.array([[cos, sin], [-sin, cos]])
-    return turned

@@ -1,4 +1,4 @@
-"""What every region of an image has in common, whatever its shape."""
+"""The parts that regions of every shape share."""
 
 import sys
 import uuid
@@ -15,7 +15,6 @@ from backend.label_studio.controls.control import Control
 from models.segment import Segment
 
 Mask = NDArray[np.bool_]
-Points = NDArray[np.float64]
 # Keeps a damaged region from asking for all the memory there is.
 MAX_PIXELS = 100_000_000
 

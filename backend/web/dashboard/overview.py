@@ -1,4 +1,4 @@
-"""What the pages say, worked out from reports on jobs and versions; nothing here asks a network or a model."""
+"""Tables, figures and charts of the pages, made from reports on jobs and versions alone."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ FEW = 10  # accepted tasks with a class below which it is said to lack examples
 
 @dataclass(frozen=True)
 class ClassRow:
-    """What is known of a class.
+    """A class: its data and its figures.
 
     Attributes:
         name: the class.
@@ -35,7 +35,7 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class AcceptanceRow:
-    """What annotators kept of the masks that a version drew, of all classes together and of each.
+    """Acceptance statistics of a version: how much of the masks that it drew annotators kept.
 
     Attributes:
         version: who drew them.
@@ -105,14 +105,16 @@ def class_rows(names: Sequence[str], version: Report | None, jobs: Iterable[Repo
 
 
 def kept_rows(jobs: Iterable[Report]) -> list[AcceptanceRow]:
-    """What was kept of each version's masks, oldest version first.
+    """Acceptance statistics of each version, oldest version first.
 
     Predictions are deleted now and then, and their masks are missing from later counts: of each version the count with
     the most masks is believed.
     """
     best: dict[str, AcceptanceRow] = {}
     for job in jobs:
-        for version, classes in ((job.get("report") or {}).get("kept") or {}).items():
+        report = job.get("report") or {}
+        # Records of earlier releases have it under another name.
+        for version, classes in (report.get("acceptance") or report.get("kept") or {}).items():
             row = _kept_row(version, classes)
             if version not in best or row.drawn > best[version].drawn:
                 best[version] = row
@@ -133,7 +135,7 @@ def kept_in_all(rows: Sequence[AcceptanceRow]) -> AcceptanceRow:
 
 
 def minutes_saved(kept: AcceptanceRow, minutes_per_mask: float | None) -> float | None:
-    """Minutes that drawing by hand would have taken for what was kept; None where nobody said what a mask takes.
+    """Minutes that drawing the kept masks by hand would have taken; None where the time of a mask is not set.
 
     The share of a mask that is kept saves about as large a share of its drawing: in the paper, automatic masks of IoU
     0.713 cut a frame from 176.3 s by hand to 54.5 s, by 0.69.

@@ -17,7 +17,7 @@ Errors are JSON, `{"error": "what was wrong and what to do", "status": 400}`. Ev
 the log lines of its request show; send one of your own, up to 64 letters, digits, `_`, `.` or `-`, and it is kept.
 With `PREMASK_BASIC_AUTH_USER` and `PREMASK_BASIC_AUTH_PASSWORD` everything but `/` and `/health` asks for the password.
 """
-# PredictionCache that come from before a route: added to those that an operation names itself.
+# Answers that come from before a route: added to those that an operation names itself.
 ALWAYS = {"400": "Refused", "413": "TooLarge", "500": "Failed"}
 GUARDED = {"401": "NoPassword"}
 CHANGING = {"403": "OtherSite"}
@@ -56,5 +56,6 @@ def _complete(method: str, operation: dict[str, Any]) -> dict[str, Any]:
     return operation | {"responses": answers | operation["responses"]}
 
 
-def _read(name: str) -> Any:
-    return yaml.safe_load(files(__name__).joinpath(name).read_text(encoding="utf-8"))
+def _read(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load(files(__name__).joinpath(name).read_text(encoding="utf-8"))
+    return content

@@ -34,7 +34,7 @@ def test_a_side_may_be_compared_with_another_than_the_first():
     assert figures(Case("", sides, against={"c": "b"}))["sides"]["c"]["ratio"] == 3
 
 
-def test_a_batch_is_reckoned_by_the_image():
+def test_times_of_a_batch_are_per_image():
     assert divided(Times([4.0], [8.0]), 4) == Times([1.0], [2.0])
 
 

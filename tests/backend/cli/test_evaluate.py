@@ -23,9 +23,10 @@ def data(tmp_path):
     return tmp_path / "data"
 
 
+@pytest.mark.slow
 def test_tables_compare_models_and_are_printed_written_and_drawn(data, tmp_path):
-    """Two checkpoints and two groups; the report holds the pictures."""
-    groups = {f"phantom-{number:05d}": f"patient {number % 2}" for number in range(1, 9)}
+    """Two checkpoints and two groups, too few for intervals; the report holds the pictures."""
+    groups = {f"phantom-{number:05d}": f"patient {number}" for number in range(1, 9)}
     (data / "groups.json").write_text(json.dumps(groups))
     files = ("--json", tmp_path / "r.json", "--report", tmp_path / "r.html")
     arguments = ("--data", data, "--split", "val", "--model", STARTER, "--model", STARTER, "--tables", *files)
@@ -34,8 +35,7 @@ def test_tables_compare_models_and_are_printed_written_and_drawn(data, tmp_path)
     assert done.exit_code == 0, done.output
     result = json.loads((tmp_path / "r.json").read_text())
     assert result["groups"] == 2
-    low, high = result["classes"]["Lumen"]["iou_ci"]
-    assert low <= result["classes"]["Lumen"]["iou"] <= high
+    assert result["classes"]["Lumen"]["iou_ci"] is None
     assert result["clicks"]["count"] == 1
     assert result["clicks"]["classes"]["Lumen"]["nothing"][1] > 0.5
     assert result["robustness"]["as it is"]["Lumen"]["iou"] == result["classes"]["Lumen"]["iou"]
@@ -44,7 +44,7 @@ def test_tables_compare_models_and_are_printed_written_and_drawn(data, tmp_path)
     assert [way["way"] for way in tables["effort"]["ways"]] == ["manual", "automatic", "automatic, then corrected"]
     assert set(tables["methods"]) == set(METHODS)
     for text in (
-        "95 % intervals",
+        "No interval of the IoU of Lumen: drawn on images of 2 groups, an interval needs 5.",
         "IoU after that many clicks",
         "tf_efficientnet_lite0",
         "written on",
@@ -53,8 +53,21 @@ def test_tables_compare_models_and_are_printed_written_and_drawn(data, tmp_path)
         "report in",
     ):
         assert text in done.output
+    assert "95 % intervals" not in done.output
     assert max(map(len, done.stdout.splitlines())) <= 80 + len(str(tmp_path))
     assert (tmp_path / "r.html").stat().st_size > 50_000
+
+
+def test_intervals_are_printed_over_five_groups(data, tmp_path):
+    """Eight images of as many patients; a class that is on fewer has none."""
+    (data / "groups.json").write_text(json.dumps({f"phantom-{number:05d}": str(number) for number in range(1, 9)}))
+    done = invoke("evaluate", "--data", data, "--model", STARTER, "--json", tmp_path / "r.json")
+    assert done.exit_code == 0, done.output
+    assert "95 % intervals over 8 groups of images" in done.output
+    lumen = json.loads((tmp_path / "r.json").read_text())["classes"]["Lumen"]
+    low, high = lumen["iou_ci"]
+    assert low <= lumen["iou"] <= high
+    assert lumen["no_interval"] is None
 
 
 def test_several_models_are_for_tables(data):
@@ -63,6 +76,7 @@ def test_several_models_are_for_tables(data):
     assert "--tables" in done.output
 
 
+@pytest.mark.slow
 def test_a_curve_has_a_row_a_size_and_way_and_a_chart(data, tmp_path, monkeypatch):
     """With the starter in place of a training and of the plain network's."""
     from models.checkpoint import Card

@@ -10,8 +10,10 @@ import pytest
 from click.testing import CliRunner
 
 from backend.cli import COMMANDS, cli, main
+from models.errors import ModelError
 from models.phantom import CLASSES, render_phantom
 from models.starter import STARTER, STARTERS
+from models.training.schedule import Progress
 
 
 @pytest.fixture
@@ -81,17 +83,23 @@ def test_evaluate_writes_the_figures_of_the_contract(tmp_path):
     assert "Lumen" in done.output
 
 
-def test_train_says_first_what_the_data_holds(tmp_path):
+def test_train_reports_on_the_data_before_it_begins(tmp_path, monkeypatch):
     """One class is drawn on a single image and another on none; that is said before an hour of training."""
+
+    def begun(spec, report):
+        report(Progress("classifier", 0, 1, "step 0"))
+        raise ModelError("it has begun")
+
+    monkeypatch.setattr("backend.cli.models.train_model", begun)
     for folder in ("images", "masks/crack"):
         (tmp_path / "data" / folder).mkdir(parents=True)
     (tmp_path / "data" / "classes.txt").write_text("crack\nrust\n")
     for i in range(4):
         cv2.imwrite(str(tmp_path / "data" / "images" / f"{i}.png"), np.full((48, 64, 3), 40 * i, np.uint8))
     cv2.imwrite(str(tmp_path / "data" / "masks" / "crack" / "1.png"), np.full((48, 64), 255, np.uint8))
-    arguments = ("--epochs", 1, "--minutes", 0.1, "--from", STARTER, "--out", tmp_path / "model")
-    done = invoke("train", "--data", tmp_path / "data", *arguments)
-    assert done.exit_code == 0, done.output
+    command = ["train", "--data", tmp_path / "data", "--from", STARTER, "--out", tmp_path / "model"]
+    done = CliRunner().invoke(cli, [str(word) for word in command])
+    assert str(done.exception) == "it has begun"
     lines = done.stdout.splitlines()
     assert lines[0] == "4 images, 3 to learn from and 1 held out"
     assert "Note: crack is drawn on 1 image to learn from: expect little; 10 or more help" in lines
@@ -149,6 +157,7 @@ def test_closed_form_matting_and_fused_layers_can_be_measured(tmp_path):
     assert lumen["iou"] != lumen["coarse_iou"]
 
 
+@pytest.mark.slow
 def test_a_model_of_other_classes_is_refused(tmp_path):
     for folder in ("images", "masks/crack"):
         (tmp_path / "data" / folder).mkdir(parents=True)
@@ -183,6 +192,13 @@ def test_help_names_every_command_and_loads_no_networks():
     assert done.stdout.splitlines()[-1] == "False"
     for command in COMMANDS:
         assert command in done.stdout
+
+
+def test_names_of_earlier_releases_work_and_are_not_listed():
+    done = invoke("annotate", "--help")
+    assert done.exit_code == 0
+    assert done.output == invoke("predict-project", "--help").output.replace("predict-project", "annotate", 1)
+    assert "annotate" not in invoke("--help").output
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -1,20 +1,18 @@
-"""A pipeline that finds what a test wants, and cvat-cli in a process of its own."""
+"""A model that finds what a test wants, and cvat-cli in a process of its own."""
 
 import io
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from backend.cvat import model as cvat_model
-from models.pipeline import PipelineConfig
+from models import families
 from models.segment import Prediction, Segment
 from tests.backend.cvat.fake_cvat import TOKEN, FakeCVAT
 from tests.backend.fakes import write_checkpoint
@@ -24,11 +22,10 @@ CLASSES = ("Lumen", "Fibrous cap", "Lipid core")
 
 
 @dataclass
-class FakePipeline:
+class FakeModel:
     """Finds what `scene` says about each image."""
 
     scene: Callable[[np.ndarray], Prediction]
-    config: PipelineConfig = field(default_factory=PipelineConfig)
 
     def predict(self, images: Sequence[np.ndarray]) -> list[Prediction]:
         return [self.scene(image) for image in images]
@@ -41,11 +38,10 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def finds(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Makes every checkpoint a pipeline that finds a scene."""
+    """Makes every checkpoint a model that finds a scene."""
 
-    def find(scene: Callable[[np.ndarray], Prediction], **config: Any) -> None:
-        pipeline = FakePipeline(scene, PipelineConfig(**config))
-        monkeypatch.setattr(cvat_model, "load_on", lambda device: lambda directory: pipeline)
+    def find(scene: Callable[[np.ndarray], Prediction]) -> None:
+        monkeypatch.setitem(families.FAMILIES, "cam", lambda directory, device: FakeModel(scene))
 
     return find
 
@@ -53,7 +49,7 @@ def finds(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 def bright(image: np.ndarray) -> Prediction:
     """Lumen where an image is bright."""
     mask = image[..., 0] > 127
-    return Prediction({"Lumen": 0.9}, [Segment("Lumen", 0.9, mask)] if mask.any() else [])
+    return Prediction({"Lumen": 0.9}, [Segment("Lumen", 0.9, mask)] if mask.any() else [], frozenset({"Lumen"}))
 
 
 def picture(mask: np.ndarray, orientation: int = 1) -> bytes:

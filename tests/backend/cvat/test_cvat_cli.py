@@ -12,7 +12,7 @@ from cvat_sdk.masks import decode_mask
 from PIL import Image
 
 from backend.cvat.detector import Detector
-from backend.cvat.model import Model
+from backend.cvat.model import Checkpoint
 from models.masks.metrics import iou
 from models.phantom import render_phantom
 from tests.backend.cvat.fake_cvat import FakeCVAT
@@ -64,7 +64,7 @@ def test_an_agent_serves_the_detection_function_that_was_created(
     number = cvat_cli(server, "function", "create-native", "premask", *DETECTION)
     function = server.functions[int(number)]
     assert (function["kind"], function["provider"]) == ("detector", "native")
-    assert [label | {"attributes": []} for label in Detector(Model()).labels] == function["labels_v2"]
+    assert [label | {"attributes": []} for label in Detector(Checkpoint()).labels] == function["labels_v2"]
     mapping = {name: {"name": name} for name in CLASSES}
     asked = {"task": 7, "mapping": mapping, "threshold": None, "conv_mask_to_poly": False}
     server.requests += [asked | {"type": "annotate_frame", "frame": 0}, asked | {"type": "annotate_task"}]

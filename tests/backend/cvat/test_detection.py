@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from backend.cvat import model as cvat_model
 from backend.cvat.detection import DetectionFunction, create
 from backend.cvat.labels import main as labels_command
-from backend.label_studio.controls.polygon import fill
+from models import families
 from models.errors import CheckpointError
+from models.masks.rasterising import fill_polygon
 from models.segment import Prediction, Segment
-from tests.backend.cvat.conftest import CLASSES, FakePipeline, bright, picture
+from tests.backend.cvat.conftest import CLASSES, FakeModel, bright, picture
 from tests.backend.cvat.fake_cvat import FakeCVAT
 
 Finds = Callable[..., None]
@@ -102,8 +102,8 @@ def test_masks_arrive_where_they_are_in_images_of_any_size_and_orientation(
 @given(mask=arrays(bool, st.tuples(st.integers(1, 19), st.integers(1, 23)), elements=st.booleans()))
 def test_every_mask_survives_cvats_encoding_and_an_empty_one_is_left_out(mask: np.ndarray) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        pipeline = FakePipeline(lambda image: Prediction({"Lumen": 1.0}, [Segment("Lumen", 1.0, mask)]))
-        patch.setattr(cvat_model, "load_on", lambda device: lambda directory: pipeline)
+        model = FakeModel(lambda image: Prediction({"Lumen": 1.0}, [Segment("Lumen", 1.0, mask)]))
+        patch.setitem(families.FAMILIES, "cam", lambda directory, device: model)
         found = create().detect(Context(frame_name="a"), Image.new("RGB", mask.shape[::-1]))
     assert len(found) == mask.any()
     for shape in found:
@@ -133,7 +133,7 @@ def test_masks_become_polygons_when_cvat_asks_for_them(model: Path, finds: Finds
             annotate(server, load(model=str(model)))
         uploaded = annotate(server, load(model=str(model)), conv_mask_to_poly=True)
     assert [(shape["type"], shape["score"]) for shape in uploaded["shapes"]] == [("polygon", 0.9)] * 2
-    drawn = [fill(np.reshape(shape["points"], (-1, 2)), mask.shape) for shape in uploaded["shapes"]]
+    drawn = [fill_polygon(np.reshape(shape["points"], (-1, 2)), mask.shape) for shape in uploaded["shapes"]]
     assert np.array_equal(drawn[0] | drawn[1], mask)
 
 
@@ -143,12 +143,13 @@ def test_masks_become_polygons_when_cvat_asks_for_them(model: Path, finds: Finds
 def presence(image: np.ndarray) -> Prediction:
     mask = np.ones(image.shape[:2], dtype=bool)
     probabilities = {"Lumen": 0.9, "Fibrous cap": 0.4, "Lipid core": 0.2}
-    return Prediction(probabilities, [Segment("Lumen", 0.6, mask), Segment("Fibrous cap", 0.35, mask)])
+    segments = [Segment("Lumen", 0.6, mask), Segment("Fibrous cap", 0.35, mask)]
+    return Prediction(probabilities, segments, frozenset({"Lumen", "Fibrous cap"}))
 
 
 def test_tags_say_which_classes_are_on_an_image(model: Path, finds: Finds, tmp_path: Path) -> None:
-    """By the thresholds that the model was calibrated with, 0.5 where it was not."""
-    finds(presence, presence_threshold={"Fibrous cap": 0.3})
+    """Those that are drawn: the model decides once what is present."""
+    finds(presence)
     with FakeCVAT(tmp_path / "cache", labelled("tag"), {"a.png": picture(np.ones((4, 6)))}) as server:
         uploaded = annotate(server, load(model=str(model), draws="tags"))
     assert [tag["label_id"] for tag in uploaded["tags"]] == [server.label_id(c) for c in ("Lumen", "Fibrous cap")]
@@ -159,11 +160,11 @@ def test_masks_and_tags_together_need_labels_of_any_type(model: Path, finds: Fin
     finds(presence)
     with FakeCVAT(tmp_path / "cache", labelled("any"), {"a.png": picture(np.ones((4, 6)))}) as server:
         uploaded = annotate(server, load(model=str(model), draws="both"))
-    assert (len(uploaded["tags"]), len(uploaded["shapes"])) == (1, 2)
+    assert (len(uploaded["tags"]), len(uploaded["shapes"])) == (2, 2)
 
 
 @pytest.mark.parametrize(
-    ("least", "masks", "tags"), [(None, 2, 1), (0.0, 2, 3), (0.35, 2, 2), (0.5, 1, 1), (1.0, 0, 0)]
+    ("least", "masks", "tags"), [(None, 2, 2), (0.0, 2, 2), (0.35, 2, 2), (0.5, 1, 1), (1.0, 0, 0)]
 )
 def test_nothing_below_the_confidence_asked_for_is_returned(
     model: Path, finds: Finds, least: float | None, masks: int, tags: int

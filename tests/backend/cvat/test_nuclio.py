@@ -23,10 +23,10 @@ from PIL import Image
 
 from backend.cvat.detector import Detector
 from backend.cvat.interaction import InteractionFunction, create
-from backend.cvat.model import Model
+from backend.cvat.model import Checkpoint
 from backend.cvat.nuclio import _objects, _runs, detector
-from backend.label_studio.controls.polygon import fill
 from models.masks.outlines import outlines
+from models.masks.rasterising import fill_polygon
 from models.phantom import render_phantom
 from models.pipeline import Pipeline
 from models.segment import Prediction, Segment
@@ -79,7 +79,7 @@ def test_each_part_is_an_object_whose_mask_and_polygon_are_the_same(finds: Finds
     assert (status, len(objects)) == (200, 2)
     for one in objects:
         assert (one["type"], one["label"], one["confidence"]) == ("mask", "Lumen", "0.9")
-        assert np.array_equal(mask_of(one, mask.shape), fill(np.reshape(one["points"], (-1, 2)), mask.shape))
+        assert np.array_equal(mask_of(one, mask.shape), fill_polygon(np.reshape(one["points"], (-1, 2)), mask.shape))
     assert np.array_equal(mask_of(objects[0], mask.shape) | mask_of(objects[1], mask.shape), mask)
 
 
@@ -96,7 +96,11 @@ def test_every_part_with_an_outline_becomes_exactly_one_object(mask: np.ndarray)
 
 
 def test_the_threshold_and_the_models_choice_of_tags_are_honoured(finds: Finds, tmp_path: Path) -> None:
-    finds(lambda image: Prediction({"Lumen": 0.7}, [Segment("Lumen", 0.6, np.ones(image.shape[:2], dtype=bool))]))
+    def scene(image: np.ndarray) -> Prediction:
+        segment = Segment("Lumen", 0.6, np.ones(image.shape[:2], dtype=bool))
+        return Prediction({"Lumen": 0.7, "Lipid core": 0.68}, [segment], frozenset({"Lumen"}))
+
+    finds(scene)
     call = body(picture(np.ones((6, 9))))
     both = detector(tmp_path / "none", draws="both")
     assert [one["type"] for one in both(call)] == ["tag", "mask"]
@@ -152,7 +156,7 @@ def annotations(function: str) -> dict[str, Any]:
 
 
 def test_the_detectors_file_has_the_starters_labels() -> None:
-    assert json.loads(annotations("detector")["spec"]) == Detector(Model()).labels
+    assert json.loads(annotations("detector")["spec"]) == Detector(Checkpoint()).labels
 
 
 def test_the_interactors_file_asks_for_a_click_or_a_box() -> None:
@@ -174,7 +178,7 @@ def test_masks_are_encoded_as_cvat_sdk_does(mask: np.ndarray) -> None:
         assert _runs(mask) == encode_mask(mask)
 
 
-def test_a_prompt_is_answered_as_by_an_agent_and_looks_at_each_image_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prompt_is_answered_as_by_an_agent_and_embeds_each_image_once(monkeypatch: pytest.MonkeyPatch) -> None:
     embeddings = []
     embed = Pipeline.embed
     monkeypatch.setattr(Pipeline, "embed", lambda self, image: embeddings.append(image) or embed(self, image))

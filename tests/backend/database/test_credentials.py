@@ -41,7 +41,7 @@ def test_an_unknown_project_is_told_what_to_set(tmp_path: Path):
         Credentials(tmp_path / "c.json").of("9")
 
 
-def test_a_damaged_file_is_written_anew(tmp_path: Path):
+def test_a_damaged_file_is_written_again(tmp_path: Path):
     (tmp_path / "c.json").write_text("{")
     credentials = Credentials(tmp_path / "c.json")
     credentials.remember("3", "http://ls", "t")

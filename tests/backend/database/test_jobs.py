@@ -2,10 +2,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from backend.database import jobs as store_module
 from backend.database.jobs import JobStore
 from backend.errors import JobConflict, JobError
+from backend.jobs.queue import JobQueue
 from tests.backend.conftest import BOTH_STORAGES
+from tests.backend.jobs.edit import edit_job
 
 pytestmark = BOTH_STORAGES
 
@@ -16,7 +17,7 @@ def test_a_second_request_joins_the_waiting_or_running_job(store):
     assert store.submit("training", "3") == (job, False)
     store.claim(job.id, "host/1:1")
     assert store.submit("training", "3")[0].id == job.id
-    store.update(job.id, state="done")
+    edit_job(store, job.id, state="done")
     assert store.submit("training", "3")[0].id != job.id
 
 
@@ -37,14 +38,14 @@ def test_a_job_that_moved_on_is_not_released(store):
     job, _ = store.submit("training", "3")
     store.claim(job.id, "host/1:1")
     seen = store.get(job.id)
-    store.update(job.id, worker="host/2:2")
+    edit_job(store, job.id, worker="host/2:2")
     assert not store.release(seen, "queued", "died", restarts=1)
     assert store.get(job.id).state == "fetching"
 
 
 def test_records_can_be_read_by_another_process(store, records):
     job, _ = store.submit("training", "3")
-    store.update(job.id, metrics={"new": {"mean_iou": 0.5}}, version="p3-r001")
+    edit_job(store, job.id, metrics={"new": {"mean_iou": 0.5}}, version="p3-r001")
     again = JobStore(records).get(job.id)
     assert (again.metrics, again.version) == ({"new": {"mean_iou": 0.5}}, "p3-r001")
 
@@ -58,8 +59,8 @@ def test_jobs_are_listed_newest_first_and_by_project(store):
     assert store.find(kind="prediction") == []
 
 
-def test_the_log_keeps_its_last_lines(store, monkeypatch):
-    monkeypatch.setattr(store_module, "LOG_LINES", 30)
+def test_the_log_keeps_its_last_lines(records):
+    store = JobStore(records, log_lines=30)
     job, _ = store.submit("training", "3")
     for number in range(105):
         store.log(job.id, f"line {number}")
@@ -87,16 +88,16 @@ def test_a_job_that_the_queue_lost_is_sent_again_by_the_next_request(store, jobs
     assert [task.args for task in jobs.queues["training"].pending()] == [[job.id]]
 
 
-def test_a_training_and_an_annotation_of_a_project_do_not_join(store):
+def test_a_training_and_a_prediction_job_of_a_project_do_not_join(store):
     assert store.submit("training", "3")[0].id != store.submit("prediction", "3")[0].id
 
 
 @pytest.mark.parametrize("state", ["queued", "fetching", "training", "evaluating", "predicting"])
-def test_a_cancelled_job_is_over_and_the_next_request_starts_anew(store, state):
+def test_a_cancelled_job_is_over_and_the_next_request_starts_another(store, state):
     job, _ = store.submit("training", "3")
     if state != "queued":
         store.claim(job.id, "host/1:1")
-        store.update(job.id, state=state)
+        edit_job(store, job.id, state=state)
     assert store.cancel(job.id).state == state
     assert not store.claim(job.id, "host/1:1")
     assert not store.advance(job, state="training")
@@ -107,26 +108,38 @@ def test_a_cancelled_job_is_over_and_the_next_request_starts_anew(store, state):
 def test_what_is_over_or_being_published_cannot_be_cancelled(store):
     job, _ = store.submit("training", "3")
     store.claim(job.id, "host/1:1")
-    store.update(job.id, state="publishing", version="p3-r001")
+    edit_job(store, job.id, state="publishing", version="p3-r001")
     with pytest.raises(JobConflict, match="publishing p3-r001"):
         store.cancel(job.id)
-    store.update(job.id, state="done")
+    edit_job(store, job.id, state="done")
     with pytest.raises(JobConflict, match="is done already"):
         store.cancel(job.id)
 
 
-def test_the_oldest_finished_jobs_go_with_their_logs(store, monkeypatch):
-    monkeypatch.setattr(store_module, "KEPT", 2)
+def test_the_oldest_finished_jobs_go_with_their_logs(records):
+    store = JobStore(records, kept=2)
     ids = []
     for number in range(4):
         job, _ = store.submit("training", str(number))
         store.log(job.id, "hello")
-        store.update(job.id, state="done")
+        edit_job(store, job.id, state="done")
         ids.append(job.id)
     waiting, _ = store.submit("training", "9")
     assert [job.id for job in store.find()] == [waiting.id, *ids[:1:-1]]
     assert store.log_tail(ids[0]) == []
     assert len(store.log_tail(ids[3])) == 1
+
+
+def test_a_prediction_job_of_the_first_release_is_read_joined_and_finished(store, records):
+    """That release called it an annotation."""
+    job, _ = store.submit("prediction", "3")
+    edit_job(store, job.id, kind="annotation", state="annotating", worker="host/1:1")
+    found = store.get(job.id)
+    assert (found.kind, found.state) == ("prediction", "predicting")
+    assert store.find(kind="prediction", states=("predicting",)) == [found]
+    assert store.submit("prediction", "3") == (found, False)
+    assert store.advance(found, progress=0.5)
+    assert records.read("jobs")[job.id]["kind"] == "prediction"
 
 
 def test_fields_of_another_release_are_passed_over(store, records):
@@ -135,8 +148,9 @@ def test_fields_of_another_release_are_passed_over(store, records):
     assert store.get(job.id) == job
 
 
-def test_a_full_queue_refuses_new_jobs_and_takes_them_when_there_is_room(store, client, monkeypatch):
-    monkeypatch.setattr(store_module, "MAX_WAITING", 2)
+def test_a_full_queue_refuses_new_jobs_and_takes_them_when_there_is_room(records, leases, open_queues, make_client):
+    store = JobStore(records, max_waiting=2)
+    client = make_client(jobs=JobQueue(store, leases, open_queues()))
     waiting = [client.post("/train", json={"project": project}).json["job"] for project in (3, 4)]
     refused = client.post("/train", json={"project": 5})
     assert (refused.status_code, "2 jobs wait already" in refused.json["error"]) == (503, True)

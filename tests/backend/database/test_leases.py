@@ -1,4 +1,4 @@
-"""Each test is a story of who comes first; the leases's clock stands still unless the test moves it."""
+"""Order of requests and jobs at the same tasks; the clock of the leases stands still unless the test moves it."""
 
 import itertools
 
@@ -31,7 +31,7 @@ def leases(records, clock):
     return Leases(records, clock)
 
 
-def test_what_is_wanted_is_taken_once_in_order_and_struck_off_when_settled(leases):
+def test_requested_tasks_are_leased_once_in_order_and_removed_when_finished(leases):
     leases.request(P, ["10", "9", ALL, "11"])
     assert leases.due() == [P]
     assert leases.acquire_due(P, "job", 2, 60) == ["9", "10"]
@@ -61,8 +61,8 @@ def test_what_may_be_on_its_way_into_label_studio_is_waited_for(leases, clock):
 
 
 def test_of_three_people_who_open_a_task_one_gets_it(leases, clock):
-    held = [leases.acquire(P, ["1"], holder, 70, version="v1", committed=True) for holder in "abc"]
-    assert held == [{"1"}, set(), set()]
+    leased = [leases.acquire(P, ["1"], holder, 70, version="v1", committed=True) for holder in "abc"]
+    assert leased == [{"1"}, set(), set()]
     assert leases.commit(P, ["1"], "a", 70, version="v1") == {"1"}
     leases.delivered(P, ["1"], "a", 5)
     assert leases.acquire(P, ["1"], "d", 70, version="v1", committed=True) == set()
@@ -114,7 +114,7 @@ def test_everything_of_a_request_that_died_becomes_due(leases, clock):
     assert leases.acquire_due(P, "job", 9, 60) == ["1", "2"]
 
 
-def test_giving_up_leaves_what_a_request_holds(leases):
+def test_an_abandoned_job_leaves_the_leases_of_requests(leases):
     leases.request(P, ["1", "2", "3"])
     leases.acquire_due(P, "job", 1, 60)
     leases.acquire(P, ["3"], "request", 70, version="v1", committed=False)
@@ -138,24 +138,24 @@ def test_projects_do_not_mix(leases):
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(moves=st.lists(st.tuples(st.sampled_from("abj"), st.sampled_from("hcdrw"), st.sampled_from("12")), max_size=25))
 def test_two_never_store_the_same_task_at_once_and_none_is_forgotten(leases, clock, moves):
-    """Whatever requests a and b and job j do in whatever order: who stores a task is alone until it lets go."""
+    """For any order of moves of requests a and b and job j: the one that stores a task is alone until it lets go."""
     project = str(next(PROJECTS))
-    storing, wanted = {}, set()
+    storing, requested = {}, set()
     for holder, move, task in moves:
         if move == "h" and holder == "j":
             leases.acquire_due(project, "j", 1, 60)
         elif move == "h":
-            wanted |= leases.acquire(project, [task], holder, 70, version="v1", committed=holder == "a")
+            requested |= leases.acquire(project, [task], holder, 70, version="v1", committed=holder == "a")
         elif move == "w":
             leases.request(project, [task])
-            wanted.add(task)
+            requested.add(task)
         elif move == "c" and leases.commit(project, [task], holder, 70, version="v1"):
             assert storing.setdefault(task, holder) == holder
         elif move == "d" and storing.get(task) == holder:
             leases.finish(project, [task], holder)
             del storing[task]
-            wanted.discard(task)
+            requested.discard(task)
         elif move == "r" and leases.release(project, [task], holder):
             storing.pop(task, None)
     clock.now += 100
-    assert set(leases.acquire_due(project, "other", 9, 60)) == wanted
+    assert set(leases.acquire_due(project, "other", 9, 60)) == requested

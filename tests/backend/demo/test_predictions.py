@@ -3,17 +3,17 @@
 from typing import Any
 
 import numpy as np
-from label_studio_sdk.converter.brush import mask2rle
 from numpy.typing import NDArray
 
 from backend.demo.predictions import iou, masks, newest_predictions, score
 from backend.demo.sample_project import SIZE
+from backend.label_studio.rle import encode_rle
 from models.phantom import render_phantom
 
 
 def region(mask: NDArray[np.bool_], label: str) -> dict[str, Any]:
     height, width = mask.shape
-    rle = mask2rle(mask.astype(np.uint8) * 255)
+    rle = encode_rle(mask)
     value = {"format": "rle", "rle": rle, "brushlabels": [label]}
     return {"type": "brushlabels", "original_width": width, "original_height": height, "value": value}
 

@@ -1,4 +1,4 @@
-"""What the demo keeps between runs."""
+"""Files that the demo keeps between runs."""
 
 import stat
 from pathlib import Path

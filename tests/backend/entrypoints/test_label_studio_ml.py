@@ -21,7 +21,7 @@ from backend.database.records import Records
 from backend.jobs.automatic import NOTED, AutomaticTraining
 from backend.label_studio.connections import Connections
 from backend.label_studio.protocol import parse_predict
-from backend.prediction.responder import Delivery
+from backend.prediction.responder import Responder
 from backend.wiring import Core, Parts
 from tests.backend import fake_label_studio_ml
 from tests.backend.conftest import nobody
@@ -63,10 +63,11 @@ def core(  # one line for each part of ours that the server in `client` has as w
     serving: Any,
     predictor: Any,
     jobs: Any,
-    delivery: Any,
+    prompts: Any,
+    responder: Any,
 ) -> Core:
     parts = Parts(registry, store, leases, automatic, open_queues(), credentials, Connections(credentials, ()))
-    return Core(parts, serving, predictor, jobs, delivery)
+    return Core(parts, serving, predictor, prompts, jobs, responder)
 
 
 @pytest.fixture
@@ -119,8 +120,8 @@ def test_what_is_not_reached_by_the_deadline_is_left_to_a_job(
     serve: Callable[[Core], FlaskClient], core: Core, loader: Any, store: Any, leases: Any
 ) -> None:
     """The pipeline is stuck in the second batch of two."""
-    hurried = Delivery(core.predictor, leases, core.jobs, nobody, deadline=0.5, blank_every=0.05)
-    ml_client = serve(replace(core, delivery=hurried))
+    hurried = Responder(core.predictor, leases, core.jobs, nobody, deadline=0.5, blank_every=0.05)
+    ml_client = serve(replace(core, responder=hurried))
     core.predictor.predict(parse_predict(predict_body(["1", "2"])))
     loader.pipelines["oct-lite0"].gate = gate = threading.Event()
     answer = ml_client.post("/predict", json=predict_body(["1", "2", "3", "4", "5"]))
@@ -136,9 +137,9 @@ def test_a_smart_tool_is_answered_each_time_it_is_used(ml_client: FlaskClient, m
 
     def entries(self: Any, request: Any) -> Any:
         prompts.append(request.context)
-        yield {"result": [], "score": 0.5, "model_version": "oct-lite0"}
+        return [{"result": [], "score": 0.5, "model_version": "oct-lite0"}]
 
-    monkeypatch.setattr("backend.prediction.prompts.Interactive.entries", entries)
+    monkeypatch.setattr("backend.prediction.prompts.Prompts.entries", entries)
     body = predict_body(["1"])
     body["params"]["context"] = {"result": [{"type": "keypointlabels"}]}
     for _ in range(2):

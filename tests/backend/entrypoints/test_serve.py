@@ -23,6 +23,7 @@ from backend.system.processes import identity, is_alive
 from tests.backend.fake_label_studio import serving
 from tests.backend.fakes import eventually, predict_body, setup_body, start_training
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]
 PREMASK = (sys.executable, "-c", "from backend.cli import main; main()")
 # A server that answers /health and nothing else, and ends on SIGTERM.
@@ -157,7 +158,7 @@ def test_a_reload_drops_no_request_and_every_line_is_json_without_secrets(enviro
     assert {line["logger"] for line in lines} >= {
         "backend.web.operations",
         "gunicorn.error",
-        "backend.entrypoints.worker",
+        "backend.jobs.worker",
     }
     for secret in ("s3cret", "h00k", "wr0ng", "bGVhZDpzM2NyZXQ"):
         assert secret not in log.read_text()

@@ -1,6 +1,6 @@
 """`premask serve` with real processes and real signals, but a pipeline and a training that need no networks.
 
-python -m tests.backend.faults.stack serve | worker | bulk PROJECT JOB
+python -m tests.backend.faults.stack serve | worker | predict PROJECT JOB
 """
 
 import os
@@ -12,20 +12,19 @@ from typing import Any
 import numpy as np
 from flask import Flask
 
-from backend.entrypoints import prediction_job as bulk_process
-from backend.entrypoints import supervisor, worker, wsgi
+from backend.entrypoints import prediction_job, supervisor, worker, wsgi
 from backend.entrypoints.supervisor import Supervisor
 from backend.settings import Settings
 from backend.system.processes import PARENT, die_with_parent
 from models.segment import Prediction
-from tests.backend.fakes import FakePipeline
+from tests.backend.fakes import FakeModel
 from tests.backend.jobs.conftest import FAKE_TRAINING
 
 IMAGE_SECONDS = 0.03
-IMPORT_SECONDS = 5.0  # our Label Studio answers in a moment, so nobody need wait a minute and a half
+IMPORT_SECONDS = 5.0  # the fake Label Studio answers in a moment
 
 
-class SlowPipeline(FakePipeline):
+class SlowModel(FakeModel):
     """Takes its time with each image."""
 
     def predict(self, images: Sequence[np.ndarray]) -> list[Prediction]:
@@ -34,7 +33,7 @@ class SlowPipeline(FakePipeline):
 
 
 def load(device: str) -> Any:
-    return SlowPipeline
+    return SlowModel
 
 
 def build_app() -> Flask:
@@ -51,9 +50,9 @@ def main(what: str, *arguments: str) -> int:
     die_with_parent(os.environ.get(PARENT))
     if what == "worker":
         training = (sys.executable, str(FAKE_TRAINING), "slow")
-        return worker.main(os.environ, training=training, annotation=(*this, "bulk"))
+        return worker.main(os.environ, training_command=training, prediction_command=(*this, "predict"))
     project, job = arguments
-    return bulk_process.main(os.environ, project, job, load=load, import_seconds=IMPORT_SECONDS)
+    return prediction_job.main(os.environ, project, job, load=load, import_seconds=IMPORT_SECONDS)
 
 
 if __name__ == "__main__":

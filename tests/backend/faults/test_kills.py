@@ -3,7 +3,6 @@
 import contextlib
 import os
 import random
-import signal
 import socket
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import psutil
 import pytest
 import requests
 
@@ -72,27 +72,25 @@ class Stack:
         family = self.family()
         self.process.terminate()
         self.process.wait(60)
-        for pid in family:
-            kill(pid)
+        for process in family:
+            kill(process)
         self._log.close()
 
-    def family(self) -> list[int]:
+    def family(self) -> list[psutil.Process]:
         """Every process of it, parents first."""
-        found = [self.process.pid]
-        for pid in found:
-            try:
-                found += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
-            except OSError:
-                continue
-        return found
+        try:
+            first = psutil.Process(self.process.pid)
+            return [first, *first.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
 
     def kill(self, rng: random.Random) -> str:
         """Kill one of its processes, or all at once as a power cut does; says what."""
-        family = self.family()
+        family = eventually(self.family)
         victims = family if rng.random() < 0.2 else [rng.choice(family)]
-        names = [command(pid) for pid in victims]
-        for pid in victims:
-            kill(pid)
+        names = [command(process) for process in victims]
+        for process in victims:
+            kill(process)
         return ", ".join(names)
 
     def healthy(self) -> bool:
@@ -113,17 +111,17 @@ class Stack:
         return eventually(ask, SECONDS)["jobs"]
 
 
-def kill(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+def kill(process: psutil.Process) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.kill()
 
 
-def command(pid: int) -> str:
+def command(process: psutil.Process) -> str:
     try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
-    except OSError:
+        words = process.cmdline()
+    except psutil.NoSuchProcess:
         return "gone"
-    return next((word for word in ("bulk", "worker", "serve", "gunicorn", "slow") if word in words), "starting")
+    return next((word for word in ("predict", "worker", "serve", "gunicorn", "slow") if word in words), "starting")
 
 
 @pytest.fixture
@@ -170,7 +168,7 @@ def train_round(stack, label_studio, rng, project, client):
     registry = Registry(stack.folder / "models")
     wait(stack.healthy)
     before, versions = len(stack.jobs(project)), len(registry.versions(str(project)))
-    client.start_training(next(iter(label_studio.backends)))
+    client.call("POST", f"/api/ml/{next(iter(label_studio.backends))}/train", json={})
     wait(lambda: len(stack.jobs(project)) > before)
     time.sleep(rng.uniform(0, 6))
     victim = stack.kill(rng)

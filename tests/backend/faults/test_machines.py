@@ -47,8 +47,8 @@ def test_a_worker_elsewhere_does_the_jobs_of_the_server_here(redis_url, starter,
         with subprocess.Popen(worker, env=environ, cwd=ROOT) as process:
             try:
                 training, _ = jobs.submit(project)
-                annotation, _ = jobs.predict(project, "all")
-                for job in (training, annotation):
+                prediction, _ = jobs.predict(project, "all")
+                for job in (training, prediction):
                     done = eventually(lambda job=job: (now := jobs.store.get(job.id)).state in FINISHED and now, 600)
                     assert done.state == "done", (done, jobs.store.log_tail(job.id))
             finally:

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from backend.entrypoints.wsgi import access_of, app_of
+from backend.entrypoints.wsgi import app_of, login_of
 from backend.settings import Settings
+from backend.system.login import Login
 from backend.versions.registry import Registry
-from backend.web.security import Access
+from backend.web.security import SESSION_COOKIE
 from backend.wiring import assemble_core
 from models.checkpoint import read_card, write_card
 from tests.backend.fake_label_studio import FakeLabelStudio
@@ -31,14 +32,14 @@ class BackendInUse:
 
     Attributes:
         app: the application.
-        access: what callers have to know.
+        login: what callers have to know.
         known: names of things that are there, by the field of a request that may name them.
         form: the CSRF token of a page, and the cookie that belongs to it.
         statuses: how often each status was answered.
     """
 
     app: Any
-    access: Access
+    login: Login
     known: dict[str, list[Any]]
     form: tuple[str, str] = ("", "")
     statuses: Counter[int] = field(default_factory=Counter)
@@ -66,10 +67,10 @@ def backend_in_use(folder: Path, starter: Path) -> Iterator[BackendInUse]:
                 "PREMASK_MAX_REQUEST_MB": "1",
             }
         )
-        access = access_of(settings)
-        assert access is not None
+        login = login_of(settings)
+        assert login is not None
         core = assemble_core(settings)
-        app = app_of(settings, core, access)
+        app = app_of(settings, core, login)
         versions = _versions(core.parts.registry, starter, str(project))
         jobs = [core.jobs.submit(str(project))[0].id, core.jobs.predict(str(project), "all")[0].id]
         addresses = [label_studio.tasks[frame]["data"]["image"] for frame in frames]
@@ -80,7 +81,7 @@ def backend_in_use(folder: Path, starter: Path) -> Iterator[BackendInUse]:
             "task": [*frames, 10**9],
             "address": [*addresses, "/data/upload/1/gone.png", "http://169.254.169.254/latest", "s3://bucket/key.png"],
         }
-        backend = BackendInUse(app, access, known)
+        backend = BackendInUse(app, login, known)
         backend.form = _form(backend, str(project))
         app.wsgi_app = _counting(app.wsgi_app, backend.statuses)
         yield backend
@@ -110,7 +111,7 @@ def _form(backend: BackendInUse, project: str) -> tuple[str, str]:
     client = backend.app.test_client()
     page = client.get(f"/dashboard/projects/{project}", auth=(USER, PASSWORD))
     token = re.search(r'name="csrf_token" value="([^"]+)"', page.text)
-    cookie = client.get_cookie("csrf_token")
+    cookie = client.get_cookie(SESSION_COOKIE, path="/dashboard")
     assert token is not None
     assert cookie is not None
     return token[1], cookie.value

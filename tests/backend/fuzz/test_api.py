@@ -1,4 +1,4 @@
-"""Whatever is asked, the answer is one that the description names: no 500, and nothing wrong taken for right.
+"""To any request the answer is one that the description names: no 500, and nothing wrong taken for right.
 
 Requests are made from the description: half of them have the shape that it asks for, filled with anything or with
 things that are there; the other half break it on purpose.
@@ -18,6 +18,7 @@ from schemathesis import GenerationMode
 
 from backend.prediction import responder as delivery
 from backend.web.openapi import document
+from backend.web.security import SESSION_COOKIE
 from tests.backend.fakes import CONFIG, OTHER_CONFIG
 from tests.backend.fuzz.backend_in_use import PASSWORD, USER, BackendInUse, backend_in_use
 
@@ -81,7 +82,7 @@ def tasks(known: dict[str, list[Any]]) -> st.SearchStrategy[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def backend(tmp_path_factory: pytest.TempPathFactory, tiny_model: Any) -> Iterator[BackendInUse]:
     with pytest.MonkeyPatch.context() as patched, backend_in_use(tmp_path_factory.mktemp("data"), tiny_model) as made:
-        # Two people who open one task wait for each other; here nobody stores what the first one got.
+        # Two people who open one task wait for each other; here the first one's answer is never stored.
         patched.setattr(delivery, "PATIENCE_SECONDS", 0.01)
         yield made
 
@@ -106,7 +107,7 @@ def _filled(draw: st.DrawFn, cases: st.SearchStrategy[Any], backend: BackendInUs
         if isinstance(case.body, dict):
             case.body = _with_known(draw, case.body, backend.known)
         if case.path.startswith("/dashboard") and isinstance(case.body, dict):
-            case.body["csrf_token"], case.cookies["csrf_token"] = backend.form
+            case.body["csrf_token"], case.cookies[SESSION_COOKIE] = backend.form
     return case
 
 
@@ -119,7 +120,7 @@ def _with_known(draw: st.DrawFn, value: Any, known: dict[str, list[Any]]) -> Any
 
 
 def _known(draw: st.DrawFn, key: str, value: Any, known: dict[str, list[Any]]) -> Any:
-    """What to put into a field of this name, where there was `value`."""
+    """A value for a field of this name, where there was `value`."""
     places: dict[str, list[Any]] = {
         "version": known["version"],
         "job": known["job"],
@@ -139,20 +140,20 @@ def _known(draw: st.DrawFn, key: str, value: Any, known: dict[str, list[Any]]) -
     return draw(st.sampled_from(places[key])) if key in places else _with_known(draw, value, known)
 
 
-def fuzz(operation: Any, examples: int, *, anew: bool) -> None:
+def fuzz(operation: Any, examples: int, *, fresh: bool) -> None:
     """Ask for so many valid requests of an operation, and for as many that break its description if any can.
 
     Args:
         operation: one method of one path.
         examples: how many.
-        anew: others than last time.
+        fresh: others than last time.
     """
 
     @settings(
         max_examples=examples,
         deadline=None,
         database=None,
-        derandomize=not anew,
+        derandomize=not fresh,
         suppress_health_check=list(HealthCheck),
     )
     @given(st.data())
@@ -170,14 +171,14 @@ def fuzz(operation: Any, examples: int, *, anew: bool) -> None:
 
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)
 def test_every_answer_is_one_that_the_description_names(description, path, method):
-    fuzz(description[path][method], 8, anew=False)
+    fuzz(description[path][method], 8, fresh=False)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)
 def test_a_thousand_requests_of_each_operation_get_no_500(description, path, method):
-    fuzz(description[path][method], 500, anew=True)
+    fuzz(description[path][method], 500, fresh=True)
 
 
 @pytest.mark.soak

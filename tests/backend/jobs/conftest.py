@@ -1,4 +1,4 @@
-"""A trainer with a small Label Studio before it and a fake training process behind it."""
+"""A runner of jobs with a small Label Studio before it and a fake training process behind it."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -13,14 +13,15 @@ from PIL import Image
 from backend.database.credentials import Credentials
 from backend.database.jobs import PREDICTION, TRAINING, JobStore
 from backend.database.leases import Leases
-from backend.jobs.prediction import PredictionJob
+from backend.jobs.prediction import PredictionWork
 from backend.jobs.running import Runner, Work
-from backend.jobs.training import Plan, Trainer
+from backend.jobs.training import Plan, TrainingWork
 from backend.label_studio.connections import Connections
 from backend.versions.registry import Registry
 from tests.backend.fake_label_studio import FakeLabelStudio
 from tests.backend.fakes import CONFIG
 
+PLAN = Plan()
 FAKE_TRAINING = Path(__file__).parent / "fake_training.py"
 POLYGONS = CONFIG.replace("BrushLabels", "PolygonLabels")
 TRIANGLE = {
@@ -68,21 +69,19 @@ def connections(label_studio: FakeLabelStudio, tmp_path: Path) -> Connections:
 def runner_that(
     store: JobStore, leases: Leases, registry: Registry, starter: Path, connections: Connections, tmp_path: Path
 ) -> Callable[..., Runner]:
-    """A runner whose training process does as told (see `fake_training`), and whose annotation process as it likes."""
+    """Makes runners: `how` their training process behaves (see `fake_training`), and the process of prediction jobs."""
 
-    def make(
-        how: str = "promote", min_accepted: int = 4, annotation: Sequence[str] = ("false",), **hooks: Any
-    ) -> Runner:
-        trainer = Trainer(
+    def make(how: str = "promote", plan: Plan = PLAN, prediction: Sequence[str] = ("false",), **hooks: Any) -> Runner:
+        training = TrainingWork(
             registry=registry,
             starter=starter,
             client=connections.client,
             images=connections.images,
-            plan=Plan(min_accepted=min_accepted),
+            plan=plan,
             command=(sys.executable, str(FAKE_TRAINING), how),
             **hooks,
         )
-        kinds: dict[str, Work] = {TRAINING: trainer, PREDICTION: PredictionJob(annotation)}
+        kinds: dict[str, Work] = {TRAINING: training, PREDICTION: PredictionWork(prediction)}
         return Runner(store, leases, kinds, tmp_path / "work")
 
     return make

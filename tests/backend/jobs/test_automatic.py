@@ -5,6 +5,7 @@ import pytest
 from backend.jobs.automatic import AutomaticTraining
 from backend.label_studio.client import LabelStudio
 from tests.backend.fakes import CONFIG, eventually
+from tests.backend.jobs.edit import edit_job
 
 
 class Clock:
@@ -60,10 +61,10 @@ def look(automatic, jobs, label_studio, clock):
 
 
 def finish(jobs, label_studio, automatic, project):
-    """What the training job does: it fetches, notes what it learned from, and ends."""
+    """Do as the training job does: fetch, note the annotations it learns from, and end."""
     (job,) = jobs.store.find(project, states=("queued",))
     automatic.learned(project, label_studio.export(int(project)))
-    jobs.store.update(job.id, state="done")
+    edit_job(jobs.store, job.id, state="done")
 
 
 def test_a_project_trains_after_so_many_accepted_tasks_and_not_before(accept, look):
@@ -111,11 +112,11 @@ def test_what_is_accepted_while_a_training_runs_is_looked_at_when_it_is_over(
     automatic.learned(project, label_studio.export(int(project)))
     accept(2, 3)
     assert look(11) == 1
-    jobs.store.update(jobs.store.find(project)[0].id, state="done")
+    edit_job(jobs.store, jobs.store.find(project)[0].id, state="done")
     assert look(11) == 2
 
 
-def test_an_annotation_made_anew_is_newly_accepted_and_a_deleted_one_is_not(
+def test_an_annotation_made_again_is_newly_accepted_and_a_deleted_one_is_not(
     accept, look, jobs, label_studio, automatic, project
 ):
     accept(0, 1, 2)
@@ -124,7 +125,7 @@ def test_an_annotation_made_anew_is_newly_accepted_and_a_deleted_one_is_not(
     label_studio.annotations.clear()
     automatic.note(project)
     assert look(11) == 1
-    accept(0, 1)  # anew
+    accept(0, 1)  # again
     assert look(11) == 2
 
 

@@ -1,4 +1,4 @@
-"""What becomes of a training when its project changes or goes while it runs, and of jobs when the clock does."""
+"""Trainings whose project changes or is deleted while they run, and jobs whose clock is set back."""
 
 import copy
 import time

@@ -14,7 +14,7 @@ from PIL import Image
 
 from backend.diagnosis.checks import data_folder
 from backend.jobs.running import Runner
-from backend.jobs.training import Plan, Trainer
+from backend.jobs.training import Plan, TrainingWork
 from tests.backend.fakes import predict_body, publish, setup_body, start_training
 
 
@@ -78,7 +78,7 @@ def test_a_training_that_fills_the_disk_fails_with_the_reason_makes_room_and_lea
     store, leases, registry, starter, connections, project, label_studio, fill, tmp_path
 ):
     served = registry.promote(project, publish(registry, tmp_path / "a", project=project)).version
-    trainer = Trainer(
+    trainer = TrainingWork(
         registry=registry,
         starter=starter,
         client=connections.client,

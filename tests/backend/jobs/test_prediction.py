@@ -1,4 +1,4 @@
-"""Annotation jobs in processes of their own, and cancelling jobs of either kind."""
+"""Prediction jobs in processes of their own, and cancelling jobs of either kind."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from tests.backend.jobs.conftest import png
 PNG = png()
 
 HOST_WORKER = f"{os.uname().nodename}/{identity(os.getpid())}"
-FAKE_BULK = (sys.executable, "-m", "tests.backend.jobs.fake_bulk")
+FAKE_PREDICTION = (sys.executable, "-m", "tests.backend.jobs.fake_prediction")
 # Reports that two of five tasks are done, and goes on for ever.
 ENDLESS = (
     sys.executable,
@@ -53,7 +53,7 @@ def running(store, runner_that):
     threads = []
 
     def start(job, command):
-        runner = runner_that("hang", annotation=command)
+        runner = runner_that("hang", prediction=command)
         thread = threading.Thread(target=runner.run, args=(job.id, HOST_WORKER))
         thread.start()
         threads.append((runner, thread))
@@ -66,12 +66,12 @@ def running(store, runner_that):
         assert not thread.is_alive()
 
 
-def test_an_annotation_job_predicts_in_a_process_of_its_own(
+def test_a_prediction_job_predicts_in_a_process_of_its_own(
     environ, jobs, store, runner_that, label_studio, tasks, project
 ):
     job, _ = jobs.predict(project, ALL)
     label_studio.files[next(iter(label_studio.files))] = b"no image"
-    runner_that(annotation=FAKE_BULK).run(job.id, HOST_WORKER)
+    runner_that(prediction=FAKE_PREDICTION).run(job.id, HOST_WORKER)
     after = store.get(job.id)
     assert (after.state, after.progress) == ("done", 1.0), store.log_tail(job.id)
     assert after.message == "4 predicted, 1 without an answer (the log says why)"
@@ -85,9 +85,9 @@ def test_a_job_whose_reason_to_fail_is_label_studio_says_so_and_keeps_nothing_wa
 ):
     label_studio.legacy_enabled = False
     job, _ = jobs.predict(project, ALL)
-    runner_that(annotation=FAKE_BULK).run(job.id, HOST_WORKER)
+    runner_that(prediction=FAKE_PREDICTION).run(job.id, HOST_WORKER)
     assert store.get(job.id).state == "failed"
-    assert "annotation failed: " in store.get(job.id).reason
+    assert "prediction failed: " in store.get(job.id).reason
     assert "legacy token" in store.get(job.id).reason
     assert leases.due() == []
 
@@ -130,27 +130,27 @@ def test_a_job_that_is_cancelled_elsewhere_ends_here_in_a_moment(jobs, store, ru
 def test_a_waiting_job_is_cancelled_before_it_begins(jobs, store, runner_that, project, tmp_path):
     job, _ = jobs.predict(project, ALL)
     jobs.cancel(job.id)
-    runner_that(annotation=ENDLESS).run(job.id, HOST_WORKER)
+    runner_that(prediction=ENDLESS).run(job.id, HOST_WORKER)
     assert store.get(job.id).state == "cancelled"
     assert not (tmp_path / "work").exists()
 
 
-def test_kill_9_of_its_process_lets_an_annotation_go_on(jobs, store, running, project):
+def test_a_prediction_job_goes_on_after_kill_9_of_its_process(jobs, store, running, project):
     now, thread = running(jobs.predict(project, ALL)[0], ENDLESS)
     os.kill(int(now.process.partition(":")[0]), signal.SIGKILL)
     thread.join(20)
     after = store.get(now.id)
     assert (after.state, after.restarts) == ("queued", 1)
-    assert "annotation was killed by signal 9" in after.reason
+    assert "prediction was killed by signal 9" in after.reason
 
 
-def test_an_annotation_that_is_killed_again_and_again_without_getting_further_fails(
+def test_a_prediction_job_that_is_killed_again_and_again_without_progress_fails(
     jobs, store, leases, runner_that, project
 ):
     dying = (sys.executable, "-c", "import os; os.kill(os.getpid(), 9)")
     job, _ = jobs.predict(project, ALL)
     for _ in range(4):
-        runner_that(annotation=dying).run(job.id, HOST_WORKER)
+        runner_that(prediction=dying).run(job.id, HOST_WORKER)
     assert store.get(job.id).state == "failed"
     assert "that makes 4 times: look for a lack of memory" in store.get(job.id).reason
     assert leases.due() == []

@@ -1,4 +1,4 @@
-"""The loop of an annotation job against a small Label Studio that fails in every way it knows."""
+"""The loop of a prediction job against a small Label Studio that fails in every way it knows."""
 
 import pytest
 
@@ -84,7 +84,7 @@ def test_predictions_are_imported_in_chunks_and_told_of(run, label_studio, lease
     assert (CHUNK, CHUNK * 2 + 1, "predicting with oct-lite0") in said
 
 
-def test_only_unlabelled_tasks_are_predicted_where_only_they_are_wanted(run, label_studio, leases, project, tasks):
+def test_only_unlabelled_tasks_are_predicted_where_only_they_are_requested(run, label_studio, leases, project, tasks):
     label_studio.add_annotation(tasks[0], [])
     label_studio.add_annotation(tasks[1], [], was_cancelled=True)
     leases.request(project, [UNLABELLED])
@@ -203,7 +203,7 @@ def test_a_refusal_ends_it_at_once(run, label_studio, leases, project, tasks, sa
     assert not [entry for entry in said if isinstance(entry, float)]
 
 
-def test_a_config_that_changes_in_the_middle_is_read_anew(run, label_studio, leases, project, tasks):
+def test_a_config_that_changes_in_the_middle_is_read_again(run, label_studio, leases, project, tasks):
     leases.request(project, [ALL])
     run.run()
     label_studio.projects[int(project)]["label_config"] = CONFIG.replace('name="tag"', 'name="renamed"')

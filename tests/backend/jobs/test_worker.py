@@ -7,12 +7,13 @@ import time
 
 import pytest
 
-from backend.entrypoints import worker as worker_module
-from backend.entrypoints.worker import Worker
 from backend.errors import JobError
+from backend.jobs import worker as worker_module
+from backend.jobs.worker import Worker
 from backend.system.processes import identity, is_alive
 from tests.backend.conftest import BOTH_STORAGES
 from tests.backend.fakes import eventually
+from tests.backend.jobs.edit import edit_job
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ def test_a_job_submitted_before_the_worker_starts_is_done_even_if_the_queue_lost
 def test_a_job_whose_worker_was_killed_begins_again_and_says_so(store, worker_that, project):
     job, _ = store.submit("training", project)
     store.claim(job.id, f"{socket.gethostname()}/{dead_process()}")
-    store.update(job.id, state="training")
+    edit_job(store, job.id, state="training")
     worker_that("promote")
     assert eventually(lambda: store.get(job.id).state == "done")
     assert store.get(job.id).restarts == 1
@@ -69,7 +70,7 @@ def test_a_job_whose_worker_was_killed_begins_again_and_says_so(store, worker_th
 def test_a_job_whose_worker_dies_again_fails_with_the_reason(store, worker_that, project):
     job, _ = store.submit("training", project)
     store.claim(job.id, f"{socket.gethostname()}/{dead_process()}")
-    store.update(job.id, state="evaluating", restarts=1)
+    edit_job(store, job.id, state="evaluating", restarts=1)
     worker_that("promote")
     assert eventually(lambda: store.get(job.id).state == "failed")
     assert "its worker died while evaluating; that makes 2 times" in store.get(job.id).reason
@@ -79,7 +80,7 @@ def test_the_training_process_of_a_killed_worker_is_ended(store, worker_that, pr
     orphan = subprocess.Popen(["sleep", "600"], start_new_session=True)
     job, _ = store.submit("training", project)
     store.claim(job.id, f"{socket.gethostname()}/{dead_process()}")
-    store.update(job.id, state="training", process=identity(orphan.pid))
+    edit_job(store, job.id, state="training", process=identity(orphan.pid))
     worker_that("promote")
     assert orphan.wait(20) == -9
 
@@ -116,12 +117,12 @@ def test_a_job_whose_end_could_not_be_recorded_begins_again(store, worker_that, 
 def test_a_worker_of_another_machine_whose_clock_is_ahead_is_alive(store, worker_that, project):
     job, _ = store.submit("training", project)
     store.claim(job.id, "other-host/1:1")
-    store.update(job.id, beat=time.time() + 30)
+    edit_job(store, job.id, beat=time.time() + 30)
     worker_that("promote").recover()
     assert store.get(job.id).state == "fetching"
 
 
-def test_tasks_that_are_wanted_and_nobodys_get_a_job(store, leases, worker_that, project):
+def test_requested_tasks_without_a_lease_get_a_job(store, leases, worker_that, project):
     leases.request(project, ["1"])
     worker_that("promote")
     (job,) = eventually(lambda: store.find(project, kind="prediction"))
@@ -132,7 +133,7 @@ def test_tasks_that_are_wanted_and_nobodys_get_a_job(store, leases, worker_that,
 def test_a_worker_of_another_machine_that_has_been_silent_is_taken_for_dead(store, worker_that, project):
     job, _ = store.submit("training", project)
     store.claim(job.id, "other-host/1:1")
-    store.update(job.id, beat=time.time() - 1000)
+    edit_job(store, job.id, beat=time.time() - 1000)
     worker_that("promote")
     assert eventually(lambda: store.get(job.id).state == "done")
 

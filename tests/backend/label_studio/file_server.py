@@ -13,7 +13,7 @@ from tests.backend.fake_label_studio import serving
 
 @dataclass
 class FileServer:
-    """What it serves and whom.
+    """The files that it serves, and to whom.
 
     Attributes:
         url: its address.

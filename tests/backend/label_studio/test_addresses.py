@@ -1,4 +1,4 @@
-"""Connections go to the address that was judged, whatever a name says afterwards."""
+"""Connections go to the address that was judged, even if the name leads elsewhere afterwards."""
 
 import socket
 import threading
@@ -124,7 +124,7 @@ def test_of_several_addresses_only_those_that_pass_are_tried(
 def test_where_label_studio_sends_us_must_be_public_or_allowed(
     server: FakeLabelStudio, client: LabelStudio, elsewhere: FileServer, picture: Picture
 ) -> None:
-    """Whoever configures a storage in a project could name any host of the network that the backend stands in."""
+    """People who configure a storage in a project could name any host of the network that the backend stands in."""
     elsewhere.files["k.png"] = picture(3, 3)
     server.storage["s3://bucket/k.png"] = f"{elsewhere.url}/k.png"
     task = {"id": 7, "data": {"image": "s3://bucket/k.png"}}

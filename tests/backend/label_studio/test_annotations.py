@@ -308,8 +308,8 @@ def test_an_empty_project_gives_an_empty_report(tmp_path: Path) -> None:
     assert write(tmp_path).text == "0 accepted tasks: Lumen on 0, Lipid core on 0, blurred on 0"
 
 
-def test_what_was_drawn_beforehand_is_compared_with_what_was_accepted(tmp_path: Path) -> None:
-    """Kept as it was, moved, deleted, added, begun empty, and drawn by a version whose labels are gone."""
+def test_predicted_masks_are_compared_with_the_accepted_ones(tmp_path: Path) -> None:
+    """Accepted unchanged, moved, deleted, added, started empty, and predicted by a version whose labels are gone."""
     drawn = {"result": [brush("Lumen", block())], "model_version": "p3-r001"}
     moved = brush("Lumen", block(top=9))  # 4 of 8 rows in common: 4/12
     gone = {"result": [brush("Calcium", block())], "model_version": "p3-r000"}
@@ -327,27 +327,60 @@ def test_what_was_drawn_beforehand_is_compared_with_what_was_accepted(tmp_path: 
         [made for made, _ in tasks], parse_label_config(BRUSH), SameImage(), tmp_path, lambda made: behind[id(made)]
     )
     assert report.used == 6
-    assert report.kept == {
+    assert report.acceptance == {
         "p3-r001": {
             "Lumen": AcceptanceStatistics(drawn=3, iou=pytest.approx((1 + 1 / 3 + 0) / 3), unchanged=1, added=0),
             "Lipid core": AcceptanceStatistics(drawn=0, iou=0.0, unchanged=0, added=1),
         }
     }
-    assert "Of 3 masks drawn by p3-r001, 1 were accepted unchanged; IoU kept 0.444" in report.text
+    assert (
+        "Of 3 masks predicted by p3-r001, 1 were accepted unchanged; mean IoU with the accepted masks 0.444"
+        in report.text
+    )
     assert report.regions == {}
 
 
 @given(st.lists(st.tuples(*[st.none() | st.lists(st.booleans(), min_size=3, max_size=3).filter(any)] * 2)))
-def test_kept_is_a_mean_over_the_masks_that_were_drawn(tasks: list[tuple[list[bool] | None, ...]]) -> None:
-    kept = AcceptanceStatistics()
+def test_acceptance_is_a_mean_over_the_predicted_masks(tasks: list[tuple[list[bool] | None, ...]]) -> None:
+    statistics = AcceptanceStatistics()
     ious = []
     for drawn, accepted in tasks:
-        kept.count(*(None if mask is None else np.array([mask]) for mask in (drawn, accepted)))
+        statistics.count(*(None if mask is None else np.array([mask]) for mask in (drawn, accepted)))
         if drawn is not None:
             both = [a and b for a, b in zip(drawn, accepted or [False] * 3, strict=True)]
             either = [a or b for a, b in zip(drawn, accepted or [False] * 3, strict=True)]
             ious.append(sum(both) / sum(either))
-    assert kept.drawn == len(ious)
-    assert kept.iou == pytest.approx(np.mean(ious) if ious else 0)
-    assert kept.unchanged == ious.count(1.0)
-    assert kept.added == sum(drawn is None and accepted is not None for drawn, accepted in tasks)
+    assert statistics.drawn == len(ious)
+    assert statistics.iou == pytest.approx(np.mean(ious) if ious else 0)
+    assert statistics.unchanged == ious.count(1.0)
+    assert statistics.added == sum(drawn is None and accepted is not None for drawn, accepted in tasks)
+
+
+def grouped(number: int, **data: Any) -> dict[str, Any]:
+    made = task(number, annotation(brush("Lumen", block())))
+    made["data"] |= data
+    return made
+
+
+def test_the_group_of_each_task_is_written_for_the_split(tmp_path: Path) -> None:
+    """The tasks of four patients take turns, as a worklist mixes them."""
+    tasks = [grouped(number, patient=f"P{number % 4}") for number in range(20)]
+    report = write_data_folder(tasks, parse_label_config(BRUSH), SameImage(), tmp_path, group_field="patient")
+    assert report.groups == 4
+    assert "Groups that are kept together: 4" in report.text
+    assert json.loads((tmp_path / "groups.json").read_text()) == {
+        f"task-{number}": f"P{number % 4}" for number in range(20)
+    }
+
+
+def test_without_a_group_field_no_groups_are_written(tmp_path: Path) -> None:
+    report = write(tmp_path, grouped(1, patient="P1"))
+    assert report.groups == 0
+    assert not (tmp_path / "groups.json").exists()
+
+
+def test_a_group_field_that_no_task_has_is_reported(tmp_path: Path) -> None:
+    report = write_data_folder(
+        [grouped(1, patient="P1")], parse_label_config(BRUSH), SameImage(), tmp_path, group_field="study"
+    )
+    assert "no task has the field 'study'" in report.text

@@ -1,4 +1,4 @@
-"""Whatever a labelling config, a region or a prompt holds, it is read or refused by an error of ours."""
+"""Any labelling config, region or prompt is read, or refused with an error of ours."""
 
 from collections import Counter
 from typing import Any

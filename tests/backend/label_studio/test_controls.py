@@ -7,17 +7,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import array_shapes, arrays
 
 from backend.errors import RegionError
 from backend.label_studio.controls import CHOICES, REGION_CONTROLS
-from backend.label_studio.controls.polygon import fill
 from backend.label_studio.controls.region import Mask
-from backend.label_studio.rle import BRUSH, decode_rle, encode_rle
-from models.segment import Segment
+from backend.label_studio.rle import encode_rle
+from models.masks.rasterising import fill_polygon
+from models.segment import Prediction, Segment
 from tests.backend.label_studio.configs import control
-
-MASKS = arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=40))
 
 
 def region(tag: str, shape: tuple[int, int] = (48, 64), **value: Any) -> dict[str, Any]:
@@ -43,38 +40,6 @@ def boxes(draw: st.DrawFn) -> tuple[Mask, tuple[int, int, int, int]]:
 
 
 # Brush
-
-
-@given(MASKS)
-def test_a_mask_survives_encoding_and_decoding(mask: Mask) -> None:
-    height, width = mask.shape
-    assert np.array_equal(decode_rle(encode_rle(mask), (height, width)), mask)
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (1, 70000), (70000, 1), (301, 257), (4320, 7680)])
-@pytest.mark.parametrize("value", [False, True])
-def test_runs_longer_than_the_encodings_longest_survive(shape: tuple[int, int], value: bool) -> None:
-    mask = np.full(shape, value)
-    assert np.array_equal(decode_rle(encode_rle(mask), shape), mask)
-
-
-def test_the_encoding_is_label_studios_own() -> None:
-    """A 2x3 block in a 4x6 image, as written by the editor."""
-    mask = box((4, 6), x=2, y=1, width=3, height=2)
-    golden = [0, 0, 0, 96, 57, 27, 254, 31, 0, 183, 255, 108, 2, 223, 254, 27, 0]
-    assert encode_rle(mask)[: len(golden)] == golden
-    assert np.array_equal(decode_rle(golden, (4, 6)), mask)
-
-
-@given(MASKS)
-def test_the_editor_sees_full_opacity_in_all_four_channels(mask: Mask) -> None:
-    rgba = BRUSH.decode_rle(encode_rle(mask)).reshape(*mask.shape, 4)
-    assert np.array_equal(rgba, np.repeat(mask[:, :, None] * np.uint8(255), 4, axis=2))
-
-
-def test_half_the_opacity_decides_what_is_painted() -> None:
-    alpha = np.array([[0, 127, 128, 255]], dtype=np.uint8)
-    assert decode_rle(BRUSH.mask2rle(alpha), (1, 4)).tolist() == [[False, False, True, True]]
 
 
 @given(st.lists(st.integers(-1, 300), max_size=40))
@@ -237,7 +202,7 @@ def test_a_pixel_is_in_a_polygon_by_the_crossings_of_its_centre(corners: list[tu
             for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1], strict=True):
                 if (y0 <= y) != (y1 <= y) and x0 + (y - y0) * (x1 - x0) / (y1 - y0) <= x:
                     expected[row, column] ^= True
-    assert np.array_equal(fill(np.array(corners), shape), expected)
+    assert np.array_equal(fill_polygon(np.array(corners), shape), expected)
 
 
 def test_a_polygon_beyond_any_image_is_cut_off_at_its_edges() -> None:
@@ -328,27 +293,30 @@ def test_an_ellipse_goes_around_a_ring() -> None:
 # Choices
 
 
-def test_the_choices_of_present_classes_are_taken() -> None:
-    presence = {"Lumen": 0.9, "Lipid core": 0.5, "blood": 0.49}
+def test_the_choices_of_the_classes_judged_present_are_taken_at_any_threshold() -> None:
+    prediction = Prediction({"Lumen": 0.9, "Lipid core": 0.2, "blood": 0.6}, present=frozenset({"Lumen", "Lipid core"}))
     labels = {"Lumen": "lumen", "Lipid core": "core", "blood": "blood", "unknown": "unknown"}
-    (made,) = CHOICES.to_regions(presence, control("Choices", labels))
+    (made,) = CHOICES.to_regions(prediction, control("Choices", labels))
     assert made["type"] == "choices"
     assert made["value"] == {"choices": ["lumen", "core"]}
-    assert made["score"] == 0.5
+    assert made["score"] == 0.2
+
+
+TWO = Prediction({"a": 0.6, "b": 0.8}, present=frozenset({"a", "b"}))
 
 
 def test_of_a_single_choice_the_most_probable_is_taken() -> None:
-    (made,) = CHOICES.to_regions({"a": 0.6, "b": 0.8}, control("Choices", {"a": "a", "b": "b"}, single=True))
+    (made,) = CHOICES.to_regions(TWO, control("Choices", {"a": "a", "b": "b"}, single=True))
     assert made["value"] == {"choices": ["b"]}
     assert made["score"] == 0.8
 
 
 def test_no_choice_is_taken_when_no_class_is_present() -> None:
-    assert CHOICES.to_regions({"a": 0.4}, control("Choices", {"a": "a"}, single=True)) == []
+    assert CHOICES.to_regions(Prediction({"a": 0.9}), control("Choices", {"a": "a"}, single=True)) == []
 
 
 def test_a_choice_that_stands_for_several_classes_is_as_probable_as_the_likeliest() -> None:
-    (made,) = CHOICES.to_regions({"a": 0.6, "b": 0.8}, control("Choices", {"a": "x", "b": "x"}))
+    (made,) = CHOICES.to_regions(TWO, control("Choices", {"a": "x", "b": "x"}))
     assert (made["value"], made["score"]) == ({"choices": ["x"]}, 0.8)
 
 

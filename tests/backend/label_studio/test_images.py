@@ -81,7 +81,7 @@ def test_other_hosts_are_fetched_from_only_if_allowed_and_never_with_the_token(
 def test_a_redirect_of_an_allowed_host_leads_only_to_allowed_hosts(
     elsewhere: FileServer, server: FakeLabelStudio, picture: Picture
 ) -> None:
-    """A cloud's metadata address is out of reach, whatever an allowed host answers."""
+    """A cloud's metadata address is out of reach, even if an allowed host redirects there."""
     loader = ImageLoader(None, allowed_hosts=[elsewhere.host])
     elsewhere.redirects["meta"] = "http://169.254.169.254/latest/meta-data"
     assert "host 169.254.169.254 is neither" in why(loader, f"{elsewhere.url}/meta")

@@ -1,4 +1,4 @@
-"""A project's labelling config, whatever its labels."""
+"""Labelling configs of projects, with any labels."""
 
 import pytest
 
@@ -134,3 +134,24 @@ def test_a_config_that_cannot_be_used_is_refused_with_the_reason(xml: str, said:
     with pytest.raises(ConfigError) as caught:
         parse_label_config(xml)
     assert said in str(caught.value)
+
+
+def tools_beside_labels(tools: int, labels: int) -> str:
+    brushes = "".join(f'<Brush name="b{number}" toName="i"/>' for number in range(tools))
+    beside = "".join(
+        f'<Labels name="l{number}" toName="i"><Label value="{number}"/></Labels>' for number in range(labels)
+    )
+    return f'<View><Image name="i" value="$image"/>{brushes}{beside}</View>'
+
+
+def test_every_tool_is_a_control_with_each_labels_beside_it() -> None:
+    config = parse_label_config(tools_beside_labels(25, 40))
+    assert len(config.region_controls) == 1000
+    assert {(control.name, control.labels_name) for control in config.controls} == {
+        (f"b{tool}", f"l{labels}") for tool in range(25) for labels in range(40)
+    }
+
+
+def test_a_short_config_cannot_name_more_controls_than_can_be_read() -> None:
+    with pytest.raises(ConfigError, match="more than 1000 ways"):
+        parse_label_config(tools_beside_labels(1000, 1000))

@@ -7,9 +7,10 @@ import pytest
 from flask import Flask
 
 from backend.label_studio.client import LabelStudio
-from backend.label_studio.connect import Login, connect
+from backend.label_studio.connect import connect, login_fields
 from backend.label_studio.naming import AGAIN_SECONDS, SETTLED_SECONDS, Naming
-from backend.web.security import Access, secure
+from backend.system.login import Login
+from backend.web.security import secure
 from tests.backend.fake_label_studio import FakeLabelStudio, serving
 from tests.backend.label_studio.configs import BRUSH
 
@@ -26,7 +27,7 @@ class Backend:
     @property
     def app(self) -> Flask:
         app = Flask("backend")
-        secure(app, Access(LOGIN.user, LOGIN.password))
+        secure(app, Login(LOGIN.user, LOGIN.password))
         app.add_url_rule("/health", view_func=lambda: {"status": "UP"})
         app.add_url_rule("/setup", "setup", lambda: {"model_version": self.version}, methods=["POST"])
         return app
@@ -90,7 +91,7 @@ def test_a_backend_registered_by_hand_is_named_and_other_backends_are_not(
     label_studio: FakeLabelStudio, client: LabelStudio, backend: Backend
 ) -> None:
     project = label_studio.add_project(BRUSH)
-    ours = client.create_ml_backend(project, backend.url, "Premask", **LOGIN.fields)["id"]
+    ours = client.create_ml_backend(project, backend.url, "Premask", **login_fields(LOGIN))["id"]
     label_studio.backends[99] = {"id": 99, "project": project, "url": "http://127.0.0.1:1", "title": "premask"}
     look(Naming(lambda: {(str(project), backend.version)}, lambda project: client, LOGIN), 0)
     assert (label_studio.backends[ours]["title"], label_studio.backends[99]["title"]) == ("oct-lite0", "premask")

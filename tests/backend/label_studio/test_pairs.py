@@ -8,7 +8,7 @@ import pytest
 
 from backend.label_studio.annotations import read_annotation
 from backend.label_studio.controls import REGION_CONTROLS
-from backend.label_studio.controls.pairs import TOOLS, joined, parted
+from backend.label_studio.controls.pairs import TOOLS, merge_results, split_results
 from backend.label_studio.label_config import parse_label_config
 from backend.label_studio.protocol import prediction_entry
 from models.segment import Prediction, Segment
@@ -99,14 +99,14 @@ def test_a_drawing_without_a_label_is_counted_and_teaches_nothing() -> None:
 
 def test_a_magic_wands_mask_is_a_brushs() -> None:
     drawing, label = predicted("Brush")
-    (region,) = joined([drawing | {"type": "magicwand"}, label])
+    (region,) = merge_results([drawing | {"type": "magicwand"}, label])
     assert np.array_equal(REGION_CONTROLS["BrushLabels"].to_mask(region), block())
 
 
 def test_a_choice_about_a_region_does_not_take_its_place() -> None:
     drawing, label = predicted("Brush")
     choice = {"id": drawing["id"], "type": "choices", "from_name": "sure", "value": {"choices": ["yes"]}}
-    assert [one["type"] for one in joined([drawing, label, choice])] == ["brushlabels", "choices"]
+    assert [one["type"] for one in merge_results([drawing, label, choice])] == ["brushlabels", "choices"]
 
 
 def test_a_control_with_labels_of_its_own_keeps_one_result() -> None:
@@ -114,22 +114,24 @@ def test_a_control_with_labels_of_its_own_keeps_one_result() -> None:
         f'<View>{IMAGE}<BrushLabels name="t" toName="image"><Label value="A"/></BrushLabels></View>'
     )
     (region,) = REGION_CONTROLS["BrushLabels"].to_regions(Segment("A", 1.0, block()), own.controls[0])
-    assert parted(region, own.controls[0]) == [region]
-    assert joined([region]) == [region]
+    assert split_results(region, own.controls[0]) == [region]
+    assert merge_results([region]) == [region]
 
 
 @pytest.mark.parametrize("result", [None, "text", {"id": 1}, [None, 3, "x"]])
 def test_a_result_that_is_no_list_of_objects_holds_no_region(result: Any) -> None:
-    assert joined(result) == []
+    assert merge_results(result) == []
 
 
 @pytest.mark.parametrize("kind", [None, [], {}, 3, "relation"])
 def test_a_result_of_any_other_type_stays_as_it_is(kind: Any) -> None:
     odd = {"id": "r", "type": kind, "value": {"labels": ["Lumen"]}}
-    assert joined([odd, odd]) == [odd, odd]
+    assert merge_results([odd, odd]) == [odd, odd]
 
 
 @pytest.mark.parametrize("value", [None, [], {"labels": "Lumen"}, {"labels": None, "rle": [1]}])
 def test_a_damaged_half_has_no_label(value: Any) -> None:
-    for region in joined([{"id": "r", "type": "labels", "value": value}, {"id": "s", "type": "brush", "value": value}]):
+    for region in merge_results(
+        [{"id": "r", "type": "labels", "value": value}, {"id": "s", "type": "brush", "value": value}]
+    ):
         assert REGION_CONTROLS["BrushLabels"].labels(region) == []

@@ -13,7 +13,7 @@ from backend.label_studio.annotations import read_annotation
 from backend.label_studio.controls import REGION_CONTROLS
 from backend.label_studio.controls.region import Mask
 from backend.label_studio.label_config import parse_label_config
-from backend.label_studio.protocol import parse_predict, parse_setup, parse_webhook, prediction_entry
+from backend.label_studio.protocol import parse_predict, parse_setup, parse_webhook, prediction_entry, prompt_entry
 from models.segment import Prediction, Segment
 from tests.backend.label_studio.configs import BRUSH, CHOICES, SHAPES
 
@@ -113,21 +113,19 @@ def test_a_malformed_setup_request_is_refused(changes: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("event", "annotations", "tasks"),
+    ("event", "annotations_change"),
     [
-        ({"action": "ANNOTATION_CREATED", "annotation": {"id": 13}, "task": {"id": 5}}, (13,), (5,)),
-        ({"action": "ANNOTATIONS_CREATED", "annotation": [{"id": 1}, {"id": 2}], "task": [{"id": 5}]}, (1, 2), (5,)),
-        ({"action": "ANNOTATIONS_DELETED", "annotations": [{"id": 13}]}, (13,), ()),
-        ({"action": "TASKS_DELETED", "tasks": [{"id": 4}]}, (), (4,)),
-        ({"action": "PROJECT_UPDATED"}, (), ()),
+        ({"action": "ANNOTATION_CREATED", "annotation": {"id": 13}, "task": {"id": 5}}, True),
+        ({"action": "ANNOTATIONS_CREATED", "annotation": [{"id": 1}, {"id": 2}], "task": [{"id": 5}]}, True),
+        ({"action": "ANNOTATIONS_DELETED", "annotations": [{"id": 13}]}, True),
+        ({"action": "TASKS_DELETED", "tasks": [{"id": 4}]}, False),
+        ({"action": "PROJECT_UPDATED"}, False),
     ],
 )
-def test_an_event_names_its_annotations_and_tasks(
-    event: dict[str, Any], annotations: tuple[int, ...], tasks: tuple[int, ...]
-) -> None:
+def test_an_event_says_whether_annotations_change(event: dict[str, Any], annotations_change: bool) -> None:
     parsed = parse_webhook({**event, "project": {"id": 45, "label_config": BRUSH}})
     assert (parsed.action, parsed.project_id, parsed.label_config) == (event["action"], "45", BRUSH)
-    assert (parsed.annotation_ids, parsed.task_ids) == (annotations, tasks)
+    assert parsed.changes_annotations is annotations_change
     assert not parsed.starts_training
 
 
@@ -148,6 +146,7 @@ def test_each_offered_segment_becomes_a_brush_region_and_each_choices_control_it
     prediction = Prediction(
         {"Lumen": 0.9, "Lipid core": 0.7, "blurred": 0.2, "Other": 0.9},
         [Segment("Lumen", 0.8, block()), Segment("Lipid core", 0.6, ~block()), Segment("Other", 0.9, block())],
+        frozenset({"Lumen", "Lipid core", "Other"}),
     )
     entry = prediction_entry(prediction, parse_label_config(BRUSH), "lite0-r1")
     assert [(region["type"], region["score"]) for region in entry["result"]] == [
@@ -174,7 +173,11 @@ def test_a_class_is_drawn_with_the_most_exact_control_that_offers_it() -> None:
 
 
 def test_without_region_controls_only_choices_are_made() -> None:
-    prediction = Prediction({"benign": 0.3, "malignant": 0.7, "gas": 0.9}, [Segment("malignant", 0.9, block())])
+    prediction = Prediction(
+        {"benign": 0.3, "malignant": 0.7, "gas": 0.9},
+        [Segment("malignant", 0.9, block())],
+        frozenset({"malignant", "gas"}),
+    )
     entry = prediction_entry(prediction, parse_label_config(CHOICES), "v1")
     assert [region["value"]["choices"] for region in entry["result"]] == [["malignant"], ["gas"]]
 
@@ -219,7 +222,11 @@ def test_shapes_which_hold_one_part_each_are_always_one_per_object(tag: str, set
 
 
 def test_meta_tells_how_uncertain_a_class_is_in_numbers_and_in_text() -> None:
-    prediction = Prediction({"Lumen": 0.75, "blurred": 0.5}, [Segment("Lumen", 0.8, block(), uncertainty=0.25)])
+    prediction = Prediction(
+        {"Lumen": 0.75, "blurred": 0.5},
+        [Segment("Lumen", 0.8, block(), uncertainty=0.25)],
+        frozenset({"Lumen", "blurred"}),
+    )
     brush, quality = prediction_entry(prediction, parse_label_config(BRUSH), "v1")["result"]
     bits = -0.75 * math.log2(0.75) - 0.25 * math.log2(0.25)
     assert brush["meta"]["uncertainty"] == {"presence": round(bits, 3), "outline": 0.25}
@@ -248,6 +255,18 @@ def test_where_only_presence_is_asked_a_missing_mask_is_no_doubt() -> None:
     assert entry["score"] == pytest.approx(0.8)
 
 
+@pytest.mark.parametrize("presence", [0.1, 0.3, 0.9])
+@pytest.mark.parametrize("present", [False, True])
+def test_a_class_is_drawn_exactly_if_its_choice_is_taken(presence: float, present: bool) -> None:
+    prediction = Prediction(
+        {"Lumen": presence},
+        [Segment("Lumen", 0.8, block())] * present,
+        frozenset({"Lumen"}) if present else frozenset(),
+    )
+    kinds = [region["type"] for region in prediction_entry(prediction, parse_label_config(BRUSH), "v1")["result"]]
+    assert kinds == (["brushlabels", "choices"] if present else [])
+
+
 def test_an_empty_mask_is_no_region() -> None:
     prediction = Prediction({"Lumen": 0.2}, [Segment("Lumen", 0.5, np.zeros((3, 3), dtype=bool))])
     assert prediction_entry(prediction, parse_label_config(SHAPES), "v1")["result"] == []
@@ -264,3 +283,21 @@ def test_the_answer_never_holds_nan(score: float) -> None:
 def test_scores_from_the_network_are_written_as_plain_numbers() -> None:
     prediction = Prediction({"blurred": float(np.float32(0.7))}, [Segment("Lumen", np.float32(0.8), block())])  # type: ignore[arg-type]
     assert json.loads(json.dumps(prediction_entry(prediction, parse_label_config(BRUSH), "v1")))["result"]
+
+
+@pytest.mark.parametrize("tag", ["BrushLabels", "PolygonLabels", "RectangleLabels"])
+def test_the_answer_to_a_prompt_replaces_one_region_of_several(tag: str) -> None:
+    (control,) = parse_label_config(BRUSH.replace("BrushLabels", tag)).region_controls
+    segment = Segment("Lumen", 0.8, spots())
+    entry = prompt_entry(segment, control, "v1", improved="drawn-before")
+    ids = [region["id"] for region in entry["result"]]
+    assert ids[0] == "drawn-before"
+    assert len(set(ids)) == len(ids)
+    assert (entry["score"], entry["model_version"]) == (0.8, "v1")
+    assert "drawn-before" not in [region["id"] for region in prompt_entry(segment, control, "v1")["result"]]
+
+
+def test_a_prompt_for_which_nothing_is_found_is_answered_with_an_empty_result() -> None:
+    (control,) = parse_label_config(BRUSH).region_controls
+    nothing = prompt_entry(Segment("Lumen", 0.8, np.zeros((3, 3), dtype=bool)), control, "v1", improved="drawn-before")
+    assert nothing == {"result": [], "score": 0.0, "model_version": "v1"}

@@ -27,7 +27,7 @@ def test_every_task_gets_its_entry_in_order_whatever_fails(predictor, caplog):
     assert entries[1] == entries[3] == []
     assert entries[0]["model_version"] == "oct-lite0"
     assert "task 2: no masks: task 2: broken.png cannot be read" in caplog.text
-    assert "task 4: no masks: the pipeline failed on its 6x8x3 image" in caplog.text
+    assert "task 4: no masks: the model failed on its 6x8x3 image" in caplog.text
 
 
 def test_images_go_through_the_networks_in_batches(predictor, loader):
@@ -48,7 +48,7 @@ def test_asking_again_costs_no_second_prediction(predictor, loader, images):
     assert images.loads == ["1", "2"]
 
 
-def test_another_config_image_or_version_is_answered_anew(predictor, loader, registry, tmp_path):
+def test_another_config_or_image_is_predicted_again(predictor, loader, registry, tmp_path):
     pipeline = lambda: loader.pipelines["oct-lite0"]  # noqa: E731
     predictor.predict(ask("1"))
     request = predict_body(["1"])
@@ -67,8 +67,8 @@ def test_a_task_that_failed_is_tried_again(predictor, images):
 
 def test_three_people_who_open_the_same_task_cause_one_prediction(predictor, loader):
     loader.predict_gates["oct-lite0"] = gate = threading.Event()
-    cache = []
-    threads = [threading.Thread(target=lambda: cache.append(predictor.predict(ask("1")))) for _ in range(3)]
+    answers = []
+    threads = [threading.Thread(target=lambda: answers.append(predictor.predict(ask("1")))) for _ in range(3)]
     for thread in threads:
         thread.start()
     eventually(lambda: "oct-lite0" in loader.pipelines and loader.pipelines["oct-lite0"].batches)
@@ -76,26 +76,27 @@ def test_three_people_who_open_the_same_task_cause_one_prediction(predictor, loa
     for thread in threads:
         thread.join()
     assert loader.pipelines["oct-lite0"].batches == [1]
-    assert cache[0] == cache[1] == cache[2]
+    assert answers[0] == answers[1] == answers[2]
 
 
 def test_requests_that_share_tasks_in_opposite_order_do_not_wait_for_each_other_forever(predictor):
     names = [str(n) for n in range(20, 60)]
     body, other = predict_body(names), predict_body(names)
     other["tasks"].reverse()
-    cache = []
+    answers = []
     threads = [
-        threading.Thread(target=lambda b=b: cache.append(predictor.predict(parse_predict(b)))) for b in (body, other)
+        threading.Thread(target=lambda b=b: answers.append(predictor.predict(parse_predict(b)))) for b in (body, other)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(20)
-    assert [len(entries) for entries in cache] == [40, 40]
+    assert [len(entries) for entries in answers] == [40, 40]
 
 
-def test_a_caller_who_hangs_up_leaves_nothing_claimed(predictor):
-    stream = predictor.stream(ask("1", "2", "3", "4"))
+def test_a_caller_who_hangs_up_leaves_nothing_unfinished(predictor, serving):
+    asked = ask("1", "2", "3", "4")
+    stream = predictor.stream(asked, serving.resolve("3", asked.config.classes))
     next(stream)
     stream.close()
     assert all(predictor.predict(ask("1", "2", "3", "4")))
@@ -110,7 +111,7 @@ def test_a_failure_outside_any_task_still_gives_one_entry_per_task(serving, capl
 
 
 @pytest.mark.parametrize("limit", [{"max_bytes": 0}, {"max_age": -1.0}])
-def test_finished_answers_are_bounded_in_size_and_age(serving, loader, limit):
+def test_finished_entries_are_bounded_in_size_and_age(serving, loader, limit):
     images = FakeImages()
     predictor = Predictor(serving, lambda project: images, cache=PredictionCache(**limit))
     predictor.predict(ask("1"))
@@ -118,16 +119,16 @@ def test_finished_answers_are_bounded_in_size_and_age(serving, loader, limit):
     assert loader.pipelines["oct-lite0"].batches == [1, 1]
 
 
-def test_a_stored_answer_is_the_answer_that_was_given():
-    cache, entry = PredictionCache(), {"result": [{"value": {"rle": [0, 255]}}], "score": 0.5}
+def test_a_cached_entry_is_the_entry_that_was_given():
+    cache, entry = PredictionCache(), json.dumps({"result": [{"value": {"rle": [0, 255]}}], "score": 0.5}).encode()
     future, mine = cache.join("k")
     assert mine
     cache.finish("k", entry)
-    assert future.result() == cache.join("k")[0].result() == json.loads(json.dumps(entry))
+    assert future.result() == cache.join("k")[0].result() == entry
 
 
 @pytest.mark.parametrize(("regions", "drawn"), [("class", 1), ("object", 2)])
-def test_a_class_or_each_of_its_objects_is_a_region_by_the_setting(registry, starter, tmp_path, regions, drawn):
+def test_a_class_or_each_object_is_a_region_by_the_setting(registry, starter, inference, tmp_path, regions, drawn):
     """As the server and the job that finishes its work make their predictor."""
 
     class Spots:
@@ -139,6 +140,6 @@ def test_a_class_or_each_of_its_objects_is_a_region_by_the_setting(registry, sta
     settings = Settings.from_environ({"PREMASK_REGIONS": regions, "PREMASK_DATA_DIR": str(tmp_path)})
     parts = assemble(settings)
     parts.connections.images = lambda project: FakeImages()
-    predictor = predictor_of(settings, Serving(registry, starter, lambda directory: Spots()), parts)
+    predictor = predictor_of(settings, Serving(registry, starter, lambda directory: Spots(), inference), parts)
     (entry,) = predictor.predict(ask("1"))
     assert len(entry["result"]) == drawn

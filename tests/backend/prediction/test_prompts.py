@@ -13,8 +13,9 @@ from backend.errors import ImageError
 from backend.label_studio.controls import REGION_CONTROLS
 from backend.label_studio.protocol import parse_predict
 from backend.label_studio.rle import encode_rle
-from backend.prediction.predictor import Predictor
-from backend.prediction.prompts import Interactive
+from backend.prediction.embeddings import Embeddings
+from backend.prediction.prompts import Prompts
+from backend.versions.inference import Inference
 from backend.versions.registry import Registry
 from backend.versions.serving import Serving
 from models.pipeline import Pipeline
@@ -43,7 +44,7 @@ class Counting(Pipeline):
     embeddings = 0
 
     def embed(self, image: Any) -> Any:
-        Counting.looks += 1
+        Counting.embeddings += 1
         return super().embed(image)
 
 
@@ -59,13 +60,18 @@ def pictures() -> Pictures:
 
 
 @pytest.fixture
-def serving(registry: Registry, starter: Path) -> Serving:
-    return Serving(registry, starter, load)
+def serving(registry: Registry, starter: Path, inference: Inference) -> Serving:
+    return Serving(registry, starter, load, inference)
 
 
 @pytest.fixture
-def predictor(serving: Serving, pictures: Pictures) -> Predictor:
-    return Predictor(serving, lambda project: pictures)
+def embeddings() -> Embeddings:
+    return Embeddings()
+
+
+@pytest.fixture
+def prompts(serving: Serving, pictures: Pictures, embeddings: Embeddings) -> Prompts:
+    return Prompts(serving, lambda project: pictures, embeddings)
 
 
 def ask(
@@ -83,8 +89,8 @@ def ask(
     return parse_predict(body)
 
 
-def test_a_click_is_answered_with_one_brush_region_of_its_label(predictor: Predictor) -> None:
-    (entry,) = predictor.predict(ask((50, 45)))
+def test_a_click_is_answered_with_one_brush_region_of_its_label(prompts: Prompts) -> None:
+    (entry,) = prompts.entries(ask((50, 45)))
     (region,) = entry["result"]
     assert (region["type"], region["from_name"], region["to_name"]) == ("brushlabels", "tag", "image")
     assert region["value"]["brushlabels"] == ["Lumen"]
@@ -95,39 +101,39 @@ def test_a_click_is_answered_with_one_brush_region_of_its_label(predictor: Predi
     json.dumps(entry, allow_nan=False)
 
 
-def test_the_second_click_needs_neither_the_image_nor_the_classifier(predictor: Predictor, pictures: Pictures) -> None:
-    predictor.predict(ask((50, 45)))
-    predictor.predict(ask((50, 45), (60, 45)))
+def test_the_second_click_needs_neither_the_image_nor_the_classifier(prompts: Prompts, pictures: Pictures) -> None:
+    prompts.entries(ask((50, 45)))
+    prompts.entries(ask((50, 45), (60, 45)))
     assert pictures.loads == ["1"]
     assert Counting.embeddings == 1
 
 
-def test_a_promotion_looks_at_the_frame_anew_and_forgets_the_old_maps(
-    predictor: Predictor, serving: Serving, registry: Registry, tmp_path: Path
+def test_a_promotion_embeds_the_frame_again_and_forgets_the_old_embedding(
+    prompts: Prompts, embeddings: Embeddings, serving: Serving, registry: Registry, tmp_path: Path
 ) -> None:
-    predictor.predict(ask((50, 45)))
+    prompts.entries(ask((50, 45)))
     registry.promote("3", publish(registry, tmp_path / "new"))
     while serving.served_version("3", ("Lumen", "Fibrous cap")) == "oct-lite0":
         pass
-    (entry,) = predictor.predict(ask((50, 45)))
+    (entry,) = prompts.entries(ask((50, 45)))
     assert entry["model_version"] != "oct-lite0"
     assert Counting.embeddings == 2
-    assert len(predictor._interactive._embeddings) == 1
+    assert len(embeddings) == 1
 
 
-def test_frames_kept_are_bounded_in_bytes(serving: Serving, pictures: Pictures) -> None:
-    interactive = Interactive(serving, lambda project: pictures, max_bytes=1)
+def test_embeddings_kept_are_bounded_in_bytes(serving: Serving, pictures: Pictures) -> None:
+    prompts = Prompts(serving, lambda project: pictures, Embeddings(max_bytes=1))
     for _ in range(2):
-        (entry,) = interactive.entries(ask((50, 45)))
+        (entry,) = prompts.entries(ask((50, 45)))
         assert entry["result"]
     assert Counting.embeddings == 2
 
 
-def test_the_region_that_was_clicked_on_is_answered_under_its_own_id(predictor: Predictor) -> None:
+def test_the_region_that_was_clicked_on_is_answered_under_its_own_id(prompts: Prompts) -> None:
     """The editor puts the answer in its place; under another id it would lie on top of it."""
-    (first,) = predictor.predict(ask((50, 45)))
+    (first,) = prompts.entries(ask((50, 45)))
     draft = {"id": 1, "result": first["result"]}
-    (second,) = predictor.predict(ask((51, 46), drafts=[draft]))
+    (second,) = prompts.entries(ask((51, 46), drafts=[draft]))
     assert [region["id"] for region in second["result"]] == [region["id"] for region in first["result"]]
 
 
@@ -141,12 +147,12 @@ SHAPES = {
 
 @pytest.mark.parametrize("kind", SHAPES)
 @pytest.mark.parametrize("label", ["Lumen", "Fibrous cap"])
-def test_a_shape_of_any_tool_and_class_is_answered_where_it_lies(predictor: Predictor, kind: str, label: str) -> None:
+def test_a_shape_of_any_tool_and_class_is_answered_where_it_lies(prompts: Prompts, kind: str, label: str) -> None:
     asked = ask(label=label)
     shape = {"id": "s", "type": f"{kind}labels", "from_name": "s", "to_name": "image"}
     shape["value"] = SHAPES[kind] | {f"{kind}labels": [label]}
     asked.context["result"] = [shape]
-    (entry,) = predictor.predict(asked)
+    (entry,) = prompts.entries(asked)
     (region,) = entry["result"]
     mask = REGION_CONTROLS["BrushLabels"].to_mask(region)
     assert region["value"]["brushlabels"] == [label]
@@ -162,25 +168,25 @@ BESIDE = (
 )
 
 
-def test_a_tool_beside_labels_is_answered_in_its_two_results_and_improved_under_its_id(predictor: Predictor) -> None:
-    (first,) = predictor.predict(ask((50, 45), config=BESIDE))
+def test_a_tool_beside_labels_is_answered_in_its_two_results_and_improved_under_its_id(prompts: Prompts) -> None:
+    (first,) = prompts.entries(ask((50, 45), config=BESIDE))
     drawing, label = first["result"]
     assert (drawing["type"], drawing["from_name"], label["type"]) == ("brush", "tool", "labels")
     assert label["value"]["labels"] == ["Lumen"]
-    (second,) = predictor.predict(ask((51, 46), config=BESIDE, drafts=[{"id": 1, "result": first["result"]}]))
+    (second,) = prompts.entries(ask((51, 46), config=BESIDE, drafts=[{"id": 1, "result": first["result"]}]))
     assert {region["id"] for region in second["result"]} == {drawing["id"]} == {label["id"]}
 
 
-def test_a_class_that_no_model_knows_is_drawn_from_the_prompt_alone(predictor: Predictor) -> None:
-    (entry,) = predictor.predict(ask((50, 45), config=OTHER_CONFIG, label="Cat"))
+def test_a_class_that_no_model_knows_is_drawn_from_the_prompt_alone(prompts: Prompts) -> None:
+    (entry,) = prompts.entries(ask((50, 45), config=OTHER_CONFIG, label="Cat"))
     assert entry["result"][0]["value"]["brushlabels"] == ["Cat"]
 
 
 def test_without_any_model_the_log_says_what_to_do(
-    registry: Registry, pictures: Pictures, caplog: pytest.LogCaptureFixture
+    registry: Registry, inference: Inference, pictures: Pictures, caplog: pytest.LogCaptureFixture
 ) -> None:
-    predictor = Predictor(Serving(registry, None, load), lambda project: pictures)
-    assert predictor.predict(ask((50, 45)))[0]["result"] == []
+    prompts = Prompts(Serving(registry, None, load, inference), lambda project: pictures)
+    assert prompts.entries(ask((50, 45)))[0]["result"] == []
     assert "there is no model at all" in caplog.text
 
 
@@ -193,21 +199,21 @@ def test_without_any_model_the_log_says_what_to_do(
     ],
 )
 def test_what_cannot_be_answered_is_an_empty_result_and_a_line_in_the_log(
-    predictor: Predictor, asked: Any, said: str, caplog: pytest.LogCaptureFixture
+    prompts: Prompts, asked: Any, said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        (entry,) = predictor.predict(asked)
+        (entry,) = prompts.entries(asked)
     assert entry["result"] == []
     assert isinstance(entry["model_version"], str)
     assert said in caplog.text
 
 
-def test_a_failure_of_the_pipeline_is_an_empty_result(
-    registry: Registry, tmp_path: Path, pictures: Pictures, caplog: pytest.LogCaptureFixture
+def test_a_failure_of_the_model_is_an_empty_result(
+    registry: Registry, inference: Inference, tmp_path: Path, pictures: Pictures, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(directory: Path) -> Any:
         return object()
 
-    serving = Serving(registry, write_checkpoint(tmp_path / "other", "other"), broken)
-    assert Predictor(serving, lambda project: pictures).predict(ask((50, 45)))[0]["result"] == []
+    serving = Serving(registry, write_checkpoint(tmp_path / "other", "other"), broken, inference)
+    assert Prompts(serving, lambda project: pictures).entries(ask((50, 45)))[0]["result"] == []
     assert "has no attribute 'embed'" in caplog.text

@@ -9,8 +9,7 @@ import pytest
 from backend.errors import JobError, LabelStudioError
 from backend.label_studio.client import LabelStudio
 from backend.label_studio.protocol import parse_predict
-from backend.prediction import responder as delivery_module
-from backend.prediction.responder import Delivery
+from backend.prediction.responder import Responder
 from tests.backend.conftest import nobody
 from tests.backend.fake_label_studio import FakeLabelStudio
 from tests.backend.fakes import CONFIG, POISON, eventually, predict_body
@@ -22,14 +21,25 @@ def ask(*addresses, **options):
     return parse_predict(predict_body(addresses, **options))
 
 
-def entries(delivery, asked):
-    return json.loads(b"".join(delivery.answer(asked)))["results"]
+@pytest.fixture
+def body(serving):
+    """The pieces of a responder's answer, as the route asks for them."""
+
+    def pieces(responder, asked):
+        return responder.answer(asked, serving.resolve(asked.project_id, asked.config.classes))
+
+    return pieces
+
+
+@pytest.fixture
+def entries(body):
+    return lambda responder, asked: json.loads(b"".join(body(responder, asked)))["results"]
 
 
 @pytest.fixture
 def hurried(predictor, leases, jobs):
     """Its deadline comes after half a second."""
-    return Delivery(predictor, leases, jobs, nobody, deadline=0.5, blank_every=0.05)
+    return Responder(predictor, leases, jobs, nobody, deadline=0.5, blank_every=0.05)
 
 
 def until_an_entry_comes(answer):
@@ -41,13 +51,13 @@ def annotations(store):
     return store.find(P, kind="prediction")
 
 
-def test_an_answer_in_time_leaves_nothing_to_a_job(delivery, store, leases):
-    assert all(entries(delivery, ask("1", "2", "3")))
+def test_an_answer_in_time_leaves_nothing_to_a_job(responder, store, leases, entries):
+    assert all(entries(responder, ask("1", "2", "3")))
     assert annotations(store) == []
     assert leases.remaining(P, "any") == (0, None)
 
 
-def test_at_the_deadline_every_task_has_an_entry_and_a_job_has_the_rest(hurried, store, leases, loader, predictor):
+def test_at_the_deadline_every_task_has_an_entry_and_a_job_the_rest(hurried, store, leases, loader, predictor, entries):
     """The pipeline is stuck in the second batch of two."""
     predictor.predict(ask("1", "2"))
     loader.pipelines["oct-lite0"].gate = gate = threading.Event()
@@ -59,16 +69,16 @@ def test_at_the_deadline_every_task_has_an_entry_and_a_job_has_the_rest(hurried,
     assert leases.acquire_due(P, job.id, 9, 60) == ["3", "4", "5"]
 
 
-def test_a_task_that_cannot_be_answered_is_not_left_to_a_job(hurried, store, leases):
+def test_a_task_that_cannot_be_answered_is_not_left_to_a_job(hurried, store, leases, entries):
     assert [bool(one) for one in entries(hurried, ask("1", "broken.png", str(POISON)))] == [True, False, False]
     assert annotations(store) == []
     assert leases.remaining(P, "any") == (0, None)
 
 
-def test_when_label_studio_hangs_up_a_job_has_everything(delivery, store, leases, loader):
+def test_when_label_studio_hangs_up_a_job_has_everything(responder, store, leases, loader, body):
     """Label Studio stores nothing of an answer that is not complete."""
     loader.predict_gates["oct-lite0"] = gate = threading.Event()
-    answer = delivery.answer(ask("1", "2", "3"))
+    answer = body(responder, ask("1", "2", "3"))
     assert [next(answer), next(answer)] == [b'{"results": [', b" "]
     gate.set()
     until_an_entry_comes(answer)
@@ -77,10 +87,10 @@ def test_when_label_studio_hangs_up_a_job_has_everything(delivery, store, leases
     assert leases.acquire_due(P, job.id, 9, 60) == ["1", "2", "3"]
 
 
-def test_the_tasks_of_a_server_that_is_killed_become_due(delivery, leases, monkeypatch):
-    """What a killed process leaves is a generator that nobody goes on with."""
-    monkeypatch.setattr(delivery_module, "MARGIN_SECONDS", -59.0)
-    answer = delivery.answer(ask("1", "2", "3"))
+def test_the_tasks_of_a_server_that_is_killed_become_due(predictor, leases, jobs, body):
+    """A killed process leaves a generator that does not go on."""
+    responder = Responder(predictor, leases, jobs, nobody, margin=-59.0, blank_every=0.05)
+    answer = body(responder, ask("1", "2", "3"))
     assert next(answer) == b'{"results": ['
     until_an_entry_comes(answer)
     assert leases.remaining(P, "job") == (0, None)
@@ -90,34 +100,26 @@ def test_the_tasks_of_a_server_that_is_killed_become_due(delivery, leases, monke
         list(answer)
 
 
-def test_one_answer_gives_what_another_does_not(delivery, leases, loader):
+def test_one_answer_gives_what_another_does_not(responder, leases, loader, entries):
     """Retrieve Predictions was pressed twice in a row."""
     loader.predict_gates["oct-lite0"] = gate = threading.Event()
     with ThreadPoolExecutor() as pool:
-        both = [pool.submit(entries, delivery, ask(*map(str, range(20, 40)))) for _ in range(2)]
+        both = [pool.submit(entries, responder, ask(*map(str, range(20, 40)))) for _ in range(2)]
         gate.set()
         first, second = (future.result() for future in both)
     assert [bool(a) + bool(b) for a, b in zip(first, second, strict=True)] == [1] * 20
 
 
-def test_a_smart_tool_is_answered_whatever_is_stored(delivery, leases):
-    asked = predict_body(["1"])
-    asked["params"]["context"] = {"result": []}
-    for _ in range(2):
-        assert entries(delivery, parse_predict(asked))[0]
-    assert leases.remaining(P, "any") == (0, None)
-
-
-def test_without_leases_there_are_answers_all_the_same(delivery, leases, monkeypatch, caplog):
+def test_without_leases_there_are_answers_all_the_same(responder, leases, monkeypatch, caplog, entries):
     def broken(*_, **__):
         raise JobError("the disk is full")
 
-    monkeypatch.setattr(leases, "hold", broken)
-    assert all(entries(delivery, ask("1", "2")))
+    monkeypatch.setattr(leases, "acquire", broken)
+    assert all(entries(responder, ask("1", "2")))
     assert "the disk is full; predictions may be stored twice" in caplog.text
 
 
-def test_a_task_whose_id_is_no_number_is_answered_but_never_left_to_a_job(hurried, store, loader):
+def test_a_task_whose_id_is_no_number_is_answered_but_never_left_to_a_job(hurried, store, loader, entries):
     loader.predict_gates["oct-lite0"] = gate = threading.Event()
     asked = predict_body(["1", "2"])
     asked["tasks"][0]["id"] = "all"
@@ -127,31 +129,49 @@ def test_a_task_whose_id_is_no_number_is_answered_but_never_left_to_a_job(hurrie
     assert annotations(store) == []
 
 
-def test_a_task_that_comes_twice_in_a_request_is_answered_twice_whatever_its_second_image(delivery):
+def test_a_task_that_comes_twice_in_a_request_is_answered_twice_also_with_a_broken_second_image(responder, entries):
     asked = predict_body(["1", "broken.png"])
     asked["tasks"][1]["id"] = asked["tasks"][0]["id"]
-    first, second = entries(delivery, parse_predict(asked))
+    first, second = entries(responder, parse_predict(asked))
     assert first
     assert second == []
 
 
-def test_whoever_opens_a_task_that_another_has_opened_waits_until_it_is_stored(predictor, leases, jobs):
+def test_an_annotator_who_opens_an_opened_task_waits_until_it_is_stored(predictor, leases, jobs, entries, body):
     with FakeLabelStudio() as server:
         project = server.add_project(CONFIG)
         task = server.add_task(project, {"image": "1"})
         client = LabelStudio(server.url, server.legacy_token)
-        delivery = Delivery(predictor, leases, jobs, lambda project: client, blank_every=0.05)
-        first = entries(delivery, ask("1", project=project, first=task))[0]
+        responder = Responder(predictor, leases, jobs, lambda project: client, blank_every=0.05)
+        first = entries(responder, ask("1", project=project, first=task))[0]
         assert first
-        answer = delivery.answer(ask("1", project=project, first=task))
+        answer = body(responder, ask("1", project=project, first=task))
         assert [next(answer) for _ in range(3)] == [b'{"results": [', b" ", b" "]
         server.add_prediction({**first, "task": task})
         assert json.loads(b'{"results": [' + b"".join(answer)) == {"results": [[]]}
 
 
-def test_whoever_opens_a_task_waits_no_longer_than_two_seconds_for_another(delivery, monkeypatch):
-    monkeypatch.setattr(delivery_module, "PATIENCE_SECONDS", 0.3)
+def test_an_annotator_waits_for_another_answer_no_longer_than_the_patience(predictor, leases, jobs, entries):
+    responder = Responder(predictor, leases, jobs, nobody, patience=0.3)
     with pytest.raises(LabelStudioError):
         nobody(P)
-    assert entries(delivery, ask("1"))[0]
-    assert entries(delivery, ask("1")) == [[]]
+    assert entries(responder, ask("1"))[0]
+    assert entries(responder, ask("1")) == [[]]
+
+
+@pytest.mark.parametrize(
+    ("addresses", "calls"),
+    [
+        (["1"], ["acquire", "commit", "delivered"]),
+        (["1", "2", "3"], ["acquire", "commit", "commit", "commit", "delivered"]),
+        (["broken.png", "broken.png"], ["acquire", "finish"]),
+    ],
+)
+def test_leases_are_written_once_per_batch_and_at_both_ends(responder, entries, leases, monkeypatch, addresses, calls):
+    """Each is a transaction. A batch has two tasks."""
+    seen = []
+    for name in ("acquire", "commit", "finish", "release", "delivered"):
+        method = getattr(leases, name)
+        monkeypatch.setattr(leases, name, lambda *a, _m=method, _n=name, **k: seen.append(_n) or _m(*a, **k))
+    entries(responder, ask(*addresses))
+    assert seen == calls

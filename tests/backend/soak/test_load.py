@@ -46,7 +46,7 @@ def call(server: BenchServer, what: str, rng: random.Random) -> None:
     elif what == "/setup":
         server.setup()
     elif what == "/webhook":
-        assert server.ask("POST", "/webhook", WEBHOOK)["status"] == "noted"
+        assert server.ask("POST", "/webhook", WEBHOOK).json()["status"] == "noted"
     else:
         assert server.ask("GET", what)
 
@@ -78,7 +78,7 @@ def test_32_clients_get_every_answer() -> None:
             one.start()
         for one in clients:
             one.join()
-        assert "premask_requests_total" in server.ask("GET", "/metrics")
+        assert "premask_requests_total" in server.ask("GET", "/metrics").text
     print(f"{CLIENTS} clients, {SECONDS:.0f} s, load {os.getloadavg()[0]:.1f}; milliseconds")
     print(f"{'':22}{'requests':>9}{'p50':>9}{'p95':>9}{'p99':>9}{'most':>9}")
     for what, seconds in sorted(latencies.items()):

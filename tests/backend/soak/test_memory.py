@@ -4,6 +4,7 @@ import os
 import threading
 from pathlib import Path
 
+import psutil
 import pytest
 
 from backend.bench.server import BenchServer
@@ -14,25 +15,18 @@ from models.starter import STARTER
 PREDICTIONS = int(os.environ.get("PREMASK_SOAK_PREDICTIONS", "10000"))
 AT_ONCE = 10  # tasks of a request
 CLIENTS = 4
-# PredictionCache are kept for 15 minutes in up to 64 MB (`backend.prediction.cache`).
-# A leak of one mask each would be 1 GB and more.
+# Predictions are kept for 15 minutes in up to 64 MB (`backend.prediction.cache`). A leak of one mask each would be 1 GB
+# and more.
 GROWTH = 100 << 20
 
 
 def memory(server: BenchServer) -> int:
     """Bytes in memory of the process that answers (RSS)."""
-    (gunicorn,) = (pid for pid in children(server.process.process.pid) if "gunicorn" in command(pid))
-    (answering,) = children(gunicorn)
-    status = Path(f"/proc/{answering}/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("VmRSS:")).split()[1]) << 10
-
-
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def command(pid: int) -> str:
-    return Path(f"/proc/{pid}/cmdline").read_text()
+    started = psutil.Process(server.process.process.pid).children()
+    (gunicorn,) = (child for child in started if "gunicorn" in " ".join(child.cmdline()))
+    (answering,) = gunicorn.children()
+    rss: int = answering.memory_info().rss
+    return rss
 
 
 def predict(server: BenchServer, count: int) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.data.folder import DataFolder, open_data_folder
+from models.data.reader import DataFolder, open_data_folder
 
 HEIGHT, WIDTH = 30, 40
 

@@ -1,5 +1,6 @@
 """COCO instances: polygons, both run-length encodings, boxes, and how the subsets and images lie in an archive."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -160,3 +161,43 @@ def test_a_missing_field_is_named(tmp_path: Path, table: str) -> None:
     del content[table][0][field]
     with pytest.raises(DataError, match=f"lacks '{field}'"), open_source(write_json(tmp_path / "x.json", content)):
         pass
+
+
+def grouped(folder: Path, subsets: dict[str, list[str]], annotated: list[str]) -> Path:
+    """An export with a file per subset; the images of each are of these patients."""
+    for subset, patients in subsets.items():
+        names = [f"{subset}-{number}.png" for number in range(len(patients))]
+        for name in names:
+            picture(folder / "images" / subset / name)
+        content = coco(names, [SQUARE])
+        for image, patient in zip(content["images"], patients, strict=True):
+            image |= {"patient": patient} if subset in annotated else {}
+        write_json(folder / "annotations" / f"instances_{subset}.json", content)
+    return folder
+
+
+def test_groups_are_read_from_a_field_that_all_images_have(tmp_path: Path) -> None:
+    patients = {"train": ["P1", "P2", "P1"], "val": ["P3"]}
+    with open_source(grouped(tmp_path / "export", patients, ["train", "val"])) as source:
+        assert json.loads((source.folder / "groups.json").read_text()) == {
+            "train-0": "P1",
+            "train-1": "P2",
+            "train-2": "P1",
+            "val-0": "P3",
+        }
+        assert read(source.folder)[0].splits == {"train": ("train-0", "train-1", "train-2"), "val": ("val-0",)}
+        assert "Groups that are kept together: 3" in source.notes
+
+
+def test_a_split_with_one_patient_on_both_sides_is_not_used(tmp_path: Path) -> None:
+    patients = {"train": ["P1", "P2"], "val": ["P2"]}
+    with open_source(grouped(tmp_path / "export", patients, ["train", "val"])) as source:
+        assert read(source.folder)[0].splits == {}
+        assert any("split is not used" in note and "'P2'" in note for note in source.notes)
+
+
+def test_a_field_that_only_some_images_have_makes_no_groups(tmp_path: Path) -> None:
+    patients = {"train": ["P1", "P2"], "val": ["P2"]}
+    with open_source(grouped(tmp_path / "export", patients, ["train"])) as source:
+        assert not (source.folder / "groups.json").exists()
+        assert set(read(source.folder)[0].splits) == {"train", "val"}

@@ -1,5 +1,6 @@
 """Label Studio's JSON export without its server: labels from what was used, images from a folder."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def test_nothing_outside_of_the_folder_is_read(tmp_path: Path, address: str) -> 
 
 
 def test_choices_label_the_image(tmp_path: Path) -> None:
-    """Nobody took two, so an image without any is unknown."""
+    """No annotation took two, so an image without any is unknown."""
     picture(tmp_path / "plate_1.png")
     export = write_json(
         tmp_path / "export.json", [task(1, choice("good")), task(2, choice("bad")), task(3, image=UPLOAD)]
@@ -135,3 +136,14 @@ def test_skip_bad_goes_on_without_missing_images(tmp_path: Path) -> None:
 def test_what_cannot_be_learnt_from_is_said(tmp_path: Path, content: Any, said: str) -> None:
     with pytest.raises(DataError, match=said), open_source(write_json(tmp_path / "export.json", content)):
         pass
+
+
+def test_groups_are_read_from_a_field_that_all_tasks_have(tmp_path: Path) -> None:
+    picture(tmp_path / "0123abcd-plate_1.png")
+    tasks = [task(number, BRUSH) for number in range(1, 5)]
+    for number, one in enumerate(tasks):
+        one["data"] |= {"study": number % 2, "patient": "P1"} if number else {"study": 0}
+    with open_source(write_json(tmp_path / "export.json", tasks)) as source:
+        groups = json.loads((source.folder / "groups.json").read_text())
+        assert groups == {"task-1": "0", "task-2": "1", "task-3": "0", "task-4": "1"}
+        assert "Groups that are kept together: 2" in source.notes

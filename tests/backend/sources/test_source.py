@@ -1,4 +1,4 @@
-"""A data folder is itself; whatever is no known export is refused with what would have been one."""
+"""A data folder is opened as it is; a file of no known format is refused with a list of those that are known."""
 
 import json
 from pathlib import Path

@@ -16,7 +16,7 @@ IMAGE = np.zeros((4, 4, 3), np.uint8)
 def test_the_starter_serves_projects_whose_classes_it_knows_and_no_others(serving, loader):
     assert serving.served_version("3", CLASSES) == "oct-lite0"
     assert serving.served_version("3", ("Cat",)) is None
-    assert serving.pipeline("3", ("Cat",)) is None
+    assert serving.resolve("3", ("Cat",)) is None
     assert loader.loaded == []  # asking loads no weights
 
 
@@ -25,26 +25,26 @@ def test_a_promoted_version_takes_the_place_of_the_starter(serving, registry, tm
     assert serving.served_version("3", CLASSES) == "oct-lite0"
     registry.promote("3", version)
     assert serving.served_version("3", CLASSES) == version
-    assert serving.pipeline("3", CLASSES).version == version
+    assert serving.resolve("3", CLASSES).model().version == version
     assert serving.served_version("4", CLASSES) == "oct-lite0"
 
 
 def test_the_version_changes_only_when_the_new_weights_are_ready(serving, registry, loader, tmp_path):
-    assert serving.pipeline("3", CLASSES).version == "oct-lite0"
+    assert serving.resolve("3", CLASSES).model().version == "oct-lite0"
     version = publish(registry, tmp_path)
     loader.gates[version] = threading.Event()
     registry.promote("3", version)
     for _ in range(3):
-        assert serving.served_version("3", CLASSES) == serving.pipeline("3", CLASSES).version == "oct-lite0"
+        assert serving.served_version("3", CLASSES) == serving.resolve("3", CLASSES).model().version == "oct-lite0"
     loader.gates[version].set()
     eventually(lambda: serving.served_version("3", CLASSES) == version)
-    assert serving.pipeline("3", CLASSES).version == version
+    assert serving.resolve("3", CLASSES).model().version == version
     assert loader.loaded == ["oct-lite0", version]
 
 
 def test_a_promotion_is_taken_up_without_waiting_for_a_request(serving, registry, loader, tmp_path):
     stop = serving.watch(0.02)
-    serving.pipeline("3", CLASSES)
+    serving.resolve("3", CLASSES).model()
     version = publish(registry, tmp_path)
     registry.promote("3", version)
     eventually(lambda: serving.active("3") == [version])
@@ -54,9 +54,9 @@ def test_a_promotion_is_taken_up_without_waiting_for_a_request(serving, registry
 
 def test_a_request_in_flight_during_a_swap_finishes_on_the_old_version(serving, registry, loader, tmp_path):
     loader.predict_gates["oct-lite0"] = threading.Event()
-    served = serving.pipeline("3", CLASSES)
+    served = serving.resolve("3", CLASSES).model()
     finished = []
-    flight = threading.Thread(target=lambda: finished.append(served.predict([IMAGE])))
+    flight = threading.Thread(target=lambda: finished.append([one.result() for one in served.predict([IMAGE])]))
     flight.start()
     version = publish(registry, tmp_path)
     registry.promote("3", version)
@@ -70,7 +70,7 @@ def test_a_request_in_flight_during_a_swap_finishes_on_the_old_version(serving, 
 
 def test_many_requests_at_once_load_a_version_once_and_two_projects_share_it(serving, loader):
     loader.gates["oct-lite0"] = threading.Event()
-    threads = [threading.Thread(target=serving.pipeline, args=(str(n % 2), CLASSES)) for n in range(8)]
+    threads = [threading.Thread(target=lambda n=n: serving.resolve(str(n % 2), CLASSES).model()) for n in range(8)]
     for thread in threads:
         thread.start()
     time.sleep(0.05)
@@ -83,7 +83,7 @@ def test_many_requests_at_once_load_a_version_once_and_two_projects_share_it(ser
 def test_a_damaged_version_is_reported_and_the_one_before_it_goes_on(serving, registry, loader, tmp_path, caplog):
     good, bad = publish(registry, tmp_path), publish(registry, tmp_path)
     registry.promote("3", good)
-    assert serving.pipeline("3", CLASSES).version == good
+    assert serving.resolve("3", CLASSES).model().version == good
     directory = registry.version("3", bad).directory
     (directory / "damaged").touch()
     with caplog.at_level(logging.ERROR):
@@ -91,65 +91,65 @@ def test_a_damaged_version_is_reported_and_the_one_before_it_goes_on(serving, re
         serving.served_version("3", CLASSES)
         eventually(lambda: str(directory) in caplog.text)
     assert "promote another version" in caplog.text
-    assert serving.served_version("3", CLASSES) == serving.pipeline("3", CLASSES).version == good
+    assert serving.served_version("3", CLASSES) == serving.resolve("3", CLASSES).model().version == good
 
 
-def test_a_damaged_version_met_at_the_start_gives_way_to_the_one_before_it(registry, starter, loader, tmp_path):
+def test_a_version_damaged_at_the_start_gives_way_to_the_one_before_it(registry, starter, loader, tmp_path, inference):
     good, bad = publish(registry, tmp_path), publish(registry, tmp_path)
     registry.promote("3", good)
     registry.promote("3", bad)
     (registry.version("3", bad).directory / "damaged").touch()
-    serving = Serving(registry, starter, loader)
-    assert serving.pipeline("3", CLASSES).version == good
+    serving = Serving(registry, starter, loader, inference)
+    assert serving.resolve("3", CLASSES).model().version == good
     assert serving.served_version("3", CLASSES) == good
 
 
 def test_a_version_whose_folder_vanishes_is_served_on_from_memory(serving, registry, tmp_path):
     version = publish(registry, tmp_path)
     registry.promote("3", version)
-    assert serving.pipeline("3", CLASSES).version == version
+    assert serving.resolve("3", CLASSES).model().version == version
     shutil.rmtree(registry.version("3", version).directory)
-    assert serving.served_version("3", CLASSES) == serving.pipeline("3", CLASSES).version == version
+    assert serving.served_version("3", CLASSES) == serving.resolve("3", CLASSES).model().version == version
 
 
 def test_rolling_back_to_the_starter_serves_the_starter(serving, registry, tmp_path):
     version = publish(registry, tmp_path)
     registry.promote("3", version)
-    serving.pipeline("3", CLASSES)
+    serving.resolve("3", CLASSES).model()
     registry.rollback("3")
     eventually(lambda: serving.served_version("3", CLASSES) == "oct-lite0")
 
 
 def test_a_version_that_was_swapped_out_leaves_memory(serving, registry, loader, tmp_path):
-    serving.pipeline("3", CLASSES)
+    serving.resolve("3", CLASSES).model()
     version = publish(registry, tmp_path)
     registry.promote("3", version)
     eventually(lambda: serving.served_version("3", CLASSES) == version)
-    serving.pipeline("4", CLASSES)  # the starter again
+    serving.resolve("4", CLASSES).model()  # the starter again
     assert loader.loaded == ["oct-lite0", version, "oct-lite0"]
 
 
-def test_no_more_than_so_many_models_stay_in_memory(registry, loader, tmp_path):
-    serving = Serving(registry, None, loader, max_resident=2)
+def test_no_more_than_so_many_models_stay_in_memory(registry, loader, tmp_path, inference):
+    serving = Serving(registry, None, loader, inference, max_resident=2)
     for project in "345":
         registry.promote(project, publish(registry, tmp_path, project))
-        serving.pipeline(project, CLASSES)
-    serving.pipeline("5", CLASSES)
+        serving.resolve(project, CLASSES).model()
+    serving.resolve("5", CLASSES).model()
     assert len(loader.loaded) == 3
-    serving.pipeline("3", CLASSES)
+    serving.resolve("3", CLASSES).model()
     assert len(loader.loaded) == 4
 
 
 def test_a_damaged_registry_state_keeps_what_is_served(serving, registry, tmp_path):
     version = publish(registry, tmp_path)
     registry.promote("3", version)
-    serving.pipeline("3", CLASSES)
+    serving.resolve("3", CLASSES).model()
     (registry.root / "project-3" / "served.json").write_text("{")
     assert serving.served_version("3", CLASSES) == version
 
 
-def test_without_a_starter_an_untrained_project_gets_nothing(registry, loader):
-    assert Serving(registry, None, loader).pipeline("3", CLASSES) is None
+def test_without_a_starter_an_untrained_project_gets_nothing(registry, loader, inference):
+    assert Serving(registry, None, loader, inference).resolve("3", CLASSES) is None
 
 
 @pytest.mark.parametrize("classes", [("Lumen", "Cat"), ()])
@@ -157,10 +157,10 @@ def test_one_known_class_is_enough_and_no_classes_mean_any(serving, classes):
     assert serving.served_version("3", classes) == "oct-lite0"
 
 
-def test_a_version_that_knows_none_of_the_classes_any_more_is_passed_over(registry, starter, loader, tmp_path):
+def test_a_version_that_knows_none_of_the_classes_is_passed_over(registry, starter, loader, tmp_path, inference):
     name = registry.reserve("3")
     registry.publish("3", write_checkpoint(tmp_path / name, name, ["Cat"]))
     registry.promote("3", name)
-    serving = Serving(registry, starter, loader)
+    serving = Serving(registry, starter, loader, inference)
     assert serving.served_version("3", ("Cat",)) == name
     assert serving.served_version("3", CLASSES) == "oct-lite0"

@@ -1,4 +1,4 @@
-"""What those who watch over the server see."""
+"""Health, readiness, metrics and request ids."""
 
 import gc
 import logging
@@ -103,7 +103,7 @@ def test_lines_of_a_streamed_answer_name_its_request(client):
     assert {request for _, request in seen} == {"abc-1"}
 
 
-def test_no_token_reaches_the_log_by_whatever_way_it_comes(make_client, caplog, serving, monkeypatch):
+def test_no_token_reaches_the_log_whichever_way_it_comes(make_client, caplog, serving, monkeypatch):
     client = make_client()
     token = "00112233445566778899aabbccddeeff00112233"
 
@@ -148,21 +148,21 @@ def test_a_full_disk_is_told_before_it_hurts(tmp_path, monkeypatch, free, state)
 
 def test_an_expected_failure_is_a_finding_with_its_remedy():
     def look() -> str:
-        raise JobError("the queue cannot be reached; start Redis")
+        raise JobError("the queue cannot be reached", "start Redis")
 
     assert checks.check("queue", look) == Check("queue", BROKEN, "the queue cannot be reached", "start Redis")
 
 
-def test_the_model_is_loaded_or_will_be_or_cannot_be(serving, starter, registry, loader, tmp_path):
+def test_the_model_is_loaded_or_will_be_or_cannot_be(serving, starter, registry, loader, inference, tmp_path):
     assert "oct-lite0, not in memory" in checks.model(serving, starter).found
-    serving.pipeline("3", ["Lumen"])
+    serving.resolve("3", ["Lumen"]).model()
     assert checks.model(serving, starter).found == "in memory: oct-lite0"
     registry.promote("4", version := publish(registry, tmp_path, "4"))
     (registry.current("4").directory / "damaged").touch()
-    serving.pipeline("4", ["Lumen"])
+    serving.resolve("4", ["Lumen"]).model()
     damaged = checks.model(serving, starter)
     assert (damaged.state, version in damaged.found) == (DOUBTFUL, True)
-    assert "none yet" in checks.model(Serving(registry, None, loader), None).found
+    assert "none yet" in checks.model(Serving(registry, None, loader, inference), None).found
 
 
 def test_the_queue_says_how_many_wait(jobs):

@@ -10,20 +10,20 @@ import pytest
 from flask import Blueprint, Flask, render_template_string
 from flask.testing import FlaskClient
 
-from backend.entrypoints.wsgi import access_of
+from backend.entrypoints.wsgi import login_of
 from backend.settings import Settings
+from backend.system.login import Login
 from backend.web import security
-from backend.web.csrf import protect_forms
-from backend.web.security import Access, secure
+from backend.web.security import SESSION_COOKIE, protect_forms, secure
 from tests.backend.fakes import setup_body, start_training
 
-ACCESS = Access("lead", "pass:wörd", "h00k")
+LOGIN = Login("lead", "pass:wörd", "h00k")
 EVENT = {"action": "ANNOTATION_CREATED", "project": {"id": 3}}
 
 
 @pytest.fixture
 def guarded(make_client) -> FlaskClient:
-    return make_client(access=ACCESS)
+    return make_client(login=LOGIN)
 
 
 def basic(user: str, password: str) -> dict[str, str]:
@@ -109,14 +109,14 @@ def test_the_webhooks_token_opens_the_webhook_alone(guarded):
 
 
 def test_without_a_token_the_webhook_needs_the_password(make_client):
-    client = make_client(access=Access("lead", "s3cret"))
+    client = make_client(login=Login("lead", "s3cret"))
     assert client.post("/webhook?token=", json=EVENT).status_code == 401
     assert client.post("/webhook", json=EVENT, headers=basic("lead", "s3cret")).status_code == 200
 
 
-def test_an_access_shows_no_secret():
-    assert "wörd" not in repr(ACCESS)
-    assert "h00k" not in repr(ACCESS)
+def test_a_login_shows_no_secret():
+    assert "wörd" not in repr(LOGIN)
+    assert "h00k" not in repr(LOGIN)
 
 
 @pytest.mark.parametrize("path", ["/health", "/nowhere", "/versions"])
@@ -181,15 +181,15 @@ def test_a_form_without_its_token_or_with_another_browsers_is_refused(pages):
         assert (answer.status_code, "reload it" in answer.text) == (403, True)
     stranger = pages.application.test_client()
     assert stranger.post("/press", data={"csrf_token": token}).status_code == 403
-    stranger.set_cookie("csrf_token", "planted")
+    stranger.set_cookie(SESSION_COOKIE, "planted")
     assert stranger.post("/press", data={"csrf_token": token}).status_code == 403
 
 
 def test_an_open_door_is_warned_of_unless_only_this_machine_reaches_it(tmp_path, caplog):
     open_door = {"PREMASK_DATA_DIR": str(tmp_path)}
-    assert access_of(Settings.from_environ(open_door)) is None
+    assert login_of(Settings.from_environ(open_door)) is None
     assert caplog.text == ""
-    assert access_of(Settings.from_environ(open_door | {"PREMASK_HOST": "0.0.0.0"})) is None
+    assert login_of(Settings.from_environ(open_door | {"PREMASK_HOST": "0.0.0.0"})) is None
     assert "everybody who reaches 0.0.0.0:9090 may see and change everything" in caplog.text
     locked = open_door | {"PREMASK_BASIC_AUTH_USER": "lead", "PREMASK_BASIC_AUTH_PASSWORD": "s3cret-s3cret"}
-    assert access_of(Settings.from_environ(locked)) == Access("lead", "s3cret-s3cret", None)
+    assert login_of(Settings.from_environ(locked)) == Login("lead", "s3cret-s3cret", None)

@@ -1,11 +1,14 @@
 """What a data folder holds, in words: counts of every class, and what to do where there is little."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from models.data.folder import DataFolder, Sample
+from models.data.reader import DataFolder
 from models.data.report import data_report
+from models.data.sample import Sample
+from models.data.splitter import ONE_GROUP
 
 
 def sample(number, *, drawn=(), labels=None, coverage=0.05):
@@ -71,7 +74,7 @@ def test_a_class_on_one_side_of_the_split_is_named():
     assert any("b is on held-out images only" in text for text in found.warnings)
 
 
-def test_specks_are_named():
+def test_tiny_objects_are_named():
     found = report([sample(i, drawn="abc"[i % 3], coverage=0.01 if i % 3 else 0.0001) for i in range(60)])
     assert len(found.warnings) == 1
     assert found.warnings[0].startswith("a covers 0.01 % of an image")
@@ -90,6 +93,11 @@ def test_images_that_teach_little_are_counted(odd, said):
     found = report([*(sample(i, drawn="abc"[i % 3]) for i in range(60)), odd])
     assert len(found.warnings) == 1
     assert found.warnings[0].startswith(said)
+
+
+def test_a_single_group_is_told():
+    samples = [replace(sample(i, drawn="abc"[i % 3]), group="patient 1") for i in range(60)]
+    assert report(samples).warnings == [ONE_GROUP]
 
 
 def test_what_was_left_out_is_counted_with_the_first_reasons():

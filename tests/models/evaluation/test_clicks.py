@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from models.data.folder import open_data_folder
+from models.data.reader import open_data_folder
 from models.evaluation.clicks import clicked, measure_clicks, next_click
 from tests.models.test_pipeline import Brightness
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from models.checkpoint import Card, read_card
-from models.data.folder import Sample
+from models.data.sample import Sample
 from models.evaluation.evaluate import Agreement, Decision, FrameFigures
 from models.evaluation.gallery import SIDE, add_gallery
 from models.pipeline import save_pipeline
@@ -79,7 +79,8 @@ def test_each_class_has_figure_5s_pictures_at_one_small_size(gallery):
     assert (accepted.ndim, accepted.min()) == (2, 255)
 
 
-def test_a_gallery_stays_small_whatever_the_images_and_however_many_classes(gallery, monkeypatch):
+@pytest.mark.slow
+def test_a_gallery_stays_small_for_large_images_and_many_classes(gallery, monkeypatch):
     """Noise is what compresses least: real frames take a fifth of this."""
     monkeypatch.setattr(
         Sample, "read_image", lambda self: np.random.default_rng(0).integers(0, 255, (700, 700, 3)).astype(np.uint8)

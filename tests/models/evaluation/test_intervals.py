@@ -1,14 +1,10 @@
 """Bootstrap over groups, on values whose intervals can be told in advance."""
 
-import json
-
 import numpy as np
 import pytest
 
-from models.data.folder import open_data_folder
-from models.errors import DataError
 from models.evaluation.evaluate import Agreement, Decision, FrameFigures
-from models.evaluation.intervals import BLOCK, interval, read_groups, with_intervals
+from models.evaluation.intervals import MIN_GROUPS, interval, with_intervals
 
 
 def grouped(groups, each, spread, seed=0):
@@ -43,11 +39,16 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
 
 
 def test_larger_groups_count_for_more():
-    """Means of images, not means of groups: two groups of three and one image."""
-    low, high = interval([("a", 1.0)] * 3 + [("b", 0.0)])
-    assert (low, high) == (0.0, 1.0)
-    assert interval([("a", 0.5), ("a", 0.7)]) is None
-    assert interval([]) is None
+    """Means of images, not means of groups: a group of a hundred images, and nine of one."""
+    low, high = interval([("a", 1.0)] * 100 + [(str(i), 0.0) for i in range(9)])
+    assert low == 0.0
+    assert high > 0.97
+
+
+@pytest.mark.parametrize("groups", range(MIN_GROUPS + 1))
+def test_a_few_groups_give_no_interval(groups):
+    values = [(f"g{i % groups}", 0.1 * i) for i in range(4 * groups)]
+    assert (interval(values) is None) == (groups < MIN_GROUPS)
 
 
 def test_what_the_refiner_adds_is_compared_image_by_image():
@@ -68,20 +69,20 @@ def test_what_the_refiner_adds_is_compared_image_by_image():
     assert known["refiner_gain_ci"] == pytest.approx([0.1, 0.1])
     assert known["iou_ci"][0] < known["iou"] < known["iou_ci"][1]
     assert known["accuracy_ci"][0] < 23 / 24 <= known["accuracy_ci"][1]
+    assert known["no_interval"] is None
     assert found["classes"]["b"]["iou_ci"] is found["classes"]["b"]["refiner_gain"] is None
+    assert found["classes"]["b"]["no_interval"] == "drawn on images of 0 groups, an interval needs 5"
 
 
-def test_neighbours_are_a_group_unless_the_folder_says_better(squares_data):
-    folder = open_data_folder(squares_data)
-    groups = read_groups(folder)
-    assert [groups[f"f{i}"] for i in range(10)] == ["block 1"] * BLOCK + ["block 2"] * (10 - BLOCK)
-    patients = {f"f{i}": f"patient {i % 3}" for i in range(10)}
-    (squares_data / "groups.json").write_text(json.dumps(patients))
-    assert read_groups(folder) == patients
-
-
-@pytest.mark.parametrize(("content", "complaint"), [("[1]", "must hold"), ('{"f0": "a"}', "no group for f1")])
-def test_groups_that_do_not_fit_are_reported(squares_data, content, complaint):
-    (squares_data / "groups.json").write_text(content)
-    with pytest.raises(DataError, match=complaint):
-        read_groups(open_data_folder(squares_data))
+def test_figures_say_why_there_is_no_interval():
+    """Twenty images of four patients: as many as one could wish, but too few patients."""
+    frames = [
+        FrameFigures(f"f{i}", 1.0, {"a": Agreement(0.5, 0.5, 0.5, 0.4)}, {"a": Decision(True, True)}) for i in range(20)
+    ]
+    figures = {"classes": {"a": {"iou": 0.5, "coarse_iou": 0.4}}}
+    found = with_intervals(figures, frames, {f"f{i}": f"patient {i % 4}" for i in range(20)})
+    assert found["groups"] == 4
+    assert found["classes"]["a"]["no_interval"] == "drawn on images of 4 groups, an interval needs 5"
+    assert [found["classes"]["a"][f"{key}_ci"] for key in ("iou", "coarse_iou", "refiner_gain", "accuracy")] == [
+        None
+    ] * 4

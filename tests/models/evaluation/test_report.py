@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 
 from models.activation_maps import METHODS
-from models.data.folder import open_data_folder
+from models.data.reader import open_data_folder
 from models.evaluation.charts import iou_chart
 from models.evaluation.evaluate import Agreement, Decision, FrameFigures, summarise
-from models.evaluation.intervals import read_groups, with_intervals
+from models.evaluation.intervals import with_intervals
 from models.evaluation.report import confusion, write_report
 from models.evaluation.tables import classifier_row, compare_methods, effort_table, measure_with_effort
 
@@ -22,7 +22,7 @@ def report(squares_data, make_pipeline, tmp_path):
     folder = open_data_folder(squares_data)
     samples = folder.split("val")
     frames, efforts = measure_with_effort(pipeline, samples)
-    figures = with_intervals(summarise(frames, pipeline), frames, read_groups(folder))
+    figures = with_intervals(summarise(frames, pipeline), frames, folder.groups())
 
     def write(tables):
         if tables:

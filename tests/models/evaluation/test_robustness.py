@@ -1,11 +1,11 @@
-"""Images that look otherwise: each change is one, truth goes where the image goes, and the pipeline is asked anew."""
+"""Images that look otherwise: each change is one, truth goes where the image goes, and the pipeline is asked again."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from models.data.folder import open_data_folder
+from models.data.reader import open_data_folder
 from models.evaluation.evaluate import measure, summarise
 from models.evaluation.robustness import CHANGES, Change, ChangedSample, measure_robustness
 from tests.models.test_pipeline import Brightness

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from models.activation_maps import METHODS
-from models.data.folder import open_data_folder
+from models.data.reader import open_data_folder
 from models.evaluation.annotator import LIMIT, TARGETS
 from models.evaluation.evaluate import summarise
 from models.evaluation.tables import classifier_row, compare_methods, effort_table, measure_with_effort
@@ -27,7 +27,7 @@ class Painter(Pipeline):
     @staticmethod
     def step(label, mask):
         alpha = mask.astype(np.float32)
-        return Steps(label, float(mask.any()), alpha, mask, mask.astype(np.uint8) * 255, alpha, mask)
+        return Steps(label, float(mask.any()), bool(mask.any()), alpha, mask, mask.astype(np.uint8) * 255, alpha, mask)
 
 
 def bright(image):

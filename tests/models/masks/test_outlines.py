@@ -1,4 +1,4 @@
-"""Polygons around masks: whatever the mask, an editor can fill them."""
+"""Polygons around any mask: an editor can fill them."""
 
 from itertools import pairwise
 
@@ -53,7 +53,7 @@ def test_a_hole_within_reach_of_another_is_cut_open_too():
     assert Polygon(corners).area == pytest.approx(np.pi * (55**2 - 2 * 10**2), rel=0.02)
 
 
-def test_specks_get_no_polygon_and_pinholes_are_filled():
+def test_tiny_parts_get_no_polygon_and_pinholes_are_filled():
     mask = discs((60, 80, 30))
     mask[60, 80] = False
     mask[5, 5] = True
@@ -62,7 +62,7 @@ def test_specks_get_no_polygon_and_pinholes_are_filled():
 
 
 def test_a_sieve_keeps_its_largest_holes_alone():
-    """A thousand slits would make a polygon that nobody can edit."""
+    """A thousand slits would make a polygon that cannot be edited."""
     mask = np.ones((200, 200), bool)
     mask[5:195:10, 5:195:10] = False  # single pixels
     mask[6:195:10, 5:195:10] = mask[5:195:10, 6:195:10] = mask[6:195:10, 6:195:10] = False  # now 2 x 2

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.classifier import ClassifierConfig
-from models.data.folder import open_data_folder
+from models.data.reader import open_data_folder
 from models.errors import DataError
 from models.evaluation.charts import curve_chart
 from models.studies import curve as curve_module
@@ -23,6 +23,7 @@ def silent(*progress):
     pass
 
 
+@settings(deadline=None)
 @given(st.integers(1, 200), st.integers(0, 5))
 def test_every_beginning_of_the_order_is_spread_over_the_series(count, seed):
     """An order of all, and no gap of a beginning (round the end) is more than three times its share."""
@@ -100,6 +101,19 @@ def test_sizes_are_nested_and_see_no_held_out_image(squares_data, tmp_path, trai
     assert not list((tmp_path / "out").glob("*-data"))
 
 
+def test_no_group_is_learnt_from_and_measured_on(squares_data, tmp_path, trainings):
+    """Ten images in turn of three patients: one patient is measured on and in no subset."""
+    (squares_data / "split.json").unlink()
+    groups = {f"f{i}": f"patient {i % 3}" for i in range(10)}
+    (squares_data / "groups.json").write_text(json.dumps(groups))
+    curve = label_efficiency(TrainingSpec(squares_data, tmp_path / "out", "c"), [3, None], plain=False, report=silent)
+    small, everything = ({sample.group for sample in folder.samples.values()} for folder in trainings)
+    assert small <= everything
+    assert len(everything) == 2
+    assert curve["frames"] == sum(group not in everything for group in groups.values()) >= 3
+    assert curve["sizes"]["3"]["results"]["chain"]["square"]["iou_ci"] is None  # of a single patient
+
+
 def test_what_is_measured_is_not_trained_again(squares_data, tmp_path, trainings):
     spec = TrainingSpec(squares_data, tmp_path / "out", "curve")
     first = label_efficiency(spec, [3], plain=False, report=silent)
@@ -125,14 +139,12 @@ def test_a_damaged_result_is_not_overwritten(squares_data, tmp_path):
         label_efficiency(TrainingSpec(squares_data, tmp_path / "out", "c"), [3], plain=False, report=silent)
 
 
-def test_the_plain_network_learns_from_masks_alone(squares_data, tmp_path, monkeypatch):
+def test_the_plain_network_learns_from_masks_alone(squares_data, tmp_path):
     """A few steps on small views draw the squares on images it never saw; its masks are its map at one half."""
-    monkeypatch.setattr("models.studies.plain_network.VIEW", 96)
-    monkeypatch.setattr("models.studies.plain_network.BATCH", 4)
     folder = open_data_folder(squares_data)
     config = ClassifierConfig(folder.classes, LIGHT, input_size=128, width=32)
     spec = TrainingSpec(squares_data, tmp_path, "x")
-    network = train_plain(folder.split("train"), config, spec, silent, seconds=1000, steps=50)
+    network = train_plain(folder.split("train"), config, spec, silent, seconds=1000, steps=50, batch_size=4, view=96)
     sample = folder.samples["f7"]
     image = sample.read_image()
     step = network.steps([image])[0][0]
@@ -144,7 +156,7 @@ def test_the_plain_network_learns_from_masks_alone(squares_data, tmp_path, monke
         train_plain(unmasked, config, spec, silent, seconds=1)
 
 
-def test_the_plain_loss_falls_as_the_evidence_approaches_the_masks():
+def test_the_plain_loss_falls_as_the_score_maps_approach_the_masks():
     masks = torch.zeros(1, 2, 32, 32)
     masks[:, 0, 8:24, 8:24] = 1
     cells = torch.nn.functional.avg_pool2d(masks, 4)

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from models.data.folder import Sample
+from models.data.sample import Sample
 from models.evaluation.evaluate import Agreement, FrameFigures
 from models.pipeline import Pipeline
 from models.training.calibration import (
@@ -18,7 +18,7 @@ from models.training.calibration import (
 
 
 def test_the_line_is_the_one_that_made_the_labels():
-    """Labels drawn with probability sigmoid(2 x - 1): slope and offset come back, whatever the scores' unit."""
+    """Labels drawn with probability sigmoid(2 x - 1): slope and offset come back in any unit of the scores."""
     rng = np.random.default_rng(0)
     x = rng.normal(0, 2, 20_000)
     present = rng.random(len(x)) < 1 / (1 + np.exp(-(2 * x - 1)))

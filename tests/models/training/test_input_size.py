@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from models.data.folder import open_data_folder
+from models.data.reader import open_data_folder
 from models.training.input_size import input_size
 
 
@@ -27,11 +27,11 @@ def folder(tmp_path):
     return write
 
 
-def bars(thickness, crumbs=0):
+def bars(thickness, dots=0):
     """A mask of shape (400, 600) with two bars of a thickness, and single pixels."""
     mask = np.zeros((400, 600), np.uint8)
     mask[50 : 50 + thickness, 20:500] = mask[200 : 200 + thickness, 20:500] = 255
-    mask[390, 10 : 10 + 4 * crumbs : 4] = 255
+    mask[390, 10 : 10 + 4 * dots : 4] = 255
     return mask
 
 
@@ -42,7 +42,7 @@ def bars(thickness, crumbs=0):
         ({"a": bars(12)}, 448),
         ({"a": bars(10)}, 512),
         ({"a": bars(100), "b": bars(10)}, 512),
-        ({"a": bars(10, crumbs=50)}, 512),
+        ({"a": bars(10, dots=50)}, 512),
         ({"a": bars(2)}, 640),
     ],
 )

@@ -14,8 +14,7 @@ from models.fba_net import FBANet, FBANetConfig
 from models.masks.metrics import iou
 from models.pipeline import Pipeline, PipelineConfig
 from models.training.augmentation import Frame, random_view
-from models.training.classifier_loop import ClassifierRecipe, _draw_batch, train_classifier
-from models.training.descent import Descent
+from models.training.classifier_loop import ClassifierHyperparameters, _draw_batch, train_classifier
 from models.training.frames import Frames, phantom_frames
 from models.training.losses import (
     classifier_loss,
@@ -25,9 +24,10 @@ from models.training.losses import (
     refiner_loss,
     window_logits,
 )
-from models.training.refiner_loop import RefinerRecipe, train_refiner
-from models.training.resume import Saved
+from models.training.optimisation import OptimisationLoop
+from models.training.refiner_loop import RefinerHyperparameters, train_refiner
 from models.training.schedule import Clock
+from models.training.state import TrainingState
 
 CPU = torch.device("cpu")
 
@@ -65,9 +65,9 @@ def light_classifier():
 
 
 def learn(steps, frames, seed=0):
-    recipe = ClassifierRecipe(steps, batch=4, view=128)
+    hyperparameters = ClassifierHyperparameters(steps, batch=4, view=128)
     trained, _ = train_classifier(
-        light_classifier(), frames, recipe, score=None, report=silent, seed=seed, device=CPU, seconds=None
+        light_classifier(), frames, hyperparameters, score=None, report=silent, seed=seed, device=CPU, seconds=None
     )
     return trained
 
@@ -95,6 +95,7 @@ def test_region_labels_teach_where_the_object_is(trained):
     assert found.presence["square"] > 0.5 > found.presence["nothing"]
 
 
+@pytest.mark.slow
 def test_frame_labels_alone_teach_presence():
     classifier = learn(60, square_frames(masked=False))
     pipeline = Pipeline(classifier, FBANet(FBANetConfig()))
@@ -112,9 +113,9 @@ def scored(scores, steps=8):
     """Train with held-out scores that are given, a row of frames for each check."""
     rows = iter(scores)
     before = light_classifier()
-    recipe = ClassifierRecipe(steps, batch=2, view=64, checks=4)
+    hyperparameters = ClassifierHyperparameters(steps, batch=2, view=64, checks=4)
     after, history = train_classifier(
-        before, square_frames(), recipe, score=lambda _: np.array(next(rows)),
+        before, square_frames(), hyperparameters, score=lambda _: np.array(next(rows)),
         report=silent, seed=0, device=CPU, seconds=None,
     )  # fmt: skip
     unchanged = all(torch.equal(value, after.state_dict()[key]) for key, value in before.state_dict().items())
@@ -135,9 +136,9 @@ def test_the_later_classifier_is_kept_where_chance_explains_the_difference():
     assert len(history) == 4
 
 
-def test_a_killed_training_goes_on_to_the_same_weights(tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_a_killed_training_goes_on_to_the_same_weights(tmp_path):
     """Stopped at step 5 of 8, saved at 4: the second run begins there and ends like a whole one."""
-    monkeypatch.setattr("models.training.descent.SAVE_EVERY", 0)
     steps = []
 
     def learn_until(last, folder):
@@ -147,9 +148,9 @@ def test_a_killed_training_goes_on_to_the_same_weights(tmp_path, monkeypatch):
                 raise KeyboardInterrupt
 
         return train_classifier(
-            light_classifier(), square_frames(), ClassifierRecipe(8, batch=2, view=64, checks=2),
+            light_classifier(), square_frames(), ClassifierHyperparameters(8, batch=2, view=64, checks=2),
             score=lambda network: np.array([network.head.weight.sum().item()] * 2),
-            report=report, seed=0, device=CPU, seconds=None, saved=Saved(folder, "same"),
+            report=report, seed=0, device=CPU, seconds=None, state=TrainingState(folder, "same"),
         )  # fmt: skip
 
     with pytest.raises(KeyboardInterrupt):
@@ -162,31 +163,53 @@ def test_a_killed_training_goes_on_to_the_same_weights(tmp_path, monkeypatch):
     assert all(torch.equal(value, resumed.state_dict()[key]) for key, value in whole.state_dict().items())
 
 
+def test_the_state_is_saved_again_and_again(tmp_path):
+    """Without a check of held-out frames too; a loop of the same run begins where the last one stopped."""
+    network = torch.nn.Linear(2, 1)
+
+    def begun(save_every):
+        groups = [{"params": network.parameters(), "lr": 1e-3}]
+        state = TrainingState(tmp_path, "one")
+        return OptimisationLoop(
+            network, groups, stage="s", clip=1.0, clock=Clock(9, None), report=silent, state=state,
+            save_every=save_every,
+        )  # fmt: skip
+
+    loop = begun(save_every=0.0)
+    for _ in range(3):
+        loop.step(network(torch.ones(1, 2)).sum())
+    loop = begun(save_every=3600.0)
+    assert loop.clock.step == 3
+    loop.step(network(torch.ones(1, 2)).sum())
+    assert begun(save_every=3600.0).clock.step == 3
+
+
 def test_what_another_run_saved_is_left_alone(tmp_path):
-    Saved(tmp_path, "one").save("classifier", {"a": torch.ones(2)}, {"step": 3})
-    assert Saved(tmp_path, "two").load("classifier") is None
-    tensors, numbers = Saved(tmp_path, "one").load("classifier")
+    TrainingState(tmp_path, "one").save("classifier", {"a": torch.ones(2)}, {"step": 3})
+    assert TrainingState(tmp_path, "two").load("classifier") is None
+    tensors, numbers = TrainingState(tmp_path, "one").load("classifier")
     assert torch.equal(tensors["a"], torch.ones(2))
     assert numbers == {"step": 3}
-    Saved(tmp_path, "one").save("refiner", {"a": torch.ones(2)}, {"elapsed": 7.5})
-    assert (Saved(tmp_path, "one").spent(), Saved(tmp_path, "two").spent()) == (7.5, 0.0)
+    TrainingState(tmp_path, "one").save("refiner", {"a": torch.ones(2)}, {"elapsed": 7.5})
+    assert (TrainingState(tmp_path, "one").spent(), TrainingState(tmp_path, "two").spent()) == (7.5, 0.0)
     (tmp_path / "classifier.safetensors").write_bytes(b"half a file")
-    assert Saved(tmp_path, "one").load("classifier") is None
+    assert TrainingState(tmp_path, "one").load("classifier") is None
 
 
+@pytest.mark.slow
 def test_the_refiner_improves_the_map_it_is_given(trained):
     pipeline = Pipeline(trained, FBANet(FBANetConfig((8, 16, 16, 16), crop_size=64)))
     before = mean_iou(pipeline, range(101, 112))
-    recipe = RefinerRecipe(80, batch=4, rate=3e-3, views=16)
-    refiner = train_refiner(pipeline, square_frames(), recipe, report=silent, seed=0, seconds=None)
+    hyperparameters = RefinerHyperparameters(80, batch=4, rate=3e-3, views=16)
+    refiner = train_refiner(pipeline, square_frames(), hyperparameters, report=silent, seed=0, seconds=None)
     after = mean_iou(Pipeline(trained, refiner, pipeline.config), range(101, 112))
     assert after > before
 
 
 def test_without_masks_the_refiner_stays_as_it_is(trained):
     pipeline = Pipeline(trained, FBANet(FBANetConfig((8, 8, 8, 8), crop_size=64)))
-    recipe = RefinerRecipe(2, views=4)
-    same = train_refiner(pipeline, square_frames(masked=False), recipe, report=silent, seed=0, seconds=None)
+    hyperparameters = RefinerHyperparameters(2, views=4)
+    same = train_refiner(pipeline, square_frames(masked=False), hyperparameters, report=silent, seed=0, seconds=None)
     assert all(torch.equal(v, same.state_dict()[k]) for k, v in pipeline.refiner.state_dict().items())
 
 
@@ -197,22 +220,29 @@ def test_objects_too_small_for_a_trimap_leave_the_refiner_as_it_is(trained):
     frame = Frame(np.zeros((128, 128, 3), np.uint8), masks, np.array([1, 0], np.float32), np.ones(2, bool))
     frames = Frames(1, lambda index: frame, frame.presence[None])
     pipeline = Pipeline(trained, FBANet(FBANetConfig((8, 8, 8, 8), crop_size=64)))
-    same = train_refiner(pipeline, frames, RefinerRecipe(2, views=2), report=silent, seed=0, seconds=None)
+    same = train_refiner(pipeline, frames, RefinerHyperparameters(2, views=2), report=silent, seed=0, seconds=None)
     assert all(torch.equal(v, same.state_dict()[k]) for k, v in pipeline.refiner.state_dict().items())
 
 
 def test_a_limit_of_seconds_ends_training_early():
     seen = []
-    recipe = ClassifierRecipe(100_000, batch=2, view=64)
+    hyperparameters = ClassifierHyperparameters(100_000, batch=2, view=64)
     train_classifier(
-        light_classifier(), square_frames(), recipe, score=None, report=seen.append, seed=0, device=CPU, seconds=2
+        light_classifier(),
+        square_frames(),
+        hyperparameters,
+        score=None,
+        report=seen.append,
+        seed=0,
+        device=CPU,
+        seconds=2,
     )
     assert 0 < seen[-1].metrics["step"] < 1000
     assert seen[-1].done == seen[-1].total
 
 
 def test_views_carry_their_masks_along():
-    """What is bright in the view is what its mask covers, whatever the turn and scale."""
+    """What is bright in the view is what its mask covers, at any turn and scale."""
     frame = square_frame(1)
     rng = np.random.default_rng(0)
     for _ in range(10):
@@ -241,9 +271,9 @@ def test_classes_are_drawn_evenly():
 
 
 def test_window_logits_pool_what_lies_in_the_window():
-    evidence = torch.full((1, 1, 8, 8), -5.0)
-    evidence[..., 0, 0] = 5
-    pooled = window_logits(evidence, 4)
+    score_maps = torch.full((1, 1, 8, 8), -5.0)
+    score_maps[..., 0, 0] = 5
+    pooled = window_logits(score_maps, 4)
     assert pooled.shape == (1, 1, 2, 2)
     assert pooled[0, 0, 0, 0] > 4
     assert torch.allclose(pooled.flatten()[1:], torch.tensor(-5.0))
@@ -258,8 +288,8 @@ def test_unknown_labels_and_masks_teach_nothing(trained):
     assert loss == 0
 
 
-def test_a_class_that_nobody_drew_is_no_background(trained):
-    """One class drawn, the other left open: whatever stands for the other's mask, the loss is the same."""
+def test_a_class_that_was_not_drawn_is_no_background(trained):
+    """One class drawn, the other left open: the loss does not depend on what stands for the other's mask."""
     images, unknown = torch.rand(2, 3, 64, 64), torch.full((2, 2), torch.nan)
     known = torch.tensor([[True, False], [True, False]])
     coverage = torch.zeros(2, 2, 16, 16)
@@ -291,9 +321,9 @@ def test_an_object_that_is_not_seen_at_all_still_pulls_with_log_dice():
     target[..., 4:8, 4:8] = 1
 
     def pull(loss, logit):
-        evidence = torch.full((1, 1, 16, 16), logit, requires_grad=True)
-        loss(evidence.sigmoid(), target).backward()
-        return -evidence.grad[target > 0].mean().item()
+        score_maps = torch.full((1, 1, 16, 16), logit, requires_grad=True)
+        loss(score_maps.sigmoid(), target).backward()
+        return -score_maps.grad[target > 0].mean().item()
 
     assert pull(dice_loss, -7.0) < 0.2 * pull(dice_loss, -4.7)
     assert pull(log_dice_loss, -7.0) > 0.7 * pull(log_dice_loss, -4.7)
@@ -326,8 +356,8 @@ def test_frames_without_masks_move_the_refiner_only_through_the_contrastive_term
     frames = Frames(len(mixed), mixed.__getitem__, np.stack([frame.presence for frame in mixed]))
 
     def weights(contrast):
-        recipe = RefinerRecipe(2, batch=4, views=24, contrast=contrast)
-        network = train_refiner(pipeline, frames, recipe, report=silent, seed=0, seconds=None)
+        hyperparameters = RefinerHyperparameters(2, batch=4, views=24, contrast=contrast)
+        network = train_refiner(pipeline, frames, hyperparameters, report=silent, seed=0, seconds=None)
         return torch.cat([parameter.flatten() for parameter in network.parameters()])
 
     assert torch.equal(weights(0.0), weights(0.0))
@@ -336,7 +366,7 @@ def test_frames_without_masks_move_the_refiner_only_through_the_contrastive_term
 
 KEPT = """
 import sys, torch
-from models.training.descent import keep_freed_memory
+from models.training.optimisation import keep_freed_memory
 
 def resident():  # MiB
     with open("/proc/self/statm") as file:
@@ -363,15 +393,15 @@ def test_memory_that_a_step_frees_is_kept_for_the_next():
 
 def test_other_processes_draw_the_same_batches():
     """A GPU learns faster than one process draws."""
-    recipe = ClassifierRecipe(6, batch=2, view=64)
+    hyperparameters = ClassifierHyperparameters(6, batch=2, view=64)
     batches = []
     for workers in (0, 2):
         clock = Clock(6, None)
         network = light_classifier()
         groups = [{"params": network.parameters(), "lr": 0.0}]
-        descent = Descent(network, groups, stage="classifier", clip=1.0, clock=clock, report=lambda _: None)
+        loop = OptimisationLoop(network, groups, stage="classifier", clip=1.0, clock=clock, report=lambda _: None)
         drawn = []
-        for batch in descent.batches(lambda step: _draw_batch(square_frames(), recipe, 0, step), workers):
+        for batch in loop.batches(lambda step: _draw_batch(square_frames(), hyperparameters, 0, step), workers):
             drawn.append(batch)
             clock.step += 1
         batches.append(drawn)
@@ -388,16 +418,17 @@ def test_an_error_while_drawing_reads_the_same_from_another_process(workers):
 
     network = light_classifier()
     groups = [{"params": network.parameters(), "lr": 0.0}]
-    descent = Descent(network, groups, stage="classifier", clip=1.0, clock=Clock(2, None), report=silent)
+    loop = OptimisationLoop(network, groups, stage="classifier", clip=1.0, clock=Clock(2, None), report=silent)
     with pytest.raises(DataError, match=r"^frame-7\.png is gone$"):
-        next(descent.batches(broken, workers))
+        next(loop.batches(broken, workers))
 
 
+@pytest.mark.slow
 def test_batch_statistics_are_learned_where_no_layer_was_trained_before():
     def statistics(fresh: bool) -> torch.Tensor:
-        recipe = ClassifierRecipe(3, batch=2, view=64, fresh=fresh)
+        hyperparameters = ClassifierHyperparameters(3, batch=2, view=64, fresh=fresh)
         learned, _ = train_classifier(
-            light_classifier(), square_frames(), recipe, score=None, report=lambda _: None, seed=0, device=CPU,
+            light_classifier(), square_frames(), hyperparameters, score=None, report=lambda _: None, seed=0, device=CPU,
             seconds=None,
         )  # fmt: skip
         return learned.backbone.bn1.running_mean

@@ -28,7 +28,7 @@ def test_a_first_model_is_promoted():
 
 
 def test_masks_accepted_as_drawn_do_not_hold_a_new_model_back():
-    """Their truth is the earlier model's own answer, so it scores 1 there whatever it is worth."""
+    """Their truth is the earlier model's own answer, so it scores 1 there, good or bad."""
     promote, reason = verdict(frames(0.9, 0.92), frames(1.0, 1.0), tolerance=0.01)
     assert promote
     assert "accepted as the model before drew them" in reason

@@ -1,12 +1,13 @@
 """A training run in a process of its own, as the backend starts it."""
 
+import hashlib
 import json
 import re
 import subprocess
 import sys
 import time
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import cv2
 import numpy as np
@@ -14,11 +15,14 @@ import pytest
 import torch
 
 from models.classifier import Classifier, ClassifierConfig
+from models.data.reader import open_data_folder
 from models.errors import CheckpointError
 from models.pipeline import PipelineConfig, load_pipeline
+from models.training import train as training
 from models.training.__main__ import main
 from models.training.pretrained import LIGHT, first_refiner, load_pretrained, resolve_backbone
 from models.training.promotion import verdict
+from models.training.state import TrainingState
 from models.training.train import TrainingSpec, _inherit, begin, train
 
 
@@ -48,6 +52,7 @@ def run(tmp_path, **spec):
     return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_a_run_tells_its_stages_and_leaves_a_checkpoint(tmp_path):
     data = write_squares(tmp_path / "data")
     code, lines = run(tmp_path, data=str(data), epochs=1)
@@ -93,7 +98,7 @@ def test_a_run_that_cannot_start_says_why(tmp_path, capsys, spec, complaint):
 
 
 def test_heads_are_inherited_by_class_name():
-    """A project that adds a class keeps what the model knew of the others, in whatever order."""
+    """A project that adds a class keeps what the model knew of the others, in any order."""
     parent = Classifier(ClassifierConfig(("a", "b"), LIGHT, width=16))
     torch.nn.init.normal_(parent.gain)
     child = Classifier(replace(parent.config, classes=("new", "b")))
@@ -154,6 +159,7 @@ def test_a_spec_is_checked_before_anything_is_read(tmp_path):
         TrainingSpec(tmp_path, tmp_path / "out", "x", epochs=0)
 
 
+@pytest.mark.slow
 def test_a_run_killed_half_way_goes_on(tmp_path):
     """kill -9 after the first check: the same command takes up the classifier's training, and leaves nothing behind."""
     data = write_squares(tmp_path / "data")
@@ -174,6 +180,59 @@ def test_a_run_killed_half_way_goes_on(tmp_path):
     assert sorted(folder.name for folder in tmp_path.iterdir()) == ["data", "out", "spec.json"]
 
 
+@pytest.mark.parametrize("patients", [1, 4])
+def test_no_patient_is_learnt_from_and_held_out(tmp_path, monkeypatch, patients):
+    """Twenty images in turn of four patients: training, calibration, figures and promotion keep each on one side."""
+    data = write_squares(tmp_path / "data", count=20)
+    groups = {f"f{i}": f"patient {i % patients}" for i in range(20)}
+    (data / "groups.json").write_text(json.dumps(groups))
+    sides = {"learnt": set(), "held out": set()}
+
+    def spied(name, *roles):
+        original = getattr(training, name)
+
+        def spy(*arguments, **options):
+            for place, role in roles:
+                sides[role] |= {sample.name for sample in arguments[place]}
+            return original(*arguments, **options)
+
+        monkeypatch.setattr(training, name, spy)
+
+    spied("folder_frames", (0, "learnt"))
+    spied("calibrate_presence", (1, "learnt"), (2, "held out"))
+    spied("calibrate_maps", (1, "held out"))
+    spied("calibrate_band", (1, "held out"))
+    spied("made_worse", (1, "held out"), (2, "learnt"))
+    spied("measure", (1, "held out"))
+    spied("verdict", (0, "held out"))
+    result = train(TrainingSpec(data, tmp_path / "out", "r1", epochs=1), lambda progress: None)
+    assert not sides["learnt"] & sides["held out"]
+    assert len(sides["learnt"] | sides["held out"]) == 20
+    known = result.card.data
+    if patients == 4:
+        assert not {groups[name] for name in sides["learnt"]} & {groups[name] for name in sides["held out"]}
+        assert known["held_out"] == 5
+        assert known["groups"] == {"train": 3, "held_out": 1}
+        assert known["notes"] == []
+    else:
+        assert known["groups"] == {"train": 1, "held_out": 1}
+        assert "figures flatter" in known["notes"][0]
+
+
+def test_a_state_of_an_earlier_release_is_not_taken_up(tmp_path):
+    """Its tensors may have other names: the training starts again."""
+    data = write_squares(tmp_path / "data")
+    spec = TrainingSpec(data, tmp_path / "out", "r1", epochs=1)
+    fingerprint = hashlib.sha256(repr((astuple(spec), None, open_data_folder(data).fingerprint())).encode()).hexdigest()
+    TrainingState(tmp_path / ".out.training", fingerprint).save("classifier", {"a": torch.ones(2)}, {"elapsed": 9e9})
+    stages = []
+    result = train(spec, stages.append)
+    assert not any("goes on" in progress.message for progress in stages)
+    assert result.card.training["seconds"] < 1e6
+    assert not (tmp_path / ".out.training").exists()
+
+
+@pytest.mark.slow
 def test_nothing_needs_to_be_held_out(tmp_path):
     """All images are learnt from; there are no figures, and a model that is served stays served."""
     data = write_squares(tmp_path / "data")
@@ -203,6 +262,7 @@ def test_a_first_training_goes_half_the_way_from_the_shipped_refiner(tmp_path, m
     assert moved == pytest.approx(0.5, abs=2e-3)
 
 
+@pytest.mark.slow
 def test_fine_tuning_goes_half_the_way_and_keeps_a_refiner_that_nothing_can_be_held_against(tmp_path, monkeypatch):
     """What was known before is kept: the mean of the weights, and the parent's FBANet where no image is held out."""
     data = write_squares(tmp_path / "data")

@@ -1,4 +1,4 @@
-// Renews what changes by itself: every element marked data-live is taken anew from the same page.
+// Renews what changes by itself: every element marked data-live is taken from the same page again.
 // Without scripts the page reloads itself while a job is active, and every button works.
 "use strict";
 

@@ -18,13 +18,14 @@ from backend.database.credentials import Credentials
 from backend.database.jobs import JobStore
 from backend.versions.registry import Registry
 from models.checkpoint import Card, read_card, write_card
-from models.data.folder import Sample
+from models.data.sample import Sample
 from models.evaluation.evaluate import Agreement, Decision, FrameFigures
 from models.evaluation.gallery import GALLERY, add_gallery
 from models.masks.metrics import iou
 from models.phantom import CLASSES, render_phantom
 from models.pipeline import Steps
 from models.trimap import TrimapConfig, trimap_from_mask
+from tests.backend.jobs.edit import edit_job
 
 START = 1_791_000_000.0  # the first job, Unix time
 DAY = 86_400.0
@@ -54,7 +55,7 @@ def at(moment: float):
 
 
 def figures(ious: Sequence[float], tasks: int) -> dict:
-    """What `evaluate` says of a version."""
+    """Figures of a version, as `evaluate` writes them."""
     frames = (tasks, max(tasks // 3, 1), max(tasks // 4, 1), max(tasks // 5, 1))
     classes = {
         label: {"frames": n, "iou": value, "boundary_f": round(value**1.3, 3), "coarse_iou": round(value * 0.9, 3)}
@@ -84,7 +85,7 @@ class BlurredTruth:
             cam = cam / max(cam.max(), 1e-6)
             mask = (cam > 0.5).astype(np.uint8)
             trimap = trimap_from_mask(cv2.resize(mask, (1024, 1024), interpolation=cv2.INTER_NEAREST), TrimapConfig())
-            found.append(Steps(label, 0.9, cam, mask.astype(bool), trimap, cam, mask.astype(bool)))
+            found.append(Steps(label, 0.9, True, cam, mask.astype(bool), trimap, cam, mask.astype(bool)))
         return found
 
 
@@ -137,7 +138,8 @@ def populate(
         named["annotation"] = store.submit("prediction", "3")[0].id
         store.claim(named["annotation"], "worker/1:1")
     with at(START + 41 * DAY + 190):
-        store.update(
+        edit_job(
+            store,
             named["training"],
             state="training",
             progress=0.62,
@@ -146,7 +148,8 @@ def populate(
             figures={"step": 412, "loss": 0.2137},
             eta=171.0,
         )
-        store.update(
+        edit_job(
+            store,
             named["annotation"],
             state="predicting",
             progress=0.34,
@@ -157,7 +160,8 @@ def populate(
         named["queued"] = store.submit("training", "4")[0].id
         failed = store.submit("training", "6")[0].id
         store.claim(failed, "worker/1:1")
-        store.update(
+        edit_job(
+            store,
             failed,
             state="failed",
             reason="project 6 has 2 accepted tasks to learn from and needs 4; annotate and submit 2 more, then press "
@@ -234,4 +238,4 @@ def training_that(store: JobStore, moment: float, state: str, **outcome: object)
         job, _ = store.submit("training", "3")
         store.claim(job.id, "worker/1:1")
     with at(moment + 570):
-        store.update(job.id, state=state, progress=1.0 if state == "done" else 0.4, **outcome)
+        edit_job(store, job.id, state=state, progress=1.0 if state == "done" else 0.4, **outcome)

@@ -10,6 +10,7 @@ from flask.testing import FlaskClient
 from playwright.sync_api import Browser, Page, expect
 
 from tests.backend.fake_label_studio import serving as served_at
+from tests.backend.jobs.edit import edit_job
 from tests.browser import chromium
 
 DESKTOP, PHONE = (1280, 900), (390, 844)
@@ -126,9 +127,9 @@ def test_train_cancel_and_draw_without_scripts_on_a_phone(visit, address, store)
     expect(page.get_by_role("status")).to_contain_text("The training is cancelled")
     assert store.get(job.id).state == "cancelled"
     page.get_by_role("button", name="Pre-annotate…").click()
-    page.get_by_role("button", name="Draw the unlabelled tasks").click()
-    expect(page.get_by_role("status")).to_contain_text("are going to be drawn")
-    assert [found.kind for found in store.find("5", ("queued",))] == ["annotation"]
+    page.get_by_role("button", name="Pre-annotate the unlabelled tasks").click()
+    expect(page.get_by_role("status")).to_contain_text("Pre-annotation is queued")
+    assert [found.kind for found in store.find("5", ("queued",))] == ["prediction"]
 
 
 def test_progress_moves_by_itself_and_the_page_follows_when_a_job_ends(visit, address, store, populated):
@@ -136,12 +137,12 @@ def test_progress_moves_by_itself_and_the_page_follows_when_a_job_ends(visit, ad
     page.goto(f"{address}/projects/3")
     bar = page.get_by_role("progressbar", name="Progress of the training")
     expect(bar).to_have_attribute("value", "0.62")
-    store.update(populated["training"], progress=0.8, message="almost there")
+    edit_job(store, populated["training"], progress=0.8, message="almost there")
     store.log(populated["training"], "refiner 800/1000")
     expect(bar).to_have_attribute("value", "0.8", timeout=30_000)
     expect(page.get_by_text("almost there").first).to_be_visible()
     expect(page.get_by_text("refiner 800/1000")).to_be_visible()
-    store.update(populated["training"], state="failed", reason="out of memory")
+    edit_job(store, populated["training"], state="failed", reason="out of memory")
     expect(bar).to_have_count(0, timeout=30_000)
     expect(page.get_by_text("out of memory").first).to_be_visible()
 
@@ -150,7 +151,7 @@ def test_a_page_does_not_change_under_a_question(visit, address, store, populate
     page = visit()
     page.goto(f"{address}/projects/3")
     page.get_by_role("button", name="Roll back…").click()
-    store.update(populated["training"], state="failed", reason="out of memory")
+    edit_job(store, populated["training"], state="failed", reason="out of memory")
     page.wait_for_timeout(6000)
     expect(page.get_by_role("dialog", name="Roll back to p3-r004-lite0?")).to_be_visible()
     page.keyboard.press("Escape")

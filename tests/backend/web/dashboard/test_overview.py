@@ -87,7 +87,7 @@ def test_versions_that_drew_are_in_the_order_of_their_numbers():
     assert [row.version for row in rows] == ["zebra", "p3-r009-x", "p3-r010-x", "p3-r1000-x"]
 
 
-def test_minutes_are_reckoned_only_from_what_somebody_measured():
+def test_minutes_are_shown_only_where_the_time_of_a_mask_is_set():
     in_all = kept_in_all(kept_rows([counted(kept={"v": {"a": kept(10, 0.6)}})]))
     assert minutes_saved(in_all, None) is None
     assert minutes_saved(in_all, 2.0) == pytest.approx(12.0)

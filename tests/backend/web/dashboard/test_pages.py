@@ -5,8 +5,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from backend.web.security import Access
+from backend.system.login import Login
 from tests.backend.fakes import publish, setup_body
+from tests.backend.jobs.edit import edit_job
 
 PAGES = ["", "/", "/projects/3", "/projects/4", "/projects/5", "/projects/6"]
 VOID = {"meta", "link", "input", "img"}
@@ -92,7 +93,7 @@ def test_a_project_says_what_is_served_and_how_good_it_is(visitor):
 
 
 @pytest.mark.usefixtures("populated")
-def test_minutes_are_shown_only_if_somebody_said_what_a_mask_takes(make_client):
+def test_minutes_are_shown_only_if_the_time_of_a_mask_is_set(make_client):
     page = Markup(make_client(minutes_per_mask=1.5).get("/dashboard/projects/3").text).text
     assert "Drawing saved" in page
     assert "6 h 42 min" in page  # 394 masks x 0.681 x 1.5 min
@@ -160,8 +161,8 @@ def test_train_queues_a_training_and_a_second_press_joins_it(visitor, store, cre
 
 
 def test_draw_masks_queues_predictions_of_unlabelled_tasks(visitor, store, populated):
-    assert "are being drawn already" in visitor.press("3", "predict")
-    assert "are going to be drawn" in visitor.press("5", "predict")
+    assert "are being pre-annotated already" in visitor.press("3", "predict")
+    assert "Pre-annotation is queued" in visitor.press("5", "predict")
     (job,) = store.find("5")
     assert (job.kind, job.state) == ("prediction", "queued")
 
@@ -210,7 +211,7 @@ def test_no_button_works_without_the_pages_token(visitor, registry, store):
 
 
 @pytest.mark.usefixtures("populated")
-def test_nothing_is_queued_for_a_project_that_nobody_has_heard_of(visitor, store):
+def test_nothing_is_queued_for_a_project_that_is_not_known(visitor, store):
     before = len(store.find())
     token = re.search(r'name="csrf_token" value="([^"]+)"', visitor.read("/projects/3"))[1]
     for button in ("train", "predict"):
@@ -271,7 +272,7 @@ def test_text_from_elsewhere_is_text_on_the_page(visitor, store, credentials):
     job, _ = store.submit("training", "5")
     store.claim(job.id, "worker/1:1")
     store.log(job.id, nasty)
-    store.update(job.id, message=nasty, report={"title": nasty, "classes": {nasty: 3}, "kept": {nasty: {nasty: {
+    edit_job(store, job.id, message=nasty, report={"title": nasty, "classes": {nasty: 3}, "kept": {nasty: {nasty: {
         "drawn": 1, "iou": 0.5, "unchanged": 0, "added": 0}}}})  # fmt: skip
     for path in ("", "/projects/5"):
         page = visitor.read(path)
@@ -295,7 +296,7 @@ def test_a_page_that_fails_can_be_found_in_the_log_and_shows_no_inner_workings(v
 
 @pytest.mark.usefixtures("populated")
 def test_the_password_is_asked_for_as_browsers_expect_it(make_client):
-    client = make_client(access=Access("lead", "s3cret"))
+    client = make_client(login=Login("lead", "s3cret"))
     refused = client.get("/dashboard")
     assert refused.status_code == 401
     assert refused.headers["WWW-Authenticate"].startswith("Basic")

@@ -3,7 +3,7 @@ import pytest
 from tests.backend.fakes import start_training
 
 
-def test_a_job_is_cancelled_and_a_new_request_starts_anew(client):
+def test_a_job_is_cancelled_and_a_new_request_starts_another(client):
     job = client.post("/webhook", json=start_training()).json["job"]
     assert client.post(f"/api/jobs/{job}/cancel").json["state"] == "cancelled"
     again = client.post(f"/api/jobs/{job}/cancel")

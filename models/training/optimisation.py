@@ -1,4 +1,4 @@
-"""Gradient descent on one network, as both training loops do it."""
+"""The optimisation loop on one network, of classifier and refiner alike."""
 
 import ctypes
 import itertools
@@ -12,18 +12,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from models.training.resume import Saved, optimizer_tensors, prefixed, restore_optimizer, without_prefix
 from models.training.schedule import AveragedWeights, Clock, Network, Progress, Report
+from models.training.state import TrainingState, optimizer_tensors, prefixed, restore_optimizer, without_prefix
 
 Batch = TypeVar("Batch")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
-SAVE_EVERY = 60.0  # seconds between two states on disk: what a kill costs at most
+SAVE_EVERY = 60.0  # seconds
 
 
-class Descent(Generic[Network]):
+class OptimisationLoop(Generic[Network]):
     """AdamW with a warm-up and a cosine, clipped gradients, averaged weights, and a report of every step.
 
-    What was saved by a run that was killed is taken up: the same seed and steps end at the same weights.
+    The state of a run that was killed is taken up: the same seed and steps end at the same weights.
 
     Args:
         network: is trained in place.
@@ -32,7 +32,8 @@ class Descent(Generic[Network]):
         clip: largest norm of the gradient.
         clock: says how far training is; its steps are counted here.
         report: told of every step.
-        saved: where the state is kept, and taken up from; None to keep none.
+        state: where the state is kept, and taken up from; None to keep none.
+        save_every: seconds between two states on disk: the most that a kill costs.
     """
 
     def __init__(
@@ -44,7 +45,8 @@ class Descent(Generic[Network]):
         clip: float,
         clock: Clock,
         report: Report,
-        saved: Saved | None = None,
+        state: TrainingState | None = None,
+        save_every: float = SAVE_EVERY,
     ) -> None:
         self.network = network
         self.clock = clock
@@ -54,9 +56,9 @@ class Descent(Generic[Network]):
         self._average = AveragedWeights(network)
         self._stage, self._clip, self._report = stage, clip, report
         self._loss = 0.0
-        self._saved, self._saved_at = saved, time.monotonic()
+        self._state, self._save_every, self._written_at = state, save_every, time.monotonic()
         self.history: list[dict[str, float]] = []
-        self._take_up()
+        self._resume()
 
     @property
     def average(self) -> Network:
@@ -93,7 +95,7 @@ class Descent(Generic[Network]):
         left = f"about {self.clock.remaining():.0f} s left"
         figures = {"step": self.clock.step, "loss": self._loss}
         self._report(Progress(self._stage, round(self.clock.progress * 1000), 1000, left, figures))
-        if time.monotonic() - self._saved_at > SAVE_EVERY:
+        if time.monotonic() - self._written_at > self._save_every:
             self.save()
 
     def note(self, **figures: float) -> None:
@@ -102,7 +104,7 @@ class Descent(Generic[Network]):
 
     def save(self) -> None:
         """Keep everything that the next steps depend on."""
-        if self._saved is None:
+        if self._state is None:
             return
         tensors = prefixed("network", self.network.state_dict())
         tensors |= prefixed("average", self.average.state_dict())
@@ -114,11 +116,11 @@ class Descent(Generic[Network]):
             "updates": self._average.updates,
             "history": self.history,
         }
-        self._saved.save(self._stage, tensors, numbers)
-        self._saved_at = time.monotonic()
+        self._state.save(self._stage, tensors, numbers)
+        self._written_at = time.monotonic()
 
-    def _take_up(self) -> None:
-        found = self._saved.load(self._stage) if self._saved else None
+    def _resume(self) -> None:
+        found = self._state.load(self._stage) if self._state else None
         if found is None:
             return
         tensors, numbers = found

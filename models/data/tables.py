@@ -1,4 +1,4 @@
-"""What a data folder holds beside its pictures: classes.txt, labels.csv, split.json ...; and the list of its images."""
+"""The tables of a data folder, classes.txt, labels.csv, split.json and skipped.json, and the list of its images."""
 
 import csv
 import json
@@ -94,7 +94,7 @@ def read_splits(root: Path, images: Mapping[str, Path]) -> dict[str, list[str]]:
 
 
 def read_skipped(root: Path) -> dict[str, str]:
-    """Name -> why whatever wrote the folder left the image out, from skipped.json; none without it."""
+    """Name -> why the writer of the folder left the image out, from skipped.json; none without it."""
     path = root / "skipped.json"
     if not path.is_file():
         return {}

@@ -8,8 +8,8 @@ import sys
 
 from backend.entrypoints.prediction_job import main
 from backend.system.processes import PARENT, die_with_parent
-from tests.backend.fakes import FakePipeline
+from tests.backend.fakes import FakeModel
 
 if __name__ == "__main__":
     die_with_parent(os.environ.get(PARENT))
-    sys.exit(main(os.environ, *sys.argv[1:3], load=lambda device: FakePipeline, import_seconds=5.0))
+    sys.exit(main(os.environ, *sys.argv[1:3], load=lambda device: FakeModel, import_seconds=5.0))

@@ -1,4 +1,4 @@
-"""What a training run needs to go on after it was killed: tensors and numbers in safetensors files, one per stage."""
+"""Training state, by which a run goes on after it was killed: a safetensors file for each stage."""
 
 import json
 import os
@@ -11,19 +11,19 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 
-class Saved:
+class TrainingState:
     """A folder beside the checkpoint in the making.
 
     Args:
-        folder: where; it is made when the first stage is saved.
-        fingerprint: of everything that decides the run: what another run has saved is not taken up.
+        folder: where; it is made when the first state is saved.
+        fingerprint: of everything that decides the run: the state of another run is not taken up.
     """
 
     def __init__(self, folder: Path, fingerprint: str) -> None:
         self.folder, self.fingerprint = folder, fingerprint
 
     def save(self, stage: str, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
-        """Replace what is saved of a stage, in one step."""
+        """Replace the saved state of a stage, in one step."""
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = self.folder / f"{stage}.partial"
         # Copies: an average's buffers may share memory with the network's, which safetensors refuses.
@@ -32,7 +32,7 @@ class Saved:
         os.replace(partial, self.folder / f"{stage}.safetensors")
 
     def load(self, stage: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """Tensors and numbers of a stage; None if this run has not saved it, or what is there is damaged."""
+        """Tensors and numbers of a stage; None if this run has not saved them, or their file is damaged."""
         path = self.folder / f"{stage}.safetensors"
         try:
             with safe_open(path, framework="pt") as file:

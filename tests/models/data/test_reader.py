@@ -1,12 +1,11 @@
 import json
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from models.data.folder import Sample, open_data_folder, split_in_blocks
+from models.data.reader import open_data_folder
 from models.errors import DataError
 
 
@@ -177,47 +176,52 @@ def test_every_picture_format_and_shape_is_read(folder):
         assert samples[name].read_image().min() >= 254, name
 
 
-def series(*shown: int, count: int = 60) -> list[Sample]:
-    """`count` images in a row; class a is on those with these numbers."""
-    return [Sample(str(i), Path(f"{i}.png"), {}, {"a": i in shown}, True) for i in range(count)]
-
-
-@pytest.mark.parametrize("count", [2, 3, 6, 20, 101])
-def test_held_out_samples_are_blocks_of_neighbours(count):
-    samples = series(count=count)
-    train, held_out = split_in_blocks(samples)
-    assert sorted([*train, *held_out], key=lambda sample: int(sample.name)) == samples
-    assert 1 <= len(held_out) <= max(1, round(0.2 * count))
-    assert train
-    numbers = [int(sample.name) for sample in held_out]
-    assert sum(1 for a in numbers if a - 1 not in numbers) <= 4
-
-
-@pytest.mark.parametrize("shown", [(0, 1, 2), (5, 31, 44), (20, 59), (7, 22, 37), (0, 30)])
-def test_a_rare_class_is_both_learnt_and_held_out(shown):
-    train, held_out = split_in_blocks(series(*shown))
-    assert any(sample.presence["a"] for sample in train)
-    assert any(sample.presence["a"] for sample in held_out)
-    assert len(held_out) == 12
-
-
-@pytest.mark.parametrize("shown", [0, 7, 30])
-def test_a_class_on_one_image_is_learnt(shown):
-    assert not any(sample.presence["a"] for sample in split_in_blocks(series(shown))[1])
-
-
-def test_a_class_on_both_sides_moves_nothing():
-    middle = [sample.name for sample in split_in_blocks(series(*range(60)))[1]]
-    assert middle == ["7", "8", "9", "21", "22", "23", "37", "38", "39", "51", "52", "53"]
-
-
-def test_a_single_image_cannot_be_split():
-    with pytest.raises(DataError, match="at least 2 images"):
-        split_in_blocks(series(count=1))
-
-
 def test_neighbours_by_number_are_neighbours(folder):
     """Blocks of neighbours are held out, so frame 10 must not come between 1 and 2."""
     for i in (10, 9, 100):
         cv2.imwrite(str(folder / "images" / f"f{i}.png"), np.zeros((30, 40, 3), np.uint8))
     assert list(open_data_folder(folder).samples) == ["f0", "f1", "f2", "f9", "f10", "f100"]
+
+
+def group(folder, groups, split=None):
+    (folder / "groups.json").write_text(json.dumps(groups))
+    if split is not None:
+        (folder / "split.json").write_text(json.dumps(split))
+
+
+def test_groups_are_read(folder):
+    assert open_data_folder(folder).groups() == {f"f{i}": "block 1" for i in range(3)}
+    group(folder, {"f0": "a", "f1": "b", "f2": "a", "other": "c"})
+    data = open_data_folder(folder)
+    assert [sample.group for sample in data.samples.values()] == ["a", "b", "a"]
+    assert data.groups() == {"f0": "a", "f1": "b", "f2": "a"}
+
+
+def test_other_groups_give_another_fingerprint(folder):
+    before = open_data_folder(folder).fingerprint()
+    group(folder, {"f0": "a", "f1": "b", "f2": "a"})
+    assert open_data_folder(folder).fingerprint() != before
+
+
+@pytest.mark.parametrize(("groups", "complaint"), [([1], "must hold"), ({"f0": "a"}, "no group for f1.*1 more")])
+def test_groups_that_do_not_fit_are_reported(folder, groups, complaint):
+    group(folder, groups)
+    with pytest.raises(DataError, match=complaint):
+        open_data_folder(folder)
+
+
+def test_images_without_a_group_can_be_left_out(folder):
+    group(folder, {"f0": "a", "f2": "b"})
+    data = open_data_folder(folder, skip_bad=True)
+    assert list(data.samples) == ["f0", "f2"]
+    assert "no group for f1" in data.skipped["f1"]
+
+
+@pytest.mark.parametrize("split", [{"train": ["f0", "f1"], "val": ["f2"]}, {"val": ["f2"], "train": ["f0", "f1"]}])
+def test_a_split_through_a_group_is_refused_or_the_held_out_side_gives_way(folder, split):
+    group(folder, {"f0": "patient 1", "f1": "patient 2", "f2": "patient 1"}, split)
+    with pytest.raises(DataError, match=r"f0 in train and f2 in val.*of group 'patient 1'.*--skip-bad"):
+        open_data_folder(folder)
+    data = open_data_folder(folder, skip_bad=True)
+    assert data.splits == {"train": ("f0", "f1"), "val": ()}
+    assert "patient 1" in data.skipped["f2"]

@@ -1,0 +1,109 @@
+"""The worker: takes jobs from the queues, and takes up those whose worker died."""
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+from huey.consumer import Consumer
+
+from backend.database.jobs import ACTIVE, KEPT, PREDICTION, Job, JobStore
+from backend.database.leases import Leases
+from backend.jobs.queue import JobQueue, Queues, on_this_machine
+from backend.jobs.running import Runner
+from backend.system.processes import identity, is_alive, kill_group
+
+logger = logging.getLogger(__name__)
+
+BEAT_SECONDS = 5.0
+# A worker on another machine is taken for dead after this silence; on this one the process itself is looked at.
+DEAD_AFTER_SECONDS = 120.0
+
+
+class Worker:
+    """Runs jobs until it is stopped, one of each kind at a time.
+
+    Args:
+        store: job records.
+        leases: tasks that want a prediction.
+        queues: the queues.
+        runner: does the jobs.
+    """
+
+    def __init__(self, store: JobStore, leases: Leases, queues: Queues, runner: Runner) -> None:
+        self.name = worker_name()
+        self.jobs = JobQueue(store, leases, queues, run=lambda job_id: runner.run(job_id, self.name))
+        self._store, self._leases, self._runner = store, leases, runner
+        self._consumers = [
+            _Consumer(queue, workers=1, periodic=False, max_delay=1.0, shutdown_timeout=20) for queue in queues.values()
+        ]
+        self._stopped = threading.Event()
+
+    def run(self, beside: Callable[[threading.Event], None] = lambda stopped: None) -> None:
+        """Work until `stop`; then end running jobs, which begin again with the next worker.
+
+        Args:
+            beside: called once, to do what it likes on a thread of its own until the event is set.
+        """
+        for consumer in self._consumers:
+            consumer.start()
+        self._look_after()
+        beside(self._stopped)
+        logger.info("worker %s waits for jobs", self.name)
+        while not self._stopped.wait(BEAT_SECONDS):
+            self._look_after()
+        self._runner.stop()
+        for consumer in self._consumers:
+            consumer.stop(graceful=True)
+        logger.info("worker %s has stopped", self.name)
+
+    def stop(self) -> None:
+        """Make `run` return; safe in a signal handler."""
+        self._stopped.set()
+
+    def recover(self) -> None:
+        """Queue waiting jobs that the queue has lost, take up those whose worker is gone, and tasks left over."""
+        active = self._store.find(states=ACTIVE, limit=KEPT)
+        for job in active:
+            if job.state == "queued":
+                self.jobs.send(job)
+            elif job.worker == self.name:
+                if job.id not in self._runner.running:  # its end could not be recorded
+                    self._runner.restart(job, f"it broke off while {job.state}, as the worker's log says")
+            elif _orphaned(job):
+                if job.process is not None and on_this_machine(job):
+                    kill_group(job.process)
+                self._runner.restart(job, f"its worker died while {job.state}")
+        for project in self._leases.due():
+            if not any(job.kind == PREDICTION and job.project == project for job in active):
+                job, _ = self.jobs.submit(project, PREDICTION)
+                self._store.log(job.id, "began by itself: predictions are wanted that nobody makes any more")
+
+    def _look_after(self) -> None:
+        try:
+            self._store.beat(self.name)
+            self.recover()
+            for consumer in self._consumers:
+                consumer.check_worker_health()
+        except Exception:  # a full disk or a locked file now may be gone at the next beat
+            logger.exception("looking after the jobs failed; tried again in %.0f s", BEAT_SECONDS)
+
+
+class _Consumer(Consumer):  # type: ignore[misc]
+    """Huey's consumer, which leaves the process's signals to the worker."""
+
+    def _set_signal_handlers(self) -> None:
+        pass
+
+
+def worker_name() -> str:
+    """What this process is called in job records: "host/pid:start"."""
+    return f"{socket.gethostname()}/{identity(os.getpid())}"
+
+
+def _orphaned(job: Job) -> bool:
+    if on_this_machine(job):
+        return not is_alive((job.worker or "").rpartition("/")[2])
+    return abs(time.time() - job.beat) > DEAD_AFTER_SECONDS  # their clocks may differ

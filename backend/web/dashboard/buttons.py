@@ -1,0 +1,70 @@
+"""The buttons of the pages: each does one thing and comes back with a message.
+
+POST /dashboard/projects/ID/...  train, predict, rollback, versions/VERSION/promote, jobs/ID/cancel
+"""
+
+from flask import Blueprint, flash, redirect, request, url_for
+from flask.typing import ResponseReturnValue
+
+from backend.database.jobs import TRAINING
+from backend.database.leases import UNLABELLED
+from backend.jobs.queue import JobQueue
+from backend.versions.registry import Registry
+from backend.web.dashboard.projects import Projects
+
+
+def add_buttons(pages: Blueprint, projects: Projects, registry: Registry, jobs: JobQueue) -> None:
+    """Add the routes to the pages."""
+
+    @pages.post("/projects/<project>/train")
+    def train(project: str) -> ResponseReturnValue:
+        projects.jobs_of(project)
+        job, joined = jobs.submit(project)
+        flash(
+            f"Training {job.id} {'is waiting or running already' if joined else 'is queued'}. It fetches the accepted "
+            "tasks, trains, and serves the new version if that is not worse; this page shows how far it is."
+        )
+        return back(project)
+
+    @pages.post("/projects/<project>/jobs/<job>/cancel")
+    def cancel(project: str, job: str) -> ResponseReturnValue:
+        kind = jobs.cancel(job).kind
+        flash(
+            "The training is cancelled; nothing was published, and what is served stays."
+            if kind == TRAINING
+            else "Pre-annotation is cancelled; those that are in Label Studio stay. Press Pre-annotate to go on."
+        )
+        return back(project)
+
+    @pages.post("/projects/<project>/versions/<version>/promote")
+    def promote(project: str, version: str) -> ResponseReturnValue:
+        registry.promote(project, version)
+        flash(f"{version} is served from now on. Press Pre-annotate to have it predict the unlabelled tasks.")
+        return back(project)
+
+    @pages.post("/projects/<project>/rollback")
+    def rollback(project: str) -> ResponseReturnValue:
+        # Pressed twice, or on an old page, it would go back further than it said.
+        if request.form.get("to") != registry.rollback_target(project):
+            flash("What is served has changed since this page was loaded, so nothing was done. Look again.", "error")
+            return back(project)
+        info = registry.rollback(project)
+        name = "The starter" if info is None else info.version
+        flash(f"{name} is served again. Press Pre-annotate to have it predict the unlabelled tasks.")
+        return back(project)
+
+    @pages.post("/projects/<project>/predict")
+    def predict(project: str) -> ResponseReturnValue:
+        projects.jobs_of(project)
+        _, joined = jobs.predict(project, UNLABELLED)
+        flash(
+            "The unlabelled tasks are being pre-annotated already; new ones are taken in."
+            if joined
+            else "Pre-annotation is queued: the served version predicts the unlabelled tasks that lack its masks."
+        )
+        return back(project)
+
+
+def back(project: str) -> ResponseReturnValue:
+    """To the project's page."""
+    return redirect(url_for("dashboard.project", project=project), 303)

@@ -1,0 +1,68 @@
+"""Projects as the pages know them: from their jobs, their versions and their credentials."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from backend.database.credentials import Credentials
+from backend.database.jobs import ACTIVE, TRAINING, Job
+from backend.errors import UnknownVersion
+from backend.jobs.queue import JobQueue
+from backend.versions.registry import Registry
+from backend.versions.serving import Serving
+from backend.web.reports import MAX_JOBS, history, job_report
+
+
+class Projects:
+    """Looks projects up.
+
+    Args:
+        registry: model versions.
+        serving: which of them answer right now.
+        jobs: the job queue.
+        credentials: knows the projects that have called, and where people find them.
+    """
+
+    def __init__(self, registry: Registry, serving: Serving, jobs: JobQueue, credentials: Credentials) -> None:
+        self._registry, self._serving, self._jobs, self._credentials = registry, serving, jobs, credentials
+
+    def summaries(self) -> list[dict[str, Any]]:
+        """Every known project, by number."""
+        known = self._jobs.store.find(limit=MAX_JOBS)
+        ordered = sorted(self._known(known), key=lambda project: (len(project), project))
+        return [self._summary(project, known) for project in ordered]
+
+    def summary(self, project: str) -> dict[str, Any]:
+        """One project. Raises UnknownVersion if it is not known."""
+        return self._summary(project, self.jobs_of(project))
+
+    def jobs_of(self, project: str) -> list[Job]:
+        """A project's jobs, newest first. Raises UnknownVersion if it is not known."""
+        known = self._jobs.store.find(project, limit=MAX_JOBS)
+        if project not in self._known(known):
+            raise UnknownVersion(
+                f"project {project} is not known here; `premask connect --project {project}` introduces it"
+            )
+        return known
+
+    def _known(self, jobs: Sequence[Job]) -> set[str]:
+        return {*self._registry.projects(), *(job.project for job in jobs), *self._credentials.addresses()}
+
+    def _summary(self, project: str, jobs: Sequence[Job]) -> dict[str, Any]:
+        """The figures of both pages; `jobs` may hold those of other projects too."""
+        versions = history(self._registry, jobs, project)
+        reports = [job_report(job) for job in jobs if job.project == project]
+        current = self._registry.current(project)
+        address = self._credentials.addresses().get(project)
+        title = next((title for job in reports if (title := job["report"].get("title"))), "")
+        return {
+            "id": project,
+            "title": title or f"Project {project}",
+            "address": address and f"{address}/projects/{project}/data",
+            "versions": versions,
+            "served": next((v for v in versions if current is not None and v["version"] == current.version), None),
+            "answering": self._serving.active(project),
+            "rollback_target": self._registry.rollback_target(project),
+            "jobs": reports,
+            "active": [job for job in reports if job["state"] in ACTIVE],
+            "last_training": next((job for job in reports if job["kind"] == TRAINING), None),
+        }

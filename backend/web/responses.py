@@ -1,0 +1,78 @@
+"""Answers to what goes wrong: one table of statuses, for JSON and for pages alike."""
+
+import json
+import logging
+from collections.abc import Callable
+
+from flask import Blueprint, Flask, Response, request
+from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import HTTPException
+
+from backend.errors import (
+    BackendError,
+    BadRequest,
+    ConfigError,
+    JobConflict,
+    JobError,
+    LabelStudioError,
+    RegistryError,
+    UnknownJob,
+    UnknownVersion,
+    VersionConflict,
+)
+from backend.system.logs import REQUEST_ID
+
+logger = logging.getLogger(__name__)
+
+# The first row that an error belongs to counts; an error of no row is answered with 500.
+STATUS: dict[type[BackendError], int] = {
+    BadRequest: 400,
+    ConfigError: 422,
+    UnknownJob: 404,
+    JobConflict: 409,
+    UnknownVersion: 404,
+    VersionConflict: 409,
+    LabelStudioError: 502,
+    # What is there cannot be read or written now: a full disk, a Redis that is away, a queue that is full.
+    JobError: 503,
+    RegistryError: 503,
+}
+
+
+def status_of(error: BackendError) -> int:
+    """The HTTP status that an error is answered with."""
+    return next((status for kind, status in STATUS.items() if isinstance(error, kind)), 500)
+
+
+def error_json(status: int, text: str) -> str:
+    """An error as scripts and Label Studio get it."""
+    return json.dumps({"error": text, "status": status})
+
+
+def answer_errors(owner: Flask | Blueprint, write: Callable[[int, str], str], content_type: str) -> None:
+    """Answer every error of an application's or a blueprint's routes.
+
+    Args:
+        owner: the application or blueprint.
+        write: makes the body of a status and a text.
+        content_type: of these bodies.
+    """
+
+    @owner.errorhandler(BackendError)
+    def expected(error: BackendError) -> Response:
+        return answer(status_of(error), str(error))
+
+    @owner.errorhandler(HTTPException)
+    def refused(error: HTTPException) -> ResponseReturnValue:
+        response = error.get_response()  # with the headers of its status: Allow, WWW-Authenticate, Retry-After ...
+        response.content_type = content_type
+        response.set_data(write(error.code or 500, error.description or error.name))
+        return response
+
+    @owner.errorhandler(Exception)
+    def unexpected(error: Exception) -> Response:
+        logger.exception("%s %s failed", request.method, request.path)
+        return answer(500, f"the backend failed; its log says more about request {REQUEST_ID.get()}")
+
+    def answer(status: int, text: str) -> Response:
+        return Response(write(status, text), status, content_type=content_type)

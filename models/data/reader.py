@@ -1,0 +1,199 @@
+"""Data folders: images with masks per class, or with image-level labels, as training and evaluation read them.
+
+images/NAME.{jpg,png,...}   masks/CLASS/NAME.png (0/255; no file = absent)   classes.txt
+split.json (optional)       labels.csv (optional; name,CLASS,... 0, 1 or empty for unknown)
+groups.json (optional; name -> patient, study or series)
+skipped.json (optional; name -> why the writer of the folder left an image out)
+
+Of an image that has a row in labels.csv only what is drawn or written there is known; of any other, an undrawn class is
+absent, provided that there is a folder of masks at all.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from models.data.files import IMAGE_SUFFIXES, read_image, read_mask
+from models.data.groups import blocks, read_groups
+from models.data.sample import Sample
+from models.data.splitter import check_splits, split_samples
+from models.data.tables import list_images, read_classes, read_labels, read_skipped, read_splits
+from models.errors import DataError
+
+DECODERS = 4  # images decoded at the same time: few, since each may be large
+
+
+@dataclass(frozen=True)
+class DataFolder:
+    """A data folder whose files have been listed and found consistent.
+
+    Attributes:
+        root: the folder.
+        classes: in the order of classes.txt.
+        samples: name -> sample, in natural order of the names.
+        splits: split -> names, from split.json; empty without one.
+        skipped: name -> why it is left out.
+    """
+
+    root: Path
+    classes: tuple[str, ...]
+    samples: Mapping[str, Sample]
+    splits: Mapping[str, tuple[str, ...]]
+    skipped: Mapping[str, str] = field(default_factory=dict)
+
+    def split(self, name: str | None) -> list[Sample]:
+        """The samples of a split, all of them for None.
+
+        Raises:
+            DataError: there is no such split.
+        """
+        if name is None or name == "all":
+            return list(self.samples.values())
+        if name not in self.splits:
+            known = ", ".join(self.splits) or "no split.json"
+            raise DataError(f"{self.root} has no split {name!r} ({known}); write split.json or use --split all")
+        return [self.samples[sample] for sample in self.splits[name]]
+
+    def train_and_held_out(self) -> tuple[list[Sample], list[Sample]]:
+        """Training and held-out samples: split.json's train and val, else about a fifth is held out.
+
+        Never is a group of groups.json on both sides; without that file contiguous blocks are held out, since
+        neighbouring frames of a series are near-copies.
+
+        Raises:
+            DataError: there is no such split.json, and fewer than two samples.
+        """
+        if "train" in self.splits and "val" in self.splits:
+            return self.split("train"), self.split("val")
+        return split_samples(list(self.samples.values()))
+
+    def groups(self) -> dict[str, str]:
+        """Name -> group of every image: from groups.json, else blocks of neighbours by name."""
+        known = {name: sample.group for name, sample in self.samples.items() if sample.group is not None}
+        return known or blocks(self.samples)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the names and contents of all images and masks: the same data gives the same string."""
+        digest = hashlib.sha256("\n".join(self.classes).encode())
+        for sample in self.samples.values():
+            for path in (sample.image, *(sample.masks[label] for label in sorted(sample.masks))):
+                digest.update(str(path.relative_to(self.root)).encode())
+                digest.update(path.read_bytes())
+            digest.update(json.dumps(dict(sample.presence), sort_keys=True).encode())
+            digest.update(f"{sample.group}".encode() if sample.group is not None else b"")
+        return digest.hexdigest()
+
+
+def open_data_folder(root: Path, *, skip_bad: bool = False) -> DataFolder:
+    """List a data folder, decode everything in it once, and check that its parts fit together.
+
+    A damaged file is better found now than after an hour of training.
+
+    Args:
+        root: the folder.
+        skip_bad: leave out what is inconsistent, noting it in `skipped`, instead of raising. Of a group that split.json
+            puts on two sides, the images of the later side are left out: val yields to train.
+
+    Raises:
+        DataError: with the name of the file that is missing, unreadable or of the wrong size, or of the group and two
+            images of it that split.json puts on different sides.
+    """
+    classes = read_classes(root)
+    images = list_images(root)
+    masks, problems = _list_masks(root, classes, images)
+    labels = _labels(root, classes, images, problems)
+    has_masks = (root / "masks").is_dir()
+    if not has_masks and not labels:
+        raise DataError(f"{root} has neither masks/ nor labels.csv; training needs one of them")
+    groups, splits = read_groups(root), read_splits(root, images)
+    if groups:
+        problems |= {name: f"{root / 'groups.json'} names no group for {name}" for name in images if name not in groups}
+    problems |= check_splits(splits, groups)
+
+    def inspect(name: str) -> Sample | str:
+        try:
+            row = labels.get(name, {} if not has_masks else None)
+            return _inspect(name, images[name], masks[name], classes, row, groups.get(name))
+        except DataError as error:
+            return str(error)
+
+    samples: dict[str, Sample] = {}
+    with ThreadPoolExecutor(DECODERS) as pool:
+        for name, found in zip(images, pool.map(inspect, images), strict=True):
+            if isinstance(found, str):
+                problems.setdefault(name, found)
+            elif name not in problems:
+                samples[name] = found
+    if problems and not skip_bad:
+        first = next(iter(problems.values()))
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise DataError(f"{first}{more}; correct it, or go on without it with --skip-bad")
+    kept = {split: tuple(name for name in names if name in samples) for split, names in splits.items()}
+    return DataFolder(root, classes, samples, kept, read_skipped(root) | problems)
+
+
+def _list_masks(
+    root: Path, classes: tuple[str, ...], images: Mapping[str, Path]
+) -> tuple[dict[str, dict[str, Path]], dict[str, str]]:
+    """Name -> class -> mask file; and name -> problem, for what lies in masks/ and cannot be a mask of these images."""
+    masks: dict[str, dict[str, Path]] = {name: {} for name in images}
+    problems: dict[str, str] = {}
+    mask_root = root / "masks"
+    for folder in sorted(mask_root.iterdir()) if mask_root.is_dir() else ():
+        if not folder.is_dir():
+            continue
+        if folder.name not in classes:
+            problems[f"masks/{folder.name}"] = (
+                f"{folder} is for a class that classes.txt does not name ({', '.join(classes)})"
+            )
+            continue
+        for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES):
+            if path.suffix != ".png":
+                problems[path.stem] = f"{path} is not read: masks are PNG files, named .png"
+            elif path.stem in masks:
+                masks[path.stem][folder.name] = path
+            else:
+                problems[path.stem] = f"{path} has no image in {root / 'images'}"
+    return masks, problems
+
+
+def _labels(
+    root: Path, classes: tuple[str, ...], images: Mapping[str, Path], problems: dict[str, str]
+) -> dict[str, dict[str, bool]]:
+    """Name -> row of labels.csv; adds to `problems` the names that it has twice or that have no image."""
+    labels: dict[str, dict[str, bool]] = {}
+    for name, row in read_labels(root, classes):
+        if name not in images or name in labels:
+            wrong = "names it twice" if name in labels else "names it (without an ending), but it has no image"
+            problems[name] = f"{name}: labels.csv {wrong}"
+        labels[name] = row
+    return labels
+
+
+def _inspect(
+    name: str,
+    image: Path,
+    drawn: Mapping[str, Path],
+    classes: tuple[str, ...],
+    row: Mapping[str, bool] | None,
+    group: str | None,
+) -> Sample:
+    """Decode an image and its masks; `row` is what labels.csv says of it, None where its masks tell all.
+
+    Raises:
+        DataError: a file cannot be read, or labels.csv says something else than a mask.
+    """
+    shape = read_image(image).shape[:2]
+    coverage = {label: float(read_mask(path, (shape[0], shape[1])).mean()) for label, path in drawn.items()}
+    masks = {label: path for label, path in drawn.items() if coverage[label]}
+    for label, path in drawn.items():
+        if row is not None and row.get(label, label in masks) != (label in masks):
+            said, seen = ("absent", "drawn") if label in masks else ("present", "empty")
+            raise DataError(f"{path} is {seen}, but labels.csv says that {label} is {said} on {name}")
+    # Where labels.csv leaves a class open, only a mask file can tell; one that is empty says that the class is absent.
+    presence = {label: label in masks for label in (classes if row is None else drawn)} | dict(row or {})
+    known = all(label in masks or presence.get(label) is False for label in classes)
+    return Sample(name, image, masks, presence, known, {label: coverage[label] for label in masks}, group)

@@ -1,0 +1,28 @@
+"""Examples in docstrings say what their functions return."""
+
+import doctest
+import importlib
+
+import numpy as np
+import pytest
+
+# Modules whose docstrings hold examples; `np` is NumPy in each of them.
+MODULES = (
+    "models.data.groups",
+    "models.data.splitter",
+    "models.evaluation.intervals",
+    "models.masks.components",
+    "models.masks.metrics",
+    "models.masks.rasterising",
+    "models.pipeline",
+    "models.refiner",
+    "models.trimap",
+)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_of(name: str) -> None:
+    module = importlib.import_module(name)
+    found = doctest.testmod(module, extraglobs={"np": np})
+    assert found.attempted > 0
+    assert found.failed == 0
