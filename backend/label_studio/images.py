@@ -17,7 +17,8 @@ from backend.label_studio.label_config import UNDEFINED_KEY
 from backend.label_studio.task_data import field_of
 from backend.label_studio.transport import MEGABYTE, read_bounded
 from backend.system.metrics import STAGE_SECONDS
-from models.data.decoding import RgbImage, decode_image
+from models.data.bounded import decode_bounded
+from models.data.decoding import RgbImage
 
 # Schemes of cloud storages that Label Studio reads for us.
 CLOUD = ("s3", "s3s", "gs", "azure-blob", "azure-spi")
@@ -73,7 +74,7 @@ class ImageLoader:
         """
         address = image_address(task, image_key)
         try:
-            return decode_image(self._fetch(address, task.get("id")), self.max_pixels)
+            return decode_bounded(self._fetch(address, task.get("id")), self.max_pixels)
         except (LabelStudioError, ValueError) as error:
             raise ImageError(f"task {task.get('id')}: image {shown(address)}: {error}") from error
 

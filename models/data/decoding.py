@@ -1,32 +1,21 @@
-"""Image files of any format, orientation and colours as arrays: the one decoder."""
+"""An image file as arrays, in any format, orientation, depth and colours: `open_pages` is the one way in."""
 
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import BinaryIO
 
-import numpy as np
-from numpy.typing import NDArray
+from models.data.dicom import DicomPages, is_dicom
+from models.data.pages import BadImage, Pages, RgbImage
+from models.data.pictures import FORMATS, open_picture, rgb_array
+from models.data.tiff import TiffPages
+from models.data.tiff_header import MAGIC as TIFF_MAGIC
+from models.data.video import VideoPages, container
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
+__all__ = ["Pages", "RgbImage", "decode_image", "open_pages", "rgb_array"]
 
-RgbImage = NDArray[np.uint8]
-
-# Formats of pictures only: Pillow would also hand PostScript to an interpreter. JPEG includes cameras' MPO.
-FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000")
-# Pillow's modes of one channel with more than eight bits.
-DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
-# A progressive JPEG comes in about ten scans. Each costs a pass over all pixels, so a small file of thousands of empty
-# scans would keep the decoder busy for an hour.
-START_OF_SCAN, MAX_SCANS = b"\xff\xda", 100
-# What files that cannot be opened begin with, in lower case.
-BEGINNINGS = {
-    b"\x89png": "a damaged PNG",
-    b"\xff\xd8": "a damaged JPEG",
-    b"ii*\0": "a damaged TIFF",
-    b"mm\0*": "a damaged TIFF",
-    b"gif8": "a damaged GIF",
-    b"riff": "a damaged WebP, or a sound or film",
-    b"bm": "a damaged BMP",
+SUPPORTED = (*FORMATS, "DICOM", "AVI", "MP4", "MOV", "Matroska")
+# Files that are whole, but nothing that is read, by what they begin with in lower case.
+OTHERS = {
     b"<!doc": "a web page, probably a login",
     b"<html": "a web page, probably a login",
     b"<svg": "an SVG drawing",
@@ -36,105 +25,130 @@ BEGINNINGS = {
     b"pk\x03\x04": "a ZIP archive",
     b"\x1f\x8b": "a gzip archive",
     b"version https://git-lfs": "a Git LFS pointer instead of the file",
+    b"8bps": "a Photoshop file",
+    b"v/1\x01": "an OpenEXR file",
+    b"#?radiance": "a Radiance HDR file",
+    b"simple  =": "a FITS file",
+    b"\x89hdf": "an HDF5 file",
+    b"nrrd": "an NRRD file",
+    b"\xff\x0a": "a JPEG XL file",
+    b"\0\0\0\x0cjxl ": "a JPEG XL file",
+    b"ii\xbc": "a JPEG XR file",
+    b"ii\x55\0": "a camera's raw picture",
+    b"\0\0\1\0": "a Windows icon",
+    b"\x93numpy": "a NumPy array",
 }
-ROWS = 256  # rows scaled at a time, so that a large image of floats is never copied as a whole
+DAMAGED = {
+    b"\x89png": "a damaged PNG",
+    b"\xff\xd8": "a damaged JPEG",
+    b"gif8": "a damaged GIF",
+    b"riff": "a damaged WebP, or a sound",
+    b"bm": "a damaged BMP",
+}
 
 
-def decode_image(data: bytes, max_pixels: int) -> RgbImage:
-    """Decode an image as a browser shows it.
+def decode_image(data: bytes | bytearray, max_pixels: int, page: int = 0) -> RgbImage:
+    """Decode one page of an image as a browser shows it.
 
-    EXIF orientation is applied, transparency becomes white, 16 bits are scaled by their range; of several frames or
-    pages the first counts.
+    EXIF orientation is applied, transparency becomes white, and deeper samples than 8 bits are scaled by the rule of
+    `models.data.depth`.
 
     Args:
         data: a file's contents.
         max_pixels: a larger image is an error, raised before it is decoded.
+        page: 0 for the first.
 
     Returns:
         Array of shape (H, W, 3), uint8, RGB.
 
     Raises:
-        ValueError: not an image, damaged, or too large.
+        ValueError: not an image, damaged, too large, of an unsupported kind, or without such a page.
     """
+    with open_pages(data, max_pixels) as pages:
+        if not 0 <= page < len(pages):
+            raise ValueError(f"it has {len(pages)} pages, page {page + 1} is asked for")
+        return pages.read(page)
+
+
+def open_pages(source: bytes | bytearray | Path, max_pixels: int) -> Pages:
+    """Open an image, a stack, an animation or a film, whose pages are then read one by one.
+
+    Args:
+        source: a file, or its contents.
+        max_pixels: a file with a larger page is an error, raised before it is decoded.
+
+    Returns:
+        The pages, to be closed by the caller.
+
+    Raises:
+        OSError: the file cannot be opened.
+        ValueError: not an image, damaged, too large, or of an unsupported kind, which the message names.
+    """
+    file: BinaryIO = source.open("rb") if isinstance(source, Path) else BytesIO(source)
+    try:
+        head = file.read(352)
+        return _Described(_opened(file, head, max_pixels), head)
+    except BadImage:
+        file.close()
+        raise
+    except Exception as error:
+        file.close()
+        raise _described(error, head) from error
+
+
+def _opened(file: BinaryIO, head: bytes, max_pixels: int) -> Pages:
+    if is_dicom(head):  # first, since its preamble may be the beginning of a TIFF
+        return DicomPages(file, max_pixels)
+    if head.startswith(TIFF_MAGIC):
+        return TiffPages(file, max_pixels)
+    film = container(head)
+    if film is not None:
+        return VideoPages(file, max_pixels, film)
+    return open_picture(file, max_pixels)
+
+
+class _Described(Pages):
+    """Pages whose errors are ValueErrors in our words, whatever the library raised."""
+
+    def __init__(self, pages: Pages, head: bytes) -> None:
+        self._pages, self._head = pages, head
+        self.sizes, self.names, self.notes = pages.sizes, pages.names, pages.notes
+
+    def read(self, index: int) -> RgbImage:
+        """As the base class says."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"page {index} of {len(self)}")
+        try:
+            return self._pages.read(index)
+        except BadImage:
+            raise
+        except Exception as error:
+            raise _described(error, self._head) from error
+
+    def close(self) -> None:
+        """As the base class says."""
+        self._pages.close()
+
+
+def _described(error: Exception, head: bytes) -> ValueError:
+    """An error of a library in our words. They raise all kinds on damaged files: struct.error, KeyError ..."""
     from PIL import Image, UnidentifiedImageError
 
-    try:
-        with Image.open(BytesIO(data), formats=FORMATS) as image:
-            problem = _refusal(image, data, max_pixels)
-            if problem is None:
-                image.load()
-                return rgb_array(image)
-    except UnidentifiedImageError as error:
-        raise ValueError(f"it is {_described(data)}; supported are {', '.join(FORMATS)}") from error
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"it is too large: {error}") from error
-    # Pillow's plugins raise errors of any kind on damaged files: struct.error, KeyError, ZeroDivisionError ...
-    except Exception as error:
-        raise ValueError(f"it is damaged or of a kind that cannot be read: {error}") from error
-    raise ValueError(problem)
+    if isinstance(error, Image.DecompressionBombError):
+        return ValueError(f"it is too large: {error}")
+    if isinstance(error, UnidentifiedImageError):
+        return ValueError(f"it is {_kind(head)}; supported are {', '.join(SUPPORTED)}")
+    if isinstance(error, MemoryError):
+        return ValueError("it takes more memory to decode than there is")
+    return ValueError(f"it is damaged or of a kind that cannot be read: {error}")
 
 
-def rgb_array(image: "Image") -> RgbImage:
-    """A Pillow image as `decode_image` gives it: shape (H, W, 3), uint8, RGB, turned as its EXIF orientation says."""
-    return _rgb(_upright(image))
-
-
-def _refusal(image: "Image", data: bytes, max_pixels: int) -> str | None:
-    """Why an opened image, of which only the header has been read, is not decoded."""
-    width, height = image.size
-    if width * height == 0:
-        return "it has no pixels"
-    if width * height > max_pixels:
-        return f"it has {width} x {height} pixels, at most {max_pixels} are taken; make it smaller"
-    if image.format in ("JPEG", "MPO") and data.count(START_OF_SCAN) > MAX_SCANS:
-        return f"it is a JPEG of more than {MAX_SCANS} scans, which no camera writes; save it again"
-    return None
-
-
-def _described(data: bytes) -> str:
-    if not data:
+def _kind(head: bytes) -> str:
+    if not head:
         return "empty"
-    if data[128:132] == b"DICM":
-        return "a DICOM file, which is to be exported as PNG first"
-    start = data[:64].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    return next((name for magic, name in BEGINNINGS.items() if start.startswith(magic)), "not an image")
-
-
-def _upright(image: "Image") -> "Image":
-    from PIL import ImageOps
-
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # damaged EXIF, which browsers pass over too; the picture is whole
-        return image
-
-
-def _rgb(image: "Image") -> RgbImage:
-    from PIL import Image
-
-    if image.mode in DEEP_MODES:
-        return np.repeat(_eight_bits(np.asarray(image))[:, :, None], 3, axis=2)
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        image = Image.new("RGB", layer.size, "white")
-        image.paste(layer, mask=layer)
-    return np.array(image.convert("RGB"))
-
-
-def _eight_bits(deep: NDArray[Any]) -> RgbImage:
-    """Scale one channel to 0..255: unsigned 16 bits by what they can hold, anything else by what it does hold."""
-    eight = np.empty(deep.shape, np.uint8)
-    rows = [slice(start, start + ROWS) for start in range(0, len(deep), ROWS)]
-    low = min(float(_finite(deep[row]).min()) for row in rows)
-    high = max(float(_finite(deep[row]).max()) for row in rows)
-    # Pillow reads some 16-bit files in a signed 32-bit mode; these are scaled as the 16 bits they are.
-    if deep.dtype.kind in "ui" and low >= 0 and high <= 65535:
-        low, high = 0.0, 65535.0
-    for row in rows:
-        eight[row] = np.round((_finite(deep[row]) - low) / max(high - low, np.finfo(float).tiny) * 255)
-    return eight
-
-
-def _finite(values: NDArray[Any]) -> NDArray[np.float64]:
-    finite: NDArray[np.float64] = np.nan_to_num(values.astype(np.float64), posinf=0, neginf=0)
-    return finite
+    if head[4:8] == b"ftyp":
+        return f"a picture of the HEIF family ({head[8:12].decode('ascii', 'replace')})"
+    if head[344:348] in (b"n+1\0", b"ni1\0"):
+        return "a NIfTI file"
+    start = head[:64].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    return next((name for magic, name in (OTHERS | DAMAGED).items() if start.startswith(magic)), "not an image")

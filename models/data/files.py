@@ -1,49 +1,61 @@
 """Image and mask files as arrays."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.data.decoding import DEEP_MODES, FORMATS, RgbImage, decode_image
+from models.data.decoding import Pages, RgbImage, open_pages
+from models.data.pictures import DEEP_MODES, FORMATS
+from models.data.tiff_header import MAGIC as TIFF_MAGIC
+from models.data.tiff_header import check_tiff
 from models.errors import DataError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"),
+    *(".gif", ".jp2", ".j2k", ".pgm", ".ppm", ".btf", ".dcm", ".dicom"),
+)
+VIDEO_SUFFIXES = (".avi", ".mp4", ".m4v", ".mov", ".mkv", ".mpg")
 # Larger pictures are refused before they are decoded: they would fill the memory, and masks of so many pixels too.
 MAX_PIXELS = 64_000_000
-ORIENTATION, TURNED = 0x0112, 5  # the EXIF tag, and its first value that swaps width and height
 
 
-def read_image(path: Path) -> RgbImage:
-    """An image file as `decode_image` decodes it, up to MAX_PIXELS.
+def open_image(path: Path) -> Pages:
+    """The pages of an image file, as `open_pages` gives them, up to MAX_PIXELS each.
 
     Raises:
         DataError: names the file and the cause.
     """
     try:
-        return decode_image(path.read_bytes(), MAX_PIXELS)
+        return open_pages(path, MAX_PIXELS)
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as an image: {error}") from error
 
 
-def image_shape(path: Path) -> tuple[int, int]:
-    """Height and width of an image file as a browser shows it, without decoding it.
+def read_image(path: Path, page: int = 0) -> RgbImage:
+    """One page of an image file, decoded as `open_pages` says, up to MAX_PIXELS.
 
     Raises:
-        DataError: names the file, which is no image or has more than MAX_PIXELS.
+        DataError: names the file and the cause.
     """
-    from PIL import Image
+    with open_image(path) as pages:
+        try:
+            return pages.read(page)
+        except (ValueError, IndexError) as error:
+            raise DataError(f"{path} cannot be read as an image: {error}") from error
 
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            width, height = image.size
-            turned = image.getexif().get(ORIENTATION, 1) >= TURNED
-    except Exception as error:  # Pillow's plugins raise errors of any kind
-        raise DataError(f"{path} cannot be read as an image: {error}") from error
-    if width * height > MAX_PIXELS:
-        raise DataError(f"{path} has {width} x {height} pixels, at most {MAX_PIXELS} are taken; make it smaller")
-    return (width, height) if turned else (height, width)
+
+def image_shape(path: Path, page: int = 0) -> tuple[int, int]:
+    """Height and width of a page as a browser shows it, without decoding it.
+
+    Raises:
+        DataError: names the file, which is no image, has more than MAX_PIXELS, or no such page.
+    """
+    with open_image(path) as pages:
+        if not 0 <= page < len(pages):
+            raise DataError(f"{path} has {len(pages)} pages, page {page + 1} is asked for")
+        return pages.sizes[page]
 
 
 def read_mask(path: Path, shape: tuple[int, int]) -> NDArray[np.bool_]:
@@ -65,7 +77,7 @@ def read_mask(path: Path, shape: tuple[int, int]) -> NDArray[np.bool_]:
     from PIL import Image
 
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with path.open("rb") as file, Image.open(_checked(file), formats=FORMATS) as image:
             width, height = image.size
             if (height, width) != shape:
                 raise DataError(
@@ -82,6 +94,14 @@ def read_mask(path: Path, shape: tuple[int, int]) -> NDArray[np.bool_]:
         raise DataError(f"{path} has values up to {brightest} where a mask has 0 outside and 255 inside; {advice}")
     # Sixteen bits may hold 0 and 255 as well as 0 and 65535.
     return np.asarray(values >= (128 if brightest <= 255 else 32768))
+
+
+def _checked(file: BinaryIO) -> BinaryIO:
+    """The file, at its beginning. Raises ValueError where it is a TIFF whose header alone would cost much."""
+    if file.read(4) in TIFF_MAGIC:
+        check_tiff(file, MAX_PIXELS)
+    file.seek(0)
+    return file
 
 
 def _grey(path: Path, image: Any) -> NDArray[Any]:

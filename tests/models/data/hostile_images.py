@@ -106,6 +106,8 @@ def _bombs() -> Iterator[tuple[str, tuple[bytes, str]]]:
     text = zlib.compress(bytes(8 << 20))
     rows = zlib.compress(bytes(5001 * 5000), 1)
     huge = (1 << 31) - 1
+    yield "TIFF of a strip for each byte", (strip_a_byte(400_000), "claims 400000 strips")
+    yield "TIFF of 100 MB of numbers", (_tiff((256, 4, 1, 4), (257, 4, 1, 4), (50000, 4, 25 << 20, 8)), "claims")
     yield "PNG that announces 60000 x 60000", (_png(_header(60000, 60000), (b"IDAT", b"")), "too large")
     yield "PNG that announces 2147483647 x 1", (_png(_header(huge, 1), (b"IDAT", b"")), "too large")
     yield "PNG of 5000 x 5000 in 110 kB", (_png(_header(5000, 5000), (b"IDAT", rows), (b"IEND", b"")), "5000 x 5000")
@@ -115,11 +117,30 @@ def _bombs() -> Iterator[tuple[str, tuple[bytes, str]]]:
     yield "JPEG that announces 65500 x 65500", (_announced(jpeg, 65500, 65500), "too large")
     yield "GIF that announces 65535 x 65535", (b"GIF89a" + struct.pack("<HHBBB", 65535, 65535, 0, 0, 0), DAMAGED)
     yield "WebP of 2500 x 2000", (_saved(Image.new("L", (2500, 2000)), "WEBP", lossless=True, method=0), "2500 x 2000")
-    yield "TIFF that announces 2000000 x 2000000", (_tiff((256, 4, 1, 2_000_000), (257, 4, 1, 2_000_000)), DAMAGED)
+    yield (
+        "TIFF that announces 2000000 x 2000000",
+        (_tiff((256, 4, 1, 2_000_000), (257, 4, 1, 2_000_000)), "2000000 x 2000000"),
+    )
     yield "BMP that announces 60000 x 60000", (b"BM" + struct.pack("<IIIIiiHHI", 0, 0, 54, 40, 60000, 60000, 1, 24, 0)
                                                + bytes(20), "too large")  # fmt: skip
     yield "PPM that announces 999999 x 999999", (b"P6 999999 999999 255\n", "too large")
     yield "JPEG 2000 of 2500 x 2000", (_saved(Image.new("L", (2500, 2000)), "JPEG2000"), "2500 x 2000")
+
+
+def strip_a_byte(strips: int) -> bytes:
+    """A TIFF of 4 x 4 pixels that claims so many strips: 8 bytes of offsets and counts for each."""
+    tables = 122  # behind the directory of nine entries
+    size = ((256, 4, 1, 4), (257, 4, 1, 4), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1))
+    offsets, counts = (273, 4, strips, tables), (279, 4, strips, tables + 4 * strips)
+    head = _tiff(*size, offsets, (277, 3, 1, 1), (278, 4, 1, 1), counts)
+    return head.ljust(tables, b"\0") + b"\x08\0\0\0" * strips + b"\1\0\0\0" * strips
+
+
+def slow_picture() -> bytes:
+    """A whole JPEG whose decoding takes some seconds: 90 scans of nothing."""
+    jpeg = _saved(Image.new("L", (6000, 6000)), "JPEG", progressive=True)
+    last = jpeg.rfind(b"\xff\xda")
+    return jpeg[:-2] + jpeg[last:-2] * 90 + jpeg[-2:]
 
 
 def _announced(jpeg: bytes, width: int, height: int) -> bytes:
@@ -143,7 +164,7 @@ def _other_files() -> Iterator[tuple[str, tuple[bytes, str]]]:
     yield "PostScript that would run", (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "PostScript")
     yield "DICOM", (bytes(128) + b"DICM" + bytes(99), "DICOM")
     yield "a Git LFS pointer", (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "LFS")
-    yield "a Windows icon", (_saved(_picture(), "ICO"), "not an image")
+    yield "a Windows icon", (_saved(_picture(), "ICO"), "Windows icon")
     yield "JSON", (b'{"detail": "Not found."}', "not an image")
 
 

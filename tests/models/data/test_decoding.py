@@ -8,13 +8,14 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from models.data.decoding import decode_image
+from models.data.decoding import decode_image, open_pages
 from tests.models.data.hostile_images import MAX_PIXELS, corpus
 
 ROOT = Path(__file__).parents[3]
@@ -64,7 +65,7 @@ def test_thirty_two_bits_that_hold_sixteen_are_scaled_as_sixteen() -> None:
 
 def test_floats_are_scaled_by_what_they_hold() -> None:
     values = Image.fromarray(np.array([[-1.0, 0.0, 3.0, np.nan]], dtype=np.float32))
-    assert decode_image(saved(values, "TIFF"), MANY)[0, :, 2].tolist() == [0, 64, 255, 64]
+    assert decode_image(saved(values, "TIFF"), MANY)[0, :, 2].tolist() == [0, 64, 255, 0]
     flat = Image.fromarray(np.full((2, 2), 7.5, dtype=np.float32))
     assert not decode_image(saved(flat, "TIFF"), MANY).any()
 
@@ -153,3 +154,110 @@ def test_a_file_with_bytes_changed_anywhere_is_an_image_or_a_value_error(
     assert (decoded.ndim, decoded.shape[2]) == (3, 3)
     assert decoded.dtype == np.uint8
     assert 0 < decoded.size <= 30_000
+
+
+RAMP = np.tile(np.linspace(0, 1, 64), (32, 1))  # (32, 64), dark on the left
+
+
+def deep_png(samples: Any, stated: bytes = b"") -> bytes:
+    """A PNG of 16 bits; `stated` is the contents of sBIT."""
+    data = bytes(imagecodecs.png_encode(samples.astype(np.uint16)))
+    chunk = b"sBIT" + stated
+    made = struct.pack(">I", len(stated)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return data[:33] + made + data[33:] if stated else data
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_a_deep_png_is_scaled_by_what_it_holds(bits: int) -> None:
+    grey = (RAMP * ((1 << bits) - 1)).round()
+    alpha = np.full_like(grey, 65535)
+    for samples in (grey, np.stack([grey, alpha], 2), np.stack([grey] * 3, 2), np.stack([grey] * 3 + [alpha], 2)):
+        image = decode_image(deep_png(samples), MANY)
+        assert np.abs(image - (RAMP * 255)[:, :, None]).max() <= 1
+
+
+def test_the_significant_bits_of_a_png_are_its_depth() -> None:
+    dark = (RAMP * 900).round()
+    assert decode_image(deep_png(dark), MANY).max() == round(900 * 255 / 1023)
+    assert decode_image(deep_png(dark, b"\x0c"), MANY).max() == round(900 * 255 / 4095)
+    assert decode_image(deep_png(RAMP * 65535, b"\x0c"), MANY).max() == 255
+
+
+def test_deep_transparency_is_white() -> None:
+    layer = np.zeros((2, 2, 4), np.uint16)
+    layer[0, :, 3] = 65535
+    assert decode_image(deep_png(layer), MANY)[:, 0, 0].tolist() == [0, 255]
+
+
+def test_deep_jpegs() -> None:
+    twelve = (RAMP * 4095).round().astype(np.uint16)
+    for data, tolerance in (
+        (imagecodecs.jpeg8_encode(twelve, level=95, bitspersample=12), 4),
+        (imagecodecs.jpeg8_encode(twelve, lossless=True, bitspersample=12), 1),
+        (imagecodecs.jpeg8_encode((RAMP * 255).astype(np.uint8), lossless=True), 1),
+        (imagecodecs.jpegls_encode(twelve), 1),
+        (imagecodecs.jpegls_encode((RAMP * 255).round().astype(np.uint8)), 1),
+    ):
+        assert np.abs(decode_image(bytes(data), MANY)[:, :, 0] - RAMP * 255).max() <= tolerance
+
+
+def test_formats_that_state_their_depth_are_scaled_by_it() -> None:
+    twelve = (RAMP * 4095).round().astype(np.uint16)
+    dark = b"P5 64 32 4095\n" + (twelve // 8).astype(">u2").tobytes()
+    assert abs(int(decode_image(dark, MANY).max()) - 32) <= 1
+    assert decode_image(b"P5 64 32 4095\n" + twelve.astype(">u2").tobytes(), MANY).max() == 255
+    file = bytes(imagecodecs.jpeg2k_encode(twelve, level=0, reversible=True, bitspersample=12))
+    assert np.abs(decode_image(file, MANY)[:, :, 0] - RAMP * 255).max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
+def test_every_frame_of_an_animation_is_a_page(kind: str) -> None:
+    frames = [Image.new("RGB", (9, 7), (value, value, value)) for value in (10, 90, 170, 250)]
+    options = {"lossless": True} if kind == "WEBP" else {}
+    data = saved(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+    with open_pages(data, MANY) as pages:
+        assert (len(pages), list(pages.sizes)) == (4, [(7, 9)] * 4)
+        assert [int(pages.read(page)[3, 4, 0]) for page in (3, 0, 2, 1)] == [250, 10, 170, 90]
+    assert decode_image(data, MANY, page=2)[0, 0, 0] == 170
+    with pytest.raises(ValueError, match="it has 4 pages, page 5 is asked for"):
+        decode_image(data, MANY, page=4)
+
+
+def test_a_path_is_opened_like_its_contents(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(saved(Image.new("RGB", (9, 7), "white")))
+    with open_pages(tmp_path / "a.png", MANY) as pages:
+        assert pages.read(0).min() == 255
+    with pytest.raises(FileNotFoundError):
+        open_pages(tmp_path / "b.png", MANY)
+
+
+def test_an_orientation_behind_the_pixels_of_a_png_is_applied() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = saved(Image.new("L", (9, 7)), exif=exif)
+    assert decode_image(data, MANY).shape == (9, 7, 3)
+    at = data.index(b"eXIf") - 4
+    length = struct.unpack(">I", data[at : at + 4])[0] + 12
+    moved = data[:at] + data[at + length : -12] + data[at : at + length] + data[-12:]
+    assert decode_image(moved, MANY).shape == (9, 7, 3)
+    with open_pages(moved, MANY) as pages:
+        assert pages.sizes[0] == (9, 7)
+
+
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [
+        (b"\0\0\0\x18ftypheic", "HEIF family"),
+        (b"8BPS\0\1", "a Photoshop file"),
+        (b"v/1\x01", "an OpenEXR file"),
+        (b"SIMPLE  =                    T", "a FITS file"),
+        (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
+        (b"NRRD0004\n", "an NRRD file"),
+        (b"\x93NUMPY\1\0", "a NumPy array"),
+        (bytes(344) + b"n+1\0", "a NIfTI file"),
+    ],
+)
+def test_whole_files_of_other_kinds_are_named_and_not_called_damaged(start: bytes, said: str) -> None:
+    with pytest.raises(ValueError, match=said) as caught:
+        decode_image(start + bytes(500), MANY)
+    assert "damaged" not in str(caught.value)

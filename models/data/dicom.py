@@ -1,0 +1,260 @@
+"""DICOM files as pages: every frame as a viewer shows it."""
+
+import logging
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.data.depth import Scale, measured_scale, scale_of_bits
+from models.data.pages import Pages, RgbImage, UnsupportedImage, check_count, check_size, numbered
+
+PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+GREY = ("MONOCHROME1", "MONOCHROME2")
+COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_PARTIAL_422", "YBR_ICT", "YBR_RCT")
+PALETTE = "PALETTE COLOR"
+FILMS = tuple(f"1.2.840.10008.1.2.4.10{number}" for number in range(9))  # MPEG-2, MPEG-4 and HEVC, also in fragments
+
+Tone = Callable[[int], NDArray[np.uint8]]  # index of a frame -> its grey values, (H, W)
+
+
+@dataclass(frozen=True)
+class Sigmoid:
+    """The window function of that name: smooth, never clipped."""
+
+    centre: float
+    width: float
+
+    def apply(self, values: NDArray[Any]) -> NDArray[np.uint8]:
+        """Scale values of any shape to 0..255."""
+        steep = np.clip(-4 * (values.astype(np.float64) - self.centre) / self.width, -700, 700)
+        return np.round(255 / (1 + np.exp(steep))).astype(np.uint8)
+
+
+def is_dicom(head: bytes) -> bool:
+    """Whether a file of these first 132 bytes is DICOM; files without the preamble begin with group 2 or 8."""
+    if head[128:132] == b"DICM":
+        return True
+    big = head[:1] == b"\0"
+    group, element = (int.from_bytes(head[at : at + 2], "big" if big else "little") for at in (0, 2))
+    explicit = head[4:6].isalpha() and head[4:6].isupper()
+    return len(head) > 8 and group in (2, 8) and element < 0x100 and (explicit or head[6:8] == b"\0\0")
+
+
+class DicomPages(Pages):
+    """The frames of a DICOM file.
+
+    Grey values become what a viewer shows: Modality LUT or Rescale Slope and Intercept, then the file's first window
+    (VOI LUT Sequence, else Window Center and Width), for all frames the same. Without a window, Bits Stored tells the
+    range; where it is 16 or more, or samples are signed or floats, their values do (see `models.data.depth`).
+    """
+
+    def __init__(self, file: BinaryIO, max_pixels: int) -> None:
+        """Raises ValueError from the header alone, and pydicom's errors where it is damaged."""
+        from pydicom import config, dcmread
+
+        config.settings.reading_validation_mode = config.IGNORE
+        logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+        warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")
+        self._file = file
+        file.seek(0)
+        self._set = data = dcmread(file, force=True)
+        if not any(name in data for name in PIXELS):
+            kind = getattr(data.get("SOPClassUID"), "name", None) or "of no stated kind"
+            raise UnsupportedImage(f"it is a DICOM file without pixels ({kind})")
+        self._colours = str(data.get("PhotometricInterpretation", GREY[1])).strip().upper()
+        if self._colours not in (*GREY, *COLOURS, PALETTE):
+            raise UnsupportedImage(f"it is a DICOM file in {self._colours} colours, which is not supported")
+        height, width = int(data.Rows), int(data.Columns)
+        bits = int(data.get("BitsAllocated", 8))
+        check_size(width, height, max_pixels, max(1, bits // 8) * int(data.get("SamplesPerPixel", 1)))
+        self._film: Pages | None = None
+        self._syntax = self._transfer_syntax()
+        if str(self._syntax).startswith(FILMS):
+            self._film = self._opened_film(max_pixels)
+            self.sizes = self._film.sizes
+        else:
+            self._plugin = self._checked_plugin()
+            frames = max(int(data.get("NumberOfFrames", 1) or 1), 1)
+            check_count(frames)
+            self.sizes = [(height, width)] * frames
+        self.names = numbered(len(self.sizes), "frame")
+        self._tone: Tone | None = None
+
+    def read(self, index: int) -> RgbImage:
+        """As the base class says."""
+        if self._film is not None:
+            return self._film.read(index)
+        if self._colours == PALETTE:
+            from pydicom.pixels.processing import apply_color_lut
+
+            colours = apply_color_lut(self._samples(index), self._set)
+            narrow = colours.dtype == np.uint16 and colours.max() <= 255 and self._palette_is_narrow()
+            return np.ascontiguousarray(scale_of_bits(8 if narrow or colours.dtype == np.uint8 else 16).apply(colours))
+        if self._tone is None:
+            self._tone = self._new_tone()
+        eight = self._tone(index)
+        if self._colours == GREY[0]:
+            eight = 255 - eight
+        return np.repeat(eight[:, :, None], 3, axis=2) if eight.ndim == 2 else np.array(eight)
+
+    def close(self) -> None:
+        """As the base class says."""
+        if self._film is not None:
+            self._film.close()
+        self._file.close()
+
+    def _transfer_syntax(self) -> Any:
+        """As the file states it; a file that does not is uncompressed."""
+        from pydicom import uid
+        from pydicom.dataset import FileMetaDataset
+
+        meta = getattr(self._set, "file_meta", None)
+        if meta is not None and meta.get("TransferSyntaxUID"):
+            return meta.TransferSyntaxUID
+        implicit, little = self._set.original_encoding
+        known = {(True, True): uid.ImplicitVRLittleEndian, (False, False): uid.ExplicitVRBigEndian}
+        if meta is None:
+            self._set.file_meta = meta = FileMetaDataset()
+        meta.TransferSyntaxUID = known.get((bool(implicit), bool(little)), uid.ExplicitVRLittleEndian)
+        return meta.TransferSyntaxUID
+
+    def _opened_film(self, max_pixels: int) -> Pages:
+        from pydicom.encaps import generate_fragments
+
+        from models.data.video import VideoPages, container
+
+        film = b"".join(generate_fragments(self._set.PixelData))
+        streams = {b"\x47": "mpegts", b"\0\0\1\xb3": "mpegvideo"}
+        bare = "hevc" if str(self._syntax).endswith((".107", ".108")) else "h264"
+        found = next((name for start, name in streams.items() if film.startswith(start)), bare)
+        return VideoPages(BytesIO(film), max_pixels, container(film[:16]) or found)
+
+    def _checked_plugin(self) -> str:
+        from pydicom.pixels.decoders.base import get_decoder
+
+        from models.data.dicom_codecs import plugin_for
+
+        try:
+            plugin = plugin_for(self._syntax)
+            if get_decoder(self._syntax).is_available:
+                return plugin
+        except NotImplementedError:
+            pass
+        name = getattr(self._syntax, "name", self._syntax)
+        raise UnsupportedImage(f"it is a DICOM file compressed by {name}, which is not supported")
+
+    def _samples(self, index: int) -> NDArray[Any]:
+        """Stored samples of a frame, (H, W), or (H, W, 3) in RGB."""
+        from pydicom.pixels.decoders.base import get_decoder
+
+        samples, _ = get_decoder(self._syntax).as_array(self._set, index=index, decoding_plugin=self._plugin)
+        return np.asarray(samples)
+
+    def _palette_is_narrow(self) -> bool:
+        """Whether a palette that states 16 bits holds 8, as some programs write it."""
+        return all(
+            int(np.frombuffer(self._set[f"{colour}PaletteColorLookupTableData"].value, np.uint16).max()) <= 255
+            for colour in ("Red", "Green", "Blue")
+            if f"{colour}PaletteColorLookupTableData" in self._set
+        )
+
+    def _group(self, sequence: str, index: int) -> Any:
+        """Where a frame's attributes of a kind are: its functional group, the shared one, or the file itself."""
+        for name, at in (("PerFrameFunctionalGroupsSequence", index), ("SharedFunctionalGroupsSequence", 0)):
+            groups = self._set.get(name) or []
+            if at < len(groups) and groups[at].get(sequence):
+                return groups[at].get(sequence)[0]
+        return self._set
+
+    def _rescale(self, index: int) -> tuple[float, float]:
+        group = self._group("PixelValueTransformationSequence", index)
+        return float(group.get("RescaleSlope") or 1), float(group.get("RescaleIntercept") or 0)
+
+    def _values(self, index: int) -> NDArray[Any]:
+        """Values of a frame in the unit of its device."""
+        samples = self._samples(index)
+        if self._set.get("ModalityLUTSequence"):
+            return _looked_up(self._set.ModalityLUTSequence[0], samples)
+        slope, intercept = self._rescale(index)
+        if (slope, intercept) == (1, 0):
+            return samples
+        values: NDArray[Any] = samples.astype(np.float32 if samples.dtype.itemsize <= 2 else np.float64)
+        values *= slope
+        values += intercept
+        return values
+
+    def _new_tone(self) -> Tone:
+        """How samples of all frames become 0..255."""
+        if self._colours not in GREY:
+            scale = self._scale_of(self._samples)
+            return lambda index: scale.apply(self._samples(index))
+        views = self._group("FrameVOILUTSequence", 0)
+        if views.get("VOILUTSequence"):
+            return self._table_tone(views)
+        window = _first_window(views)
+        if window is not None:
+            return lambda index: window.apply(self._values(index))
+        rescales = {self._rescale(index) for index in range(len(self))}
+        if self._set.get("ModalityLUTSequence") or len(rescales) > 1:
+            measured = measured_scale(map(self._values, range(len(self))), len(self))
+            return lambda index: measured.apply(self._values(index))
+        stored = self._scale_of(self._samples)
+        falling = next(iter(rescales))[0] < 0
+        return lambda index: stored.apply(self._samples(index)) ^ np.uint8(255 if falling else 0)
+
+    def _table_tone(self, views: Any) -> Tone:
+        table = views.VOILUTSequence[0]
+        scale = measured_scale([_entries(table)], 1, int(table.LUTDescriptor[2]))
+        return lambda index: scale.apply(_looked_up(table, self._values(index)))
+
+    def _scale_of(self, samples: Callable[[int], NDArray[Any]]) -> Scale:
+        bits = int(self._set.get("BitsStored", self._set.get("BitsAllocated", 8)))
+        stated = (
+            bits if self._set.get("PixelRepresentation", 0) == 0 and bits < 16 and "PixelData" in self._set else None
+        )
+        return measured_scale(map(samples, range(len(self))), len(self), stated)
+
+
+def _entries(table: Any) -> NDArray[np.uint16]:
+    """The entries of a look-up table, which are bytes or numbers by the file's encoding."""
+    data = table.LUTData
+    if not isinstance(data, bytes):
+        return np.asarray(data, np.uint16).reshape(-1)
+    count = int(table.LUTDescriptor[0]) or 65536
+    return np.frombuffer(data, np.uint8 if len(data) < 2 * count else np.uint16)[:count].astype(np.uint16)
+
+
+def _looked_up(table: Any, values: NDArray[Any]) -> NDArray[np.uint16]:
+    """Values as a look-up table has them; those outside it are its ends."""
+    entries, first = _entries(table), int(table.LUTDescriptor[1])
+    if first >= 32768 and values.size and values.min() < 0:
+        first -= 65536  # it is signed as the samples are
+    found = entries[np.clip(np.round(values) - first, 0, len(entries) - 1).astype(np.int64)]
+    return np.asarray(found)
+
+
+def _first_window(views: Any) -> Scale | Sigmoid | None:
+    """The first window of the attributes, as DICOM PS3.3 C.11.2.1.2 defines its ends; None without a usable one."""
+
+    def first(name: str) -> float | None:
+        value = views.get(name)
+        value = value[0] if isinstance(value, list | tuple) or hasattr(value, "insert") else value
+        return None if value in (None, "") else float(value)
+
+    try:
+        centre, width = first("WindowCenter"), first("WindowWidth")
+    except (IndexError, ValueError):
+        return None
+    function = str(views.get("VOILUTFunction") or "LINEAR").strip().upper()
+    if centre is None or width is None or not width > (1 if function == "LINEAR" else 0):
+        return None
+    if function == "SIGMOID":
+        return Sigmoid(centre, width)
+    if function == "LINEAR_EXACT":
+        return Scale(centre - width / 2, centre + width / 2)
+    return Scale(centre - 0.5 - (width - 1) / 2, centre - 0.5 + (width - 1) / 2)
