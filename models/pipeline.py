@@ -23,9 +23,11 @@ from models.prompted_class import likeliest_class
 from models.refiner import Subject, centre_map, fba_matting, refine
 from models.segment import Prediction, Segment, outline_uncertainty, sharpness
 from models.trimap import SIZE, TrimapConfig, coarse_mask, trimap_config, trimap_from_mask
+from models.wall import WallView, find_wall, roll_up, unroll
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
 REFINERS = ("fba", "closed-form", "none")
+STRIP_MARGIN = 64  # rays; the network sees across the place where a strip is cut open
 DEFAULT_PRESENCE_THRESHOLD = 0.3  # probability: removing a wrong mask is one key, a missing one has to be painted
 
 
@@ -47,6 +49,7 @@ class PipelineConfig:
         trimap: kernel widths.
         band: per class, instead of the `band` of `trimap`.
         unrefined: classes whose map FBANet leaves as it is, because it made it worse where the truth was known.
+        wall: the classes that are read on the unrolled wall around the lumen; None to read all of them on the frame.
     """
 
     cam: str = DEFAULT_METHOD
@@ -58,6 +61,7 @@ class PipelineConfig:
     trimap: TrimapConfig = field(default_factory=TrimapConfig)
     band: dict[str, float] = field(default_factory=dict)
     unrefined: tuple[str, ...] = ()
+    wall: WallView | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError for a method or refiner that does not exist, no layer, or a scale out of range."""
@@ -245,7 +249,49 @@ class Pipeline:
                 # To the square's pixels first: the image's edge seldom falls on the edge of a cell.
                 pixels = [cv2.resize(m, (size, size), interpolation=cv2.INTER_LINEAR)[:height, :width] for m in maps]
                 cut[method].append(np.stack(pixels).astype(np.float32))
-        return explanation.logits.float().sigmoid().cpu().numpy(), cut
+        presence = explanation.logits.float().sigmoid().cpu().numpy()
+        if self.config.wall is not None:
+            self._read_walls(images, presence, cut, self.config.wall)
+        return presence, cut
+
+    def _read_walls(
+        self,
+        images: Sequence[Image],
+        presence: NDArray[np.float32],
+        maps: dict[str, list[NDArray[np.float32]]],
+        view: WallView,
+    ) -> None:
+        """Replace presence and maps of the wall's classes by those of a second pass over the unrolled walls.
+
+        Images without a lumen keep those of the frame.
+
+        Args:
+            images: B images.
+            presence: shape (B, C), changed in place.
+            maps: method -> a map of each image, shape (C, h, w), changed in place.
+            view: which classes.
+        """
+        lumen, replaced = self.classes.index(view.lumen), [self.classes.index(label) for label in view.classes]
+        seen = maps[self.config.cam] if self.config.cam in maps else next(iter(maps.values()))
+        threshold = self.config.map_threshold_of(view.lumen)
+        walls = [find_wall(cams[lumen] >= threshold) for cams in seen]
+        found = [index for index, wall in enumerate(walls) if wall is not None]
+        if not found:
+            return
+        fine = {i: walls[i].scaled(max(images[i].shape[:2])) for i in found}  # type: ignore[union-attr]
+        strips = np.stack([unroll(images[i], fine[i], STRIP_MARGIN) for i in found])  # (B', ROWS, RAYS + 2 margin, 3)
+        batch = torch.from_numpy(strips).to(self.device).permute(0, 3, 1, 2).float() / 255
+        with autocast(self.device):
+            explanation = explain(self.classifier, batch, self.config.layers)
+            read = {method: activation_maps(explanation, method).float().cpu().numpy() for method in maps}
+        logits = explanation.logits.float().sigmoid().cpu().numpy()
+        for place, index in enumerate(found):
+            presence[index, replaced] = logits[place, replaced]
+            for method, cams in maps.items():
+                margin = STRIP_MARGIN * read[method].shape[3] // strips.shape[2]
+                for label in replaced:
+                    strip = read[method][place, label][:, margin:-margin]
+                    cams[index][label] = roll_up(strip, fine[index], cams[index].shape[1:])
 
     def embed(self, image: Image) -> Embedding:
         """Maps and features of one frame. Raises ValueError if it is no image."""
@@ -260,7 +306,24 @@ class Pipeline:
             explanation = explain(self.classifier, batch, self.config.layers, scale)
             maps = activation_maps(explanation, self.config.cam)[0]
         finest = min(explanation.layers, key=lambda layer: layer.stride).activations[0]
-        return Embedding(image, size, (height, width), maps.half().cpu().numpy(), finest.half().cpu().numpy())
+        cells = maps.float().cpu().numpy()  # (C, s, s)
+        if self.config.wall is not None:
+            cells = self._with_walls(image, cells, (height, width), self.config.wall)
+        return Embedding(image, size, (height, width), cells.astype(np.float16), finest.half().cpu().numpy())
+
+    def _with_walls(
+        self, image: Image, cells: NDArray[np.float32], covered: tuple[int, int], view: WallView
+    ) -> NDArray[np.float32]:
+        """Maps over the square, shape (C, s, s), with the wall's classes read on the wall."""
+        size, side = self.classifier.config.input_size, cells.shape[1]
+        square = np.stack([cv2.resize(m, (size, size), interpolation=cv2.INTER_LINEAR) for m in cells])
+        cams = {self.config.cam: [square[:, : covered[0], : covered[1]].astype(np.float32)]}
+        self._read_walls([image], np.zeros((1, len(self.classes)), np.float32), cams, view)
+        for label in view.classes:
+            index = self.classes.index(label)
+            square[index, : covered[0], : covered[1]] = cams[self.config.cam][0][index]
+            cells[index] = cv2.resize(square[index], (side, side), interpolation=cv2.INTER_AREA)
+        return cells
 
     def prompt(
         self, embedding: Embedding, prompt: Prompt, label: str | None = None, existing: Sequence[Mask] = ()
@@ -363,7 +426,11 @@ def load_pipeline(directory: Path, device: str = "cpu") -> Pipeline:
         layers = tuple(pipeline_config.get("layers", (STRIDE,)))
         trimap = trimap_config(pipeline_config["trimap"])
         unrefined = tuple(pipeline_config.get("unrefined", ()))
-        config = PipelineConfig(**pipeline_config | {"layers": layers, "trimap": trimap, "unrefined": unrefined})
+        wall = pipeline_config.get("wall")
+        view = None if wall is None else WallView(str(wall["lumen"]), tuple(wall["classes"]))
+        config = PipelineConfig(
+            **pipeline_config | {"layers": layers, "trimap": trimap, "unrefined": unrefined, "wall": view}
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"the card of {directory} describes no pipeline of this version: {error!r}") from error
     load_weights(directory, card, "classifier", classifier)

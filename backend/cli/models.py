@@ -137,6 +137,12 @@ def training_options(command: Callable[..., None]) -> Callable[..., None]:
             help="Limit on each training; fast: 10, or 20 if heavy.",
         ),
         click.option(
+            "--wall",
+            default="auto",
+            show_default=True,
+            help="Class whose wall is unrolled to read the others on it, such as Lumen; auto: as the model begun from.",
+        ),
+        click.option(
             "--contrast",
             type=click.FloatRange(min=0),
             default=0.0,

@@ -6,6 +6,27 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from models.wall import RAYS, ROWS, Wall, cut_strip, depths
+
+EDGE_NOISE = 0.004  # of the longer side: how far a lumen's edge that was found lies from the true one
+
+
+@dataclass(frozen=True, eq=False)
+class WallFrame:
+    """A labelled image whose wall can be unrolled.
+
+    Attributes:
+        image: shape (h, w, 3), uint8 RGB; finer than that of the frame.
+        masks: shape (C, h, w), uint8, 0 or 255.
+        wall: around the lumen, in pixels of the image.
+        read: shape (C,), bool: the class is read on the wall, and its mask is known.
+    """
+
+    image: NDArray[np.uint8]
+    masks: NDArray[np.uint8]
+    wall: Wall
+    read: NDArray[np.bool_]
+
 
 @dataclass(frozen=True, eq=False)
 class Frame:
@@ -16,12 +37,14 @@ class Frame:
         masks: shape (C, h, w), uint8, 0 or 255.
         presence: shape (C,), float32: 1 on the frame, 0 not, NaN unknown.
         known: shape (C,), bool: the class's mask is known: drawn, or empty because the class is absent.
+        unrolled: the same image for views of the wall; None where there are none.
     """
 
     image: NDArray[np.uint8]
     masks: NDArray[np.uint8]
     presence: NDArray[np.float32]
     known: NDArray[np.bool_]
+    unrolled: WallFrame | None = None
 
     @property
     def open(self) -> NDArray[np.bool_]:
@@ -67,7 +90,47 @@ def random_view(
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     image = cv2.warpAffine(frame.image, affine, (size, size), flags=flags)
     masks = [cv2.warpAffine(mask, affine, (size, size), flags=flags) for mask in frame.masks]
-    return random_colours(np.asarray(image, dtype=np.uint8), rng), np.stack(masks).astype(np.uint8)
+    recoloured = random_levels(random_colours(np.asarray(image, dtype=np.uint8), rng), rng)
+    return recoloured, np.stack(masks).astype(np.uint8)
+
+
+def random_wall_view(
+    frame: WallFrame, size: int, rng: np.random.Generator, focus: int | None = None
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """A part of the unrolled wall, mirrored, stretched along and across it, its edge displaced, its colours changed.
+
+    The stretch across (0.7 to 1.4) is that between annotators, who end what lies deep at different depths; the edge
+    moves as much as the outline of a lumen that was found.
+
+    Args:
+        frame: what to look at.
+        size: side of the square in pixels; its rows are those of a strip from the lumen's edge on.
+        rng: source of all randomness.
+        focus: index of a class whose object should be in view, half of the time.
+
+    Returns:
+        Image of shape (size, size, 3), uint8, and masks of shape (C, size, size), uint8, 0..255.
+    """
+    wall = frame.wall
+    along, across = np.exp(rng.uniform(np.log(0.7), np.log(1.4), 2))
+    centre = rng.uniform(0, RAYS)
+    if focus is not None and frame.read[focus] and rng.random() < 0.5:
+        ys, xs = np.nonzero(frame.masks[focus])
+        if len(xs):
+            pick = rng.integers(len(xs))
+            centre = np.arctan2(ys[pick] - wall.y, xs[pick] - wall.x) / (2 * np.pi) * RAYS
+            centre += rng.uniform(-0.25, 0.25) * size
+    rays = centre + rng.choice([-1, 1]) * (np.arange(size) - size / 2) / along
+    edge = np.interp(np.mod(rays, RAYS), np.arange(RAYS + 1), np.append(wall.edge, wall.edge[0]))
+    knots = rng.normal(0, EDGE_NOISE, 8) + rng.normal(0, EDGE_NOISE / 2)
+    edge = np.maximum(edge + np.interp(np.linspace(0, 7, size), np.arange(8), knots) * wall.side, 1)
+    depth = np.interp(np.arange(size), np.arange(ROWS), depths(), right=np.inf)  # beyond the strip's last row: black
+    depth = np.where(depth > 0, depth / across, depth)
+    radius = np.minimum(edge + depth[:, None] * wall.side, 8.0 * wall.side)
+    angles = rays * (2 * np.pi / RAYS)
+    image = cut_strip(frame.image, wall, angles, radius)
+    masks = np.stack([cut_strip(mask, wall, angles, radius) for mask in frame.masks])
+    return random_levels(random_colours(image, rng), rng), masks
 
 
 def random_colours(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -88,3 +151,12 @@ def random_colours(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArra
         noise = rng.standard_normal(image.shape[:2], dtype=np.float32) * np.float32(rng.uniform(0.02, 0.12))
         image = np.clip(image * (1 + noise[..., None]), 0, 255).astype(np.uint8)
     return image
+
+
+def random_levels(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Half of the time another black level, gain and gamma, as consoles and displays differ in them."""
+    if rng.random() < 0.5:
+        return image
+    black, gain, gamma = rng.uniform(0, 0.25), rng.uniform(0.5, 1.2), np.exp(rng.normal(0, 0.35))
+    levels = np.clip(black + (1 - black) * gain * (np.arange(256) / 255) ** gamma, 0, 1) * 255
+    return np.asarray(cv2.LUT(image, levels.round().astype(np.uint8)), dtype=np.uint8)

@@ -14,12 +14,14 @@ from torch import nn
 
 from models.classifier import STRIDE, Classifier
 from models.devices import autocast
-from models.training.augmentation import random_view
+from models.training.augmentation import random_view, random_wall_view
 from models.training.frames import Frames, Mixture
 from models.training.losses import classifier_loss
 from models.training.optimisation import OptimisationLoop
 from models.training.schedule import Clock, Report
 from models.training.state import TrainingState
+
+WALL_SHARE = 0.7  # of the views that show the unrolled wall, where there are any
 
 
 @dataclass(frozen=True)
@@ -173,14 +175,20 @@ def _draw_batch(
         # Where a class is only known to be somewhere, half of the views show all of the frame: its label holds for no
         # other. Nothing drawn leaves nothing to learn from a part.
         whole = bool(frame.open.any() and (rng.random() < 0.5 or not frame.masks.any()))
-        image, masks = random_view(frame, hyperparameters.view, rng, focus, whole=whole)
+        unrolled = None if whole or rng.random() >= WALL_SHARE else frame.unrolled
+        if unrolled is None:
+            image, masks = random_view(frame, hyperparameters.view, rng, focus, whole=whole)
+            drawn = frame.known
+        else:
+            image, masks = random_wall_view(unrolled, hyperparameters.view, rng, focus)
+            drawn = unrolled.read
         shares = np.stack([cv2.resize(mask, (cells, cells), interpolation=cv2.INTER_AREA) for mask in masks])
         images.append(image)
         coverage.append(shares.astype(np.float32) / 255)
         # A view may have lost a class of its frame; only masks can tell.
         inside = (coverage[-1] > 0.5).any(axis=(1, 2)).astype(np.float32)
-        presence.append(np.where(frame.known, inside, frame.presence if whole else np.float32(np.nan)))
-        known.append(frame.known)
+        presence.append(np.where(drawn, inside, frame.presence if whole else np.float32(np.nan)))
+        known.append(drawn)
     return np.stack(images), np.stack(coverage), np.stack(presence), np.stack(known)
 
 

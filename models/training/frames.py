@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from models.data.sample import Sample
 from models.phantom import render_phantom
 from models.pipeline import fit_square
-from models.training.augmentation import Frame
+from models.training.augmentation import Frame, WallFrame
+from models.wall import WallView, find_wall
 
 CACHE_BYTES = 2 << 30  # memory for the frames that are kept
+FINE_SIZE = 768  # longer side, in pixels, of images whose wall is unrolled
 
 
 class Frames:
@@ -25,13 +27,20 @@ class Frames:
         read: index -> frame.
         presence: shape (count, C), 1, 0 or NaN, known without reading a frame.
         size: side in pixels of the square that the frames fit into.
+        unrolled: whether they have their walls too.
     """
 
     def __init__(
-        self, count: int, read: Callable[[int], Frame], presence: NDArray[np.float32], size: int = 512
+        self,
+        count: int,
+        read: Callable[[int], Frame],
+        presence: NDArray[np.float32],
+        size: int = 512,
+        *,
+        unrolled: bool = False,
     ) -> None:
         self._count = count
-        frame_bytes = size * size * (3 + presence.shape[1])
+        frame_bytes = (size**2 + FINE_SIZE**2 * unrolled) * (3 + presence.shape[1])
         self.read = lru_cache(maxsize=max(CACHE_BYTES // frame_bytes, 1))(read)
         self.presence = presence
 
@@ -53,8 +62,8 @@ class Frames:
         return self.read(int(rng.choice(np.nonzero(self.presence[:, focus] == 1)[0]))), focus
 
 
-def folder_frames(samples: Sequence[Sample], classes: Sequence[str], size: int) -> Frames:
-    """The samples of a data folder, fitted to `size` pixels on the longer side."""
+def folder_frames(samples: Sequence[Sample], classes: Sequence[str], size: int, wall: WallView | None = None) -> Frames:
+    """The samples of a data folder, fitted to `size` pixels on the longer side; with their walls, as `wall` says."""
     presence = np.array(
         [[float(s.presence[c]) if c in s.presence else np.nan for c in classes] for s in samples], dtype=np.float32
     ).reshape(len(samples), len(classes))
@@ -63,33 +72,65 @@ def folder_frames(samples: Sequence[Sample], classes: Sequence[str], size: int) 
         sample = samples[index]
         image = sample.read_image()
         shape = (image.shape[0], image.shape[1])
-        square, height, width = fit_square(image, size)
-        masks = np.zeros((len(classes), height, width), dtype=np.uint8)
-        for i, label in enumerate(classes):
-            if label in sample.masks:
-                mask = sample.read_mask(label, shape).astype(np.uint8) * 255
-                masks[i] = cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA)
-        known = [label in sample.masks or sample.presence.get(label) is False for label in classes]
-        return Frame(square[:height, :width], masks, presence[index], np.array(known))
+        masks = np.stack([sample.read_mask(label, shape).astype(np.uint8) * 255 for label in classes])
+        known = np.array([label in sample.masks or sample.presence.get(label) is False for label in classes])
+        small, smaller = fitted(image, masks, size)
+        return Frame(small, smaller, presence[index], known, unrolled_frame(image, masks, known, classes, wall))
 
-    return Frames(len(samples), read, presence, size)
+    return Frames(len(samples), read, presence, size, unrolled=wall is not None)
 
 
-def phantom_frames(seeds: range, classes: Sequence[str], size: int) -> Frames:
-    """Phantoms of these seeds, from easy to harder than real frames."""
+def fitted(
+    image: NDArray[np.uint8], masks: NDArray[np.uint8], size: int
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """An image (H, W, 3) and its masks (C, H, W), uint8, scaled so that the longer side is `size` pixels."""
+    square, height, width = fit_square(image, size)
+    scaled = [cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA) for mask in masks]
+    return square[:height, :width], np.stack(scaled).astype(np.uint8)
+
+
+def unrolled_frame(
+    image: NDArray[np.uint8],
+    masks: NDArray[np.uint8],
+    known: NDArray[np.bool_],
+    classes: Sequence[str],
+    view: WallView | None,
+) -> WallFrame | None:
+    """The image for views of its wall, None where no lumen is drawn or no class is read on the wall.
+
+    Args:
+        image: shape (H, W, 3), uint8.
+        masks: shape (C, H, W), uint8, 0 or 255.
+        known: shape (C,), bool: the class's mask is known.
+        classes: the C classes.
+        view: which of them are read on the wall; None for none.
+    """
+    if view is None:
+        return None
+    read = known & np.array([label in view.classes for label in classes])
+    fine, finer = fitted(image, masks, min(FINE_SIZE, max(image.shape[:2])))
+    wall = find_wall(finer[list(classes).index(view.lumen)] >= 128)
+    return WallFrame(fine, finer, wall, read) if wall is not None and read.any() else None
+
+
+def phantom_frames(seeds: range, classes: Sequence[str], size: int, wall: WallView | None = None) -> Frames:
+    """Phantoms of these seeds, from easy to harder than real frames; with their walls, as `wall` says."""
 
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("fork")) as pool:
         presence = np.stack(list(pool.map(partial(_phantom_presence, classes, size), seeds, chunksize=8)))
-    return Frames(len(seeds), lambda index: _phantom_frame(classes, size, seeds[index]), presence, size)
+    read = partial(_phantom_frame, classes, size, wall=wall)
+    return Frames(len(seeds), lambda index: read(seeds[index]), presence, size, unrolled=wall is not None)
 
 
-def _phantom_frame(classes: Sequence[str], size: int, seed: int) -> Frame:
+def _phantom_frame(classes: Sequence[str], size: int, seed: int, wall: WallView | None = None) -> Frame:
     difficulty = np.random.default_rng(seed).uniform(0.3, 1.0)
-    phantom = render_phantom(seed, size=size, difficulty=difficulty)
-    none = np.zeros((size, size), dtype=bool)
+    phantom = render_phantom(seed, size=size if wall is None else max(size, FINE_SIZE), difficulty=difficulty)
+    none = np.zeros(phantom.image.shape[:2], dtype=bool)
     masks = np.stack([phantom.masks.get(label, none) for label in classes]).astype(np.uint8) * 255
+    known = np.ones(len(classes), dtype=bool)
     presence = np.asarray(masks.any(axis=(1, 2)), dtype=np.float32)
-    return Frame(phantom.image, masks, presence, known=np.ones(len(classes), dtype=bool))
+    small, smaller = fitted(phantom.image, masks, size)
+    return Frame(small, smaller, presence, known, unrolled_frame(phantom.image, masks, known, classes, wall))
 
 
 def _phantom_presence(classes: Sequence[str], size: int, seed: int) -> NDArray[np.float32]:

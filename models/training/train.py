@@ -35,6 +35,7 @@ from models.training.promotion import verdict
 from models.training.refiner_loop import RefinerHyperparameters, train_refiner
 from models.training.schedule import Network, Progress, Report
 from models.training.state import TrainingState
+from models.wall import WallView
 
 STATE_FORMAT = 2  # of training states; those of another format are not taken up
 CLASSIFIER_TIME = 0.62  # of the minutes; FBANet gets REFINER_TIME, the figures the rest
@@ -62,6 +63,7 @@ class TrainingSpec:
         device: "cpu" or "cuda".
         tolerance: by how much a promoted model's mean IoU may fall against the parent's; see `promotion.verdict`.
         skip_bad: leave out inconsistent files instead of failing.
+        wall: the class on whose wall the others lie; "auto" for the parent's, where the data has it; or "none".
         contrast: weight of FBANet's contrastive term, by which frames without masks help; 0 for none.
     """
 
@@ -79,6 +81,7 @@ class TrainingSpec:
     device: str = "cpu"
     tolerance: float = 0.01
     skip_bad: bool = False
+    wall: str = "auto"
     contrast: float = 0.0
 
     def __post_init__(self) -> None:
@@ -189,6 +192,8 @@ def _prepare(spec: TrainingSpec) -> _Run:
     folder = open_data_folder(spec.data, skip_bad=spec.skip_bad)
     train_samples, held_out = folder.train_and_held_out()
     _check_trainable(folder, train_samples)
+    if spec.wall not in ("auto", "none", *folder.classes):
+        raise DataError(f"no class {spec.wall!r} whose wall could be unrolled; there are {', '.join(folder.classes)}")
     parent = load_pipeline(spec.parent, spec.device) if spec.parent else None
     pipeline = begin(spec, lambda: preset.input_size or input_size(train_samples), folder.classes, parent)
     steps = max((spec.epochs or preset.epochs) * math.ceil(len(train_samples) / preset.batch), 1)
@@ -203,7 +208,9 @@ def _prepare(spec: TrainingSpec) -> _Run:
         rival=rival,
         teacher=rival if rival and rival.classifier.config == pipeline.classifier.config else None,
         pipeline=pipeline,
-        frames=folder_frames(train_samples, folder.classes, pipeline.classifier.config.input_size),
+        frames=folder_frames(
+            train_samples, folder.classes, pipeline.classifier.config.input_size, pipeline.config.wall
+        ),
         steps=max(steps, preset.min_steps) if spec.epochs is None else steps,
         seconds=_seconds(spec, preset, pipeline),
         state=TrainingState(spec.out.with_name(f".{spec.out.name}.training"), _run_fingerprint(spec, folder)),
@@ -286,7 +293,19 @@ def begin(spec: TrainingSpec, size: Callable[[], int], classes: tuple[str, ...],
         classifier = Classifier(ClassifierConfig(classes, backbone, size()))
         if not spec.from_scratch:
             load_pretrained(classifier, spec.weights)
+    settings = replace(settings, wall=_wall_view(spec, classes, kin))
     return Pipeline(classifier, refiner, settings, name=spec.name, device=spec.device)
+
+
+def _wall_view(spec: TrainingSpec, classes: tuple[str, ...], kin: Pipeline | None) -> WallView | None:
+    """The classes to read on the unrolled wall: as asked for, else as the parent does where its lumen is a class."""
+    known = kin.config.wall if kin else None
+    if spec.wall == "auto" and known is not None and known.lumen in classes:
+        shared = tuple(label for label in known.classes if label in classes)
+        return WallView(known.lumen, shared) if shared else None
+    if spec.wall in ("auto", "none"):
+        return None
+    return WallView(spec.wall, tuple(label for label in classes if label != spec.wall))
 
 
 def _card(run: _Run, pipeline: Pipeline, history: list[dict[str, float]]) -> Card:

@@ -1,0 +1,183 @@
+"""The vessel wall, unrolled along rays from the lumen: a view in which vessels of all sizes look alike.
+
+Published work that segments fibrous caps reads frames in polar coordinates (Sci Rep 14:4393, 2024). Here the rays begin
+at the lumen's edge instead of the catheter, so that the size, the eccentricity and the catheter's place, which differ
+between patients, are gone, and rows near the edge are finer, so that a thin cap covers several cells of a map.
+
+    frame, mask of the lumen -> Wall (the edge's distance per ray) -> strip (rows x rays) -> maps -> back over the frame
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+RAYS = 768  # columns of a strip; the circumference of a lumen at a usual frame's size, in pixels
+ROWS = 256
+DEPTH = 0.36  # of the frame's longer side, from the lumen's edge outwards: 3.5 mm and more
+INWARD = 0.01  # of the frame's longer side, from the edge inwards: the edge may be drawn too wide
+FINE = 0.3  # rows at the edge are finer than the mean by this factor
+MIN_AREA = 0.0005  # of the frame: a smaller lumen is none to unroll from
+
+
+@dataclass(frozen=True)
+class WallView:
+    """Which classes are read on the unrolled wall; stored in the checkpoint.
+
+    Attributes:
+        lumen: the class whose mask the wall surrounds; it is read on the frame.
+        classes: the classes that lie on the wall alone.
+    """
+
+    lumen: str
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Wall:
+    """Where a frame's wall begins, as seen from inside the lumen.
+
+    Attributes:
+        x, y: where the rays begin, in pixels of the frame.
+        edge: how far the lumen's edge is along each ray, shape (RAYS,), float32, pixels; ray i has the angle
+            2 pi i / RAYS, clockwise from the right.
+        side: the frame's longer side, in pixels.
+    """
+
+    x: float
+    y: float
+    edge: NDArray[np.float32]
+    side: int
+
+    def scaled(self, side: int) -> "Wall":
+        """The same wall on the frame at another size, given by its longer side in pixels."""
+        factor = side / self.side
+        return Wall((self.x + 0.5) * factor - 0.5, (self.y + 0.5) * factor - 0.5, self.edge * np.float32(factor), side)
+
+
+def find_wall(lumen: NDArray[np.bool_]) -> Wall | None:
+    """The wall around a lumen.
+
+    Args:
+        lumen: mask of shape (H, W), bool; of several objects the largest counts.
+
+    Returns:
+        None where the lumen is too small to be one (MIN_AREA).
+    """
+    count, labels, stats, centroids = cv2.connectedComponentsWithStats(lumen.astype(np.uint8), connectivity=8)
+    if count < 2:
+        return None
+    largest = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
+    if stats[largest, cv2.CC_STAT_AREA] < MIN_AREA * lumen.size:
+        return None
+    mask = (labels == largest).astype(np.uint8)
+    x, y = centroids[largest]
+    if not mask[min(round(y), len(mask) - 1), min(round(x), mask.shape[1] - 1)]:  # of a crescent
+        inside = cv2.distanceTransform(np.pad(mask, 1), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+        y, x = np.unravel_index(int(inside.argmax()), inside.shape)
+    reach = float(np.hypot(*lumen.shape))
+    distances = np.arange(0, reach, 0.5, dtype=np.float32)
+    angles = ray_angles()
+    map_x = (x + distances[:, None] * np.cos(angles)).astype(np.float32)  # (R, RAYS)
+    map_y = (y + distances[:, None] * np.sin(angles)).astype(np.float32)
+    seen = cv2.remap(mask * 255, map_x, map_y, cv2.INTER_LINEAR) >= 128
+    last = len(distances) - 1 - seen[::-1].argmax(axis=0)
+    edge = np.where(seen.any(axis=0), distances[last], 0.0)
+    return Wall(float(x), float(y), _smooth(edge), max(lumen.shape))
+
+
+def ray_angles(rays: int = RAYS) -> NDArray[np.float32]:
+    """The angle of each ray in radians, shape (rays,), float32, in [0, 2 pi)."""
+    return (np.arange(rays) * (2 * np.pi / rays)).astype(np.float32)
+
+
+def depths(rows: int = ROWS) -> NDArray[np.float32]:
+    """Depth of each row behind the lumen's edge, shape (rows,), float32, as a fraction of the frame's longer side.
+
+    From -INWARD to DEPTH; the step grows linearly from FINE of the mean step on.
+
+    >>> [round(float(depth), 3) for depth in depths(3)]
+    [-0.01, 0.081, 0.36]
+    """
+    u = np.linspace(0, 1, rows)
+    return np.asarray(-INWARD + (DEPTH + INWARD) * (FINE * u + (1 - FINE) * u**2), dtype=np.float32)
+
+
+def row_of(depth: NDArray[np.float32], rows: int = ROWS) -> NDArray[np.float32]:
+    """The row, with its fraction, at a depth: the inverse of `depths`; below 0 or beyond rows - 1 outside of it."""
+    t = (depth + INWARD) / (DEPTH + INWARD)
+    u = (-FINE + np.sqrt(np.maximum(FINE**2 + 4 * (1 - FINE) * t, 0))) / (2 * (1 - FINE))
+    return np.asarray(np.where(t < 0, -1.0, u * (rows - 1)), dtype=np.float32)
+
+
+def unroll(picture: NDArray[np.uint8], wall: Wall, margin: int = 0) -> NDArray[np.uint8]:
+    """The wall of an image or mask as a strip.
+
+    Args:
+        picture: shape (H, W[, C]), uint8, of the wall's own size.
+        wall: where the wall begins.
+        margin: rays that are repeated at either end, where the strip goes on.
+
+    Returns:
+        Shape (ROWS, RAYS + 2 margin[, C]), uint8; black beyond the picture.
+    """
+    rays = np.arange(-margin, RAYS + margin)
+    return cut_strip(picture, wall, ray_angles()[rays % RAYS], wall.edge[rays % RAYS] + depths()[:, None] * wall.side)
+
+
+def cut_strip(
+    picture: NDArray[np.uint8], wall: Wall, angles: NDArray[np.floating], radius: NDArray[np.floating]
+) -> NDArray[np.uint8]:
+    """A picture sampled at polar places around a wall's centre.
+
+    Args:
+        picture: shape (H, W[, C]), uint8.
+        wall: gives the centre.
+        angles: of each column, shape (n,), radians.
+        radius: of each cell, shape (m, n), pixels.
+
+    Returns:
+        Shape (m, n[, C]), uint8; black beyond the picture.
+    """
+    map_x = (wall.x + radius * np.cos(angles)).astype(np.float32)
+    map_y = (wall.y + radius * np.sin(angles)).astype(np.float32)
+    return np.asarray(cv2.remap(picture, map_x, map_y, cv2.INTER_LINEAR), dtype=np.uint8)
+
+
+def roll_up(strip: NDArray[np.float32], wall: Wall, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Values of a strip back over the frame.
+
+    Args:
+        strip: shape (h, w), floats; stretches over all rows and rays.
+        wall: that the strip was unrolled by.
+        shape: (H, W) of the frame, or of any picture of it of the same proportions.
+
+    Returns:
+        Shape (H, W), float32; 0 where no cell of the strip comes.
+    """
+    height, width = shape
+    scale = wall.side / max(shape)
+    rows, columns = np.mgrid[:height, :width].astype(np.float32)
+    dx, dy = (columns + 0.5) * scale - 0.5 - wall.x, (rows + 0.5) * scale - 0.5 - wall.y
+    ray = np.mod(np.arctan2(dy, dx), 2 * np.pi) * (RAYS / (2 * np.pi))  # [0, RAYS)
+    low = np.floor(ray).astype(np.int32) % RAYS
+    share = (ray - np.floor(ray)).astype(np.float32)
+    edge = wall.edge[low] * (1 - share) + wall.edge[(low + 1) % RAYS] * share
+    row = row_of(((np.hypot(dx, dy) - edge) / wall.side).astype(np.float32))
+    # A strip wraps around: a column more on either side, so that its ends meet.
+    h, w = strip.shape
+    wrapped = np.concatenate([strip[:, -1:], strip, strip[:, :1]], axis=1).astype(np.float32)
+    map_x = ((ray + 0.5) * (w / RAYS) + 0.5).astype(np.float32)
+    map_y = ((row + 0.5) * (h / ROWS) - 0.5).astype(np.float32)
+    values = cv2.remap(wrapped, map_x, np.clip(map_y, 0, h - 1), cv2.INTER_LINEAR)
+    return np.asarray(np.where((row >= 0) & (row <= ROWS - 1), values, 0), dtype=np.float32)
+
+
+def _smooth(edge: NDArray[np.float64], reach: int = 9) -> NDArray[np.float32]:
+    """A median over neighbouring rays, then a mean: single rays that leak into a side branch do not tear the strip."""
+    wrapped = np.concatenate([edge[-reach:], edge, edge[:reach]])
+    windows = np.lib.stride_tricks.sliding_window_view(wrapped, 2 * reach + 1)
+    medians = np.median(windows, axis=1)
+    wrapped = np.concatenate([medians[-2:], medians, medians[:2]])
+    return np.asarray(np.convolve(wrapped, np.full(5, 0.2), mode="valid"), dtype=np.float32)
