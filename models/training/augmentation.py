@@ -90,8 +90,7 @@ def random_view(
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     image = cv2.warpAffine(frame.image, affine, (size, size), flags=flags)
     masks = [cv2.warpAffine(mask, affine, (size, size), flags=flags) for mask in frame.masks]
-    recoloured = random_levels(random_colours(np.asarray(image, dtype=np.uint8), rng), rng)
-    return recoloured, np.stack(masks).astype(np.uint8)
+    return random_colours(np.asarray(image, dtype=np.uint8), rng), np.stack(masks).astype(np.uint8)
 
 
 def random_wall_view(

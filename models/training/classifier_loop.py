@@ -175,8 +175,8 @@ def _draw_batch(
         # Where a class is only known to be somewhere, half of the views show all of the frame: its label holds for no
         # other. Nothing drawn leaves nothing to learn from a part.
         whole = bool(frame.open.any() and (rng.random() < 0.5 or not frame.masks.any()))
-        unrolled = None if whole or rng.random() >= WALL_SHARE else frame.unrolled
-        if unrolled is None:
+        unrolled = frame.unrolled
+        if unrolled is None or whole or rng.random() >= WALL_SHARE:
             image, masks = random_view(frame, hyperparameters.view, rng, focus, whole=whole)
             drawn = frame.known
         else:
