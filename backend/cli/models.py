@@ -199,7 +199,7 @@ def train(data: Path, out: Path, parent: Path | str, json_file: Path | None, **o
 def phantom(
     out: Path, kind: str, count: int, seed: int, size: int | None, difficulty: float, json_file: Path | None
 ) -> None:
-    """Write synthetic images with exact masks: intravascular OCT, leaf lesions, surface defects, ultrasound."""
+    """Write synthetic images with exact masks: OCT frames (oct, vessel), leaf lesions, surface defects, ultrasound."""
     with progress_bar("rendering") as move:
         write_phantoms(out, count, seed, size, difficulty, progress=move, kind=kind)
     click.echo(f"{count} images in {out}")
