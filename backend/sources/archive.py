@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -91,7 +92,7 @@ def _of_zip(path: Path, archive: zipfile.ZipFile) -> list[_Member]:
             raise DataError(f"{path} is encrypted; unpack it and pack it again without a password")
         name, *others = _names(info)
         link = info.create_system == 3 and stat.S_ISLNK(info.external_attr >> 16)
-        members.append(_Member(name, tuple(others), info.file_size, link, lambda info=info: archive.open(info)))
+        members.append(_Member(name, tuple(others), info.file_size, link, partial(archive.open, info)))
     return members
 
 
@@ -103,7 +104,7 @@ def _of_tar(path: Path, tar: tarfile.TarFile) -> list[_Member]:
         size += info.size
         if not info.isdir():
             link = not info.isreg()
-            members.append(_Member(info.name, (), info.size, link, lambda info=info: tar.extractfile(info)))
+            members.append(_Member(info.name, (), info.size, link, partial(tar.extractfile, info)))
         _check_growth(path, len(members), size)
     return members
 

@@ -123,7 +123,7 @@ def convert(
     without_area: Counter[str] = Counter()
     sides: dict[str, list[str]] = {}
     groups: dict[str, str] = {}
-    pages: dict[Path, tuple[int, set[int]]] = {}
+    pages: dict[Path, tuple[int, set[int]]] = {}  # file -> how many it has, and which the export mentions
     with DataFolderWriter(out, classes) as folder:
         for name, one in zip(_names(found), found, strict=True):
             image = one.image
@@ -164,8 +164,8 @@ def convert(
             f"{_count(len(result.unread), 'region')} that cannot be read: the class is unknown ({named})"
         )
     for file, (count, seen) in pages.items():
-        if rest := sorted({*range(count)} - seen):
-            listed = ", ".join(str(page + 1) for page in rest[:10]) + (" ..." if len(rest) > 10 else "")
+        if missing := sorted({*range(count)} - seen):
+            listed = ", ".join(str(page + 1) for page in missing[:10]) + (" ..." if len(missing) > 10 else "")
             result.unread.append(LeftOut(f"{images.name(file)}, page {listed}", "the export does not mention it"))
     mentioned = {one.file for one in found}
     unlisted = [
@@ -278,8 +278,9 @@ def _truth(
     for region in one.image.regions:
         label = region.label
         if region.draw is None:
-            vague |= {label} - {None}
-            without_area.update({label} - {None})
+            if label is not None:
+                vague.add(label)
+                without_area[label] += 1
             continue
         try:
             mask = region.draw(shape)

@@ -1,6 +1,6 @@
 """Label Studio's JSON export, without its server: tasks with annotations, and the images in a folder."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -142,22 +142,23 @@ def match_columns(names: Sequence[str], columns: Sequence[str]) -> dict[str, str
     Raises:
         DataError: several columns may be meant; the text names them.
     """
-    names, found = list(dict.fromkeys(names)), {}
-    shared = 0
+    names = list(dict.fromkeys(names))
+    shared = 0  # letters that all names begin with
     while len(names) > 1 and len({name[: shared + 1] for name in names}) == 1 and shared < len(names[0]):
         shared += 1
-    own = [name[shared:] for name in names]
-    tests = (
-        lambda name, rest, column: name == column,
-        lambda name, rest, column: name.casefold() == column.casefold(),
-        lambda name, rest, column: bool(rest) and rest.casefold() == column.casefold(),
-        lambda name, rest, column: bool(rest) and column.casefold().endswith(rest.casefold()),
-        lambda name, rest, column: bool(rest) and column.casefold().startswith(rest.casefold()),
+    tests: tuple[Callable[[str, str], bool], ...] = (
+        lambda name, column: name == column,
+        lambda name, column: name.casefold() == column.casefold(),
+        lambda name, column: name[shared:].casefold() == column.casefold(),
+        lambda name, column: bool(name[shared:]) and column.casefold().endswith(name[shared:].casefold()),
+        lambda name, column: bool(name[shared:]) and column.casefold().startswith(name[shared:].casefold()),
     )
+    found: dict[str, str] = {}
     for test in tests:
-        for name, rest in zip(names, own, strict=True):
+        for name in names:
             free = [column for column in columns if column not in found.values()]
-            fitting = free if len(free) == 1 == len(names) - len(found) else [c for c in free if test(name, rest, c)]
+            left = len(names) - len(found)
+            fitting = free if len(free) == 1 == left else [column for column in free if test(name, column)]
             if name not in found and len(fitting) == 1:
                 found[name] = fitting[0]
     if missing := [name for name in names if name not in found]:
