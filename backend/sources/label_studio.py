@@ -1,6 +1,7 @@
 """Label Studio's JSON export, without its server: tasks with annotations, and the images in a folder."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from backend.sources.conversion import Conversion, LeftOut
 from backend.sources.finding import ImageFiles, readings
 from models.data.decoding import RgbImage
 from models.data.files import IMAGE_SUFFIXES, read_image
+from models.data.names import Names, read_names
 from models.errors import DataError
 
 # Why people have left a task out, which does not stop a training.
@@ -47,6 +49,13 @@ def convert_label_studio(files: Mapping[Path, Any], images: ImageFiles, out: Pat
     report = write_data_folder(tasks, config, _Images(found), out, group_field=field)
     if not report.used:
         raise DataError(f"no task can be learnt from: {report.text}")
+    names = read_names(out)
+    read = {address: images.name(file) for address, file in found.items() if isinstance(file, Path)}
+    originals = {
+        name: replace(original, source=read.get(original.source.strip(), original.source))
+        for name, original in names.images.items()
+    }
+    Names(names.classes, originals).write(out)
     result.used = report.images
     result.notes += report.text.splitlines()
     if rest := [column for column in image_columns(tasks) if column not in config.columns]:
