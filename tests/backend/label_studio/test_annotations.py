@@ -83,7 +83,8 @@ def write(out: Path, *tasks: dict[str, Any], config: str = BRUSH, images: ImageL
 
 
 def mask_of(out: Path, label: str, name: str) -> Mask:
-    return read_mask(open_data_folder(out).samples[name].masks[label])
+    sample = open_data_folder(out).samples[name]
+    return read_mask(sample.masks[label], sample.read_image().shape[:2])
 
 
 def drawn_on(out: Path) -> dict[str, set[str]]:
