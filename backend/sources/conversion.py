@@ -1,7 +1,7 @@
 """The parts that all exports share: images that must be found, shapes to draw, a data folder to write."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.sources.finding import ImageFiles, Match, readings
+from backend.sources.finding import ENDINGS, ImageFiles, Match, readings
 from models.data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, open_image, read_image
 from models.data.names import page_name
 from models.data.writer import DataFolderWriter
@@ -19,6 +19,7 @@ Mask = NDArray[np.bool_]
 # Drawing reads what others have written; anything of these means that a shape is not as its format says.
 UNREADABLE = (DataError, ArithmeticError, LookupError, TypeError, ValueError)
 NAMED = 3  # examples that a note gives
+MAX_DRAWING = 2e11  # pixels of all regions of an image, which draws for minutes
 
 
 @dataclass(frozen=True)
@@ -103,13 +104,24 @@ class _Found:
 
 
 def convert(
-    exported: Iterable[Exported | LeftOut], classes: Sequence[str], images: ImageFiles, out: Path
+    exported: Iterable[Exported | LeftOut],
+    classes: Sequence[str],
+    images: ImageFiles,
+    out: Path,
+    other_files: Collection[Path] = (),
 ) -> Conversion:
     """Write the images of an export as a data folder.
 
     Shapes of one class are united. A class of which an image has no shape is absent from it; one that is only said to
     be there is present with an unknown mask; one with a shape that cannot be read, or that has no area, is unknown.
     Images of one group stay on one side of a split: the export's own split is left out if it does otherwise.
+
+    Args:
+        exported: images, and rows that are none.
+        classes: labels, in order.
+        images: where the images are.
+        out: the data folder.
+        other_files: image files of the export that are no images to learn from, such as its masks.
 
     Raises:
         DataError: the export names no class.
@@ -167,9 +179,11 @@ def convert(
         if missing := sorted({*range(count)} - seen):
             listed = ", ".join(str(page + 1) for page in missing[:10]) + (" ..." if len(missing) > 10 else "")
             result.unread.append(LeftOut(f"{images.name(file)}, page {listed}", "the export does not mention it"))
-    mentioned = {one.file for one in found}
+    mentioned = {one.file for one in found} | {*other_files}
     unlisted = [
-        LeftOut(images.name(file), "the export does not list it") for file in images.files if file not in mentioned
+        LeftOut(images.name(file), "the export does not list it")
+        for file in images.files
+        if file not in mentioned and file.suffix.lower() in ENDINGS
     ]
     if unlisted:
         named = ", ".join(row.what for row in unlisted[:NAMED])
@@ -210,7 +224,7 @@ def _find(exported: Sequence[Exported], images: ImageFiles, result: Conversion) 
     return found
 
 
-CERTAIN = Match(1 << 30, True, True, True, 0)
+CERTAIN = Match(1 << 30, True, True, True, True, 0)  # the reader of the export knows the file
 
 
 def _names(found: Sequence[_Found]) -> list[str]:
@@ -275,6 +289,10 @@ def _truth(
     unknown: set[str] = set()
     for label in {region.label for region in one.image.regions} - {None, *classes}:
         raise DataError(f"{one.source}: its label {label!r} is not among the export's ({', '.join(classes)})")
+    if len(one.image.regions) * shape[0] * shape[1] > MAX_DRAWING:
+        raise DataError(
+            f"{one.source} has {len(one.image.regions)} regions of its {shape[1]}x{shape[0]} pixels; unite them"
+        )
     for region in one.image.regions:
         label = region.label
         if region.draw is None:
