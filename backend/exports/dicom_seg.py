@@ -30,6 +30,9 @@ REQUIRED = (
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
     *("AccessionNumber", "StudyID", "StudyDate", "StudyTime"),
 )
+# highdicom takes the head's source for a picture of one frame without a place in space; every reference to it is
+# replaced by the one of its own frame.
+ONE_FRAME = "1.2.840.10008.5.1.4.1.1.6.1"  # Ultrasound Image Storage
 # Tags that would make highdicom ask for one position a frame; positions are copied frame by frame instead.
 OF_FRAMES = (
     *("NumberOfFrames", "FrameOfReferenceUID", "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"),
@@ -161,11 +164,13 @@ class _Segmentation:
             reference.ReferencedSOPInstanceUID = instance.sop_instance
             listed.append(reference)
         self._index = 0
+        self._overlap = False
 
     def add(self, frame: SourceFrame, masks: Sequence[NDArray[np.bool_]]) -> None:
         """Add a labelled frame with the mask of each segment, shape (H, W), bool."""
         self._index += 1
         position = self._positions.of(frame)
+        self._overlap = self._overlap or bool((np.sum(masks, axis=0) > 1).any())
         for segment, mask in enumerate(masks, start=1):
             self._rows.append(self._row(frame, segment, position))
             self._pack(mask)
@@ -209,6 +214,7 @@ class _Segmentation:
         data.PixelData = pixels + b"\0" * (len(pixels) % 2)
         data["PixelData"].VR = "OB"
         data.NumberOfFrames = len(self._rows)
+        data.SegmentsOverlap = "YES" if self._overlap else "NO"
         shared = data.SharedFunctionalGroupsSequence[0]
         if "SegmentIdentificationSequence" in shared:
             del shared.SegmentIdentificationSequence
@@ -305,6 +311,7 @@ def _head(highdicom: Any, export: Export, first: Labelled) -> Any:
     for name in OF_FRAMES:
         if name in source:
             delattr(source, name)
+    source.SOPClassUID = ONE_FRAME
     height, width = frame.instance.size
     series = _uid(f"series {frame.instance.series} {image.annotator} {export.version}")
     return highdicom.seg.Segmentation(
