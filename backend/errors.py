@@ -15,6 +15,7 @@ BackendError
 │   ├── UnknownJob     there is no such job
 │   ├── JobConflict    a job is too far for what is asked
 │   └── JobInterrupted it is not this worker's any more, or begins again
+├── PullbackError      `premask import` cannot go on
 ├── BenchError         `premask bench` cannot measure
 └── DemoError          `premask demo` cannot go on
 """
@@ -102,6 +103,10 @@ class JobConflict(JobError):
 
 class JobInterrupted(JobError):
     """A job stops here without having failed; the text says why, and what becomes of it."""
+
+
+class PullbackError(BackendError):
+    """`premask import` cannot go on; the text says what to change before it is run again."""
 
 
 class BenchError(BackendError):
