@@ -1,4 +1,4 @@
-"""What can go wrong in `backend`, as a tree.
+"""The errors of `backend`, as a tree; its base has a cause and a remedy.
 
 BackendError
 ├── BadRequest         a request does not have the shape Label Studio sends
@@ -23,18 +23,11 @@ BackendError
 from collections.abc import Mapping
 from typing import Any
 
+from models.errors import PremaskError
 
-class BackendError(Exception):
-    """Base of every error that `backend` raises on purpose; its text says what to do next.
 
-    Attributes:
-        cause: what went wrong; with what to do about it where no remedy is given apart.
-        remedy: what to do about it, "" where `cause` says so.
-    """
-
-    def __init__(self, cause: str, remedy: str = "") -> None:
-        super().__init__(f"{cause}; {remedy}" if remedy else cause)
-        self.cause, self.remedy = cause, remedy
+class BackendError(PremaskError):
+    """Base of every error that `backend` raises on purpose."""
 
 
 class BadRequest(BackendError):
