@@ -1,4 +1,4 @@
-"""What can go wrong in `backend`, as a tree.
+"""The errors of `backend`, as a tree; its base has a cause and a remedy.
 
 BackendError
 ├── BadRequest         a request does not have the shape Label Studio sends
@@ -15,6 +15,7 @@ BackendError
 │   ├── UnknownJob     there is no such job
 │   ├── JobConflict    a job is too far for what is asked
 │   └── JobInterrupted it is not this worker's any more, or begins again
+├── PullbackError      `premask import` cannot go on
 ├── ExportError        `premask export` cannot write
 ├── BenchError         `premask bench` cannot measure
 └── DemoError          `premask demo` cannot go on
@@ -23,18 +24,11 @@ BackendError
 from collections.abc import Mapping
 from typing import Any
 
+from models.errors import PremaskError
 
-class BackendError(Exception):
-    """Base of every error that `backend` raises on purpose; its text says what to do next.
 
-    Attributes:
-        cause: what went wrong; with what to do about it where no remedy is given apart.
-        remedy: what to do about it, "" where `cause` says so.
-    """
-
-    def __init__(self, cause: str, remedy: str = "") -> None:
-        super().__init__(f"{cause}; {remedy}" if remedy else cause)
-        self.cause, self.remedy = cause, remedy
+class BackendError(PremaskError):
+    """Base of every error that `backend` raises on purpose."""
 
 
 class BadRequest(BackendError):
@@ -103,6 +97,10 @@ class JobConflict(JobError):
 
 class JobInterrupted(JobError):
     """A job stops here without having failed; the text says why, and what becomes of it."""
+
+
+class PullbackError(BackendError):
+    """`premask import` cannot go on; the text says what to change before it is run again."""
 
 
 class ExportError(BackendError):

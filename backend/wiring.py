@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Parts:
-    """What is kept in the data folder or in Redis, and the way to Label Studio."""
+    """The records in the data folder or in Redis, and the way to Label Studio."""
 
     registry: Registry
     store: JobStore
@@ -77,7 +77,7 @@ def starter(settings: Settings) -> Path | None:
 
 @dataclass(frozen=True)
 class Core:
-    """What answers requests, whatever the protocol."""
+    """The parts that answer requests of every protocol."""
 
     parts: Parts
     serving: Serving
@@ -105,7 +105,7 @@ def predictor_of(settings: Settings, serving: Serving, parts: Parts, cache: Pred
 
 
 def assemble_core(settings: Settings, load: Callable[[str], Callable[[Path], Model]] = load_on) -> Core:
-    """What answers requests; no weights are loaded before the first prediction.
+    """The parts that answer requests; no weights are loaded before the first prediction.
 
     Args:
         settings: what is configured.

@@ -1,7 +1,7 @@
 """Removes the CUDA libraries that torch does not load on a machine without a GPU; run where the image is built.
 
-The libraries that torch was linked with are loaded by its import, whatever the machine. The others are opened by name
-when something is first computed on a GPU, so on a CPU nobody asks for them.
+The libraries that torch was linked with are loaded by its import on every machine. The others are opened by name
+when something is first computed on a GPU, so on a CPU they are never opened.
 """
 
 from pathlib import Path

@@ -1,13 +1,14 @@
-"""Errors of `models`.
+"""Errors of `models`, and the base that they share with the errors of `backend`.
 
-ModelError
-├── DataError          a data folder, image or mask cannot be used
-└── CheckpointError    a checkpoint is missing, damaged or of another shape
+PremaskError
+└── ModelError
+    ├── DataError          a data folder, image or mask cannot be used
+    └── CheckpointError    a checkpoint is missing, damaged or of another shape
 """
 
 
-class ModelError(Exception):
-    """Base of every error that `models` raises on purpose; its text says what to do next.
+class PremaskError(Exception):
+    """Base of every error that premask raises on purpose; its text says what to do next.
 
     Attributes:
         cause: what went wrong; with what to do about it where no remedy is given apart.
@@ -17,6 +18,10 @@ class ModelError(Exception):
     def __init__(self, cause: str, remedy: str = "") -> None:
         super().__init__(f"{cause}; {remedy}" if remedy else cause)
         self.cause, self.remedy = cause, remedy
+
+
+class ModelError(PremaskError):
+    """Base of every error that `models` raises on purpose."""
 
 
 class DataError(ModelError):

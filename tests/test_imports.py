@@ -15,7 +15,6 @@ LINT = (Path(sys.executable).with_name("lint-imports"), "--no-logo", "--no-cache
 
 # Anything else is imported inside the function that needs it, so that the models load with these alone.
 MODELS_IMPORT_FIRST = {"cv2", "numpy", "safetensors", "scipy", "timm", "torch", "torchvision", "models"}
-STILL_TO_MEND = ("models/data/writer.py",)  # temporary: delete the row with its import of PIL
 READ_THE_ENVIRONMENT = ("backend/cli/", "backend/entrypoints/", "backend/jobs/process.py")  # the last hands it on
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb"}
 
@@ -25,7 +24,7 @@ def problems(file: str, source: str) -> Iterator[str]:
     tree = ast.parse(source, filename=file)
     deferred = {node for body in _deferred(tree) for statement in body for node in ast.walk(statement)}
     for node in ast.walk(tree):
-        if file.startswith("models/") and file not in STILL_TO_MEND and node not in deferred:
+        if file.startswith("models/") and node not in deferred:
             line = getattr(node, "lineno", 1)
             for library in _libraries(node) - MODELS_IMPORT_FIRST - sys.stdlib_module_names:
                 yield f"{file}:{line}: models import {library} only inside the function that needs it"

@@ -46,7 +46,7 @@ class _Explained(nn.Module):
         self.classifier, self.layer = classifier, nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Each class's evidence summed over the frame, shape (B, C)."""
+        """Each class's score map summed over the frame, shape (B, C)."""
         features = self.layer(self.classifier(images).features)
         scores: Tensor = self.classifier.head(features).sum(dim=(2, 3))
         return scores

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any, Self
 from xml.sax.saxutils import quoteattr
 
-import cv2
-import numpy as np
 import requests
 
 from backend.demo.processes import Running, Server, stop_all
 from backend.errors import BenchError
+from models.data.png import encode_png
 from models.pipeline import Image
 
 HOST = "127.0.0.1"
@@ -50,7 +49,7 @@ class BenchServer:
             f'<KeyPointLabels name="click" toName="image" smart="true">{labels}</KeyPointLabels></View>'
         )
         self._label = classes[0]
-        self._pngs = [_png(frame) for frame in frames]
+        self._pngs = [encode_png(frame) for frame in frames]
         self._ids = itertools.count(1)
         self._local = threading.local()
         self._images = ""
@@ -193,12 +192,6 @@ class BenchServer:
             "label_config": self._config,
             "params": {"login": None, "password": None, "context": None},
         }
-
-
-def _png(frame: Image) -> bytes:
-    written, png = cv2.imencode(".png", np.ascontiguousarray(frame[:, :, ::-1]))  # OpenCV stores BGR
-    assert written
-    return png.tobytes()
 
 
 def _free_port() -> int:

@@ -8,6 +8,7 @@ import tempfile
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,6 +146,7 @@ def _from_project(
     from backend.label_studio.client import LabelStudio
     from backend.label_studio.images import ImageLoader
     from backend.label_studio.label_config import parse_label_config
+    from backend.pullbacks.origins import read_origins
     from models.data.reader import open_data_folder
 
     settings = Settings.from_environ(os.environ)
@@ -158,7 +160,9 @@ def _from_project(
     images = ImageLoader(client, allowed_hosts=settings.image_hosts)
     write = newest_annotations if annotators == "newest" else all_annotations
     move(0, 0, "fetching images")
-    labels = write(accepted, config, images, temporary / "accepted", named_group=settings.group_field)
+    record_of = cache(partial(read_origins, settings.data_dir / "pullbacks"))
+    group = settings.group_field
+    labels = write(accepted, config, images, temporary / "accepted", named_group=group, record_of=record_of)
     if not labels.report.used:
         raise ExportError(f"no annotation of project {project} can be read: {labels.report.text}")
     drawn = [label for control in config.region_controls for label in control.labels]
@@ -170,7 +174,9 @@ def _from_project(
             return found
         move(0, 0, "fetching predictions")
         stored = client.predictions(project)
-        drafts = predictions(tasks, stored, found.version, config, images, temporary / "predictions")
+        drafts = predictions(
+            tasks, stored, found.version, config, images, temporary / "predictions", record_of=record_of
+        )
         if drafts.report.used:
             found.predicted, found.predicted_origins = open_data_folder(drafts.folder), drafts.origins
         else:

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import click
-import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from backend.cli.data import data_options
 from backend.cli.output import json_option, print_metrics, progress_bar, write_json
 from models.checkpoint import read_card
 from models.classifier import BACKBONES
 from models.data.files import IMAGE_SUFFIXES, read_image
+from models.data.png import write_png
 from models.data.reader import open_data_folder
 from models.data.report import data_report
 from models.errors import DataError
@@ -100,7 +101,7 @@ def predict(
                 continue
             (found,) = loaded.predict([image])
             for segment in found.segments:
-                write_image(out / segment.label / f"{file.stem}.png", segment.mask.astype(np.uint8) * 255)
+                write_image(out / segment.label / f"{file.stem}.png", segment.mask)
             if with_overlay:
                 write_image(out / "overlay" / f"{file.stem}.png", overlay(image, found.segments, loaded.classes))
             if with_steps:
@@ -206,9 +207,11 @@ def phantom(
     write_json(json_file, {"out": str(out)} | chosen)
 
 
-def write_image(path: Path, picture: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> None:
+def write_image(path: Path, picture: NDArray[np.uint8] | NDArray[np.bool_]) -> None:
     """Write a PNG, grey or RGB, making its folder. Raises DataError if it cannot be written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-    if not cv2.imwrite(str(path), pixels):
-        raise DataError(f"{path} cannot be written; is the disk full or the folder read-only?")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_png(path, picture)
+    except OSError as error:
+        cause = f"{path} cannot be written: {error.strerror}"
+        raise DataError(cause, "make room, or choose a folder that this user may write to") from error

@@ -4,12 +4,10 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import cv2
-import numpy as np
-
 from backend.label_studio import connect
 from backend.label_studio.client import LabelStudio
-from models.phantom import CLASSES, Phantom, render_phantom
+from models.data.png import encode_png
+from models.phantom import CLASSES, render_phantom
 
 TITLE = "premask sample: intravascular OCT"
 DESCRIPTION = (
@@ -70,7 +68,8 @@ def prepare(client: LabelStudio, tell: Callable[[int], None], seeds: range = SEE
     # A few at a time: one request for all shows no progress, and a run that is killed would lose all of it.
     for start in range(0, len(missing), CHUNK):
         chunk = missing[start : start + CHUNK]
-        client.import_files(project, {f"phantom-{seed}.png": encode_png(render_phantom(seed, SIZE)) for seed in chunk})
+        files = {f"phantom-{seed}.png": encode_png(render_phantom(seed, SIZE).image) for seed in chunk}
+        client.import_files(project, files)
         tell(len(seeds) - len(missing) + start + len(chunk))
     return SampleProject(project, seeds_of(client, project), found is not None, len(missing))
 
@@ -108,10 +107,3 @@ def seeds_of(client: LabelStudio, project: int) -> dict[int, int]:
         if name := re.search(r"-phantom-(\d+)\.png$", str(task["data"].get("image", ""))):
             seeds[int(task["id"])] = int(name[1])
     return seeds
-
-
-def encode_png(phantom: Phantom) -> bytes:
-    """The frame as a PNG file."""
-    written, png = cv2.imencode(".png", np.ascontiguousarray(phantom.image[:, :, ::-1]))  # OpenCV stores BGR
-    assert written
-    return png.tobytes()

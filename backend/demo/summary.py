@@ -47,7 +47,7 @@ class Summary:
         scores = self.scores
         console.print(
             f"\n[bold]{scores.with_masks} of {scores.tasks} tasks have masks[/bold], "
-            f"drawn by {', '.join(scores.versions) or 'nobody'} and stored in Label Studio.",
+            f"drawn by {', '.join(scores.versions) or 'no model'} and stored in Label Studio.",
             highlight=False,
         )
         if scores.predicted < scores.tasks:

@@ -4,13 +4,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from backend.exports.export import Frame, Origin
 from backend.label_studio.annotations import AcceptedReport, write_data_folder
 from backend.label_studio.images import ImageLoader
 from backend.label_studio.label_config import LabelConfig
 from backend.label_studio.task_data import group_field, group_of
+from backend.pullbacks.origins import Origin as RecordedFrame
 from models.data.decoding import RgbImage
 from models.data.groups import completed
 
@@ -18,30 +19,10 @@ Task = Mapping[str, Any]
 GROUP = "premask group"  # field of the tasks' data that a group is written to
 
 
-class Recorded(Protocol):
-    """Where `premask import` has read a frame from; see `backend.exports.export.Frame`."""
-
-    @property
-    def file(self) -> str:
-        """Path of the file."""
-
-    @property
-    def page(self) -> int:
-        """Frame within the file, from 1."""
-
-    @property
-    def sop_instance_uid(self) -> str:
-        """Of a DICOM file."""
-
-    @property
-    def scan_converted(self) -> bool:
-        """Whether a cross-section was made from A-lines."""
+RecordOf = Callable[[str], Mapping[int, RecordedFrame]]  # series -> number of a frame, from 1 -> where it was read
 
 
-RecordOf = Callable[[str], Mapping[int, Recorded]]  # series -> number of a frame, from 1 -> where it was read
-
-
-def no_record(series: str) -> Mapping[int, Recorded]:
+def no_record(series: str) -> Mapping[int, RecordedFrame]:
     """For projects whose frames premask has not imported."""
     return {}
 

@@ -79,7 +79,7 @@ class Worker:
         for project in self._leases.due():
             if not any(job.kind == PREDICTION and job.project == project for job in active):
                 job, _ = self.jobs.submit(project, PREDICTION)
-                self._store.log(job.id, "began by itself: predictions are wanted that nobody makes any more")
+                self._store.log(job.id, "began by itself: predictions were requested that no one makes")
 
     def _look_after(self) -> None:
         try:
@@ -99,7 +99,7 @@ class _Consumer(Consumer):  # type: ignore[misc]
 
 
 def worker_name() -> str:
-    """What this process is called in job records: "host/pid:start"."""
+    """The name of this process in job records: "host/pid:start"."""
     return f"{socket.gethostname()}/{identity(os.getpid())}"
 
 

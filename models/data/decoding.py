@@ -108,7 +108,7 @@ def _opened(file: BinaryIO, head: bytes, max_pixels: int) -> Pages:
 
 
 class _Described(Pages):
-    """Pages whose errors are ValueErrors in our words, whatever the library raised."""
+    """Pages whose errors are ValueErrors in our words, for every error of a library."""
 
     def __init__(self, pages: Pages, head: bytes) -> None:
         self._pages, self._head = pages, head

@@ -156,10 +156,10 @@ def prompts(serving: Serving, images: FakeImages) -> Prompts:
 
 @pytest.fixture
 def responder(predictor: Predictor, leases: Leases, jobs: JobQueue) -> Responder:
-    return Responder(predictor, leases, jobs, nobody, blank_every=0.05)
+    return Responder(predictor, leases, jobs, no_label_studio, blank_every=0.05)
 
 
-def nobody(project: str) -> Any:
+def no_label_studio(project: str) -> Any:
     """The Label Studio of a project whose credentials are unknown."""
     raise LabelStudioError(f"no credentials for project {project}")
 

@@ -90,7 +90,7 @@ def test_every_profile_has_a_label_studio_a_backend_and_a_worker_that_find_each_
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_a_setting_in_env_reaches_every_backend(tmp_path: Path, profile: str) -> None:
-    """All of them, or whoever sets one wonders why nothing changes; and none that does not exist."""
+    """All of them, so that each setting has an effect; and none that does not exist."""
     known = {name for name in Settings.model_fields if not name.startswith("label_studio")} - DECIDED
     for service in backends(composed(profile, PREMASK_TRAIN_MINUTES="33")["services"]).values():
         passed = {name.removeprefix(PREFIX).lower() for name in service["environment"] if name.startswith(PREFIX)}

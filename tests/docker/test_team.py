@@ -106,7 +106,7 @@ def test_a_team_gets_masks_accepts_them_and_is_served_what_the_worker_learnt(tea
 
 
 def variables(service: dict[str, Any]) -> dict[str, str]:
-    """Compose leaves out those that nobody set."""
+    """Compose leaves out those that are not set."""
     return {name: value for name, value in service["environment"].items() if value is not None}
 
 

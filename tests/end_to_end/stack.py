@@ -56,5 +56,5 @@ def premask(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def free_port(first: int) -> int:
-    """A port from `first` on that nobody listens on."""
+    """A free port from `first` on."""
     return next(port for port in range(first, first + 100) if port_is_free(port))

@@ -18,8 +18,9 @@ import requests
 from backend.database.jobs import FINISHED
 from backend.demo import servers
 from backend.demo.processes import Running, Server, stop_all
-from backend.demo.sample_project import CONFIG, encode_png
+from backend.demo.sample_project import CONFIG
 from backend.system.ports import port_is_free
+from models.data.png import encode_png
 from models.phantom import render_phantom
 from tests.end_to_end.conftest import START_SECONDS
 from tests.end_to_end.stack import ENVIRON, Stack, free_port, premask
@@ -74,7 +75,7 @@ def backend(stack: Stack, tmp_path: Path) -> Iterator[Backend]:
 
 @pytest.fixture
 def project(stack: Stack, backend: Backend) -> int:
-    frames = [encode_png(render_phantom(seed, 512)) for seed in SEEDS]
+    frames = [encode_png(render_phantom(seed, 512).image) for seed in SEEDS]
     project = int(stack.client.create_project("a thousand tasks", CONFIG)["id"])
     for start in range(0, TASKS, UPLOADED_AT_ONCE):
         numbers = range(start, min(start + UPLOADED_AT_ONCE, TASKS))

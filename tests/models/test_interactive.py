@@ -1,4 +1,4 @@
-"""Prompts: what an annotator points at is drawn, whatever the classifier sees there."""
+"""Prompts: the object that an annotator points at is drawn, also where the classifier sees nothing."""
 
 import cv2
 import numpy as np

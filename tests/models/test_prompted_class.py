@@ -1,4 +1,4 @@
-"""The class that a prompt is about, where nobody says it."""
+"""The class that a prompt is about, where it is not given."""
 
 import cv2
 import numpy as np

@@ -98,7 +98,7 @@ def test_bands_of_neighbours_meet():
 @settings(max_examples=25, deadline=None)
 @given(arrays(np.uint8, (24, 24), elements=st.integers(0, 1)))
 def test_the_sure_pixels_are_right_about_the_mask(small):
-    """Whatever the mask: foreground lies inside it, background outside, and every object keeps some foreground."""
+    """For any mask: foreground lies inside it, background outside, and every object keeps some foreground."""
     mask = cv2.resize(small, (192, 192), interpolation=cv2.INTER_NEAREST)
     trimap = trimap_from_mask(mask, CONFIG)
     assert mask[trimap == FOREGROUND].all()

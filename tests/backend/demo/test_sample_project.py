@@ -1,4 +1,4 @@
-"""The sample project in a Label Studio, whatever an earlier run left there."""
+"""The sample project in a Label Studio, also one with the remains of an earlier run."""
 
 import pytest
 from flask import Flask

@@ -24,7 +24,7 @@ from backend.label_studio.protocol import parse_predict
 from backend.prediction.responder import Responder
 from backend.wiring import Core, Parts
 from tests.backend import fake_label_studio_ml
-from tests.backend.conftest import nobody
+from tests.backend.conftest import no_label_studio
 from tests.backend.fakes import CONFIG, OTHER_CONFIG, predict_body, publish, setup_body, start_training
 
 ROOT = Path(__file__).parents[3]
@@ -120,7 +120,7 @@ def test_what_is_not_reached_by_the_deadline_is_left_to_a_job(
     serve: Callable[[Core], FlaskClient], core: Core, loader: Any, store: Any, leases: Any
 ) -> None:
     """The pipeline is stuck in the second batch of two."""
-    hurried = Responder(core.predictor, leases, core.jobs, nobody, deadline=0.5, blank_every=0.05)
+    hurried = Responder(core.predictor, leases, core.jobs, no_label_studio, deadline=0.5, blank_every=0.05)
     ml_client = serve(replace(core, responder=hurried))
     core.predictor.predict(parse_predict(predict_body(["1", "2"])))
     loader.pipelines["oct-lite0"].gate = gate = threading.Event()

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 
 from backend.exports.export import make_export
 from backend.exports.formats import FORMATS
@@ -66,9 +66,10 @@ def dicom_file(path: Path, frames: int, size: tuple[int, int], *, sop_class: str
     data = Dataset()
     data.file_meta = FileMetaDataset()
     data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = sop_class
+    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = UID(sop_class)
     data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = generate_uid()
-    data.StudyInstanceUID, data.SeriesInstanceUID = generate_uid(), generate_uid()
+    data.StudyInstanceUID = generate_uid()
+    data.SeriesInstanceUID = generate_uid()
     data.PatientID, data.PatientName, data.Modality = "P1", "Test^Pätient", "US"
     data.SpecificCharacterSet = "ISO_IR 192"
     data.Rows, data.Columns = size

@@ -49,7 +49,7 @@ def test_one_object_has_all_labelled_frames_of_a_series_and_their_exact_masks(pu
 def test_a_frame_that_is_not_labelled_is_not_there(pullback, tmp_path):
     import highdicom
 
-    source, folder = pullback
+    _, folder = pullback
     written(folder, "dicom-seg", tmp_path / "out", dicom=tmp_path / "dicom")
     (file,) = (tmp_path / "out").glob("*.dcm")
     told = {
@@ -129,7 +129,7 @@ def test_a_recorded_file_is_found_also_after_a_move(pullback, tmp_path):
         name: Origin(name, "", Frame("pseudonym", 9, tmp_path / "lost.dcm", 1, "1.9")) for name in folder.samples
     }
     origins["run-002"] = Origin("run-002", "", gone)
-    result, left_out = written(folder, "dicom-seg", tmp_path / "out", dicom=tmp_path / "dicom", origins=origins)
+    _, left_out = written(folder, "dicom-seg", tmp_path / "out", dicom=tmp_path / "dicom", origins=origins)
     item = _frames(dcmread(next((tmp_path / "out").glob("*.dcm"))))[0]
     assert item.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber == 5
     assert "lost.dcm is not there any more" in left_out["run-003"]

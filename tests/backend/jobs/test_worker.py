@@ -128,7 +128,7 @@ def test_requested_tasks_without_a_lease_get_a_job(store, leases, worker_that, p
     leases.request(project, ["1"])
     worker_that("promote")
     (job,) = eventually(lambda: store.find(project, kind="prediction"))
-    wanted = "predictions are wanted that nobody makes any more"
+    wanted = "predictions were requested that no one makes"
     eventually(lambda: any(wanted in line for line in store.log_tail(job.id, 100)))
 
 

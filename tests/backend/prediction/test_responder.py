@@ -10,7 +10,7 @@ from backend.errors import JobError, LabelStudioError
 from backend.label_studio.client import LabelStudio
 from backend.label_studio.protocol import parse_predict
 from backend.prediction.responder import Responder
-from tests.backend.conftest import nobody
+from tests.backend.conftest import no_label_studio
 from tests.backend.fake_label_studio import FakeLabelStudio
 from tests.backend.fakes import CONFIG, POISON, eventually, predict_body
 
@@ -39,7 +39,7 @@ def entries(body):
 @pytest.fixture
 def hurried(predictor, leases, jobs):
     """Its deadline comes after half a second."""
-    return Responder(predictor, leases, jobs, nobody, deadline=0.5, blank_every=0.05)
+    return Responder(predictor, leases, jobs, no_label_studio, deadline=0.5, blank_every=0.05)
 
 
 def until_an_entry_comes(answer):
@@ -89,7 +89,7 @@ def test_when_label_studio_hangs_up_a_job_has_everything(responder, store, lease
 
 def test_the_tasks_of_a_server_that_is_killed_become_due(predictor, leases, jobs, body):
     """A killed process leaves a generator that does not go on."""
-    responder = Responder(predictor, leases, jobs, nobody, margin=-59.0, blank_every=0.05)
+    responder = Responder(predictor, leases, jobs, no_label_studio, margin=-59.0, blank_every=0.05)
     answer = body(responder, ask("1", "2", "3"))
     assert next(answer) == b'{"results": ['
     until_an_entry_comes(answer)
@@ -152,9 +152,9 @@ def test_an_annotator_who_opens_an_opened_task_waits_until_it_is_stored(predicto
 
 
 def test_an_annotator_waits_for_another_answer_no_longer_than_the_patience(predictor, leases, jobs, entries):
-    responder = Responder(predictor, leases, jobs, nobody, patience=0.3)
+    responder = Responder(predictor, leases, jobs, no_label_studio, patience=0.3)
     with pytest.raises(LabelStudioError):
-        nobody(P)
+        no_label_studio(P)
     assert entries(responder, ask("1"))[0]
     assert entries(responder, ask("1")) == [[]]
 

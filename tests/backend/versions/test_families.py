@@ -38,7 +38,7 @@ from models.errors import CheckpointError
 from models.pipeline import load_pipeline
 from models.prompt import Answer, Prompt
 from models.segment import Prediction, Segment
-from tests.backend.conftest import nobody
+from tests.backend.conftest import no_label_studio
 from tests.backend.fakes import eventually, predict_body, publish, setup_body
 
 CLASSES = ("Lumen", "Fibrous cap")  # bright, and grey
@@ -125,7 +125,7 @@ def client(
     predictor = Predictor(serving, lambda project: OnePicture())
     app = create_app(
         serving=serving,
-        responder=Responder(predictor, leases, jobs, nobody),
+        responder=Responder(predictor, leases, jobs, no_label_studio),
         prompts=Prompts(serving, lambda project: OnePicture()),
         jobs=jobs,
         automatic=AutomaticTraining(records, after=2),

@@ -1,4 +1,4 @@
-"""Whatever a picture's format, colours and orientation, the array is what a browser shows."""
+"""For every format, colours and orientation of a picture, the array is what a browser shows."""
 
 import struct
 import subprocess
