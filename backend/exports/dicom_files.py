@@ -82,7 +82,7 @@ class DicomFiles:
         sample = image.sample
         own = self._open(sample.image)
         if own is not None:
-            return _checked(own, 1)
+            return _checked(own, sample.file_page + 1)
         frame = image.frame
         if frame is not None and frame.is_converted:
             raise NoFrame("it shows a cross-section, and the file has A-lines: their pixels do not correspond")
@@ -140,7 +140,7 @@ def _instance(path: Path) -> Instance | None:
         if not data.get("Rows") or not data.get("Columns") or not data.get("SOPInstanceUID"):
             return None
         return Instance(
-            path,
+            path.resolve(),
             str(data.get("SeriesInstanceUID", "")),
             str(data.SOPInstanceUID),
             str(data.get("SOPClassUID", "")),

@@ -112,7 +112,7 @@ def _series(export: Export, result: Result) -> dict[tuple[str, str], list[Labell
 
 
 def _check_size(image: ExportImage, frame: SourceFrame) -> None:
-    shape, size = image_shape(image.sample.image), frame.instance.size
+    shape, size = image_shape(image.sample.image, image.sample.file_page), frame.instance.size
     if shape != size:
         raise NoFrame(f"it is {shape[1]}x{shape[0]}, and its DICOM frame {size[1]}x{size[0]}: the pixels do not fit")
 

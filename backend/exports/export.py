@@ -197,13 +197,16 @@ def _origin(name: str, origins: Mapping[str, Origin]) -> Origin:
 
 
 def _subsets(folder: DataFolder, samples: Sequence[Sample]) -> dict[str, str]:
-    """Name -> subset: the folder's own splits, else a fifth of the groups is held out as val."""
-    if folder.splits:
-        return {sample.name: "other" for sample in samples} | {
-            name: split for split, names in folder.splits.items() for name in names
-        }
-    train, val = split_samples(samples) if len(samples) > 1 else (samples, [])
-    return {sample.name: "train" for sample in train} | {sample.name: "val" for sample in val}
+    """Name -> subset: the folder's own splits; without train and val a fifth of the groups is held out as val."""
+    given = {name: split for split, names in folder.splits.items() for name in names}
+    if {"train", "val"} <= folder.splits.keys():
+        safe = dict(zip(folder.splits, file_names(folder.splits), strict=True))
+        return {sample.name: safe[given[sample.name]] if sample.name in given else "other" for sample in samples}
+    tested = {name for name, split in given.items() if split == "test"}
+    rest = [sample for sample in samples if sample.name not in tested]
+    train, val = split_samples(rest) if len(rest) > 1 else (rest, [])
+    subsets = {sample.name: "train" for sample in train} | {sample.name: "val" for sample in val}
+    return subsets | dict.fromkeys(tested, "test")
 
 
 def all_told(sample: Sample, drawn: Sequence[str], classes: Sequence[str]) -> str:
@@ -229,7 +232,7 @@ def each(export: Export, tick: Tick) -> Iterator[tuple[ExportImage, tuple[int, i
     """The images one after the other, with their height and width."""
     for done, image in enumerate(export.images):
         tick(done, len(export.images))
-        yield image, image_shape(image.sample.image)
+        yield image, image_shape(image.sample.image, image.sample.file_page)
     tick(len(export.images), len(export.images))
 
 

@@ -162,18 +162,8 @@ def test_masks_of_another_size_than_the_frame_are_left_out(tmp_path):
 def test_labels_too_long_for_dicom_are_shortened_and_kept_whole_beside(tmp_path):
     labels = ("é" * 260, "é" * 259, "a\\b")
     dicom_file(tmp_path / "dicom/run.dcm", 2, SIZE)
-    with DataFolderWriter(tmp_path / "data", ["1", "2", "3"]) as folder:
-        folder.add("run-1", np.zeros((*SIZE, 3), np.uint8), {"1": LUMEN, "2": CAP, "3": CAP}, None)
-    read = open_data_folder(tmp_path / "data")
-    sample = read.samples["run-1"]
-    masks = dict(zip(labels, sample.masks.values(), strict=True))
-    named = type(read)(
-        read.root,
-        labels,
-        {"run-1": type(sample)("run-1", sample.image, masks, dict.fromkeys(labels, True), True)},
-        {},
-    )
-    written(named, "dicom-seg", tmp_path / "out", dicom=tmp_path / "dicom")
+    folder = data_folder(tmp_path / "data", labels, {"run-1": dict.fromkeys(labels, LUMEN)}, size=SIZE)
+    written(folder, "dicom-seg", tmp_path / "out", dicom=tmp_path / "dicom")
     segments = dcmread(next((tmp_path / "out").glob("*.dcm"))).SegmentSequence
     assert [segment.SegmentDescription for segment in segments] == list(labels)
     assert [segment.SegmentLabel for segment in segments] == ["é" * 64, "é" * 62 + "-2", "a-b"]
