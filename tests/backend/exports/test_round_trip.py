@@ -20,7 +20,7 @@ READ_BACK = ("coco", "cvat", "png")
 LABELS = st.text(st.characters(categories=("L", "M", "N", "P", "S", "Zs"), exclude_characters="/\\"), min_size=1).map(
     str.strip
 )
-NAMES = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=300)
+NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=300)
 
 
 @st.composite
