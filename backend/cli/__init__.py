@@ -23,6 +23,7 @@ COMMANDS = {
     "import": ("backend.cli.import_", "Pullbacks, films and folders of images as tasks of a Label Studio project."),
     "jobs": ("backend.cli.jobs", "List, show or cancel jobs."),
     "versions": ("backend.cli.server", "List, show, promote or roll back model versions."),
+    "inspect": ("backend.cli.inspect", "Show what is read in a data folder, an export or a project."),
     "predict": ("backend.cli.models", "Draw a mask per class for image files."),
     "train": ("backend.cli.models", "Train classifier and refiner on a data folder."),
     "evaluate": ("backend.cli.evaluate", "Measure a model on a data folder."),
