@@ -12,6 +12,7 @@ from models.masks.outlines import outlines
 from models.masks.rasterising import Points, fill_polygon
 
 DIGITS = 6
+TOLERANCE = 0.4  # pixels beside the edge: just below the half at which whole pixels are gained or lost
 
 
 def write_yolo(export: Export, out: Path, tick: Tick) -> Result:
@@ -56,7 +57,7 @@ def _polygons(mask: Mask) -> list[Points]:
     for part in components:
         corner = np.array([part.x, part.y], dtype=np.float64)
         box = np.array([[0, 0], [part.width, 0], [part.width, part.height], [0, part.height]], dtype=np.float64)
-        polygons += [polygon + corner for polygon in outlines(labels[part.box] == part.number) or [box]]
+        polygons += [polygon + corner for polygon in outlines(labels[part.box] == part.number, TOLERANCE) or [box]]
     return polygons
 
 
