@@ -52,7 +52,7 @@ def write_yolo(export: Export, out: Path, tick: Tick) -> Result:
 
 def _polygons(mask: Mask) -> list[Points]:
     """Polygons of a mask's connected parts; one that is too small for an outline gets its box."""
-    labels, components = connected_components(mask)
+    labels, components = connected_components(mask, connectivity=4)  # outlines part at corners too
     polygons: list[Points] = []
     for part in components:
         corner = np.array([part.x, part.y], dtype=np.float64)

@@ -275,3 +275,12 @@ def test_names_of_files_are_safe_and_originals_are_in_the_table(tmp_path):
     assert {path.stem for path in (tmp_path / "yolo-seg/images").rglob("*.png")} == {
         *("A-B", "a-b-2", "nul-", "é" * 60, "x-", "image", "кадр 1"),
     }
+
+
+def test_pixels_that_touch_by_a_corner_are_polygons_of_their_own(tmp_path):
+    folder = data_folder(
+        tmp_path / "data", ("Lumen",), {"a": {"Lumen": np.eye(24, 31, dtype=bool)}, "b": {}}, size=SIZE
+    )
+    result, _ = written(folder, "yolo-seg", tmp_path / "out")
+    assert result.figures["iou"] == {"Lumen": 1.0}
+    assert result.objects == {"Lumen": 24}
