@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 Points = NDArray[np.float64]
 
-# How far, in pixels, a polygon may run beside the edge of its mask, where a caller does not say: fewer corners are easier
+# How far, in pixels, a polygon may run beside the edge of its mask if a caller does not say: fewer corners are easier
 # to drag. Small parts are followed more closely, within this fraction of the side of a square as large, down to where
 # stairs would show.
 TOLERANCE = 1.0
