@@ -208,8 +208,9 @@ def test_predictions_are_marked_in_the_formats_own_fields(folder, tmp_path):
     assert yaml.safe_load((tmp_path / "yolo-seg/data.yaml").read_text()).keys() == {"predicted", "names"}
 
 
-def test_labels_that_xml_cannot_hold_are_refused_in_a_sentence(tmp_path):
-    folder = data_folder(tmp_path / "data", ("a\x01",), {"a": {"a\x01": LUMEN}, "b": {}}, size=SIZE)
+@pytest.mark.parametrize("label", ["a\x01", "a\rb"])
+def test_labels_that_xml_cannot_hold_are_refused_in_a_sentence(tmp_path, label):
+    folder = data_folder(tmp_path / "data", (label,), {"a": {label: LUMEN}, "b": {}}, size=SIZE)
     with pytest.raises(ExportError, match="XML cannot hold"):
         written(folder, "cvat", tmp_path / "out")
 
