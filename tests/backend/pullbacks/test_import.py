@@ -142,6 +142,18 @@ def test_colours_are_kept(server: FakeLabelStudio, project: int, run: Run, tmp_p
     assert (decode_image(server.files[task["image"]], 1000) == colours).all()
 
 
+def test_files_of_a_series_stay_comparable(server: FakeLabelStudio, project: int, run: Run, tmp_path: Path) -> None:
+    """A slice of 10 bits beside one of 12 is not stretched to the same brightness, whichever of them is sent."""
+    deep = {"BitsAllocated": 16, "BitsStored": 16, "HighBit": 15, "Modality": "MR"}
+    slices = [np.full((24, 32), value, "<u2") for value in (1000, 4000)]
+    folder = write_series(tmp_path / "run", slices, **deep)
+    run(folder, "--project", project, "--every", 2)
+    run(folder, "--project", project)
+    assert [int(image[0, 0]) for image in pixels(server, project)] == [
+        round(value * 255 / 4095) for value in (1000, 4000)
+    ]
+
+
 def test_a_lines_become_cross_sections(server: FakeLabelStudio, project: int, run: Run, tmp_path: Path) -> None:
     images = frames(2, height=90, width=40)
     tags = {
