@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
@@ -42,6 +43,14 @@ from tests.backend.pullbacks.files import (
     write_stack,
 )
 
+REASONS = (
+    "it is a DICOM file without pixels",
+    "another file holds the same DICOM instance",
+    "it is damaged",
+    "it is a damaged DICOM file",
+    "it is not an image",
+    "it is a gzip archive",
+)
 Run = Callable[..., dict[str, Any]]
 
 
@@ -397,6 +406,17 @@ def test_a_damaged_frame_is_left_out_by_name(server: FakeLabelStudio, project: i
     (left_out,) = report["left_out"]
     assert left_out["what"].endswith("IM997 frame 1")
     assert "left out: " in report["output"]
+
+
+def test_pydicoms_samples_are_tasks_or_named(run: Run, tmp_path: Path) -> None:
+    samples = Path(pydicom.__file__).parent / "data" / "test_files"
+    report = run(samples, "--storage", tmp_path / "out")
+    assert report["created"] > 60
+    damaged = [one["what"] for one in report["left_out"] if "damaged" in one["why"]]
+    # A frame that claims to be as wide as a street, and "1A" frames.
+    assert [Path(what).name for what in damaged] == ["badVR.dcm", "JPEG2000-embedded-sequence-delimiter.dcm frame 1"]
+    wrong = [one for one in report["left_out"] if not one["why"].startswith(REASONS)]
+    assert wrong == []
 
 
 def test_nothing_to_import_is_a_failure(invoke: Callable[..., Result], tmp_path: Path) -> None:
