@@ -16,6 +16,7 @@ BackendError
 │   ├── JobConflict    a job is too far for what is asked
 │   └── JobInterrupted it is not this worker's any more, or begins again
 ├── PullbackError      `premask import` cannot go on
+├── ExportError        `premask export` cannot write
 ├── BenchError         `premask bench` cannot measure
 └── DemoError          `premask demo` cannot go on
 """
@@ -100,6 +101,10 @@ class JobInterrupted(JobError):
 
 class PullbackError(BackendError):
     """`premask import` cannot go on; the text says what to change before it is run again."""
+
+
+class ExportError(BackendError):
+    """`premask export` cannot write what is asked for; the text says what to change."""
 
 
 class BenchError(BackendError):

@@ -23,11 +23,13 @@ COMMANDS = {
     "import": ("backend.cli.import_", "Pullbacks, films and folders of images as tasks of a Label Studio project."),
     "jobs": ("backend.cli.jobs", "List, show or cancel jobs."),
     "versions": ("backend.cli.server", "List, show, promote or roll back model versions."),
+    "inspect": ("backend.cli.inspect", "Show what is read in a data folder, an export or a project."),
     "predict": ("backend.cli.models", "Draw a mask per class for image files."),
     "train": ("backend.cli.models", "Train classifier and refiner on a data folder."),
     "evaluate": ("backend.cli.evaluate", "Measure a model on a data folder."),
     "curve": ("backend.cli.evaluate", "Measure how masks improve with the number of accepted images."),
     "bench": ("backend.cli.bench", "Measure how fast it is, side by side with other ways."),
+    "export": ("backend.cli.export", "Write labels as COCO, YOLO, nnU-Net, PNG, CVAT or DICOM Segmentation."),
     "phantom": ("backend.cli.models", "Write synthetic images with exact masks, of OCT and other projects."),
     "demo": ("backend.cli.demo", "Start Label Studio and the backend with a sample project."),
 }

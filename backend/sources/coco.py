@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from backend.label_studio.task_data import group_field, group_of
-from backend.sources.conversion import Conversion, Exported, ImageFiles, Mask, convert, number, runs
+from backend.sources.conversion import Conversion, Exported, Mask, Region, convert, number, runs
+from backend.sources.finding import ImageFiles, subset_of
 from models.errors import DataError
 from models.masks.rasterising import fill_polygon, fill_rectangle
 
@@ -46,8 +47,7 @@ def convert_coco(files: Mapping[Path, Any], images: ImageFiles, out: Path) -> Co
 
 
 def _subset(path: Path) -> str:
-    subset = path.stem.removeprefix("instances_")
-    return path.parent.name if subset == path.stem else subset
+    return subset_of(path.stem, path.parent.name)
 
 
 def _images(content: Mapping[str, Any], names: Mapping[Any, str], subset: str, field: str | None) -> Iterator[Exported]:
@@ -60,8 +60,8 @@ def _images(content: Mapping[str, Any], names: Mapping[Any, str], subset: str, f
             width, height = number(image, "width", "height")
         except DataError as error:
             raise DataError(f"image {name!r}: {error}") from error
-        regions = [(_name(entry, names, name), _drawing(entry)) for entry in annotations.pop(image["id"], [])]
-        yield Exported(name, (int(height), int(width)), regions, subset, group_of(image, field))
+        regions = [Region(_name(entry, names, name), _drawing(entry)) for entry in annotations.pop(image["id"], [])]
+        yield Exported(name, regions, (int(height), int(width)), subset=subset, group=group_of(image, field))
     if annotations:
         raise DataError(f"it has annotations of image {next(iter(annotations))!r}, which it does not list")
 

@@ -7,7 +7,8 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from backend.sources.conversion import Conversion, Exported, ImageFiles, Mask, convert, number, runs
+from backend.sources.conversion import Conversion, Exported, Mask, Region, convert, number, runs
+from backend.sources.finding import ImageFiles, subset_of
 from models.errors import DataError
 from models.masks.rasterising import fill_ellipse, fill_polygon, turned
 
@@ -45,9 +46,10 @@ def _images(files: Mapping[Path, Element], ignored: set[str]) -> Iterator[Export
             except DataError as error:
                 raise DataError(f"image {image.get('name')!r}: {error}") from error
             regions = [
-                (shape.get("label", ""), _drawing(shape)) for shape in image if shape.get("label") not in ignored
+                Region(shape.get("label", ""), _drawing(shape)) for shape in image if shape.get("label") not in ignored
             ]
-            yield Exported(image.get("name", ""), (int(height), int(width)), regions, image.get("subset", ""))
+            subset = subset_of(image.get("subset", ""))
+            yield Exported(image.get("name", ""), regions, (int(height), int(width)), subset=subset)
 
 
 def _drawing(shape: Element) -> Callable[[tuple[int, int]], Mask] | None:

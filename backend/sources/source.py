@@ -2,10 +2,9 @@
 
 import json
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import ParseError
@@ -13,12 +12,15 @@ from xml.etree.ElementTree import ParseError
 from defusedxml import DefusedXmlException  # type: ignore[import-untyped]
 from defusedxml.ElementTree import parse  # type: ignore[import-untyped]
 
-from backend.sources.archive import unpack
+from backend.sources.archive import Unpacked, is_archive, looks_like_archive, unpack, without_outer_folders
 from backend.sources.coco import convert_coco, is_coco
-from backend.sources.conversion import Conversion, ImageFiles
+from backend.sources.conversion import Conversion, LeftOut
 from backend.sources.cvat import convert_cvat, is_cvat
+from backend.sources.finding import ENDINGS, ImageFiles, files_below
 from backend.sources.label_studio import convert_label_studio, is_label_studio
 from models.errors import DataError
+
+DATA_FOLDER, IMAGES = "data-folder", "images"  # kinds besides those of FORMATS
 
 
 @dataclass(frozen=True)
@@ -26,21 +28,26 @@ class Format:
     """A kind of export.
 
     Attributes:
+        kind: for machines.
         name: for people.
         matches: whether the content of a JSON or XML file is of this kind.
         convert: writes such files (path -> content), with the images among these, as a data folder.
     """
 
+    kind: str
     name: str
     matches: Callable[[Any], bool]
     convert: Callable[[Mapping[Path, Any], ImageFiles, Path], Conversion]
 
 
 FORMATS = (
-    Format('"CVAT for images 1.1"', is_cvat, convert_cvat),
-    Format("COCO instances", is_coco, convert_coco),
-    Format("Label Studio's JSON", is_label_studio, convert_label_studio),
+    Format("cvat", '"CVAT for images 1.1"', is_cvat, convert_cvat),
+    Format("coco", "COCO instances", is_coco, convert_coco),
+    Format("label-studio", "Label Studio's JSON", is_label_studio, convert_label_studio),
 )
+
+
+DOCUMENTS = (".json", ".xml")
 
 
 @dataclass(frozen=True)
@@ -48,67 +55,131 @@ class Source:
     """Something to train on, opened.
 
     Attributes:
-        folder: the data folder.
+        folder: the data folder; of images without labels, the folder that they are in.
+        kind: of a format, DATA_FOLDER or IMAGES.
         notes: sentences about what was converted, and how.
+        unread: files and regions that are not used, besides the rows that the data folder has left out.
+        files: the images of a source without labels.
     """
 
     folder: Path
+    kind: str
     notes: list[str]
+    unread: list[LeftOut] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
 
 
 @contextmanager
-def open_source(path: Path, *, images: Path | None = None, skip_bad: bool = False) -> Iterator[Source]:
+def open_source(
+    path: Path, *, images: Path | None = None, skip_bad: bool = False, unlabelled: bool = False
+) -> Iterator[Source]:
     """Open a data folder, or an export as one that is deleted afterwards.
 
     Args:
-        path: a data folder; or an export in one of `FORMATS`: a file, a zip of its files, or such a zip's folder.
+        path: a data folder; or an export in one of `FORMATS`: a file or a folder; or an archive of one of these.
         images: where an export's images are, if not beside it.
         skip_bad: leave out images of the export that are missing or inconsistent; `skipped.json` in the folder names
             them.
+        unlabelled: take a folder, an archive or a file of images without labels too.
 
     Raises:
         DataError: it is nothing of the kind, or inconsistent; the text names the file.
     """
-    if (path / "classes.txt").exists():
-        if images is not None:
-            raise DataError(f"{path} is a data folder and has its own images; leave --images out")
-        yield Source(path, [])
-        return
     with tempfile.TemporaryDirectory(prefix="premask-") as temporary:
-        root = path
-        if zipfile.is_zipfile(path):
+        root, unpacked = path, Unpacked()
+        if is_archive(path):
             root = Path(temporary) / "export"
             root.mkdir()
-            unpack(path, root)
-        elif path.suffix.lower() == ".zip":
+            unpacked = unpack(path, root)
+        elif path.is_file() and looks_like_archive(path):
             raise DataError(f"{path} is no zip file, or a damaged one; export it again")
-        files = [file for depth in ("*", "*/*") for file in sorted(root.glob(depth))] if root.is_dir() else [path]
-        contents = {file: _content(file) for file in files if file.suffix.lower() in (".json", ".xml")}
-        kind, found = _format(path, contents)
-        beside = root if root.is_dir() else path.parent
-        folders = [images] if images else [beside / "images", beside]
-        folder = Path(temporary) / "data"
-        try:
-            result = kind.convert(found, ImageFiles(folders), folder)
-        except DataError as error:
-            raise DataError(f"{path}, taken for {kind.name}: {error}") from error
-        if result.skipped and not skip_bad:
-            first, more = next(iter(result.skipped.values())), len(result.skipped) - 1
+        if root.is_dir() and not _is_data_folder(root):
+            root = without_outer_folders(root)
+        if _is_data_folder(root):
+            if images is not None:
+                raise DataError(f"{path} is a data folder and has its own images; leave --images out")
+            yield Source(root, DATA_FOLDER, [], unpacked.left_out)
+            return
+        unread = list(unpacked.left_out)
+        files = files_below(root) if root.is_dir() else [root]
+        contents = _contents(files, root, unread)
+        if (matched := _format(contents)) is None:
+            pictures = [file for file in files if file.suffix.lower() in ENDINGS]
+            if not pictures or not unlabelled:
+                raise DataError(_unknown(path, pictures, unread))
+            yield Source(root, IMAGES, [f"{path} has images and no labels"], unread, pictures)
+            return
+        kind, found = matched
+        unread += [
+            LeftOut(_shown(file, root), f"it is not read: the source is read as {kind.name}")
+            for file in contents
+            if file not in found
+        ]
+        result = _convert(path, root, kind, found, images, unpacked, Path(temporary) / "data")
+        if result.left_out and not skip_bad:
+            first, more = result.left_out[0], len(result.left_out) - 1
             others = f" (and {more} more)" if more else ""
-            raise DataError(f"{path}: {first}{others}; correct it, or go on without it with --skip-bad")
+            named = first.why if first.what in first.why else f"{first.what}: {first.why}"
+            raise DataError(f"{path}: {named}{others}; correct it, or go on without it with --skip-bad")
         if not result.used:
-            raise DataError(f"{path} holds no image that can be used")
-        if result.skipped:
-            (folder / "skipped.json").write_text(json.dumps(result.skipped), encoding="utf-8")
-        yield Source(folder, [f"{path} is read as {kind.name}: {result.used} images", *result.notes])
+            why = f": {result.left_out[0].what}: {result.left_out[0].why}" if result.left_out else ""
+            raise DataError(f"{path} holds no image that can be used{why}")
+        notes = [f"{path} is read as {kind.name}: {result.used} images", *result.notes]
+        yield Source(Path(temporary) / "data", kind.kind, notes, unread + result.unread)
 
 
-def _format(path: Path, contents: Mapping[Path, Any]) -> tuple[Format, dict[Path, Any]]:
+def _is_data_folder(root: Path) -> bool:
+    return (root / "classes.txt").is_file()
+
+
+def _convert(
+    path: Path,
+    root: Path,
+    kind: Format,
+    found: Mapping[Path, Any],
+    images: Path | None,
+    unpacked: Unpacked,
+    out: Path,
+) -> Conversion:
+    beside = root if root.is_dir() else root.parent
+    folders = [images] if images else [folder for folder in (beside / "images", beside) if folder.is_dir()]
+    try:
+        files = ImageFiles(folders, unpacked.aliases, own=images is not None or root.is_dir())
+        return kind.convert(found, files, out)
+    except DataError as error:
+        raise DataError(f"{path}, taken for {kind.name}: {error}") from error
+
+
+def _format(contents: Mapping[Path, Any]) -> tuple[Format, dict[Path, Any]] | None:
+    """The first format that a file is of, and all files of that format."""
     for kind in FORMATS:
         if found := {file: content for file, content in contents.items() if kind.matches(content)}:
             return kind, found
+    return None
+
+
+def _contents(files: list[Path], root: Path, unread: list[LeftOut]) -> dict[Path, Any]:
+    """Document -> content; adds those that cannot be read to `unread`."""
+    contents = {}
+    for file in files:
+        if file.suffix.lower() in DOCUMENTS:
+            try:
+                contents[file] = _content(file)
+            except DataError as error:
+                unread.append(LeftOut(_shown(file, root), str(error)))
+    return contents
+
+
+def _shown(file: Path, root: Path) -> str:
+    return str(file.relative_to(root)) if file != root else file.name
+
+
+def _unknown(path: Path, pictures: list[Path], unread: list[LeftOut]) -> str:
     known = ", ".join(kind.name for kind in FORMATS)
-    raise DataError(f"{path} is neither a data folder (with classes.txt) nor an export of a known kind: {known}")
+    said = f"{path} is neither a data folder (with classes.txt) nor an export of a known kind: {known}"
+    if unread:
+        return f"{unread[0].why}; {said}"
+    return f"{said}; it has images and no labels" if pictures else said
 
 
 def _content(path: Path) -> Any:

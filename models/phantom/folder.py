@@ -82,7 +82,7 @@ def write_phantoms(
         names = [f"phantom-{number:05d}" for number in range(1, count + 1)]
         rare = {round((i + 0.5) * count / RARE) for i in range(RARE)}  # the last of them is in the val split
         train = max(1, count - round(count / 4))
-        with DataFolderWriter(draft, made.classes) as folder:
+        with DataFolderWriter(draft, made.classes, plain=True) as folder:
             for done, name in enumerate(names, start=1):
                 # Hashed, not seed + done: neighbouring seeds would share all frames but one.
                 frame_seed = int(np.random.SeedSequence([seed, done]).generate_state(1, np.uint64)[0])

@@ -60,7 +60,7 @@ def test_a_smart_tools_prompts_come_as_context() -> None:
     ("changes", "said"),
     [
         ({"tasks": None}, "'tasks' should be a list of tasks, got nothing"),
-        ({"tasks": [TASK, {"id": 2}]}, r"tasks\[1\] should be an object with 'id' and 'data'"),
+        ({"tasks": [TASK, {"id": 2}]}, r"tasks\[1\] should be an object with 'data'"),
         ({"tasks": [TASK, 3]}, r"tasks\[1\].*got int '3'"),
         ({"project": None}, "/predict: the project should be an id"),
         ({"project": "../1"}, "the project should be an id"),
