@@ -470,6 +470,13 @@ def test_a_projects_own_key_is_used(server: FakeLabelStudio, run: Run, tmp_path:
     assert set(data_of(server, project)[0]) == {"scan", "series", "frame", "patient"}
 
 
+def test_a_project_that_shows_lists_gets_a_list_of_one(server: FakeLabelStudio, run: Run, tmp_path: Path) -> None:
+    project = server.add_project(CONFIG.replace('value="$image"', 'valueList="$pages"'))
+    run(write_dicom(tmp_path / "a.dcm", frames(1)), "--project", project)
+    (task,) = data_of(server, project)
+    assert [address in server.files for address in task["pages"]] == [True]
+
+
 def test_two_imports_do_not_run_side_by_side(invoke: Callable[..., Result], tmp_path: Path) -> None:
     from filelock import FileLock
 
