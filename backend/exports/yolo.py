@@ -12,6 +12,7 @@ from models.masks.outlines import outlines
 from models.masks.rasterising import Points, fill_polygon
 
 DIGITS = 6
+TOLERANCE = 0.4  # pixels beside the edge: just below the half at which whole pixels are gained or lost
 
 
 def write_yolo(export: Export, out: Path, tick: Tick) -> Result:
@@ -51,12 +52,12 @@ def write_yolo(export: Export, out: Path, tick: Tick) -> Result:
 
 def _polygons(mask: Mask) -> list[Points]:
     """Polygons of a mask's connected parts; one that is too small for an outline gets its box."""
-    labels, components = connected_components(mask)
+    labels, components = connected_components(mask, connectivity=4)  # outlines part at corners too
     polygons: list[Points] = []
     for part in components:
         corner = np.array([part.x, part.y], dtype=np.float64)
         box = np.array([[0, 0], [part.width, 0], [part.width, part.height], [0, part.height]], dtype=np.float64)
-        polygons += [polygon + corner for polygon in outlines(labels[part.box] == part.number) or [box]]
+        polygons += [polygon + corner for polygon in outlines(labels[part.box] == part.number, TOLERANCE) or [box]]
     return polygons
 
 

@@ -186,9 +186,18 @@ def write_data_folder(
                     dropped[NO_IMAGE if isinstance(error, ImageError) else NO_REGION] += 1
                     report.leave_out(what, str(error), told=True)
                     continue
+                address = str(address_at(task.get("data"), image.path))
                 for text in truth.problems:
-                    report.problem(f"{what}, image {shown(str(address_at(task.get('data'), image.path)))}: {text}")
-                folder.add(f"{name} {image.label}".strip(), pixels, truth.masks, truth.presence, group)
+                    report.problem(f"{what}, image {shown(address)}: {text}")
+                folder.add(
+                    f"{name} {image.label}".strip(),
+                    pixels,
+                    truth.masks,
+                    truth.presence,
+                    group,
+                    source=address,
+                    page=image.item_index or 0,
+                )
                 for label in classes:
                     report.classes[label] += bool(truth.presence.get(label))
                 report.images += 1
@@ -199,6 +208,8 @@ def write_data_folder(
                         prediction, truth, config, image, list(parts), pixels.shape[:2], report.acceptance
                     )
             report.used += used
+        for left_out in report.left_out:
+            folder.leave_out(*left_out)
     # Plain dictionaries without zeros: `dataclasses.asdict` garbles a Counter.
     report.dropped, report.regions, report.groups = dict(+dropped), dict(+regions), len(groups)
     if group_field is not None and report.used and not groups:

@@ -111,7 +111,9 @@ def inspect_data_folder(
         found.notes += [*report.sentences, *report.warnings]
     except DataError as error:
         found.notes.append(str(error))
-    found.left_out = [*(LeftOut(*row) for row in folder.skipped.items()), *(unread or ())]
+    told = {row.what for row in unread or ()}
+    found.left_out = [LeftOut(what, why) for what, why in folder.skipped.items() if what not in told]
+    found.left_out += unread or ()
     samples = list(folder.samples.values())
     for number, sample in enumerate(samples, 1):
         progress(number, len(samples), sample.name)

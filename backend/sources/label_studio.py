@@ -4,18 +4,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from backend.errors import ImageError
-from backend.label_studio.annotations import write_data_folder
+from backend.errors import ImageError, RegionError
+from backend.label_studio.annotations import CANCELLED, NO_ANNOTATION, NO_LABEL, REJECTED, SAID, write_data_folder
 from backend.label_studio.controls import CHOICES, CONTROLS
 from backend.label_studio.controls.control import Control
+from backend.label_studio.controls.pairs import merge_results
+from backend.label_studio.controls.region import value_of
 from backend.label_studio.images import ImageLoader, image_address
 from backend.label_studio.label_config import LabelConfig
-from backend.label_studio.task_data import group_field
+from backend.label_studio.task_data import address_at, group_field
+from backend.label_studio.task_images import task_images
 from backend.sources.conversion import Conversion, LeftOut
 from backend.sources.finding import ImageFiles, readings
 from models.data.decoding import RgbImage
 from models.data.files import IMAGE_SUFFIXES, read_image
 from models.errors import DataError
+
+# Why people have left a task out, which does not stop a training.
+DECIDED = (CANCELLED, REJECTED, NO_ANNOTATION, NO_LABEL)
 
 
 def is_label_studio(content: Any) -> bool:
@@ -36,15 +42,17 @@ def convert_label_studio(files: Mapping[Path, Any], images: ImageFiles, out: Pat
     tasks = _tasks(files, result)
     config = used_config(tasks)
     field = group_field(task["data"] for task in tasks)
-    keys = dict.fromkeys(control.image_key for control in config.controls)
-    addresses = [task["data"].get(key) for task in tasks for key in keys]
+    addresses = [address_at(task["data"], image.path) for task in tasks for image in task_images(task, config)]
     found = images.assign(address.strip() for address in addresses if isinstance(address, str) and address.strip())
     report = write_data_folder(tasks, config, _Images(found), out, group_field=field)
     if not report.used:
         raise DataError(f"no task can be learnt from: {report.text}")
-    result.used = report.used
+    result.used = report.images
     result.notes += report.text.splitlines()
-    result.left_out += [LeftOut(text.partition(":")[0], text) for text in report.problems]
+    if rest := [column for column in image_columns(tasks) if column not in config.columns]:
+        result.notes.append(f"nothing is annotated on the images of {', '.join(map(repr, rest))}, which are not read")
+    for what, why in report.left_out:
+        (result.unread if why in DECIDED else result.left_out).append(LeftOut(what, why))
     return result
 
 
@@ -86,31 +94,54 @@ def used_config(tasks: Sequence[Mapping[str, Any]]) -> LabelConfig:
     """
     adapters = {adapter.type: adapter for adapter in CONTROLS}
     labels: dict[tuple[str, str, str], dict[str, str]] = {}
-    several: set[str] = set()
+    several: set[str] = set()  # choices of which an annotation has taken two
+    of_pages: set[str] = set()  # choices that were made page by page
     for region in _regions(tasks):
         adapter = adapters.get(str(region.get("type")))
         if adapter is None:
             continue
         control = adapter.tag, str(region.get("from_name")), str(region.get("to_name"))
-        used = adapter.labels(region)
+        try:
+            used = adapter.labels(region)
+        except RegionError:
+            continue
         labels.setdefault(control, {}).update({label: label for label in used})
         if len(used) > 1:
             several.add(control[1])
+        if region.get("item_index") is not None:
+            of_pages.add(control[1])
     if not labels:
         raise DataError("the export has no masks, polygons, rectangles, ellipses or choices; annotate some tasks first")
     columns = match_columns([to_name for _, _, to_name in labels], image_columns(tasks))
+    lists = {column for column in columns.values() if any(isinstance(t["data"].get(column), list) for t in tasks)}
     return LabelConfig(
         tuple(
-            Control(tag, name, to_name, columns[to_name], found, single=tag == CHOICES.tag and name not in several)
+            Control(
+                tag,
+                name,
+                to_name,
+                columns[to_name],
+                found,
+                single=tag == CHOICES.tag and name not in several,
+                listed=columns[to_name] in lists,
+                per_item=name in of_pages,
+            )
             for (tag, name, to_name), found in labels.items()
         )
     )
 
 
 def _regions(tasks: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """The regions and the choices about images of all annotations; choices about a region have its id."""
     for task in tasks:
         for annotation in task["annotations"]:
-            yield from (region for region in annotation.get("result") or [] if isinstance(region, dict))
+            result = annotation.get("result") if isinstance(annotation, dict) else None
+            regions = [region for region in result if isinstance(region, dict)] if isinstance(result, list) else []
+            drawn = {str(region.get("id")) for region in regions if region.get("type") not in SAID}
+            for region in merge_results(regions):
+                about_region = str(region.get("id")) in drawn or region.get("parentID") or len(value_of(region)) > 1
+                if region.get("type") != CHOICES.type or not about_region:
+                    yield region
 
 
 def image_columns(tasks: Sequence[Mapping[str, Any]]) -> list[str]:

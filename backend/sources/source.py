@@ -58,7 +58,7 @@ class Source:
         folder: the data folder; of images without labels, the folder that they are in.
         kind: of a format, DATA_FOLDER or IMAGES.
         notes: sentences about what was converted, and how.
-        unread: files and regions that are not used, besides the rows that the data folder has left out.
+        unread: rows, files and regions that are not used.
         files: the images of a source without labels.
     """
 
@@ -125,7 +125,7 @@ def open_source(
             why = f": {result.left_out[0].what}: {result.left_out[0].why}" if result.left_out else ""
             raise DataError(f"{path} holds no image that can be used{why}")
         notes = [f"{path} is read as {kind.name}: {result.used} images", *result.notes]
-        yield Source(Path(temporary) / "data", kind.kind, notes, unread + result.unread)
+        yield Source(Path(temporary) / "data", kind.kind, notes, unread + result.left_out + result.unread)
 
 
 def _is_data_folder(root: Path) -> bool:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from backend.exports.xml_text import is_xml_text
 from backend.sources.source import open_source
 from models.data.reader import DataFolder, open_data_folder
 from models.data.writer import DataFolderWriter
@@ -16,10 +17,8 @@ from tests.backend.exports.made import data_folder, masks_of, written
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 READ_BACK = ("coco", "cvat", "png")
-# No slashes in labels: readers take those for folders. Names of images may be anything that UTF-8 can hold.
-LABELS = st.text(st.characters(categories=("L", "M", "N", "P", "S", "Zs"), exclude_characters="/\\"), min_size=1).map(
-    str.strip
-)
+# Labels and names of images may be anything that UTF-8, and for CVAT XML, can hold.
+LABELS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=300).map(str.strip)
 NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=300)
 
 
@@ -27,7 +26,7 @@ NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=300)
 def labelled(draw):
     """Size, classes, and name -> class -> mask; each class is drawn at least once."""
     size = draw(st.tuples(st.integers(1, 24), st.integers(1, 24)))
-    classes = draw(st.lists(LABELS, min_size=1, max_size=3, unique_by=str.casefold).filter(_usable))
+    classes = draw(st.lists(LABELS, min_size=1, max_size=3, unique=True).filter(_usable))
     names = draw(st.lists(NAMES.map(str.strip), min_size=2, max_size=4, unique=True).filter(all))
     random = np.random.default_rng(draw(st.integers(0, 2**32)))
     share = draw(st.sampled_from([0.05, 0.5, 0.95]))
@@ -39,7 +38,7 @@ def labelled(draw):
 
 
 def _usable(labels):
-    return all(label and label not in (".", "..", "name", "background") for label in labels)
+    return all(label and label != "background" for label in labels)  # CVAT's word for what cuts holes
 
 
 @pytest.mark.parametrize("format_name", READ_BACK)
@@ -47,6 +46,7 @@ def _usable(labels):
 @given(made=labelled())
 def test_export_import_export_gives_the_same_masks(format_name, made):
     size, classes, images = made
+    assume(format_name != "cvat" or all(map(is_xml_text, classes)))
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
         folder = data_folder(root / "data", classes, images, size=size)

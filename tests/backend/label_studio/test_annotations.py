@@ -1,6 +1,5 @@
 """Accepted annotations as a data folder: what counts, what is left out, and that both are told."""
 
-import csv
 import json
 from collections.abc import Callable
 from dataclasses import asdict
@@ -11,7 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
 from backend.errors import ImageError
 from backend.label_studio import annotations
@@ -25,6 +23,8 @@ from backend.label_studio.label_config import parse_label_config
 from backend.label_studio.protocol import prediction_entry, task_entry
 from backend.label_studio.rle import encode_rle
 from backend.label_studio.task_images import task_images
+from models.data.files import read_mask
+from models.data.reader import open_data_folder
 from models.segment import Prediction, Segment
 from tests.backend.fake_label_studio import FakeLabelStudio
 from tests.backend.label_studio.configs import BRUSH, CHOICES, PAGES, PAIR, SHAPES
@@ -83,16 +83,21 @@ def write(out: Path, *tasks: dict[str, Any], config: str = BRUSH, images: ImageL
 
 
 def mask_of(out: Path, label: str, name: str) -> Mask:
-    with Image.open(out / "masks" / label / f"{name}.png") as picture:
-        values = np.asarray(picture)
-    assert set(np.unique(values)) <= {0, 255}
-    white: Mask = values == 255
-    return white
+    sample = open_data_folder(out).samples[name]
+    return read_mask(sample.masks[label], sample.read_image().shape[:2])
 
 
-def table(out: Path) -> dict[str, dict[str, str]]:
-    with (out / "labels.csv").open(encoding="utf-8") as file:
-        return {row.pop("name"): row for row in csv.DictReader(file)}
+def drawn_on(out: Path) -> dict[str, set[str]]:
+    """Image -> classes with a mask."""
+    return {name: set(sample.masks) for name, sample in open_data_folder(out).samples.items()}
+
+
+def table(out: Path) -> dict[str, dict[str, bool | None]]:
+    """Image -> class -> whether it is present."""
+    folder = open_data_folder(out)
+    return {
+        name: {label: sample.presence.get(label) for label in folder.classes} for name, sample in folder.samples.items()
+    }
 
 
 def test_the_folder_has_images_masks_classes_and_presence(tmp_path: Path) -> None:
@@ -103,14 +108,14 @@ def test_the_folder_has_images_masks_classes_and_presence(tmp_path: Path) -> Non
         task(12, annotation(brush("Lipid core", block()))),
         images=images,
     )
-    assert (tmp_path / "classes.txt").read_text().split("\n") == ["Lumen", "Lipid core", "blurred", ""]
-    with Image.open(tmp_path / "images" / "task-3.png") as picture:
-        assert np.array_equal(np.asarray(picture), images.image)
+    folder = open_data_folder(tmp_path)
+    assert folder.classes == ("Lumen", "Lipid core", "blurred")
+    assert np.array_equal(folder.samples["task-3"].read_image(), images.image)
+    assert drawn_on(tmp_path) == {"task-3": {"Lumen"}, "task-12": {"Lipid core"}}
     assert np.array_equal(mask_of(tmp_path, "Lumen", "task-3"), block())
-    assert not (tmp_path / "masks" / "Lumen" / "task-12.png").exists()
     assert table(tmp_path) == {
-        "task-3": {"Lumen": "1", "Lipid core": "0", "blurred": "1"},
-        "task-12": {"Lumen": "0", "Lipid core": "1", "blurred": "0"},
+        "task-3": {"Lumen": True, "Lipid core": False, "blurred": True},
+        "task-12": {"Lumen": False, "Lipid core": True, "blurred": False},
     }
     assert (report.used, report.dropped, report.regions) == (2, {}, {})
     assert report.classes == {"Lumen": 1, "Lipid core": 1, "blurred": 1}
@@ -140,8 +145,7 @@ def test_masks_are_named_after_the_models_class_and_not_after_the_label(tmp_path
 def test_a_task_accepted_without_regions_shows_that_nothing_is_there(tmp_path: Path) -> None:
     report = write(tmp_path, task(1, annotation()))
     assert report.used == 1
-    assert set(table(tmp_path)["task-1"].values()) == {"0"}
-    assert not (tmp_path / "masks").exists()
+    assert set(table(tmp_path)["task-1"].values()) == {False}
 
 
 def test_tasks_that_were_not_accepted_are_left_out_and_counted(tmp_path: Path) -> None:
@@ -156,7 +160,7 @@ def test_tasks_that_were_not_accepted_are_left_out_and_counted(tmp_path: Path) -
         task(7, annotation({"id": "f1", "type": "future", "to_name": "image", "value": {"x": 3}})),
         {"id": 8, "data": {"image": "/a"}},
     )
-    assert [path.name for path in (tmp_path / "images").iterdir()] == ["task-1.png"]
+    assert list(table(tmp_path)) == ["task-1"]
     assert report.used == report.images == 1
     assert report.dropped == {
         annotations.NO_ANNOTATION: 2,
@@ -197,7 +201,7 @@ def test_of_several_annotations_the_newest_ground_truth_counts_else_the_newest(
 
 def test_a_drawable_class_is_present_only_if_it_is_drawn(tmp_path: Path) -> None:
     report = write(tmp_path, task(1, annotation(choices("Lumen", "blurred"))))
-    assert table(tmp_path)["task-1"] == {"Lumen": "0", "Lipid core": "0", "blurred": "1"}
+    assert table(tmp_path)["task-1"] == {"Lumen": False, "Lipid core": False, "blurred": True}
     assert report.regions == {annotations.UNDRAWN: 1}
 
 
@@ -209,8 +213,8 @@ def test_choices_alone_give_presence_and_an_unmade_single_choice_leaves_it_open(
         config=CHOICES,
     )
     assert table(tmp_path) == {
-        "task-1": {"benign": "0", "malignant": "1", "blood": "0", "gas": "1"},
-        "task-2": {"benign": "", "malignant": "", "blood": "0", "gas": "0"},
+        "task-1": {"benign": False, "malignant": True, "blood": False, "gas": True},
+        "task-2": {"benign": None, "malignant": None, "blood": False, "gas": False},
     }
 
 
@@ -219,7 +223,7 @@ def test_a_choice_about_a_region_says_nothing_about_the_image(tmp_path: Path) ->
     about = choices("blurred", name="sharpness") | {"id": drawn["id"]}
     about["value"] |= {"format": "rle", "rle": drawn["value"]["rle"]}
     report = write(tmp_path, task(1, annotation(drawn, about)))
-    assert table(tmp_path)["task-1"] == {"Lumen": "1", "Lipid core": "0", "blurred": "0"}
+    assert table(tmp_path)["task-1"] == {"Lumen": True, "Lipid core": False, "blurred": False}
     assert report.regions == {}
 
 
@@ -264,10 +268,10 @@ def test_a_region_that_cannot_be_read_never_teaches_that_its_class_is_absent(
     result = [unread, *beside, brush("Lipid core", block(), id="r3")]
     report = write(tmp_path, task(1, annotation(*result)), task(2, annotation()))
     assert table(tmp_path) == {
-        "task-1": {"Lumen": "", "Lipid core": "1", "blurred": "0"},
-        "task-2": {"Lumen": "0", "Lipid core": "0", "blurred": "0"},
+        "task-1": {"Lumen": None, "Lipid core": True, "blurred": False},
+        "task-2": {"Lumen": False, "Lipid core": False, "blurred": False},
     }
-    assert not (tmp_path / "masks" / "Lumen").exists()
+    assert drawn_on(tmp_path) == {"task-1": {"Lipid core"}, "task-2": set()}
     assert report.regions[annotations.UNREAD] == 1
     assert "task 1, image /data/a.png: " in report.text
     assert "'Lumen' counts as unknown there" in report.text
@@ -282,8 +286,8 @@ def test_an_open_path_says_that_its_class_is_there_but_not_where(tmp_path: Path,
     value = {"vertices": corners, "closed": closed, "vectorlabels": ["Lumen"]}
     drawn = brush("Lumen", block(), type="vectorlabels", from_name="v", value=value)
     report = write(tmp_path, task(1, annotation(drawn)), config=BRUSH.replace("</View>", VECTOR))
-    assert table(tmp_path)["task-1"]["Lumen"] == "1"
-    assert (tmp_path / "masks" / "Lumen").exists() is closed
+    assert table(tmp_path)["task-1"]["Lumen"] is True
+    assert drawn_on(tmp_path)["task-1"] == ({"Lumen"} if closed else set())
     assert report.regions == ({} if closed else {annotations.OPEN: 1})
 
 
@@ -294,8 +298,8 @@ def test_a_shape_smaller_than_a_pixel_is_there_and_a_brush_that_was_erased_is_no
         brush("Lumen", np.zeros_like(block()), from_name="brush", id="r2"),
     ]
     write(tmp_path, task(1, annotation(*result)), config=SHAPES)
-    assert table(tmp_path)["task-1"] == {"Lumen": "0", "Plaque": "0", "Stent": "1", "Catheter": "0"}
-    assert not (tmp_path / "masks" / "Stent").exists()
+    assert table(tmp_path)["task-1"] == {"Lumen": False, "Plaque": False, "Stent": True, "Catheter": False}
+    assert drawn_on(tmp_path)["task-1"] == set()
 
 
 SMART = '<RectangleLabels name="box" toName="image" smart="true"><Label value="Lumen"/></RectangleLabels></View>'
@@ -314,7 +318,7 @@ def test_what_a_prompt_left_behind_leaves_its_class_open_unless_it_is_drawn(tmp_
     hint = {"id": "h", "to_name": "image", "original_height": HEIGHT, "original_width": WIDTH, **hint}
     config = BRUSH.replace("</View>", SMART)
     write(tmp_path, task(1, annotation(hint)), task(2, annotation(hint, brush("Lumen", block()))), config=config)
-    assert [row["Lumen"] for row in table(tmp_path).values()] == ["", "1"]
+    assert [row["Lumen"] for row in table(tmp_path).values()] == [None, True]
     assert np.array_equal(mask_of(tmp_path, "Lumen", "task-2"), block())
 
 
@@ -338,7 +342,7 @@ def test_what_is_said_about_a_region_or_a_text_is_no_class_of_the_image(tmp_path
         ),
         config=BRUSH.replace("</View>", texts),
     )
-    assert table(tmp_path)["task-1"] == {"Lumen": "0", "Lipid core": "1", "blurred": "0"}
+    assert table(tmp_path)["task-1"] == {"Lumen": False, "Lipid core": True, "blurred": False}
     assert report.regions == {}
 
 
@@ -366,8 +370,8 @@ def test_each_region_is_learnt_on_the_image_that_it_is_on(tmp_path: Path) -> Non
     made = {"id": 7, "data": {"left": "/l.png", "right": "/r.png"}, "annotations": [annotation(*result)]}
     report = write(tmp_path, made, config=PAIR)
     assert table(tmp_path) == {
-        "task-7 left": {"Lumen": "1", "Plaque": "", "blurred": "0"},
-        "task-7 right": {"Lumen": "0", "Plaque": "1", "blurred": "1"},
+        "task-7 left": {"Lumen": True, "Plaque": None, "blurred": False},
+        "task-7 right": {"Lumen": False, "Plaque": True, "blurred": True},
     }
     assert np.array_equal(mask_of(tmp_path, "Lumen", "task-7 left"), block())
     assert np.array_equal(mask_of(tmp_path, "Plaque", "task-7 right"), block(12, 20))
@@ -387,9 +391,9 @@ def test_each_page_of_a_list_is_an_image_of_its_own(tmp_path: Path) -> None:
     made = {"id": 7, "data": {"images": ["/0.png", "/1.png", "/2.png"]}, "annotations": [annotation(*result)]}
     report = write(tmp_path, made, config=PAGES)
     assert table(tmp_path) == {
-        "task-7 page 1": {"Lumen": "1", "stable": "", "blurred": "0"},
-        "task-7 page 2": {"Lumen": "1", "stable": "", "blurred": "0"},
-        "task-7 page 3": {"Lumen": "0", "stable": "", "blurred": "1"},
+        "task-7 page 1": {"Lumen": True, "stable": None, "blurred": False},
+        "task-7 page 2": {"Lumen": True, "stable": None, "blurred": False},
+        "task-7 page 3": {"Lumen": False, "stable": None, "blurred": True},
     }
     assert np.array_equal(mask_of(tmp_path, "Lumen", "task-7 page 1"), block(12, 20))
     assert np.array_equal(mask_of(tmp_path, "Lumen", "task-7 page 2"), block())
@@ -400,7 +404,7 @@ def test_a_region_on_an_unclear_page_leaves_its_class_open_on_all(tmp_path: Path
     made = {"id": 7, "data": {"images": ["/0.png", "/1.png"]}}
     made["annotations"] = [annotation(bitmask("Lumen", block(), item_index="1"))]
     write(tmp_path, made, config=PAGES)
-    assert [row["Lumen"] for row in table(tmp_path).values()] == ["", ""]
+    assert [row["Lumen"] for row in table(tmp_path).values()] == [None, None]
 
 
 def test_an_image_that_cannot_be_read_leaves_the_others_of_its_task(tmp_path: Path) -> None:
@@ -418,7 +422,7 @@ def test_the_images_of_a_task_stay_together(tmp_path: Path, field: str | None) -
         for number in range(14)
     ]
     write_data_folder(tasks, parse_label_config(PAGES), SameImage(), tmp_path, group_field=field)
-    groups = json.loads((tmp_path / "groups.json").read_text())
+    groups = open_data_folder(tmp_path).groups()
     together = [(groups[f"task-{n} page 1"], groups[f"task-{n} page 2"]) for n in range(14)]
     assert all(first == second for first, second in together)
     assert len(dict(together)) == (2 if field else 3)
@@ -469,6 +473,15 @@ def test_percent_fit_an_image_of_any_size(tmp_path: Path) -> None:
     entry = prediction_entry(Prediction({}, [Segment("Stent", 0.9, block())]), config, "v1")
     write(tmp_path, task(1, annotation(*entry["result"])), config=SHAPES, images=SameImage(3 * HEIGHT, 3 * WIDTH))
     assert np.array_equal(mask_of(tmp_path, "Stent", "task-1"), block().repeat(3, axis=0).repeat(3, axis=1))
+
+
+@pytest.mark.parametrize("label", ["Calcium/Lipid", "..", "a\\b", "name", " blank ", "Ä" * 260, "管腔 ☃"])
+def test_a_label_may_be_any_text(tmp_path: Path, label: str) -> None:
+    write(
+        tmp_path, task(1, annotation(brush(label, block()))), config=BRUSH.replace('value="Lumen"', f'value="{label}"')
+    )
+    assert table(tmp_path)["task-1"][label] is True
+    assert np.array_equal(mask_of(tmp_path, label, "task-1"), block())
 
 
 def test_an_export_of_label_studio_is_read_with_images_fetched_from_it(
@@ -545,9 +558,7 @@ def test_the_group_of_each_task_is_written_for_the_split(tmp_path: Path) -> None
     report = write_data_folder(tasks, parse_label_config(BRUSH), SameImage(), tmp_path, group_field="patient")
     assert report.groups == 4
     assert "Groups that are kept together: 4" in report.text
-    assert json.loads((tmp_path / "groups.json").read_text()) == {
-        f"task-{number}": f"P{number % 4}" for number in range(20)
-    }
+    assert open_data_folder(tmp_path).groups() == {f"task-{number}": f"P{number % 4}" for number in range(20)}
 
 
 def test_without_a_group_field_no_groups_are_written(tmp_path: Path) -> None:
