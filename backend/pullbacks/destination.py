@@ -53,11 +53,13 @@ class Destination:
 
     def __init__(self, client: LabelStudio | None, project: int | None, folder: Path | None) -> None:
         self._client, self._project, self._folder = client, project, folder
-        self._key = IMAGE_KEY
+        self._key, self._listed = IMAGE_KEY, False
         self.notes: list[str] = []
         if client is not None and project is not None:
             try:
-                self._key = parse_label_config(str(client.project(project).get("label_config") or "")).image_key
+                config = parse_label_config(str(client.project(project).get("label_config") or ""))
+                self._key = config.image_key
+                self._listed = config.shows_list(self._key)
             except ConfigError as error:
                 self.notes.append(f"tasks get their image under {self._key!r}, since {error}")
         self._tasks = _read_tasks(folder / TASKS) if folder is not None else {}
@@ -95,7 +97,8 @@ class Destination:
         if not frames:
             return 0
         addresses = self._written(frames) if self._folder is not None else self._uploaded(frames)
-        tasks = [{self._key: address, **frame.data} for frame, address in zip(frames, addresses, strict=True)]
+        values: list[str | list[str]] = [[address] for address in addresses] if self._listed else list(addresses)
+        tasks = [{self._key: value, **frame.data} for frame, value in zip(frames, values, strict=True)]
         if self._folder is not None:
             self._tasks.update({frame.key: task for frame, task in zip(frames, tasks, strict=True)})
             self._write_tasks(self._folder / TASKS)

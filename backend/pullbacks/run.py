@@ -16,7 +16,8 @@ from backend.pullbacks.destination import Destination, Frame
 from backend.pullbacks.find import Found, Pullback, Source
 from backend.pullbacks.names import Pseudonyms, read_pseudonyms
 from backend.pullbacks.origins import record_origins, same_pullback
-from models.data.files import open_image
+from models.data.dicom import series_scale
+from models.data.files import MAX_PIXELS, open_image
 from models.data.pages import Pages
 from models.data.png import encode_png
 from models.data.scan_conversion import scan_convert, side_of
@@ -235,6 +236,9 @@ def _decoded(
     sources: Sequence[Source], indices: Sequence[int], left_out: dict[str, str]
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """Frames as RGB (H, W, 3), or grey (H, W) where all channels are equal; those that cannot be read are noted."""
+    files = list(dict.fromkeys(source.path for source in sources))
+    several = sources[0].header is not None and len(files) > 1
+    scale = series_scale(files, MAX_PIXELS) if several and indices else None
     with ExitStack() as stack:
         path: Path | None = None
         pages: Pages | None = None
@@ -243,7 +247,7 @@ def _decoded(
             try:
                 if source.path != path or pages is None:
                     stack.close()
-                    path, pages = source.path, stack.enter_context(open_image(source.path))
+                    path, pages = source.path, stack.enter_context(open_image(source.path, scale))
                 image = pages.read(source.page)
                 if source.header is not None and source.header.scans:
                     image = scan_convert(image, source.header.scans[source.page], source.header.radius)

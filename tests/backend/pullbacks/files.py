@@ -50,7 +50,7 @@ def dataset(**tags: Any) -> Dataset:
 
 
 def write_dicom(path: Path, images: Frames, syntax: Any = uid.ExplicitVRLittleEndian, **tags: Any) -> Path:
-    """Frames (H, W) or (H, W, 3), uint8, as one file of a named patient."""
+    """Frames (H, W) or (H, W, 3) as one file of a named patient; `tags` state the depth unless it is 8 bits."""
     first = images[0]
     data = dataset(
         SOPClassUID=PRESENTATION,
@@ -89,7 +89,7 @@ def write_dicom(path: Path, images: Frames, syntax: Any = uid.ExplicitVRLittleEn
     else:
         data.PixelData = encapsulate([encode(image) for image in images])
         data.file_meta.TransferSyntaxUID = syntax
-    data["PixelData"].VR = "OB"
+    data["PixelData"].VR = "OW" if first.dtype.itemsize > 1 else "OB"
     if encode == "rle":
         file = BytesIO()
         data.save_as(file, enforce_file_format=True)

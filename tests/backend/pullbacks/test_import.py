@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
@@ -42,6 +43,14 @@ from tests.backend.pullbacks.files import (
     write_stack,
 )
 
+REASONS = (
+    "it is a DICOM file without pixels",
+    "another file holds the same DICOM instance",
+    "it is damaged",
+    "it is a damaged DICOM file",
+    "it is not an image",
+    "it is a gzip archive",
+)
 Run = Callable[..., dict[str, Any]]
 
 
@@ -140,6 +149,18 @@ def test_colours_are_kept(server: FakeLabelStudio, project: int, run: Run, tmp_p
     run(write_dicom(tmp_path / "a.dcm", [colours]), "--project", project)
     (task,) = data_of(server, project)
     assert (decode_image(server.files[task["image"]], 1000) == colours).all()
+
+
+def test_files_of_a_series_stay_comparable(server: FakeLabelStudio, project: int, run: Run, tmp_path: Path) -> None:
+    """A slice of 10 bits beside one of 12 is not stretched to the same brightness, whichever of them is sent."""
+    deep = {"BitsAllocated": 16, "BitsStored": 16, "HighBit": 15, "Modality": "MR"}
+    slices = [np.full((24, 32), value, "<u2") for value in (1000, 4000)]
+    folder = write_series(tmp_path / "run", slices, **deep)
+    run(folder, "--project", project, "--every", 2)
+    run(folder, "--project", project)
+    assert [int(image[0, 0]) for image in pixels(server, project)] == [
+        round(value * 255 / 4095) for value in (1000, 4000)
+    ]
 
 
 def test_a_lines_become_cross_sections(server: FakeLabelStudio, project: int, run: Run, tmp_path: Path) -> None:
@@ -387,6 +408,17 @@ def test_a_damaged_frame_is_left_out_by_name(server: FakeLabelStudio, project: i
     assert "left out: " in report["output"]
 
 
+def test_pydicoms_samples_are_tasks_or_named(run: Run, tmp_path: Path) -> None:
+    samples = Path(pydicom.__file__).parent / "data" / "test_files"
+    report = run(samples, "--storage", tmp_path / "out")
+    assert report["created"] > 60
+    damaged = [one["what"] for one in report["left_out"] if "damaged" in one["why"]]
+    # A frame that claims to be as wide as a street, and "1A" frames.
+    assert [Path(what).name for what in damaged] == ["badVR.dcm", "JPEG2000-embedded-sequence-delimiter.dcm frame 1"]
+    wrong = [one for one in report["left_out"] if not one["why"].startswith(REASONS)]
+    assert wrong == []
+
+
 def test_nothing_to_import_is_a_failure(invoke: Callable[..., Result], tmp_path: Path) -> None:
     (tmp_path / "a.dcm").write_text("not DICOM")
     with pytest.raises(PullbackError, match=r"nothing was imported: .*a\.dcm: it is not an image"):
@@ -436,6 +468,13 @@ def test_a_projects_own_key_is_used(server: FakeLabelStudio, run: Run, tmp_path:
     project = server.add_project(CONFIG.replace("$image", "$scan"))
     run(write_dicom(tmp_path / "a.dcm", frames(1)), "--project", project)
     assert set(data_of(server, project)[0]) == {"scan", "series", "frame", "patient"}
+
+
+def test_a_project_that_shows_lists_gets_a_list_of_one(server: FakeLabelStudio, run: Run, tmp_path: Path) -> None:
+    project = server.add_project(CONFIG.replace('value="$image"', 'valueList="$pages"'))
+    run(write_dicom(tmp_path / "a.dcm", frames(1)), "--project", project)
+    (task,) = data_of(server, project)
+    assert [address in server.files for address in task["pages"]] == [True]
 
 
 def test_two_imports_do_not_run_side_by_side(invoke: Callable[..., Result], tmp_path: Path) -> None:
