@@ -1,7 +1,7 @@
 """The parts that all exports share: images that must be found, shapes to draw, a data folder to write."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -206,17 +206,21 @@ def convert(
         if missing := sorted({*range(count)} - seen):
             listed = ", ".join(str(page + 1) for page in missing[:10]) + (" ..." if len(missing) > 10 else "")
             result.unread.append(LeftOut(f"{images.name(file)}, page {listed}", "the export does not mention it"))
-    mentioned = {one.file for one in found} | {*other_files}
+    name_unlisted(images, {one.file for one in found} | {*other_files}, result)
+    return result
+
+
+def name_unlisted(images: ImageFiles, listed: Container[Path], result: Conversion) -> None:
+    """Add to a conversion the image files of an export that it does not list."""
     unlisted = [
         LeftOut(images.name(file), "the export does not list it")
         for file in images.files
-        if file not in mentioned and file.suffix.lower() in ENDINGS
+        if file not in listed and file.suffix.lower() in ENDINGS
     ]
     if unlisted:
         named = ", ".join(row.what for row in unlisted[:NAMED])
         result.notes.append(f"{_count(len(unlisted), 'image file')} that the export does not list: {named}")
     result.unread += unlisted
-    return result
 
 
 def _find(exported: Sequence[Exported], images: ImageFiles, result: Conversion) -> list[_Found]:

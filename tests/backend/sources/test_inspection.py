@@ -2,14 +2,18 @@
 
 import json
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
+import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
 from backend.cli import cli
+from backend.sources.inspection import inspect_source
 from models.data.writer import DataFolderWriter
+from models.errors import DataError
 from tests.backend.sources.exports import HEIGHT, WIDTH, block, coco, packed, picture, write_json
 
 
@@ -84,3 +88,58 @@ def test_exit_codes(tmp_path: Path) -> None:
     assert (done.exit_code, report) == (1, None)
     assert inspected(tmp_path / "gone")[0].exit_code == 2
     assert CliRunner().invoke(cli, ["inspect"]).exit_code == 2
+
+
+def ls_task(number: int) -> dict[str, Any]:
+    value = {"x": 0, "y": 0, "width": 50, "height": 50, "rotation": 0, "rectanglelabels": ["dent"]}
+    region = {
+        "id": "r", "type": "rectanglelabels", "from_name": "tag", "to_name": "image", "original_width": WIDTH,
+        "original_height": HEIGHT, "image_rotation": 0, "value": value,
+    }  # fmt: skip
+    annotation = {"id": number, "result": [region], "was_cancelled": False}
+    return {"id": number, "data": {"image": f"/data/upload/1/{number}.png"}, "annotations": [annotation]}
+
+
+EXPORTS: dict[str, Any] = {
+    "label-studio": [ls_task(1), ls_task(2)],
+    "coco": coco(["1.png", "2.png"], [{"image_id": n, "category_id": n, "bbox": [0, 0, 9, 9]} for n in (1, 2)]),
+}
+VALUES: tuple[Any, ...] = (None, True, 0, -1, 1e30, "", "x", "../1.png", [], {}, [[]], "\ud800", 10**40)
+
+
+def mutated(content: Any, random: Random) -> Any:
+    """JSON with one value, at any depth, replaced, removed or doubled."""
+    if isinstance(content, dict | list) and content and random.random() < 0.9:
+        keys = list(content) if isinstance(content, dict) else list(range(len(content)))
+        key = random.choice(keys)
+        copy = content.copy()
+        copy[key] = mutated(content[key], random)
+        if random.random() < 0.1:
+            del copy[key]
+        if isinstance(copy, list) and random.random() < 0.1:
+            copy.append(random.choice(copy or [None]))
+        return copy
+    return random.choice(VALUES)
+
+
+@pytest.mark.parametrize("kind", list(EXPORTS))
+def test_any_change_to_an_export_is_read_or_named(tmp_path: Path, kind: str) -> None:
+    """200 changed exports: a sentence, or each image is among those that are read or those that are left out."""
+    random, read = Random(kind), 0
+    for name in ("1.png", "2.png"):
+        picture(tmp_path / name)
+    for _ in range(100):
+        (tmp_path / "export.json").write_text(json.dumps(mutated(EXPORTS[kind], random)))
+        read += _is_told(tmp_path)
+    assert read > 20
+
+
+def _is_told(folder: Path) -> bool:
+    """Whether an export of 1.png and 2.png is read; then both are among the images or left out by name."""
+    try:
+        found = inspect_source(folder)
+    except DataError:
+        return False
+    told = [image["source"] for image in found.images] + [f"{row.what} {row.why}" for row in found.left_out]
+    assert all(any(name in text for text in told) for name in ("1.png", "2.png")), told
+    return True
