@@ -45,9 +45,9 @@ def convert_masks(files: Mapping[Path, Any], images: ImageFiles, out: Path) -> C
     folders = {path.parent: _colours(path.name, content) for path, content in files.items()}
     names = (name for colours in folders.values() for name in colours.values() if not is_background(name))
     unmasked: list[str] = []
-    images.files = [path for path in images.files if not {MASKS, OBJECTS} & {*path.parts}]
     exported = (row for root, colours in folders.items() for row in _exported(root, colours, images, unmasked))
-    result = convert(exported, tuple(dict.fromkeys(names)), images, out)
+    masks = [path for path in images.files if _is_mask(path)]
+    result = convert(exported, tuple(dict.fromkeys(names)), images, out, other_files=masks)
     if unmasked:
         first = ", ".join(unmasked[:3]) + (" ..." if len(unmasked) > 3 else "")
         result.notes.append(
@@ -94,7 +94,7 @@ def _exported(
     Args:
         root: folder of labelmap.txt.
         colours: as `_colours` gives them.
-        images: without masks.
+        images: all files of the export.
         unmasked: gets the names of listed images without a mask file.
     """
     masks = {path.relative_to(root / MASKS).with_suffix("").as_posix(): path for path in (root / MASKS).rglob("*.png")}
@@ -104,7 +104,7 @@ def _exported(
     pictures: dict[str, list[Path]] = defaultdict(list)
     # Of labelmap.txt alone nothing is known of the files beside it: its images have their own folder.
     for picture in images.files or files_below(root / IMAGES):
-        if picture.suffix.lower() in IMAGE_SUFFIXES:
+        if picture.suffix.lower() in IMAGE_SUFFIXES and not _is_mask(picture):
             pictures[picture.stem].append(picture)
     for name in dict.fromkeys([*subsets, *sorted(masks)]):
         subset, path = subsets.get(name, ""), masks.get(name)
@@ -127,6 +127,10 @@ def _exported(
             continue
         regions = [Region(label, partial(_draw, path, values)) for label, values in labels.items()]
         yield Exported(name, regions, shape, subset=subset, file=found[0])
+
+
+def _is_mask(path: Path) -> bool:
+    return bool({MASKS, OBJECTS} & {*path.parts})
 
 
 def _is_of(picture: Path, name: str) -> bool:

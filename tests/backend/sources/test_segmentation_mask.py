@@ -56,6 +56,7 @@ def test_colours_become_masks(tmp_path: Path, mode: str, alone: bool) -> None:
     folder = export(tmp_path / "export", masks, mode=mode)
     with open_source(folder / "labelmap.txt" if alone else folder) as source:
         data, found = read(source.folder)
+        assert not source.unread  # the masks themselves are no images that the export forgot
     assert data.classes == ("scratch", "dent")
     assert np.array_equal(found["a"]["scratch"], SCRATCH)
     assert np.array_equal(found["a"]["dent"], DENT)
