@@ -8,13 +8,15 @@ import pytest
 
 # Modules whose docstrings hold examples; `np` is NumPy in each of them.
 MODULES = (
+    "backend.bench.measure",
+    "backend.system.logs",
+    "backend.system.processes",
     "models.data.groups",
     "models.data.splitter",
     "models.evaluation.intervals",
     "models.masks.components",
     "models.masks.metrics",
     "models.masks.rasterising",
-    "models.pipeline",
     "models.refiner",
     "models.trimap",
 )

@@ -21,6 +21,7 @@ MAX_FILES = 200_000
 # every machine can hold, was made to fill the disk.
 MAX_GROWTH, HARMLESS = 100, 1 << 30
 MAX_NAME = 200  # bytes that file systems take, with room for an ending
+CYRILLIC = re.compile("(?<![a-z])[а-яё]{2,}(?![a-z])")  # a word of such letters alone
 UTF8_FLAG = 1 << 11
 MAX_OUTER = 10  # folders around the data
 OWN_FOLDERS = ("images", "masks", "annotations")  # which belong to the data
@@ -74,11 +75,11 @@ def unpack(path: Path, out: Path) -> Unpacked:
             `out`.
     """
     try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                return _write(path, _of_zip(path, archive), out)
-        with tarfile.open(path) as tar:
-            return _write(path, _of_tar(path, tar), out)
+        if _is_tar_name(path) and not zipfile.is_zipfile(path):
+            with tarfile.open(path) as tar:
+                return _write(path, _of_tar(path, tar), out)
+        with zipfile.ZipFile(path) as archive:
+            return _write(path, _of_zip(path, archive), out)
     except DAMAGED as error:
         raise DataError(f"{path} cannot be unpacked: {error}; export it again") from error
 
@@ -131,7 +132,7 @@ def _names(info: zipfile.ZipInfo) -> list[str]:
         if encoding == "utf-8":
             return readings
     # Russian words are Cyrillic throughout; an accented letter stands among plain ones.
-    cyrillic = readings[0] if re.search(r"[а-яё]{2}", raw.decode("cp866").lower()) else info.filename
+    cyrillic = readings[0] if CYRILLIC.search(raw.decode("cp866").lower()) else info.filename
     return list(dict.fromkeys([cyrillic, *readings]))
 
 

@@ -1,7 +1,8 @@
 """The parts that all exports share: images that must be found, shapes to draw, a data folder to write."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.sources.finding import ImageFiles, Match, readings
-from models.data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, open_image, read_image
+from backend.sources.finding import ENDINGS, ImageFiles, Match, readings
+from models.data.decoding import Pages, RgbImage
+from models.data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, open_image
 from models.data.names import page_name
 from models.data.writer import DataFolderWriter
 from models.errors import DataError
@@ -19,6 +21,7 @@ Mask = NDArray[np.bool_]
 # Drawing reads what others have written; anything of these means that a shape is not as its format says.
 UNREADABLE = (DataError, ArithmeticError, LookupError, TypeError, ValueError)
 NAMED = 3  # examples that a note gives
+MAX_DRAWING = 2e11  # pixels of all regions of an image, which draws for minutes
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,31 @@ class Conversion:
     unread: list[LeftOut] = field(default_factory=list)
 
 
+class _LastOpened(ExitStack):
+    """Keeps the file that was opened last open: the frames of a film follow each other, and opening it takes long."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._path: Path | None = None
+
+    def pages(self, path: Path) -> Pages:
+        """The pages of an image file. Raises DataError naming it."""
+        if path != self._path:
+            self.close()
+            self._path = None
+            self._pages = self.enter_context(open_image(path))
+            self._path = path
+        return self._pages
+
+    def read(self, path: Path, page: int) -> RgbImage:
+        """One page of an image file. Raises DataError naming it."""
+        pages = self.pages(path)
+        try:
+            return pages.read(page)
+        except (ValueError, IndexError) as error:
+            raise DataError(f"{path} cannot be read as an image: {error}") from error
+
+
 @dataclass(frozen=True)
 class _Found:
     """An exported image and its file."""
@@ -103,13 +131,24 @@ class _Found:
 
 
 def convert(
-    exported: Iterable[Exported | LeftOut], classes: Sequence[str], images: ImageFiles, out: Path
+    exported: Iterable[Exported | LeftOut],
+    classes: Sequence[str],
+    images: ImageFiles,
+    out: Path,
+    other_files: Collection[Path] = (),
 ) -> Conversion:
     """Write the images of an export as a data folder.
 
     Shapes of one class are united. A class of which an image has no shape is absent from it; one that is only said to
     be there is present with an unknown mask; one with a shape that cannot be read, or that has no area, is unknown.
     Images of one group stay on one side of a split: the export's own split is left out if it does otherwise.
+
+    Args:
+        exported: images, and rows that are none.
+        classes: labels, in order.
+        images: where the images are.
+        out: the data folder.
+        other_files: image files of the export that are no images to learn from, such as its masks.
 
     Raises:
         DataError: the export names no class.
@@ -124,15 +163,15 @@ def convert(
     sides: dict[str, list[str]] = {}
     groups: dict[str, str] = {}
     pages: dict[Path, tuple[int, set[int]]] = {}  # file -> how many it has, and which the export mentions
-    with DataFolderWriter(out, classes) as folder:
+    with DataFolderWriter(out, classes) as folder, _LastOpened() as opened:
         for name, one in zip(_names(found), found, strict=True):
             image = one.image
             try:
-                shape, count = _shape(one)
+                shape, count = _shape(one, opened)
                 masks, presence = _truth(one, classes, shape, without_area, result)
                 # A film's frame is written as a picture of its own: finding it again in the film takes long.
                 film = one.file.suffix.lower() in VIDEO_SUFFIXES
-                content = read_image(one.file, image.page) if film else one.file
+                content = opened.read(one.file, image.page) if film else one.file
             except DataError as error:
                 result.left_out.append(LeftOut(one.source, str(error)))
                 continue
@@ -167,15 +206,21 @@ def convert(
         if missing := sorted({*range(count)} - seen):
             listed = ", ".join(str(page + 1) for page in missing[:10]) + (" ..." if len(missing) > 10 else "")
             result.unread.append(LeftOut(f"{images.name(file)}, page {listed}", "the export does not mention it"))
-    mentioned = {one.file for one in found}
+    name_unlisted(images, {one.file for one in found} | {*other_files}, result)
+    return result
+
+
+def name_unlisted(images: ImageFiles, listed: Container[Path], result: Conversion) -> None:
+    """Add to a conversion the image files of an export that it does not list."""
     unlisted = [
-        LeftOut(images.name(file), "the export does not list it") for file in images.files if file not in mentioned
+        LeftOut(images.name(file), "the export does not list it")
+        for file in images.files
+        if file not in listed and file.suffix.lower() in ENDINGS
     ]
     if unlisted:
         named = ", ".join(row.what for row in unlisted[:NAMED])
         result.notes.append(f"{_count(len(unlisted), 'image file')} that the export does not list: {named}")
     result.unread += unlisted
-    return result
 
 
 def _find(exported: Sequence[Exported], images: ImageFiles, result: Conversion) -> list[_Found]:
@@ -210,7 +255,7 @@ def _find(exported: Sequence[Exported], images: ImageFiles, result: Conversion) 
     return found
 
 
-CERTAIN = Match(1 << 30, True, True, True, 0)
+CERTAIN = Match(1 << 30, True, True, True, True, 0)  # the reader of the export knows the file
 
 
 def _names(found: Sequence[_Found]) -> list[str]:
@@ -234,7 +279,7 @@ def _paged(name: str, one: _Found, pages: Mapping[Path, int]) -> str:
     return page_name(name, one.image.page) if pages[one.file] > 1 or one.image.page else name
 
 
-def _shape(one: _Found) -> tuple[tuple[int, int], int]:
+def _shape(one: _Found, opened: _LastOpened) -> tuple[tuple[int, int], int]:
     """Height and width of an image as it is shown, and how many pages its file has.
 
     Raises:
@@ -243,10 +288,10 @@ def _shape(one: _Found) -> tuple[tuple[int, int], int]:
     path, image = one.file, one.image
     if path.suffix.lower() not in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES):
         raise DataError(f"{path} is not one of {', '.join(IMAGE_SUFFIXES)}; convert it")
-    with open_image(path) as pages:
-        if not 0 <= image.page < len(pages):
-            raise DataError(f"{path} has {_count(len(pages), 'page')}, page {image.page + 1} is annotated")
-        shape, count = pages.sizes[image.page], len(pages)
+    pages = opened.pages(path)
+    if not 0 <= image.page < len(pages):
+        raise DataError(f"{path} has {_count(len(pages), 'page')}, page {image.page + 1} is annotated")
+    shape, count = pages.sizes[image.page], len(pages)
     if image.shape not in (None, shape):
         height, width = image.shape
         raise DataError(
@@ -275,6 +320,10 @@ def _truth(
     unknown: set[str] = set()
     for label in {region.label for region in one.image.regions} - {None, *classes}:
         raise DataError(f"{one.source}: its label {label!r} is not among the export's ({', '.join(classes)})")
+    if len(one.image.regions) * shape[0] * shape[1] > MAX_DRAWING:
+        raise DataError(
+            f"{one.source} has {len(one.image.regions)} regions of its {shape[1]}x{shape[0]} pixels; unite them"
+        )
     for region in one.image.regions:
         label = region.label
         if region.draw is None:

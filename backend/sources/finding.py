@@ -97,6 +97,7 @@ class Match:
         parts: of the path that agree, from the end.
         in_subset: whether the file is in a folder that is named after the subset.
         whole: whether all of the file's own path below its folder agrees.
+        complete: whether all of the recorded path does.
         literal: whether the first reading did, letter by letter.
         order: higher for a folder that is looked at earlier.
     """
@@ -104,6 +105,7 @@ class Match:
     parts: int
     in_subset: bool
     whole: bool
+    complete: bool
     literal: bool
     order: int
 
@@ -118,7 +120,7 @@ class ImageFiles:
 
     Attributes:
         root: the last of the folders, which is the export's own.
-        files: all image and video files that belong to the export, in order of their paths.
+        files: all files that belong to the export, of any kind, in order of their paths.
 
     Raises:
         DataError: there are more files than MAX_FILES.
@@ -133,9 +135,9 @@ class ImageFiles:
         found: dict[Path, None] = {}
         for order, folder in enumerate(self.folders):
             for path in files_below(folder):
+                found[path] = None
                 if path.suffix.lower() not in ENDINGS:
                     continue
-                found[path] = None
                 for name in (path, *(aliases or {}).get(path, ())):
                     parts = name.relative_to(folder).parts
                     self._by_name[_folded(parts[-1])].append((parts, path, order))
@@ -216,7 +218,7 @@ class ImageFiles:
                 agreed = _agreeing(wanted, parts)
                 in_subset = bool(subset) and subset in (subset_of(part) for part in parts[:-1])
                 exact = literal and name == last and parts[len(parts) - agreed :] == wanted[len(wanted) - agreed :]
-                yield path, Match(agreed, in_subset, agreed == len(parts), exact, -order)
+                yield path, Match(agreed, in_subset, agreed == len(parts), agreed == len(wanted), exact, -order)
 
 
 def subset_of(*texts: str) -> str:

@@ -1,6 +1,7 @@
 """Label Studio's JSON export, without its server: tasks with annotations, and the images in a folder."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from backend.label_studio.images import ImageLoader, image_address
 from backend.label_studio.label_config import LabelConfig
 from backend.label_studio.task_data import address_at, group_field
 from backend.label_studio.task_images import task_images
-from backend.sources.conversion import Conversion, LeftOut
+from backend.sources.conversion import Conversion, LeftOut, name_unlisted
 from backend.sources.finding import ImageFiles, readings
 from models.data.decoding import RgbImage
 from models.data.files import IMAGE_SUFFIXES, read_image
+from models.data.names import Names, read_names
 from models.errors import DataError
 
 # Why people have left a task out, which does not stop a training.
@@ -47,12 +49,27 @@ def convert_label_studio(files: Mapping[Path, Any], images: ImageFiles, out: Pat
     report = write_data_folder(tasks, config, _Images(found), out, group_field=field)
     if not report.used:
         raise DataError(f"no task can be learnt from: {report.text}")
+    names = read_names(out)
+    read = {address: images.name(file) for address, file in found.items() if isinstance(file, Path)}
+    originals = {
+        name: replace(original, source=read.get(original.source.strip(), original.source))
+        for name, original in names.images.items()
+    }
+    Names(names.classes, originals).write(out)
     result.used = report.images
     result.notes += report.text.splitlines()
     if rest := [column for column in image_columns(tasks) if column not in config.columns]:
         result.notes.append(f"nothing is annotated on the images of {', '.join(map(repr, rest))}, which are not read")
+    shows: dict[str, list[str]] = {}  # task, or one image of it, as it is named in the report -> addresses
+    for task in tasks:
+        for image in task_images(task, config):
+            for what in dict.fromkeys((f"task {task['id']}", f"task {task['id']} {image.label}".strip())):
+                shows.setdefault(what, []).append(str(address_at(task["data"], image.path)))
     for what, why in report.left_out:
-        (result.unread if why in DECIDED else result.left_out).append(LeftOut(what, why))
+        unnamed = [address for address in shows.get(what, ()) if address not in why]
+        row = LeftOut(what, f"{why} ({', '.join(unnamed)})" if unnamed else why)
+        (result.unread if why in DECIDED else result.left_out).append(row)
+    name_unlisted(images, {file for file in found.values() if isinstance(file, Path)}, result)
     return result
 
 
@@ -66,7 +83,9 @@ def _tasks(files: Mapping[Path, Any], result: Conversion) -> list[dict[str, Any]
     taken: set[str] = set()
     for path, content in files.items():
         for number, task in enumerate(content, 1):
-            if not isinstance(task.get("data"), dict) or not isinstance(task.get("annotations"), list):
+            annotations = task.get("annotations")
+            known = isinstance(annotations, list) and all(isinstance(one, dict) for one in annotations)
+            if not known or not isinstance(task.get("data"), dict):
                 why = "it is no task of Label Studio's JSON export, which has data and annotations"
                 result.left_out.append(LeftOut(f"entry {number} of {path.name}", why))
                 continue

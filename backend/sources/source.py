@@ -1,23 +1,23 @@
 """Data folders and exports of annotation tools, each opened as a data folder."""
 
-import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from xml.etree.ElementTree import ParseError
-
-from defusedxml import DefusedXmlException  # type: ignore[import-untyped]
-from defusedxml.ElementTree import parse  # type: ignore[import-untyped]
 
 from backend.sources.archive import Unpacked, is_archive, looks_like_archive, unpack, without_outer_folders
 from backend.sources.coco import convert_coco, is_coco
 from backend.sources.conversion import Conversion, LeftOut
 from backend.sources.cvat import convert_cvat, is_cvat
+from backend.sources.datumaro import convert_datumaro, is_datumaro
+from backend.sources.documents import read_document
 from backend.sources.finding import ENDINGS, ImageFiles, files_below
 from backend.sources.label_studio import convert_label_studio, is_label_studio
+from backend.sources.refused import is_refused, refuse
+from backend.sources.segmentation_mask import convert_masks, is_label_map
+from backend.sources.yolo import convert_yolo, is_yolo
 from models.errors import DataError
 
 DATA_FOLDER, IMAGES = "data-folder", "images"  # kinds besides those of FORMATS
@@ -30,7 +30,7 @@ class Format:
     Attributes:
         kind: for machines.
         name: for people.
-        matches: whether the content of a JSON or XML file is of this kind.
+        matches: whether a document, as `read_document` gives it, is of this kind.
         convert: writes such files (path -> content), with the images among these, as a data folder.
     """
 
@@ -43,11 +43,14 @@ class Format:
 FORMATS = (
     Format("cvat", '"CVAT for images 1.1"', is_cvat, convert_cvat),
     Format("coco", "COCO instances", is_coco, convert_coco),
+    Format("datumaro", '"Datumaro 1.0"', is_datumaro, convert_datumaro),
+    Format("masks", '"Segmentation mask 1.1"', is_label_map, convert_masks),
+    Format("yolo", "YOLO segmentation", is_yolo, convert_yolo),
     Format("label-studio", "Label Studio's JSON", is_label_studio, convert_label_studio),
 )
-
-
-DOCUMENTS = (".json", ".xml")
+# Recognised after all others, in order to say what to export instead.
+REFUSED = Format("refused", "a format that is not read", is_refused, refuse)
+DOCUMENTS = (".json", ".xml", "labelmap.txt", "data.yaml", "dataset.yaml", "obj.data")  # how their names end
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,8 @@ def open_source(
 
 
 def _is_data_folder(root: Path) -> bool:
-    return (root / "classes.txt").is_file()
+    # Label Studio's YOLO export has classes.txt too, and its labels in another folder.
+    return (root / "classes.txt").is_file() and ((root / "masks").is_dir() or not (root / "labels").is_dir())
 
 
 def _convert(
@@ -152,7 +156,7 @@ def _convert(
 
 def _format(contents: Mapping[Path, Any]) -> tuple[Format, dict[Path, Any]] | None:
     """The first format that a file is of, and all files of that format."""
-    for kind in FORMATS:
+    for kind in (*FORMATS, REFUSED):
         if found := {file: content for file, content in contents.items() if kind.matches(content)}:
             return kind, found
     return None
@@ -162,9 +166,9 @@ def _contents(files: list[Path], root: Path, unread: list[LeftOut]) -> dict[Path
     """Document -> content; adds those that cannot be read to `unread`."""
     contents = {}
     for file in files:
-        if file.suffix.lower() in DOCUMENTS:
+        if file.name.lower().endswith(DOCUMENTS):
             try:
-                contents[file] = _content(file)
+                contents[file] = read_document(file)
             except DataError as error:
                 unread.append(LeftOut(_shown(file, root), str(error)))
     return contents
@@ -180,12 +184,3 @@ def _unknown(path: Path, pictures: list[Path], unread: list[LeftOut]) -> str:
     if unread:
         return f"{unread[0].why}; {said}"
     return f"{said}; it has images and no labels" if pictures else said
-
-
-def _content(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes()) if path.suffix.lower() == ".json" else parse(path).getroot()
-    except DefusedXmlException as error:
-        raise DataError(f"{path} is refused: {error}") from error
-    except (ValueError, ParseError, RecursionError, OSError) as error:
-        raise DataError(f"{path} cannot be read: {error}; export it again") from error

@@ -5,7 +5,6 @@ other side does. Memory beyond BYTES above what it has at the start is refused b
 where a request takes longer than it may.
 """
 
-import gc
 import os
 import resource
 import select
@@ -58,7 +57,6 @@ def serve(connection: socket.socket) -> None:
         signal.setitimer(signal.ITIMER_REAL, seconds + GRACE)
         _answer(connection, size, max_pixels, page)
         signal.setitimer(signal.ITIMER_REAL, 0)
-        gc.collect()
 
 
 def _answer(connection: socket.socket, size: int, max_pixels: int, page: int) -> None:

@@ -9,13 +9,16 @@ equal to another but for its Unicode form. Everything that is read from such a f
 
 import json
 import unicodedata
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
 from models.errors import DataError
 
 NAMES = "names.json"
+MAX_BYTES = 180  # of a name that is made here; file systems take 255 with all endings
 # Files that operating systems, network drives and notebooks leave in any folder. Names that begin with a dot are hidden
 # files, among them ._NAME, in which macOS keeps what a foreign file system cannot.
 JUNK = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "system volume information"}
@@ -123,3 +126,18 @@ def page_name(name: str, page: int) -> str:
     'stack-page-1'
     """
     return f"{name}-page-{page + 1}"
+
+
+def file_name(text: str) -> str:
+    """A name for a file or folder after any text: itself where file systems take it, else with %XX, and shortened.
+
+    >>> [file_name(text) for text in ("Lumen", "a/b", "..", "x y")]
+    ['Lumen', 'a%2Fb', '%2E.', 'x y']
+    """
+    unsafe = {sign: quote(sign, safe="") for sign in '/\\:*?"<>|' + "".join(map(chr, (*range(32), 127)))}
+    name = "".join(unsafe.get(sign, sign) for sign in text)
+    name = f"%2E{name[1:]}" if name.startswith(".") else name or "%"
+    encoded = name.encode(errors="replace")
+    if len(encoded) <= MAX_BYTES:
+        return encoded.decode()
+    return f"{encoded[:MAX_BYTES].decode(errors='ignore')}-{zlib.crc32(encoded):08x}"

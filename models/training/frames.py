@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.data.sample import Sample
-from models.phantom import render_phantom
+from models.phantom import KINDS
 from models.pipeline import fit_square
 from models.training.augmentation import Frame
 
@@ -75,26 +75,26 @@ def folder_frames(samples: Sequence[Sample], classes: Sequence[str], size: int) 
     return Frames(len(samples), read, presence, size)
 
 
-def phantom_frames(seeds: range, classes: Sequence[str], size: int) -> Frames:
-    """Phantoms of these seeds, from easy to harder than real frames."""
+def phantom_frames(seeds: Sequence[int], classes: Sequence[str], size: int, kind: str = "oct") -> Frames:
+    """Phantoms of these seeds, square ones of one of `KINDS`, from easy to harder than real frames."""
 
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("fork")) as pool:
-        presence = np.stack(list(pool.map(partial(_phantom_presence, classes, size), seeds, chunksize=8)))
-    return Frames(len(seeds), lambda index: _phantom_frame(classes, size, seeds[index]), presence, size)
+        presence = np.stack(list(pool.map(partial(_phantom_presence, kind, classes, size), seeds, chunksize=8)))
+    return Frames(len(seeds), lambda index: _phantom_frame(kind, classes, size, seeds[index]), presence, size)
 
 
-def _phantom_frame(classes: Sequence[str], size: int, seed: int) -> Frame:
+def _phantom_frame(kind: str, classes: Sequence[str], size: int, seed: int) -> Frame:
     difficulty = np.random.default_rng(seed).uniform(0.3, 1.0)
-    phantom = render_phantom(seed, size=size, difficulty=difficulty)
+    phantom = KINDS[kind].render(seed, size, difficulty)
     none = np.zeros((size, size), dtype=bool)
     masks = np.stack([phantom.masks.get(label, none) for label in classes]).astype(np.uint8) * 255
     presence = np.asarray(masks.any(axis=(1, 2)), dtype=np.float32)
     return Frame(phantom.image, masks, presence, known=np.ones(len(classes), dtype=bool))
 
 
-def _phantom_presence(classes: Sequence[str], size: int, seed: int) -> NDArray[np.float32]:
+def _phantom_presence(kind: str, classes: Sequence[str], size: int, seed: int) -> NDArray[np.float32]:
     cv2.setNumThreads(0)  # the process is a fork, which OpenCV's threads do not survive
-    return _phantom_frame(classes, size, seed).presence
+    return _phantom_frame(kind, classes, size, seed).presence
 
 
 class Mixture:

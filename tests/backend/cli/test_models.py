@@ -77,7 +77,7 @@ def test_evaluate_writes_the_figures_of_the_contract(tmp_path):
     assert set(result) == keys | {"groups"}
     assert set(result["classes"]) == set(CLASSES)
     figures = {"frames", "iou", "dice", "boundary_f", "coarse_iou", "precision", "recall", "accuracy"}
-    intervals = {"refiner_gain", "refiner_gain_ci", "iou_ci", "coarse_iou_ci", "accuracy_ci"}
+    intervals = {"refiner_gain", "refiner_gain_ci", "iou_ci", "coarse_iou_ci", "accuracy_ci", "no_interval"}
     assert set(result["classes"]["Lumen"]) == figures | intervals
     assert result["classes"]["Lumen"]["iou"] > 0.7
     assert "Lumen" in done.output
