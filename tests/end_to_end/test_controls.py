@@ -157,6 +157,10 @@ def test_the_mask_of_any_picture_is_read_back_pixel_for_pixel(stack: Stack, page
     np.testing.assert_array_equal(truth.masks["A"], mask)
 
 
+SELECT_BITMASK = """() => {
+    const manager = window.Htx.annotationStore.selected.objects[0].getToolsManager();
+    manager.selectTool(manager.allTools().find(tool => tool.toolName === 'BitmaskTool'), true);
+}"""
 PAGED = """<View><Image name="image" valueList="$images" smoothing="false"/>
   <BitmaskLabels name="tag" toName="image">{labels}</BitmaskLabels></View>"""
 
@@ -182,9 +186,17 @@ def test_a_bitmask_is_drawn_on_its_page_and_one_that_the_annotator_adds_is_read(
     page.wait_for_function(f"({REGIONS})().length === 2")
     assert {region["label"] for region in page.evaluate(REGIONS)} == set(masks())
     page.wait_for_timeout(2500)
+    page.evaluate(SELECT_BITMASK)
     page.locator(".lsf-labels").get_by_text("Blob", exact=True).first.click()
     place = page.evaluate(PLACE)
-    page.mouse.click(place["left"] + place["x"] + 5, place["top"] + place["y"] + 5)
+    x = place["left"] + place["x"] + 0.8 * place["width"] * place["scale"]
+    y = place["top"] + place["y"] + 0.2 * place["height"] * place["scale"]
+    page.mouse.move(x - 9, y)
+    page.mouse.down()
+    page.mouse.move(x, y, steps=3)
+    page.mouse.up()
+    page.wait_for_timeout(1500)
+    page.screenshot(path=tmp_path / "painted.png")
     page.wait_for_function(f"({REGIONS})().length === 3")
     page.screenshot(path=tmp_path / "pages.png")
     page.get_by_role("button", name="Submit").first.click()
@@ -198,7 +210,7 @@ def test_a_bitmask_is_drawn_on_its_page_and_one_that_the_annotator_adds_is_read(
     assert not +counts
     np.testing.assert_array_equal(truths[0].masks["Ring"], masks()["Ring"])
     np.testing.assert_array_equal(truths[1].masks["Blob"], masks()["Blob"])
-    assert truths[0].masks["Blob"][3, 3]
+    assert truths[0].masks["Blob"][round(0.2 * SHAPE[0]), round(0.8 * SHAPE[1])]
     assert truths[0].masks["Blob"].mean() < 0.1
     assert set(truths[1].masks) == {"Blob"}
 
