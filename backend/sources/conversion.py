@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.sources.finding import ENDINGS, ImageFiles, Match, readings
-from models.data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, open_image, read_image
+from models.data.decoding import Pages, RgbImage
+from models.data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, open_image
 from models.data.names import page_name
 from models.data.writer import DataFolderWriter
 from models.errors import DataError
@@ -94,6 +96,31 @@ class Conversion:
     unread: list[LeftOut] = field(default_factory=list)
 
 
+class _LastOpened(ExitStack):
+    """Keeps the file that was opened last open: the frames of a film follow each other, and opening it takes long."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._path: Path | None = None
+
+    def pages(self, path: Path) -> Pages:
+        """The pages of an image file. Raises DataError naming it."""
+        if path != self._path:
+            self.close()
+            self._path = None
+            self._pages = self.enter_context(open_image(path))
+            self._path = path
+        return self._pages
+
+    def read(self, path: Path, page: int) -> RgbImage:
+        """One page of an image file. Raises DataError naming it."""
+        pages = self.pages(path)
+        try:
+            return pages.read(page)
+        except (ValueError, IndexError) as error:
+            raise DataError(f"{path} cannot be read as an image: {error}") from error
+
+
 @dataclass(frozen=True)
 class _Found:
     """An exported image and its file."""
@@ -136,15 +163,15 @@ def convert(
     sides: dict[str, list[str]] = {}
     groups: dict[str, str] = {}
     pages: dict[Path, tuple[int, set[int]]] = {}  # file -> how many it has, and which the export mentions
-    with DataFolderWriter(out, classes) as folder:
+    with DataFolderWriter(out, classes) as folder, _LastOpened() as opened:
         for name, one in zip(_names(found, images), found, strict=True):
             image = one.image
             try:
-                shape, count = _shape(one)
+                shape, count = _shape(one, opened)
                 masks, presence = _truth(one, classes, shape, without_area, result)
                 # A film's frame is written as a picture of its own: finding it again in the film takes long.
                 film = one.file.suffix.lower() in VIDEO_SUFFIXES
-                content = read_image(one.file, image.page) if film else one.file
+                content = opened.read(one.file, image.page) if film else one.file
             except DataError as error:
                 result.left_out.append(LeftOut(one.source, str(error)))
                 continue
@@ -252,7 +279,7 @@ def _paged(name: str, one: _Found, pages: Mapping[Path, int]) -> str:
     return page_name(name, one.image.page) if pages[one.file] > 1 or one.image.page else name
 
 
-def _shape(one: _Found) -> tuple[tuple[int, int], int]:
+def _shape(one: _Found, opened: _LastOpened) -> tuple[tuple[int, int], int]:
     """Height and width of an image as it is shown, and how many pages its file has.
 
     Raises:
@@ -261,10 +288,10 @@ def _shape(one: _Found) -> tuple[tuple[int, int], int]:
     path, image = one.file, one.image
     if path.suffix.lower() not in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES):
         raise DataError(f"{path} is not one of {', '.join(IMAGE_SUFFIXES)}; convert it")
-    with open_image(path) as pages:
-        if not 0 <= image.page < len(pages):
-            raise DataError(f"{path} has {_count(len(pages), 'page')}, page {image.page + 1} is annotated")
-        shape, count = pages.sizes[image.page], len(pages)
+    pages = opened.pages(path)
+    if not 0 <= image.page < len(pages):
+        raise DataError(f"{path} has {_count(len(pages), 'page')}, page {image.page + 1} is annotated")
+    shape, count = pages.sizes[image.page], len(pages)
     if image.shape not in (None, shape):
         height, width = image.shape
         raise DataError(

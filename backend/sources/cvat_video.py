@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from backend.sources.conversion import Exported, LeftOut, Mask, Region
 from backend.sources.cvat_shapes import is_background, regions, size_of
 from backend.sources.finding import ImageFiles, subset_of
-from models.data.files import VIDEO_SUFFIXES
+from models.data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from models.errors import DataError
 
 FRAME = re.compile(r"frame_(\d{6,})")
@@ -34,7 +34,7 @@ class Film:
         self.title = self._text("name") or "video"
         self.source = PurePosixPath(self._text("source").replace("\\", "/")).name
         first = f"frame_{self.numbers().start:06d}"
-        pictures = any(FRAME.fullmatch(path.stem) and not _is_film(path) for path in images.files)
+        pictures = any(FRAME.fullmatch(path.stem) for path in images.files if path.suffix.lower() in IMAGE_SUFFIXES)
         pictures = pictures or _find(images, first) is not None
         films = [path for path in images.files if _is_film(path)]
         named = _find(images, self.source)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from backend.sources.conversion import Conversion, Exported, LeftOut, Mask, Region, convert
 from backend.sources.cvat_shapes import is_background
 from backend.sources.finding import ImageFiles, files_below, subset_of
-from models.data.files import MAX_PIXELS
+from models.data.files import IMAGE_SUFFIXES, MAX_PIXELS
 from models.errors import DataError
 
 IMAGES = "JPEGImages"
@@ -104,7 +104,8 @@ def _exported(
     pictures: dict[str, list[Path]] = defaultdict(list)
     # Of labelmap.txt alone nothing is known of the files beside it: its images have their own folder.
     for picture in images.files or files_below(root / IMAGES):
-        pictures[picture.stem].append(picture)
+        if picture.suffix.lower() in IMAGE_SUFFIXES:
+            pictures[picture.stem].append(picture)
     for name in dict.fromkeys([*subsets, *sorted(masks)]):
         subset, path = subsets.get(name, ""), masks.get(name)
         found = [picture for picture in pictures[name.rpartition("/")[2]] if _is_of(picture, name)]

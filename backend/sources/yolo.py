@@ -85,8 +85,10 @@ def _exported(
         if path.suffix.lower() == ".txt" and LABELS in path.relative_to(images.root).parts[:-1]
     }
     # Of data.yaml alone nothing is said of the files beside it: its images are those in its folders.
-    beside = (path for path in files_below(root) if path.suffix.lower() in IMAGE_SUFFIXES and IMAGES in path.parts)
+    beside = (path for path in files_below(root) if IMAGES in path.parts)
     for image in images.files or beside:
+        if image.suffix.lower() not in IMAGE_SUFFIXES:
+            continue
         if image.is_relative_to(images.root) and not image.is_relative_to(root):
             continue
         name = images.name(image)
