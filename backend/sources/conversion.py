@@ -164,7 +164,7 @@ def convert(
     groups: dict[str, str] = {}
     pages: dict[Path, tuple[int, set[int]]] = {}  # file -> how many it has, and which the export mentions
     with DataFolderWriter(out, classes) as folder, _LastOpened() as opened:
-        for name, one in zip(_names(found), found, strict=True):
+        for name, one in zip(_names(found, images), found, strict=True):
             image = one.image
             try:
                 shape, count = _shape(one, opened)
@@ -258,11 +258,11 @@ def _find(exported: Sequence[Exported], images: ImageFiles, result: Conversion) 
 CERTAIN = Match(1 << 30, True, True, True, True, 0)  # the reader of the export knows the file
 
 
-def _names(found: Sequence[_Found]) -> list[str]:
+def _names(found: Sequence[_Found], images: ImageFiles) -> list[str]:
     """A name for people of each image, all different: as short as that allows."""
     pages = Counter(one.file for one in found)
     short = [one.image.name or _paged(one.file.stem, one, pages) for one in found]
-    long = [_paged(str(Path(one.source).with_suffix("")), one, pages) for one in found]
+    long = [_paged(images.short_name(one.file), one, pages) for one in found]
     longest = [_paged(one.source, one, pages) for one in found]
     names: list[str] = []
     taken: set[str] = set()

@@ -150,6 +150,11 @@ class ImageFiles:
                 return str(file.relative_to(folder))
         return str(file)
 
+    def short_name(self, file: Path) -> str:
+        """A file's path below the nearest of the folders, without its ending."""
+        below = [file.relative_to(folder) for folder in self.folders if file.is_relative_to(folder)]
+        return str(min(below, key=lambda path: len(path.parts), default=file).with_suffix(""))
+
     def find(self, recorded: str, *, subset: str = "") -> Path:
         """The file that a recorded path means.
 

@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from backend.sources.segmentation_mask import convert_masks, is_label_map
 from backend.sources.yolo import convert_yolo, is_yolo
 from models.errors import DataError
 
+UNPACKED = "export"  # folder of an archive's files
 DATA_FOLDER, IMAGES = "data-folder", "images"  # kinds besides those of FORMATS
 
 
@@ -89,46 +90,73 @@ def open_source(
         DataError: it is nothing of the kind, or inconsistent; the text names the file.
     """
     with tempfile.TemporaryDirectory(prefix="premask-") as temporary:
-        root, unpacked = path, Unpacked()
-        if is_archive(path):
-            root = Path(temporary) / "export"
-            root.mkdir()
-            unpacked = unpack(path, root)
-        elif path.is_file() and looks_like_archive(path):
-            raise DataError(f"{path} is no zip file, or a damaged one; export it again")
-        if root.is_dir() and not _is_data_folder(root):
-            root = without_outer_folders(root)
-        if _is_data_folder(root):
-            if images is not None:
-                raise DataError(f"{path} is a data folder and has its own images; leave --images out")
-            yield Source(root, DATA_FOLDER, [], unpacked.left_out)
-            return
-        unread = list(unpacked.left_out)
-        files = files_below(root) if root.is_dir() else [root]
-        contents = _contents(files, root, unread)
-        if (matched := _format(contents)) is None:
-            pictures = [file for file in files if file.suffix.lower() in ENDINGS]
-            if not pictures or not unlabelled:
-                raise DataError(_unknown(path, pictures, unread))
-            yield Source(root, IMAGES, [f"{path} has images and no labels"], unread, pictures)
-            return
-        kind, found = matched
-        unread += [
-            LeftOut(_shown(file, root), f"it is not read: the source is read as {kind.name}")
-            for file in contents
-            if file not in found
-        ]
-        result = _convert(path, root, kind, found, images, unpacked, Path(temporary) / "data")
-        if result.left_out and not skip_bad:
-            first, more = result.left_out[0], len(result.left_out) - 1
-            others = f" (and {more} more)" if more else ""
-            named = first.why if first.what in first.why else f"{first.what}: {first.why}"
-            raise DataError(f"{path}: {named}{others}; correct it, or go on without it with --skip-bad")
-        if not result.used:
-            why = f": {result.left_out[0].what}: {result.left_out[0].why}" if result.left_out else ""
-            raise DataError(f"{path} holds no image that can be used{why}")
-        notes = [f"{path} is read as {kind.name}: {result.used} images", *result.notes]
-        yield Source(Path(temporary) / "data", kind.kind, notes, unread + result.left_out + result.unread)
+        scratch = Path(temporary)
+        try:
+            source = _opened(path, scratch, images, skip_bad, unlabelled)
+        except DataError as error:
+            raise DataError(_told(str(error), scratch, path)) from error
+        yield replace(
+            source,
+            notes=[_told(note, scratch, path) for note in source.notes],
+            unread=[LeftOut(row.what, _told(row.why, scratch, path)) for row in source.unread],
+        )
+
+
+def _told(text: str, scratch: Path, path: Path) -> str:
+    """A sentence with the archive's own name in the place of the folder that it was unpacked to."""
+    return text.replace(str(scratch / UNPACKED), str(path))
+
+
+def _opened(path: Path, scratch: Path, images: Path | None, skip_bad: bool, unlabelled: bool) -> Source:
+    """See `open_source`; `scratch` is a folder for what is unpacked and converted."""
+    root, unpacked = path, Unpacked()
+    if is_archive(path):
+        root = scratch / UNPACKED
+        root.mkdir()
+        unpacked = unpack(path, root)
+    elif path.is_file() and looks_like_archive(path):
+        raise DataError(f"{path} is no zip file, or a damaged one; export it again")
+    if root.is_dir():
+        root = _data_folder(root)
+    if _is_data_folder(root):
+        if images is not None:
+            raise DataError(f"{path} is a data folder and has its own images; leave --images out")
+        return Source(root, DATA_FOLDER, [], unpacked.left_out)
+    unread = list(unpacked.left_out)
+    files = files_below(root) if root.is_dir() else [root]
+    contents = _contents(files, root, unread)
+    if (matched := _format(contents)) is None:
+        pictures = [file for file in files if file.suffix.lower() in ENDINGS]
+        if not pictures or not unlabelled:
+            raise DataError(_unknown(path, pictures, unread))
+        return Source(root, IMAGES, [f"{path} has images and no labels"], unread, pictures)
+    kind, found = matched
+    unread += [
+        LeftOut(_shown(file, root), f"it is not read: the source is read as {kind.name}")
+        for file in contents
+        if file not in found
+    ]
+    result = _convert(path, root, kind, found, images, unpacked, scratch / "data")
+    if result.left_out and not skip_bad:
+        first, more = result.left_out[0], len(result.left_out) - 1
+        others = f" (and {more} more)" if more else ""
+        named = first.why if first.what in first.why else f"{first.what}: {first.why}"
+        raise DataError(f"{path}: {named}{others}; correct it, or go on without it with --skip-bad")
+    if not result.used:
+        why = f": {result.left_out[0].what}: {result.left_out[0].why}" if result.left_out else ""
+        raise DataError(f"{path} holds no image that can be used{why}")
+    notes = [f"{path} is read as {kind.name}: {result.used} images", *result.notes]
+    return Source(scratch / "data", kind.kind, notes, unread + result.left_out + result.unread)
+
+
+def _data_folder(root: Path) -> Path:
+    """The folder in which the data lies: `root`, the one folder in it, or the only data folder a few folders below."""
+    root = root if _is_data_folder(root) else without_outer_folders(root)
+    for pattern in ("*", "*/*"):
+        inside = [folder for folder in root.glob(pattern) if _is_data_folder(folder) and (folder / "images").is_dir()]
+        if not _is_data_folder(root) and len(inside) == 1:
+            return inside[0]
+    return root
 
 
 def _is_data_folder(root: Path) -> bool:

@@ -14,6 +14,7 @@ absent, provided that there is a folder of masks at all.
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -179,7 +180,7 @@ def _with_originals(folder: DataFolder, originals: Names) -> DataFolder:
         for sample in folder.samples.values()
     ]
     samples.sort(key=lambda sample: natural(sample.name))
-    sources = {f"images/{name}": one.source or one.name for name, one in originals.images.items()}
+    sources = {name: one.source or one.name for name, one in originals.images.items()}
     skipped = {
         names.get(name, name): _named(reason, folder.root, name, sources) for name, reason in folder.skipped.items()
     }
@@ -194,8 +195,12 @@ def _with_originals(folder: DataFolder, originals: Names) -> DataFolder:
 
 def _named(reason: str, root: Path, name: str, sources: Mapping[str, str]) -> str:
     """A sentence about an image that says where the image comes from instead of where its running name is."""
-    source = sources.get(f"images/{name}")
-    return reason if source is None else f"{source}: {reason.replace(str(root) + '/', '')}"
+    source = sources.get(name)
+    if source is None:
+        return reason
+    files = re.escape(str(root)) + r"/(?:images|masks/[^/]+)/" + re.escape(name) + r"\.\w+"
+    reason = re.sub(files, lambda found: source, reason)
+    return reason if source in reason else f"{source}: {reason}"
 
 
 def _list_masks(
