@@ -15,6 +15,8 @@ BackendError
 │   ├── UnknownJob     there is no such job
 │   ├── JobConflict    a job is too far for what is asked
 │   └── JobInterrupted it is not this worker's any more, or begins again
+├── PullbackError      `premask import` cannot go on
+├── ExportError        `premask export` cannot write
 ├── BenchError         `premask bench` cannot measure
 └── DemoError          `premask demo` cannot go on
 """
@@ -95,6 +97,14 @@ class JobConflict(JobError):
 
 class JobInterrupted(JobError):
     """A job stops here without having failed; the text says why, and what becomes of it."""
+
+
+class PullbackError(BackendError):
+    """`premask import` cannot go on; the text says what to change before it is run again."""
+
+
+class ExportError(BackendError):
+    """`premask export` cannot write what is asked for; the text says what to change."""
 
 
 class BenchError(BackendError):

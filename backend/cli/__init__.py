@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 failed (one sentence on stderr says why and what to do), 2
 """
 
 import importlib
+import keyword
 import sys
 
 import click
@@ -19,13 +20,16 @@ COMMANDS = {
     "connect": ("backend.cli.server", "Register the backend with a Label Studio project."),
     "doctor": ("backend.cli.doctor", "Look at everything the backend needs and say the remedy for what it lacks."),
     "predict-project": ("backend.cli.jobs", "Predict the tasks of a Label Studio project."),
+    "import": ("backend.cli.import_", "Pullbacks, films and folders of images as tasks of a Label Studio project."),
     "jobs": ("backend.cli.jobs", "List, show or cancel jobs."),
     "versions": ("backend.cli.server", "List, show, promote or roll back model versions."),
+    "inspect": ("backend.cli.inspect", "Show what is read in a data folder, an export or a project."),
     "predict": ("backend.cli.models", "Draw a mask per class for image files."),
     "train": ("backend.cli.models", "Train classifier and refiner on a data folder."),
     "evaluate": ("backend.cli.evaluate", "Measure a model on a data folder."),
     "curve": ("backend.cli.evaluate", "Measure how masks improve with the number of accepted images."),
     "bench": ("backend.cli.bench", "Measure how fast it is, side by side with other ways."),
+    "export": ("backend.cli.export", "Write labels as COCO, YOLO, nnU-Net, PNG, CVAT or DICOM Segmentation."),
     "phantom": ("backend.cli.models", "Write synthetic images with exact masks, of OCT and other projects."),
     "demo": ("backend.cli.demo", "Start Label Studio and the backend with a sample project."),
 }
@@ -47,7 +51,8 @@ class LazyGroup(click.Group):
         name = ALIASES.get(cmd_name, cmd_name)
         if name not in COMMANDS:
             return None
-        command: click.Command = getattr(importlib.import_module(COMMANDS[name][0]), name.replace("-", "_"))
+        function = name.replace("-", "_") + "_" * keyword.iskeyword(name)
+        command: click.Command = getattr(importlib.import_module(COMMANDS[name][0]), function)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -15,6 +15,7 @@ from backend.cli.output import json_option, print_metrics, progress_bar, write_j
 from models.checkpoint import read_card
 from models.classifier import BACKBONES
 from models.data.files import IMAGE_SUFFIXES, read_image
+from models.data.names import file_name
 from models.data.png import write_png
 from models.data.reader import open_data_folder
 from models.data.report import data_report
@@ -101,13 +102,13 @@ def predict(
                 continue
             (found,) = loaded.predict([image])
             for segment in found.segments:
-                write_image(out / segment.label / f"{file.stem}.png", segment.mask)
+                write_image(out / file_name(segment.label) / f"{file.stem}.png", segment.mask)
             if with_overlay:
                 write_image(out / "overlay" / f"{file.stem}.png", overlay(image, found.segments, loaded.classes))
             if with_steps:
                 for step in steps_of(loaded, [image])[0]:
                     for name, picture in step_pictures(image, step).items():
-                        write_image(out / "steps" / file.stem / f"{step.label}-{name}.png", picture)
+                        write_image(out / "steps" / file.stem / f"{file_name(step.label)}-{name}.png", picture)
             results[str(file)] = {
                 "presence": found.presence,
                 "score": found.score,
@@ -205,7 +206,7 @@ def train(data: Path, out: Path, parent: Path | str, json_file: Path | None, **o
 def phantom(
     out: Path, kind: str, count: int, seed: int, size: int | None, difficulty: float, json_file: Path | None
 ) -> None:
-    """Write synthetic images with exact masks: intravascular OCT, leaf lesions, surface defects, ultrasound."""
+    """Write synthetic images with exact masks: OCT frames (oct, vessel), leaf lesions, surface defects, ultrasound."""
     with progress_bar("rendering") as move:
         write_phantoms(out, count, seed, size, difficulty, progress=move, kind=kind)
     click.echo(f"{count} images in {out}")

@@ -16,6 +16,7 @@ from backend.label_studio.addresses import LOOPBACK
 from backend.label_studio.client import LabelStudio
 from backend.label_studio.connect import BROKEN as BROKEN_STATES
 from backend.label_studio.label_config import parse_label_config
+from backend.label_studio.task_images import task_images
 from backend.settings import Settings
 from backend.system.ports import check_port, url_of
 from backend.wiring import Parts
@@ -202,6 +203,6 @@ def _image(parts: Parts, client: LabelStudio, project: str) -> Check | str:
     task: dict[str, Any] | None = inspection.any_task(client, project)
     if task is None:
         return Check("an image of a task", DOUBTFUL, "the project has no tasks", "import some")
-    key = parse_label_config(str(client.project(project).get("label_config", ""))).image_key
-    height, width, _ = parts.connections.images(project).load(task, key).shape
+    config = parse_label_config(str(client.project(project).get("label_config", "")))
+    height, width, _ = parts.connections.images(project).load(task, task_images(task, config)[0].path).shape
     return f"task {task['id']}: {width} x {height} pixels"

@@ -181,7 +181,8 @@ class TrainingWork:
         )
         for line in report.text.splitlines():
             attempt.log(line)
-        attempt.say(report=asdict(report) | {"title": str(project.get("title") or "")})
+        # What was left out is in the folder and, counted, in `dropped`: a project may have thousands of such tasks.
+        attempt.say(report=asdict(replace(report, left_out=[])) | {"title": str(project.get("title") or "")})
         return report
 
     def _specification(self, folder: Path, parent: Path | None, backbone: str | None, version: str) -> Path:

@@ -1,7 +1,7 @@
 """Accepted annotations as a data folder to train on."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,16 +10,19 @@ from typing import Any
 import cv2
 import numpy as np
 
-from backend.errors import ConfigError, ImageError, RegionError
+from backend.errors import ImageError, RegionError
 from backend.label_studio.acceptance import AcceptanceByVersion, AcceptanceStatistics, acceptance_sentence
-from backend.label_studio.controls import CHOICES, CONTROLS, REGION_CONTROLS
+from backend.label_studio.controls import CHOICES, REGION_CONTROLS
 from backend.label_studio.controls.brush import BrushLabels
+from backend.label_studio.controls.choices import Choices
 from backend.label_studio.controls.control import Control
 from backend.label_studio.controls.pairs import merge_results
-from backend.label_studio.controls.region import Mask, value_of
-from backend.label_studio.images import ImageLoader
+from backend.label_studio.controls.region import Mask, NoArea, RegionAdapter, value_of
+from backend.label_studio.images import ImageLoader, shown
 from backend.label_studio.label_config import LabelConfig
-from backend.label_studio.task_data import group_of
+from backend.label_studio.task_data import address_at, group_of
+from backend.label_studio.task_images import TaskImage, images_of_region, task_images
+from models.data.groups import BLOCK
 from models.data.writer import DataFolderWriter
 
 # Why a task is left out.
@@ -29,14 +32,23 @@ NO_ANNOTATION = "without an annotation"
 NO_IMAGE = "with an image that cannot be read"
 NO_REGION = "with a region that cannot be read"
 NO_LABEL = "with no label that the config still offers"
-# Why a region is left out or changed, while its task stays.
+# Why a region is left out or changed, while its image stays.
 UNKNOWN_LABEL = "regions with a label that the config no longer offers"
 NO_LABEL_LEFT = "regions whose label was taken away"
 OTHER_KIND = "regions of a kind that is not read here"
 RESIZED = "regions of another size than the image, scaled to it"
+UNREAD = "regions that cannot be read; their class counts as unknown on their image"
+OPEN = "paths that are not closed; their class is on the image, but not said where"
+NO_PAGE = "regions on an image or page that the task does not have"
 UNDRAWN = "choices taken without a region of that class; the missing region decides"
 
 MAX_PROBLEMS = 20
+
+# Types of results that describe the image, a region or the task in words; every other is drawn.
+SAID = frozenset(
+    {"choices", "taxonomy", "textarea", "rating", "number", "datetime", "pairwise", "ranker", "relation", "chatmessage"}
+)
+KEYPOINTS = "keypointlabels"
 
 
 @dataclass
@@ -44,20 +56,24 @@ class AcceptedReport:
     """Which of the tasks given to `write_data_folder` were used, and which were not.
 
     Attributes:
-        used: tasks written.
-        dropped: reason -> tasks left out.
+        used: tasks of which an image was written.
+        images: images written.
+        dropped: reason -> tasks, or images of a task, left out.
         regions: reason -> regions left out or changed.
-        classes: class -> tasks on which it is present.
+        classes: class -> images on which it is present.
         problems: a sentence for each image or region that could not be read, the first MAX_PROBLEMS.
+        left_out: each task, or image of a task, that was left out, for people, and a sentence why.
         acceptance: model version -> class -> how many of its masks were accepted.
         groups: groups among the tasks used; 0 where no field of the tasks says which.
     """
 
     used: int = 0
+    images: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
     regions: dict[str, int] = field(default_factory=dict)
     classes: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    left_out: list[tuple[str, str]] = field(default_factory=list)
     acceptance: AcceptanceByVersion = field(default_factory=dict)
     groups: int = 0
 
@@ -66,10 +82,18 @@ class AcceptedReport:
         if len(self.problems) < MAX_PROBLEMS:
             self.problems.append(text)
 
+    def leave_out(self, what: str, why: str, *, told: bool = False) -> None:
+        """Note that a task or an image of one is left out; `told` keeps it among the problems too."""
+        self.left_out.append((what, why))
+        if told:
+            self.problem(why if why.startswith(what) else f"{what}: {why}")
+
     @property
     def text(self) -> str:
         """The report in a few lines for people."""
         lines = [f"{self.used} accepted {'task' if self.used == 1 else 'tasks'}"]
+        if self.images != self.used:
+            lines[0] += f" with {self.images} images"
         if self.classes:
             lines[0] += ": " + ", ".join(f"{name} on {count}" for name, count in self.classes.items())
         if self.groups:
@@ -88,10 +112,12 @@ class Truth:
     Attributes:
         masks: class -> mask of shape (H, W), bool, the union of its regions, not empty.
         presence: class -> whether it is on the image; None where the annotation leaves it open.
+        problems: a sentence for each region that could not be read.
     """
 
     masks: dict[str, Mask]
     presence: dict[str, bool | None]
+    problems: tuple[str, ...] = ()
 
 
 def write_data_folder(
@@ -103,56 +129,87 @@ def write_data_folder(
     *,
     group_field: str | None = None,
 ) -> AcceptedReport:
-    """Write the accepted annotations of a project as a data folder.
+    """Write the accepted annotations of a project as a data folder, each image of a task as one of its own.
 
     Of a task's annotations one counts: the newest ground truth, else the newest. Skipped and rejected ones never do.
-    A task accepted without regions is an example of every class being absent. A task with a region that cannot be
-    read is left out as a whole: otherwise its class would be learnt as absent.
+    A task accepted without regions is an example of every class being absent. A region that cannot be read makes its
+    class unknown on its image; one whose class cannot be told leaves the image out.
 
     Args:
-        tasks: as in Label Studio's JSON export.
+        tasks: as in Label Studio's JSON export; those without an id are named by their position.
         config: the project's labelling config.
         images: fetches the tasks' images.
-        out: folder to write: images/task-ID.png, masks/CLASS/task-ID.png (0/255), classes.txt, labels.csv and, with
-            groups, groups.json.
+        out: folder to write: images named "task-ID" or, of several in a task, "task-ID LABEL" (see `TaskImage.label`).
         parent_prediction: the prediction that an annotation started from, with `result` and `model_version`; None for
             none.
         group_field: field of the tasks' data that names the group of each (see `task_data.group_field`); tasks of one
-            group are never on both sides of a split. None writes no groups.
+            group are never on both sides of a split. None writes no groups, except that the images of a task and of
+            its neighbours stay together where a task can have several.
 
     Returns:
         What was used and what was left out, with the reasons.
-
-    Raises:
-        ConfigError: a class cannot be a folder's name.
     """
     classes = config.training_classes
-    _check_names(classes)
     report = AcceptedReport(classes=dict.fromkeys(classes, 0))
     dropped: Counter[str] = Counter()
     regions: Counter[str] = Counter()
     groups: set[str] = set()
+    several = len(config.columns) > 1 or any(config.shows_list(column) for column in config.columns)
     with DataFolderWriter(out, classes) as folder:
-        for task in tasks:
-            try:
-                annotation = accepted_annotation(task)
-                image = images.load(task, config.image_key)
-                truth = read_annotation(annotation, config, image.shape[:2], regions)
-            except _LeftOut as reason:
-                dropped[str(reason)] += 1
-                continue
-            except (ImageError, RegionError) as error:
-                dropped[NO_IMAGE if isinstance(error, ImageError) else NO_REGION] += 1
-                report.problem(str(error) if isinstance(error, ImageError) else f"task {task['id']}: {error}")
-                continue
+        for position, task in enumerate(tasks, 1):
+            name = f"task-{task['id']}" if task.get("id") is not None else f"task-row-{position}"
+            shown_name = name.replace("-", " ", 1)
             group = group_of(task.get("data"), group_field)
             groups.update([] if group is None else [group])
-            folder.add(f"task-{int(task['id'])}", image, truth.masks, truth.presence, group)
-            report.used += 1
-            for label in classes:
-                report.classes[label] += bool(truth.presence[label])
-            if (prediction := parent_prediction(annotation)) is not None:
-                _count_acceptance(prediction, truth, config, image.shape[:2], report.acceptance)
+            if group is None and several:
+                group = f"tasks, block {report.used // BLOCK + 1}"
+            try:
+                annotation = accepted_annotation(task)
+                parts = sort_regions(annotation, config, task_images(task, config), regions)
+            except (_LeftOut, RegionError) as error:
+                reason = str(error) if isinstance(error, _LeftOut) else NO_REGION
+                dropped[reason] += 1
+                report.leave_out(shown_name, str(error), told=isinstance(error, RegionError))
+                continue
+            used = False
+            prediction: Mapping[str, Any] | None = None
+            for image, drawn in parts.items():
+                what = f"{shown_name} {image.label}".strip()
+                try:
+                    pixels = images.load(task, image.path)
+                    truth = read_regions(drawn, config.on(image.column), pixels.shape[:2], regions)
+                except _LeftOut as error:
+                    dropped[str(error)] += 1
+                    report.leave_out(what, str(error))
+                    continue
+                except (ImageError, RegionError) as error:
+                    dropped[NO_IMAGE if isinstance(error, ImageError) else NO_REGION] += 1
+                    report.leave_out(what, str(error), told=True)
+                    continue
+                address = str(address_at(task.get("data"), image.path))
+                for text in truth.problems:
+                    report.problem(f"{what}, image {shown(address)}: {text}")
+                folder.add(
+                    f"{name} {image.label}".strip(),
+                    pixels,
+                    truth.masks,
+                    truth.presence,
+                    group,
+                    source=address,
+                    page=image.item_index or 0,
+                )
+                for label in classes:
+                    report.classes[label] += bool(truth.presence.get(label))
+                report.images += 1
+                if not used:
+                    used, prediction = True, parent_prediction(annotation)
+                if prediction is not None:
+                    _count_acceptance(
+                        prediction, truth, config, image, list(parts), pixels.shape[:2], report.acceptance
+                    )
+            report.used += used
+        for left_out in report.left_out:
+            folder.leave_out(*left_out)
     # Plain dictionaries without zeros: `dataclasses.asdict` garbles a Counter.
     report.dropped, report.regions, report.groups = dict(+dropped), dict(+regions), len(groups)
     if group_field is not None and report.used and not groups:
@@ -181,95 +238,256 @@ def accepted_annotation(task: Mapping[str, Any]) -> Mapping[str, Any]:
 def read_annotation(
     annotation: Mapping[str, Any], config: LabelConfig, shape: tuple[int, ...], counts: Counter[str]
 ) -> Truth:
-    """Read the masks and the presence of classes from an annotation.
+    """Read the annotation of a task with one image, as `sort_regions` and `read_regions` do.
 
-    A class that can be drawn is present exactly if it is drawn. Any other is present if it is chosen, absent if it is
-    not, and left open where a single choice was not made.
+    Raises:
+        RegionError: it is no list of regions, or holds one whose class cannot be told.
+    """
+    image = TaskImage(config.image_key, config.image_key)
+    return read_regions(sort_regions(annotation, config, [image], counts)[image], config, shape, counts)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A region of an image.
+
+    Attributes:
+        region: as Label Studio keeps it, tool and labels merged.
+        sure: it is about this image alone; else it may be about another, or about a whole list of them.
+    """
+
+    region: Mapping[str, Any]
+    sure: bool = True
+
+
+def sort_regions(
+    annotation: Mapping[str, Any], config: LabelConfig, images: Sequence[TaskImage], counts: Counter[str]
+) -> dict[TaskImage, list[Drawn]]:
+    """The regions of an annotation by the image that they are about.
+
+    Results about a region (choices, ratings and texts that share its id) and about anything but an image are left out.
 
     Args:
-        annotation: as in the export.
+        annotation: as in the export, or a prediction.
         config: the project's labelling config.
-        shape: (H, W) of the image.
+        images: of the task.
         counts: reason -> regions left out or changed; added to.
 
     Raises:
-        RegionError: a region of a known label cannot be read.
+        RegionError: its result is no list of regions.
     """
     result = annotation.get("result") or []
     if not isinstance(result, list) or not all(isinstance(region, Mapping) for region in result):
         raise RegionError({"id": annotation.get("id"), "type": "annotation"}, "its result is no list of regions")
-    masks: dict[str, Mask] = {}
-    chosen: set[str] = set()
-    answered: set[str] = set()
-    known = unknown = 0
+    drawn_ids = {str(region.get("id")) for region in result if region.get("type") not in SAID}
+    found: dict[TaskImage, list[Drawn]] = {image: [] for image in images}
     for region in merge_results(result):
-        for control, label in _labels(region, config, counts):
-            name = control.class_of(label)
-            if name is None:
-                counts[UNKNOWN_LABEL] += 1
-                unknown += 1
+        kind = region.get("type")
+        if kind == CHOICES.type:
+            # One about a region has its id, and repeats its coordinates.
+            about_region = str(region.get("id")) in drawn_ids or region.get("parentID") or len(value_of(region)) > 1
+            if about_region:
                 continue
-            known += 1
-            if control.tag == CHOICES.tag:
-                chosen.add(name)
-                answered.add(control.name)
-                continue
-            mask = _mask(region, shape, counts)
+        elif kind in SAID:
+            continue
+        if config.is_elsewhere(region):
+            continue
+        column = config.column_of(region)
+        about = images_of_region(region, config, images)
+        counts[NO_PAGE] += not about
+        # Of one image, too, it is unclear what a region says that names another, which has been taken out since.
+        sure = len(about) == 1 and (column is not None or region.get("to_name") is None)
+        if kind == CHOICES.type and region.get("item_index") is None and column is not None:
+            about = [image for image in images if image.column == column]
+            sure = len(about) == 1
+        for image in about:
+            found[image].append(Drawn(region, sure))
+    return found
+
+
+def read_regions(drawn: Sequence[Drawn], config: LabelConfig, shape: tuple[int, ...], counts: Counter[str]) -> Truth:
+    """Read the masks and the presence of classes from the regions of an image.
+
+    A class that can be drawn is present exactly if it is drawn. Any other is present if it is chosen, absent if it is
+    not, and left open where a single choice was not made. A class is left open, too, if a region of it cannot be read,
+    is of a kind that is not read or may be on another image; it is present without a mask where a region of it
+    encloses nothing.
+
+    Args:
+        drawn: the regions that are about the image.
+        config: the part of the labelling config that is about it.
+        shape: (H, W) of the image.
+        counts: reason -> regions left out or changed; added to.
+
+    Raises:
+        RegionError: the class of a region that cannot be read is not known.
+    """
+    reading = _Reading(config, shape, counts)
+    for one in drawn:
+        if one.region.get("type") == CHOICES.type:
+            reading.choice(one)
+        else:
+            reading.region(one)
+    return reading.truth()
+
+
+class _Reading:
+    """What the regions of one image say."""
+
+    def __init__(self, config: LabelConfig, shape: tuple[int, ...], counts: Counter[str]) -> None:
+        self._config, self._shape, self._counts = config, shape, counts
+        self._masks: dict[str, Mask] = {}
+        self._unknown: set[str] = set()  # classes of regions that cannot be read
+        self._hinted: set[str] = set()  # classes that a tool pointed at
+        self._nowhere: set[str] = set()  # classes that are there, without an area of their own
+        self._open: set[str] = set()  # classes of lines that are not closed
+        self._chosen: set[str] = set()
+        self._perhaps: set[str] = set()  # classes chosen for several images together
+        self._answered: set[str] = set()
+        self._problems: list[str] = []
+        self._known = self._gone = 0
+
+    def choice(self, one: Drawn) -> None:
+        """Take the choices about the image."""
+        for control, label in self._labels(one.region, CHOICES, self._config.choices_controls):
+            name = self._class(control, label)
+            if name is not None:
+                self._answered.add(control.name)
+                (self._chosen if one.sure else self._perhaps).add(name)
+
+    def region(self, one: Drawn) -> None:
+        """Take a region, drawn with a control or a tool."""
+        adapter = next((known for known in REGION_CONTROLS.values() if known.type == one.region.get("type")), None)
+        if adapter is None:
+            self._other_kind(one)
+            return
+        labels = self._labels(one.region, adapter, self._config.region_controls)
+        names = [name for control, label in labels if (name := self._class(control, label)) is not None]
+        if not names:
+            return
+        if not one.sure:
+            self._unread(names, f"it is unclear which image region {one.region.get('id')!r} is on")
+            return
+        try:
+            mask = _mask(adapter, one.region, self._shape, self._counts)
+        except NoArea as error:
+            self._open.update(names)
+            self._counts[OPEN] += 1
+            self._problems.append(f"{error}; it says that {_listed(names)} is there, but not where")
+            return
+        except RegionError as error:
+            self._unread(names, str(error))
+            return
+        for name in names:
             if mask.any():
-                masks[name] = masks[name] | mask if name in masks else mask
-    if unknown and not known:
-        raise _LeftOut(NO_LABEL)
-    drawn = {label for control in config.region_controls for label in control.labels}
-    counts[UNDRAWN] += len(chosen & drawn - set(masks))
-    presence: dict[str, bool | None] = {}
-    for control in config.choices_controls:
-        for name in control.labels:
-            open_question = control.single and control.name not in answered
-            presence[name] = True if name in chosen else presence.get(name) or (None if open_question else False)
-    presence |= {name: name in masks for name in drawn}
-    return Truth(masks, presence)
+                self._masks[name] = self._masks[name] | mask if name in self._masks else mask
+            elif not adapter.exact:
+                self._nowhere.add(name)  # smaller than a pixel
+
+    def _other_kind(self, one: Drawn) -> None:
+        """A kind that is not read: the classes that it names stay open."""
+        value = value_of(one.region)
+        kind = str(one.region.get("type"))
+        labels = [
+            str(label)
+            for key, part in value.items()
+            if (str(key) == kind or str(key).endswith("labels")) and isinstance(part, list)
+            for label in part
+        ]
+        names = [
+            name for control in self._config.region_controls for label in labels if (name := control.class_of(label))
+        ]
+        self._counts[OTHER_KIND] += 1
+        if kind == KEYPOINTS:
+            self._hinted.update(names)
+        elif names:
+            self._unread(names, f"region {one.region.get('id')!r} of type {kind!r} is of a kind that is not read")
+        elif not labels:
+            raise RegionError(one.region, "it is of a kind that is not read, and names no label")
+
+    def _labels(
+        self, region: Mapping[str, Any], adapter: RegionAdapter | Choices, controls: Sequence[Control]
+    ) -> list[tuple[Control, str]]:
+        """The labels of a region, each with the control that it was made with."""
+        name = region.get("from_name")
+        own = [control for control in controls if control.name == name]
+        if not own and any(control.name == name for control in self._config.controls):
+            # A smart tool that only prompts: what it left behind is no mask.
+            prompting = [control for control in self._config.controls if control.name == name]
+            labels = adapter.labels(region)
+            self._hinted.update(n for control in prompting for label in labels if (n := control.class_of(label)))
+            return []
+        if not own:
+            # A control may have been renamed or replaced since: then any other that offers the label will do.
+            own = list(controls)
+        labels = adapter.labels(region) if own else []
+        self._counts[NO_LABEL_LEFT] += bool(own) and not labels
+        return [(next((c for c in own if c.class_of(label) is not None), own[0]), label) for label in labels]
+
+    def _class(self, control: Control, label: str) -> str | None:
+        name = control.class_of(label)
+        self._known += name is not None
+        self._gone += name is None
+        self._counts[UNKNOWN_LABEL] += name is None
+        return name
+
+    def _unread(self, names: Collection[str], why: str) -> None:
+        self._unknown.update(names)
+        self._counts[UNREAD] += 1
+        self._problems.append(f"{why}; {_listed(names)} counts as unknown there")
+
+    def truth(self) -> Truth:
+        """All of it together."""
+        if self._gone and not self._known:
+            raise _LeftOut(NO_LABEL)
+        config = self._config
+        drawable = {label for control in config.region_controls for label in control.labels}
+        self._counts[UNDRAWN] += len(self._chosen & drawable - set(self._masks) - self._unknown - self._open)
+        presence: dict[str, bool | None] = {}
+        for control in config.choices_controls:
+            for name in control.labels:
+                unanswered = control.single and control.name not in self._answered
+                undecided = unanswered or name in self._perhaps
+                presence[name] = True if name in self._chosen else presence.get(name) or (None if undecided else False)
+        masks = {name: mask for name, mask in self._masks.items() if name not in self._unknown | self._open}
+        for name in drawable:
+            if name in self._unknown:
+                presence[name] = None
+            elif name in masks or name in self._open | self._nowhere:
+                presence[name] = True
+            else:
+                presence[name] = None if name in self._hinted else False
+        return Truth(masks, presence, tuple(self._problems))
 
 
 def _count_acceptance(
     prediction: Mapping[str, Any],
     truth: Truth,
     config: LabelConfig,
+    image: TaskImage,
+    images: Sequence[TaskImage],
     shape: tuple[int, ...],
     acceptance: AcceptanceByVersion,
 ) -> None:
-    """Compare the masks of a task's prediction with those that were accepted."""
+    """Compare the masks that were predicted on an image with those that were accepted."""
     try:
-        drawn = read_annotation(prediction, config, shape, Counter()).masks
+        drawn = sort_regions(prediction, config, images, Counter())[image]
+        predicted = read_regions(drawn, config.on(image.column), shape, Counter())
     except (_LeftOut, RegionError):
         return  # not ours, or of another config
-    classes = acceptance.setdefault(str(prediction.get("model_version")), {})
-    for label in drawn.keys() | truth.masks.keys():
-        classes.setdefault(label, AcceptanceStatistics()).count(drawn.get(label), truth.masks.get(label))
+    version = str(prediction.get("model_version"))
+    for label in predicted.masks.keys() | truth.masks.keys():
+        if predicted.presence[label] is not None and truth.presence[label] is not None:
+            classes = acceptance.setdefault(version, {})
+            classes.setdefault(label, AcceptanceStatistics()).count(predicted.masks.get(label), truth.masks.get(label))
 
 
-def _labels(region: Mapping[str, Any], config: LabelConfig, counts: Counter[str]) -> list[tuple[Control, str]]:
-    """The labels of a region, each with the control that it was made with."""
-    kind = region.get("type")
-    adapter = next((control for control in CONTROLS if control.type == kind), None)
-    if adapter is None:
-        counts[OTHER_KIND] += str(kind).endswith("labels")
-        return []
-    if adapter is CHOICES and len(value_of(region)) > 1:
-        return []  # about a region, whose coordinates it repeats
-    controls = config.region_controls if adapter is not CHOICES else config.choices_controls
-    name = region.get("from_name")
-    own = [c for c in controls if c.name == name]
-    if not own and not any(c.name == name for c in config.controls):
-        # A control may have been renamed or replaced since: then any other that offers the label will do.
-        own = [c for c in controls if c.to_name == region.get("to_name")]
-    labels = adapter.labels(region) if own else []
-    counts[NO_LABEL_LEFT] += bool(own) and not labels
-    return [(next((c for c in own if c.class_of(label) is not None), own[0]), label) for label in labels]
+def _listed(names: Collection[str]) -> str:
+    return ", ".join(map(repr, dict.fromkeys(names)))
 
 
-def _mask(region: Mapping[str, Any], shape: tuple[int, ...], counts: Counter[str]) -> Mask:
+def _mask(adapter: RegionAdapter, region: Mapping[str, Any], shape: tuple[int, ...], counts: Counter[str]) -> Mask:
     """A region's mask at the size of its image."""
-    adapter = next(adapter for adapter in REGION_CONTROLS.values() if adapter.type == region["type"])
     height, width = shape
     drawn_on = region.get("original_height"), region.get("original_width")
     counts[RESIZED] += drawn_on != (height, width)
@@ -288,12 +506,3 @@ def _changed(annotation: Mapping[str, Any]) -> datetime:
     except ValueError:
         return datetime.min.replace(tzinfo=UTC)
     return changed if changed.tzinfo else changed.replace(tzinfo=UTC)
-
-
-def _check_names(classes: Iterable[str]) -> None:
-    for name in classes:
-        if name in (".", "..") or any(sign in name for sign in "/\\\0"):
-            raise ConfigError(
-                f"label {name!r} cannot be the name of a folder of masks; give it another name for the model with "
-                f"predicted_values={name.translate({ord(sign): '-' for sign in '/.'})!r} in the labelling config"
-            )

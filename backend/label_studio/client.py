@@ -82,6 +82,36 @@ class LabelStudio(Transport):
         answer = self.call("POST", f"/api/projects/{project_id}/import", files=list(files.items()))
         return int(answer["task_count"])
 
+    def upload(self, project_id: str | int, files: Mapping[str, bytes]) -> list[str]:
+        """Upload files without making tasks of them.
+
+        Args:
+            project_id: the project.
+            files: file name -> contents, at most 100.
+
+        Returns:
+            The address of each file, for the data of a task, in the order of `files`.
+        """
+        path = f"/api/projects/{project_id}/import?commit_to_project=false"
+        ids = self.call("POST", path, files=list(files.items()))["file_upload_ids"]
+        query = f"ids={quote(json.dumps(ids))}"
+        listed = self._listed(self.call("GET", f"/api/projects/{project_id}/file-uploads?{query}"))
+        found = {row["id"]: str(row["file"]) for row in listed}
+        return [f"{self._base}/data/{quote(found[one])}" for one in ids]
+
+    def create_tasks(self, project_id: str | int, data: Sequence[Mapping[str, Any]]) -> int:
+        """Create tasks, whose ids are in the order of `data`.
+
+        Args:
+            project_id: the project.
+            data: of each task.
+
+        Returns:
+            How many were created.
+        """
+        tasks = [{"data": dict(fields)} for fields in data]
+        return int(self.call("POST", f"/api/projects/{project_id}/import", json=tasks)["task_count"])
+
     def export(self, project_id: str | int, all_tasks: bool = False) -> list[dict[str, Any]]:
         """Tasks with their annotations and results, RLE and all.
 

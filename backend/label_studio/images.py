@@ -13,15 +13,12 @@ import requests
 from backend.errors import ImageError, LabelStudioError
 from backend.label_studio.addresses import LOOPBACK, Judge, is_host, is_other_host, is_public, opened_elsewhere
 from backend.label_studio.client import LabelStudio
-from backend.label_studio.label_config import UNDEFINED_KEY
-from backend.label_studio.task_data import field_of
+from backend.label_studio.task_data import CLOUD, address_at, storage_key
 from backend.label_studio.transport import MEGABYTE, read_bounded
 from backend.system.metrics import STAGE_SECONDS
 from models.data.bounded import decode_bounded
 from models.data.decoding import RgbImage
 
-# Schemes of cloud storages that Label Studio reads for us.
-CLOUD = ("s3", "s3s", "gs", "azure-blob", "azure-spi")
 MAX_REDIRECTS = 5
 # Two parsers may find two hosts in http://one\@two/: the one that is judged and the one that is connected to.
 AMBIGUOUS = re.compile(r"[\\\x00-\x1f\x7f]")
@@ -86,7 +83,7 @@ class ImageLoader:
             ValueError: it may not be fetched.
         """
         deadline = time.monotonic() + self._total_seconds
-        if urlsplit(address).scheme.lower() in CLOUD:
+        if storage_key(address) is not None:
             address = self._server().presign(task_id, address)
         sent_by_server = False
         # Redirects are followed by hand, so that each hop is judged like the first address.
@@ -181,15 +178,13 @@ def image_address(task: Mapping[str, Any], image_key: str) -> str:
 
     Args:
         task: "id" and "data".
-        image_key: key of `task["data"]`; a dotted one leads into nested objects.
+        image_key: key of `task["data"]`, or a path into it (see `field_of`).
 
     Raises:
         ImageError: the task has no such key, or something else than an address under it.
     """
     data = task.get("data")
-    value = field_of(data, image_key)
-    if value is None and isinstance(data, Mapping):
-        value = data.get(UNDEFINED_KEY)
+    value = address_at(data, image_key)
     if not isinstance(value, str) or not value.strip():
         keys = ", ".join(map(repr, data)) if isinstance(data, Mapping) else "nothing"
         raise ImageError(
@@ -201,6 +196,8 @@ def image_address(task: Mapping[str, Any], image_key: str) -> str:
 
 def shown(address: str) -> str:
     """An address for people: without passwords, signatures or a megabyte of data."""
+    if storage_key(address) is not None:
+        return address[:200]
     try:
         parts = urlsplit(address)
     except ValueError:

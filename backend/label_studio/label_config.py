@@ -1,9 +1,10 @@
 """A project's labelling config (XML) as controls, labels and the image they belong to."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
+from typing import Any
 from xml.etree.ElementTree import Element, ParseError
 
 from defusedxml import DefusedXmlException  # type: ignore[import-untyped]
@@ -11,16 +12,16 @@ from defusedxml.ElementTree import fromstring  # type: ignore[import-untyped]
 
 from backend.errors import ConfigError
 from backend.label_studio.controls import CHOICES, CONTROLS, REGION_CONTROLS
-from backend.label_studio.controls.brush import BrushLabels
 from backend.label_studio.controls.control import Control
 from backend.label_studio.controls.pairs import TOOLS
+from backend.label_studio.task_data import UNDEFINED_KEY
 
 __all__ = ["Control", "LabelConfig", "parse_label_config"]
 
 LABEL_TAGS = ("Label", "Choice")
 PREDICTED = {*TOOLS, *(control.tag for control in CONTROLS)}
-# The key under which Label Studio keeps the address of a bare upload until the config names one.
-UNDEFINED_KEY = "$undefined$"
+# Lower is better; what holds any mask is equally good.
+PREFERENCE = {tag: 0 if adapter.exact else place for place, (tag, adapter) in enumerate(REGION_CONTROLS.items())}
 # Each tool is a control with each <Labels> beside it, so a short config could name millions of them.
 MAX_CONTROLS = 1000
 
@@ -32,30 +33,76 @@ class LabelConfig:
     Attributes:
         controls: every supported control that is bound to an image, in the config's order; at least one.
         left_out: a sentence for each tag on an image that nothing is predicted for.
+        elsewhere: names of tags that show something else than an image of `columns`; what is said of them is not read.
     """
 
     controls: tuple[Control, ...]
     left_out: tuple[str, ...] = ()
+    elsewhere: frozenset[str] = frozenset()
 
     @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """Keys of `task["data"]` with the images to segment, each once: those that are drawn on first."""
+        return tuple(dict.fromkeys(c.image_key for c in (*self._in_order, *self.controls)))
+
+    @property
     def image_key(self) -> str:
-        """Key of `task["data"]` with the image to segment: that of the first region control, else of the first."""
-        first = next((control for control in self.controls if control.tag in REGION_CONTROLS), self.controls[0])
-        return first.image_key
+        """Key of `task["data"]` with the image to segment: the first of them."""
+        return self.columns[0]
+
+    def on(self, column: str) -> "LabelConfig":
+        """The part of the config that is about the image of one column."""
+        return self._by_column[column]
+
+    def shows_list(self, column: str) -> bool:
+        """Whether the image of a column is a list of images, page by page."""
+        return any(control.listed for control in self._by_column[column].controls)
+
+    def column_of(self, region: Mapping[str, Any]) -> str | None:
+        """The column of the image that a region is about; None where its names do not tell."""
+        for key, attribute in (("to_name", "to_name"), ("from_name", "name")):
+            columns = {c.image_key for c in self.controls if getattr(c, attribute) == region.get(key)}
+            if len(columns) == 1:
+                return columns.pop()
+        return None
+
+    def is_elsewhere(self, region: Mapping[str, Any]) -> bool:
+        """Whether a region is about something else than an image of `columns`."""
+        to_name = region.get("to_name")
+        return isinstance(to_name, str) and to_name in self.elsewhere
 
     @cached_property
     def region_controls(self) -> tuple[Control, ...]:
-        """Controls that draw on the image of `image_key`; a smart tool whose labels a brush offers only prompts it."""
-        controls = [c for c in self.controls if c.tag in REGION_CONTROLS and c.image_key == self.image_key]
-        painted = {label for c in controls if c.tag == BrushLabels.tag for label in c.labels.values()}
+        """Controls that draw; a smart tool whose labels are painted on the same image only prompts."""
+        controls = [control for control in self.controls if control.tag in REGION_CONTROLS]
+        painted: dict[str, set[str]] = {}
+        for control in controls:
+            if REGION_CONTROLS[control.tag].exact:
+                painted.setdefault(control.image_key, set()).update(control.labels.values())
         return tuple(
-            c for c in controls if c.tag == BrushLabels.tag or not (c.smart and painted.issuperset(c.labels.values()))
+            control
+            for control in controls
+            if REGION_CONTROLS[control.tag].exact
+            or not (control.smart and painted.get(control.image_key, set()).issuperset(control.labels.values()))
         )
 
     @cached_property
     def choices_controls(self) -> tuple[Control, ...]:
-        """Controls that describe the image of `image_key` as a whole."""
-        return tuple(c for c in self.controls if c.tag == CHOICES.tag and c.image_key == self.image_key)
+        """Controls that describe an image as a whole."""
+        return tuple(control for control in self.controls if control.tag == CHOICES.tag)
+
+    def control_for(self, label: str, *, stored: bool = False) -> Control | None:
+        """The control that draws a class, None if none does.
+
+        The most exact kind of those that offer it. Between kinds that are equally exact (BrushLabels, BitmaskLabels)
+        and between controls of one kind, the first with `model_regions` is taken, else the first in the config.
+
+        Args:
+            label: the class.
+            stored: it is a label as Label Studio stores it instead.
+        """
+        offering = [c for c in self.region_controls if label in (c.labels.values() if stored else c.labels)]
+        return min(offering, key=lambda c: (PREFERENCE[c.tag], c.per_object is None), default=None)
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
@@ -70,6 +117,15 @@ class LabelConfig:
         """
         names = (control.class_of(label) for control in self._in_order for label in control.labels.values())
         return tuple(dict.fromkeys(name for name in names if name is not None))
+
+    @cached_property
+    def _by_column(self) -> dict[str, "LabelConfig"]:
+        if len(self.columns) == 1:
+            return {self.image_key: self}
+        return {
+            column: replace(self, controls=tuple(c for c in self.controls if c.image_key == column), left_out=())
+            for column in self.columns
+        }
 
     @property
     def _in_order(self) -> tuple[Control, ...]:
@@ -101,24 +157,20 @@ def parse_label_config(xml: str) -> LabelConfig:
         raise ConfigError(f"the labelling config pairs tools and <Labels> in more than {MAX_CONTROLS} ways; merge some")
     if not controls:
         raise ConfigError("; ".join([_nothing_to_fill(root, images), *left_out]))
-    config = LabelConfig(controls, tuple(left_out))
-    elsewhere = (c for c in controls if c.image_key != config.image_key)
-    left_out += (f'"{c.name}" is left to the annotator: only ${config.image_key} is predicted' for c in elsewhere)
-    return replace(config, left_out=tuple(left_out))
+    named = {name for tag in root.iter() if (name := tag.get("name"))}
+    return LabelConfig(controls, tuple(left_out), frozenset(named - {control.to_name for control in controls}))
 
 
 def _image_key(image: Element) -> str:
     # Asked only for images with a control: a picture that merely illustrates the page may have any address.
-    value = image.get("value", "").strip()
+    attribute = "valueList" if image.get("valueList") else "value"
+    value = image.get(attribute, "").strip()
     if value == UNDEFINED_KEY:
         return value
-    name = image.get("name")
-    if image.get("valueList"):
-        raise ConfigError(f'<Image name="{name}"> shows a list of images (valueList), of which none is predicted')
     if not value.startswith("$") or len(value) < 2:
         raise ConfigError(
-            f'<Image name="{name}"> has value={value!r}; this backend needs one that names '
-            'a column of the task data, for instance value="$image"'
+            f'<Image name="{image.get("name")}"> has {attribute}={value!r}; this backend needs one that names '
+            f'a column of the task data, for instance {attribute}="$image"'
         )
     return value[1:]
 
@@ -134,15 +186,15 @@ def _controls(root: Element, images: dict[str, Element], left_out: list[str]) ->
                 beside.setdefault(image, []).append((name, labels))
     for tag in root.iter():
         name = tag.get("name")
-        to_name = next((to for to in _names(tag.get("toName", "")) if to in images), None)
-        if not name or to_name is None:
-            continue
-        try:
-            if tag in repeated and tag.tag in PREDICTED:
-                raise ConfigError("what a <Repeater> repeats is not predicted")
-            yield from _filled(tag, name, to_name, images[to_name], beside.get(to_name, []))
-        except ConfigError as reason:
-            left_out.append(f'<{tag.tag} name="{name}"> is left to the annotator: {reason}')
+        for to_name in dict.fromkeys(_names(tag.get("toName", ""))):
+            if not name or to_name not in images:
+                continue
+            try:
+                if tag in repeated and tag.tag in PREDICTED:
+                    raise ConfigError("what a <Repeater> repeats is not predicted")
+                yield from _filled(tag, name, to_name, images[to_name], beside.get(to_name, []))
+            except ConfigError as reason:
+                left_out.append(f'<{tag.tag} name="{name}"> is left to the annotator: {reason}')
 
 
 def _filled(
@@ -155,6 +207,8 @@ def _filled(
         raise ConfigError("what goes into it is not predicted")
     if tag.get("perRegion") == "true":
         raise ConfigError("it describes single regions, not the image")
+    if tag.tag.startswith("Vector") and tag.get("closable") != "true":
+        raise ConfigError('its paths stay open; write closable="true" if they go around something')
     control = Control(
         tag=TOOLS.get(tag.tag, tag.tag),
         name=name,
@@ -164,6 +218,8 @@ def _filled(
         smart=tag.get("smart") == "true",
         single=tag.tag == CHOICES.tag and tag.get("choice", "single") != "multiple",
         per_object=_per_object(tag),
+        listed=bool(image.get("valueList")),
+        per_item=tag.get("perItem") == "true",
     )
     if tag.tag not in TOOLS:
         yield control

@@ -8,12 +8,15 @@ from typing import Any
 from backend.errors import RegionError
 from backend.label_studio.controls import REGION_CONTROLS
 from backend.label_studio.controls.control import Control
-from backend.label_studio.controls.pairs import merge_results
+from backend.label_studio.controls.pairs import MARKS, merge_results
 from backend.label_studio.controls.region import Mask, is_finite, numbers, value_of
 from backend.label_studio.label_config import LabelConfig
+from backend.label_studio.task_images import TaskImage, images_of_region, task_images
 from models.prompt import Click, Prompt
 
 logger = logging.getLogger(__name__)
+
+KINDS = {adapter.type: tag for tag, adapter in REGION_CONTROLS.items()}  # type of a region -> tag
 
 # The newest of more are taken: each click costs a kernel over the whole frame.
 MAX_CLICKS, MAX_SHAPES = 100, 8
@@ -36,8 +39,19 @@ class Prompted:
     existing: dict[str, Mask]
 
 
+def prompted_image(task: Mapping[str, Any], context: Mapping[str, Any], config: LabelConfig) -> TaskImage:
+    """The image of a task that the newest prompt is on."""
+    images = task_images(task, config)
+    regions = merge_results(context.get("result"))
+    return next(iter(images_of_region(regions[-1], config, images)), images[0]) if regions else images[0]
+
+
 def read_prompts(
-    task: Mapping[str, Any], context: Mapping[str, Any], config: LabelConfig, shape: tuple[int, int]
+    task: Mapping[str, Any],
+    context: Mapping[str, Any],
+    config: LabelConfig,
+    shape: tuple[int, int],
+    image: TaskImage | None = None,
 ) -> Prompted | None:
     """Read `params.context` of a /predict request.
 
@@ -46,6 +60,7 @@ def read_prompts(
         context: `result` holds every prompt of one tool and label that was not accepted yet, the newest last.
         config: the project's labelling config.
         shape: (H, W) of the image.
+        image: the one that is prompted on, as `prompted_image` finds it; None if the task has no other.
 
     Returns:
         None if there is no prompt in it, or no control of the config draws its label.
@@ -53,9 +68,16 @@ def read_prompts(
     Raises:
         RegionError: a prompt cannot be read.
     """
-    regions = merge_results(context.get("result"))
+    whole, images = config, task_images(task, config)
+    image = images[0] if image is None else image
+    config = whole.on(image.column)
+
+    def is_here(region: Mapping[str, Any]) -> bool:
+        return image in images_of_region(region, whole, images)
+
+    regions = [region for region in merge_results(context.get("result")) if is_here(region)]
     label = next((label for region in reversed(regions) if (label := _label(region))), None)
-    control = _control(config, label)
+    control = None if label is None else config.control_for(label, stored=True)
     if label is None or control is None:
         if regions:
             logger.warning("task %s: nothing is drawn for a prompt: no control offers %r", task.get("id"), label)
@@ -63,7 +85,12 @@ def read_prompts(
     clicks: list[Click] = []
     boxes: list[Mask] = []
     outlines: list[Mask] = []
-    existing = dict(_drawn(task, control, label, shape))
+    existing = {
+        key: mask
+        for region in _seen(task)
+        if region.get("from_name") == control.name and _label(region) == label and is_here(region)
+        for key, mask in _drawn(task, control, region, shape)
+    }
     for region in (region for region in regions if _label(region) == label):
         kind = _kind(region)
         if kind == "KeyPointLabels":
@@ -89,8 +116,7 @@ def _label(region: Mapping[str, Any]) -> str | None:
 def _kind(region: Mapping[str, Any]) -> str | None:
     """The kind of a region, by its coordinates: generic tools have other types than those with labels of their own."""
     value = value_of(region)
-    marks = {"rle": "BrushLabels", "points": "PolygonLabels", "radiusX": "EllipseLabels", "height": "RectangleLabels"}
-    kind = next((kind for key, kind in marks.items() if key in value), None)
+    kind = next((KINDS[kind] for mark, kind in MARKS.items() if mark in value), None)
     return kind or ("KeyPointLabels" if "x" in value else None)
 
 
@@ -100,31 +126,28 @@ def _mask(kind: str, region: Mapping[str, Any], shape: tuple[int, int]) -> Mask:
     return REGION_CONTROLS[kind].to_mask({**region, "original_height": height, "original_width": width})
 
 
-def _control(config: LabelConfig, label: str | None) -> Control | None:
-    """The most exact control that offers a stored label."""
-    offering = [control for control in config.region_controls if label in control.labels.values()]
-    return min(offering, key=lambda control: list(REGION_CONTROLS).index(control.tag), default=None)
-
-
-def _drawn(task: Mapping[str, Any], control: Control, label: str, shape: tuple[int, int]) -> Iterator[tuple[str, Mask]]:
-    """The regions of a label that the annotator sees: the newest draft, else annotation, else prediction holds it."""
+def _seen(task: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The regions that the annotator sees: the newest draft, else annotation, else prediction holds them."""
     for key in ("drafts", "annotations", "predictions"):
         listed = task.get(key)
         entries = [entry for entry in listed if isinstance(entry, Mapping)] if isinstance(listed, list) else []
-        if not entries:
-            continue
-        newest = max(entries, key=lambda entry: (str(entry.get("updated_at") or ""), _number(entry.get("id"))))
-        for region in merge_results(newest.get("result")):
-            if region.get("from_name") != control.name or _label(region) != label or not region.get("id"):
-                continue
-            try:
-                mask = _mask(control.tag, region, shape)
-            except RegionError as error:
-                logger.info("task %s: not improved: %s", task.get("id"), error)
-                continue
-            if mask.any():
-                yield str(region["id"]), mask
+        if entries:
+            newest = max(entries, key=lambda entry: (str(entry.get("updated_at") or ""), _number(entry.get("id"))))
+            return merge_results(newest.get("result"))
+    return []
+
+
+def _drawn(
+    task: Mapping[str, Any], control: Control, region: Mapping[str, Any], shape: tuple[int, int]
+) -> Iterator[tuple[str, Mask]]:
+    """The id and the mask of a region that is there already; nothing if it cannot be improved."""
+    try:
+        mask = _mask(control.tag, region, shape)
+    except RegionError as error:
+        logger.info("task %s: not improved: %s", task.get("id"), error)
         return
+    if mask.any() and region.get("id"):
+        yield str(region["id"]), mask
 
 
 def _number(value: Any) -> float:

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ from backend.label_studio.controls import CHOICES, REGION_CONTROLS
 from backend.label_studio.controls.control import Control
 from backend.label_studio.controls.pairs import split_results
 from backend.label_studio.label_config import LabelConfig, parse_label_config
+from backend.label_studio.task_images import TaskImage
 from backend.system.metrics import STAGE_SECONDS
 from models.segment import Prediction, Segment, entropy
 
@@ -25,7 +27,7 @@ class PredictRequest:
 
     Attributes:
         project_id: the project's id, without the creation time that Label Studio appends.
-        tasks: the tasks as sent, each with an "id" and a "data" object.
+        tasks: the tasks as sent, each with a "data" object and an "id", which is None where none was sent.
         config: the project's labelling config at this moment.
         context: prompts of a smart tool and the like; None for a plain request.
     """
@@ -90,8 +92,8 @@ def parse_predict(body: Any) -> PredictRequest:
     if not isinstance(tasks, list):
         raise BadRequest(f"/predict: 'tasks' should be a list of tasks, got {_seen(tasks)}")
     for position, task in enumerate(tasks):
-        if not isinstance(task, dict) or "id" not in task or not isinstance(task.get("data"), dict):
-            raise BadRequest(f"/predict: tasks[{position}] should be an object with 'id' and 'data', got {_seen(task)}")
+        if not isinstance(task, dict) or not isinstance(task.get("data"), dict):
+            raise BadRequest(f"/predict: tasks[{position}] should be an object with 'data', got {_seen(task)}")
     params = request.get("params")
     context = None if params is None else _object(params, "/predict: 'params'").get("context")
     if context is not None:
@@ -99,7 +101,7 @@ def parse_predict(body: Any) -> PredictRequest:
     project = project_id(request.get("project"), "/predict")
     config = _text(request.get("label_config"), "/predict: 'label_config'")
     # Last: a config that cannot be used is answered, a request that makes no sense is refused.
-    return PredictRequest(project, tasks, parse_label_config(config), context)
+    return PredictRequest(project, [{"id": None} | task for task in tasks], parse_label_config(config), context)
 
 
 def parse_setup(body: Any) -> SetupRequest:
@@ -132,17 +134,30 @@ def parse_webhook(body: Any) -> WebhookEvent:
     )
 
 
-@STAGE_SECONDS.labels("encode").time()
 def prediction_entry(
     prediction: Prediction, config: LabelConfig, model_version: str, *, per_object: bool = False
 ) -> dict[str, Any]:
-    """A prediction of one image as Label Studio stores it.
+    """The prediction of a task with one image, as `task_entry`; of a config with several, the first column's image."""
+    image = TaskImage(config.image_key, config.image_key)
+    return task_entry([(image, prediction)], config, model_version, per_object=per_object)
 
-    Each segment whose label the config offers becomes regions of the most exact control that offers it (see
-    `controls.CONTROLS`); each Choices control gets the classes that the model judged present.
+
+@STAGE_SECONDS.labels("encode").time()
+def task_entry(
+    predictions: Sequence[tuple[TaskImage, Prediction]],
+    config: LabelConfig,
+    model_version: str,
+    *,
+    per_object: bool = False,
+) -> dict[str, Any]:
+    """The prediction of a task as Label Studio stores it.
+
+    Each segment whose label the config offers on its image becomes regions of the best control that offers it (see
+    `LabelConfig.control_for`); each Choices control gets the classes that the model judged present, on any page of a
+    list where it is about all of them.
 
     Args:
-        prediction: the pipeline's answer.
+        predictions: the pipeline's answer to each image of the task; at least one.
         config: the project's labelling config.
         model_version: the version that made it, the same string as in the answer to /setup.
         per_object: whether each object gets a region of its own where the control leaves it open.
@@ -151,31 +166,64 @@ def prediction_entry(
         Object with "result", "score" and "model_version".
     """
     result: list[dict[str, Any]] = []
+    scores: list[float] = []
+    for image, prediction in predictions:
+        part = config.on(image.column)
+        made = _drawn(prediction, part, per_object)
+        for control in part.choices_controls:
+            if control.per_item or not control.listed:
+                made += CHOICES.to_regions(prediction, control)
+        result += made if image.item_index is None else [{**region, "item_index": image.item_index} for region in made]
+        drawn = {label for control in part.region_controls for label in control.labels}
+        scores.append(prediction.confidence(drawn, named=part.classes))
+    for control in config.choices_controls:
+        pages = [prediction for image, prediction in predictions if image.column == control.image_key]
+        if control.listed and not control.per_item and pages:
+            result += CHOICES.to_regions(_on_any(pages), control)
+    return _entry(result, min(scores), model_version)
+
+
+def _drawn(prediction: Prediction, config: LabelConfig, per_object: bool) -> list[dict[str, Any]]:
+    result: list[dict[str, Any]] = []
     for segment in prediction.segments:
-        control = _control_for(segment.label, config)
+        control = config.control_for(segment.label)
         if control is not None and segment.mask.any():
             single = per_object if control.per_object is None else control.per_object
             result += _regions(segment, control, presence=prediction.presence.get(segment.label), per_object=single)
-    for control in config.choices_controls:
-        result += CHOICES.to_regions(prediction, control)
-    drawn = {label for control in config.region_controls for label in control.labels}
-    return _entry(result, prediction.confidence(drawn, named=config.classes), model_version)
+    return result
+
+
+def _on_any(pages: Sequence[Prediction]) -> Prediction:
+    """What is said of a list of images as a whole: a class is on it if it is on a page."""
+    presence: dict[str, float] = {}
+    for page in pages:
+        for label, p in page.presence.items():
+            presence[label] = max(p, presence.get(label, 0.0))
+    return Prediction(presence, present=frozenset().union(*(page.present for page in pages)))
 
 
 def prompt_entry(
-    segment: Segment, control: Control, model_version: str, *, improved: str | None = None
+    segment: Segment,
+    control: Control,
+    model_version: str,
+    *,
+    improved: str | None = None,
+    item_index: int | None = None,
 ) -> dict[str, Any]:
-    """The answer to a smart tool's prompt, in the shape of `prediction_entry`.
+    """The answer to a smart tool's prompt, in the shape of `task_entry`.
 
     Args:
         segment: its label must be one of `control.labels`; without a pixel in its mask nothing was found.
         control: whose regions are made.
         model_version: the version that made it.
         improved: id of the region that the segment is to replace, None for a new region.
+        item_index: the page of a list of images, None if there is no list.
     """
     if not segment.mask.any():
         return nothing_found(model_version)
     result = _regions(segment, control)
+    if item_index is not None:
+        result = [{**region, "item_index": item_index} for region in result]
     # Two results of one region share its id. The editor replaces the region with the same id on acceptance.
     first = result[0]["id"] if result else None
     for region in result:
@@ -215,14 +263,6 @@ def _regions(
         for region in regions
         for part in split_results(region, control)
     ]
-
-
-def _control_for(label: str, config: LabelConfig) -> Control | None:
-    for tag in REGION_CONTROLS:
-        for control in config.region_controls:
-            if control.tag == tag and label in control.labels:
-                return control
-    return None
 
 
 def _score(score: float) -> float:

@@ -13,4 +13,4 @@ class ImageSource(Protocol):
     """The part of `backend.label_studio.images.ImageLoader` that is used."""
 
     def load(self, task: Mapping[str, Any], image_key: str) -> Image:
-        """The task's image, RGB of shape (H, W, 3), uint8; raises ImageError."""
+        """The image at a path in the task's data, RGB of shape (H, W, 3), uint8; raises ImageError."""

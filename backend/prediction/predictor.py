@@ -4,14 +4,17 @@ import hashlib
 import json
 import logging
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from backend.errors import BackendError
-from backend.label_studio.protocol import PredictRequest, prediction_entry
+from backend.label_studio.protocol import PredictRequest, task_entry
+from backend.label_studio.task_data import address_at
+from backend.label_studio.task_images import TaskImage, task_images
 from backend.prediction.cache import Entry, PredictionCache
 from backend.prediction.images import Image, ImageSource
 from backend.versions.serving import Resolved, Served, Serving
@@ -25,11 +28,16 @@ NOTHING: Entry = b"[]"
 
 @dataclass
 class _Item:
-    """A task on its way; `image` is None while its entry is expected to come from elsewhere."""
+    """A task on its way; `loading` is empty while its entry is expected to come from elsewhere."""
 
     task: Mapping[str, Any]
     key: Hashable
-    image: Future[Image] | None
+    images: Sequence[TaskImage]
+    loading: dict[TaskImage, Future[Image]] = field(default_factory=dict)
+
+
+# An image of a task of a batch.
+_Part = tuple[_Item, TaskImage]
 
 
 class Predictor:
@@ -120,13 +128,18 @@ class Predictor:
     def _begin(
         self, task: Mapping[str, Any], request: PredictRequest, served: Served, config: str, source: ImageSource
     ) -> _Item:
-        address = task["data"].get(request.config.image_key)
-        key = (request.project_id, str(task.get("id")), str(address), served.version, config)
-        image = None if self._cache.known(key) else self._load(task, request, source)
-        return _Item(task, key, image)
+        images = task_images(task, request.config)
+        addresses = tuple(str(address_at(task["data"], image.path)) for image in images)
+        key = (request.project_id, str(task.get("id")), addresses, served.version, config)
+        item = _Item(task, key, images)
+        if not self._cache.known(key):
+            for image in islice(images, self._batch_size):
+                self._load(item, image, source)
+        return item
 
-    def _load(self, task: Mapping[str, Any], request: PredictRequest, source: ImageSource) -> Future[Image]:
-        return self._loaders.submit(source.load, task, request.config.image_key)
+    def _load(self, item: _Item, image: TaskImage, source: ImageSource) -> None:
+        if image not in item.loading:
+            item.loading[image] = self._loaders.submit(source.load, item.task, image.path)
 
     def _finish(
         self, items: Sequence[_Item], request: PredictRequest, served: Served, source: ImageSource
@@ -138,26 +151,48 @@ class Predictor:
         joined = [self._cache.join(item.key) for item in items]
         own = [item for item, (_, mine) in zip(items, joined, strict=True) if mine]
         unfinished = {item.key for item in own}
-        predictions: list[Future[Prediction]] = []
         try:
-            images = [item.image or self._load(item.task, request, source) for item in own]
-            ready = [(i, image) for i, f in zip(own, images, strict=True) if (image := _loaded(i, f)) is not None]
-            predictions = served.predict([image for _, image in ready])
-            for (item, image), prediction in zip(ready, predictions, strict=True):
-                found = _predicted(item, image, prediction)
-                entry = None if found is None else self._entry(item, found, request, served.version)
-                unfinished.discard(item.key)
-                self._cache.finish(item.key, entry)
+            found: dict[Hashable, dict[TaskImage, Prediction]] = defaultdict(dict)
+            for (item, image), prediction in self._predictions(own, served, source):
+                found[item.key][image] = prediction
+                # A task whose images were not all seen gets nothing: its annotator would take the others for empty.
+                if image == item.images[-1]:
+                    made = found.pop(item.key)
+                    entry = self._entry(item, made, request, served.version) if len(made) == len(item.images) else None
+                    unfinished.discard(item.key)
+                    self._cache.finish(item.key, entry)
         finally:
-            for prediction in predictions:
-                prediction.cancel()
             for key in unfinished:
                 self._cache.finish(key, None)
         return [future.result() or NOTHING for future, _ in joined]
 
-    def _entry(self, item: _Item, prediction: Prediction, request: PredictRequest, version: str) -> Entry | None:
+    def _predictions(
+        self, items: Sequence[_Item], served: Served, source: ImageSource
+    ) -> Iterator[tuple[_Part, Prediction]]:
+        """The predictions of the images of tasks, in order; what fails is left out and logged."""
+        parts = [(item, image) for item in items for image in item.images]
+        # Tasks may have hundreds of images: no more are in memory than those of two batches.
+        for start in range(0, len(parts), self._batch_size):
+            for item, image in parts[start : start + 2 * self._batch_size]:
+                self._load(item, image, source)
+            batch = [
+                ((item, image), item.loading.pop(image)) for item, image in parts[start : start + self._batch_size]
+            ]
+            ready = [(part, pixels) for part, loading in batch if (pixels := _loaded(part[0], loading)) is not None]
+            predictions = served.predict([pixels for _, pixels in ready])
+            try:
+                for (part, pixels), future in zip(ready, predictions, strict=True):
+                    if (prediction := _predicted(part[0], pixels, future)) is not None:
+                        yield part, prediction
+            finally:
+                for future in predictions:
+                    future.cancel()
+
+    def _entry(
+        self, item: _Item, predictions: Mapping[TaskImage, Prediction], request: PredictRequest, version: str
+    ) -> Entry | None:
         try:
-            entry = prediction_entry(prediction, request.config, version, per_object=self._per_object)
+            entry = task_entry(list(predictions.items()), request.config, version, per_object=self._per_object)
             return json.dumps(entry).encode()
         except Exception:
             logger.exception("task %s: no masks: the prediction could not be written as regions", item.task.get("id"))

@@ -6,8 +6,10 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from backend.errors import BackendError
-from backend.label_studio.prompts import read_prompts
+from backend.label_studio.prompts import prompted_image, read_prompts
 from backend.label_studio.protocol import PredictRequest, nothing_found, prompt_entry
+from backend.label_studio.task_data import address_at
+from backend.label_studio.task_images import TaskImage
 from backend.prediction.embeddings import Embeddings
 from backend.prediction.images import ImageSource
 from backend.versions.serving import Served, Serving
@@ -68,8 +70,9 @@ class Prompts:
                 project,
             )
             return None
-        embedding = self._embedding(request, served)
-        asked = read_prompts(task, request.context or {}, request.config, embedding.shape)
+        image = prompted_image(task, request.context or {}, request.config)
+        embedding = self._embedding(request, image, served)
+        asked = read_prompts(task, request.context or {}, request.config, embedding.shape, image)
         if asked is None:
             return None
         ids, masks = list(asked.existing), list(asked.existing.values())
@@ -77,19 +80,19 @@ class Prompts:
         segment = Segment(answer.label, answer.score, answer.mask, answer.uncertainty)
         # The editor puts a suggestion in the place of the region with the same id when it is accepted.
         improved = None if answer.improves is None else ids[answer.improves]
-        return prompt_entry(segment, asked.control, served.version, improved=improved)
+        return prompt_entry(segment, asked.control, served.version, improved=improved, item_index=image.item_index)
 
-    def _embedding(self, request: PredictRequest, served: Served) -> Embedding:
-        """The embedding of the task's image, from memory after the first prompt."""
-        task, image_key = request.tasks[0], request.config.image_key
-        project, version = request.project_id, served.version
+    def _embedding(self, request: PredictRequest, image: TaskImage, served: Served) -> Embedding:
+        """The embedding of an image of the task, from memory after the first prompt."""
+        task, project, version = request.tasks[0], request.project_id, served.version
 
         def make() -> Embedding:
             # The project's embeddings by other versions will not be asked for again.
             self._embeddings.forget(lambda known: known[0] == project and known[3] != version)
-            return self._wait(served.embed(self._images(project).load(task, image_key)))
+            return self._wait(served.embed(self._images(project).load(task, image.path)))
 
-        return self._embeddings.get((project, str(task.get("id")), str(task["data"].get(image_key)), version), make)
+        address = str(address_at(task["data"], image.path))
+        return self._embeddings.get((project, str(task.get("id")), address, version), make)
 
     def _wait(self, future: Future[Result]) -> Result:
         try:

@@ -1,139 +1,184 @@
-"""COCO instances, as CVAT, Label Studio and many others export them: JSON, polygons and run-length encoded masks."""
+"""COCO instances, as CVAT, Label Studio, Roboflow and many others export them: JSON, polygons and run lengths."""
 
-from collections import defaultdict
+import re
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from pathlib import Path
+from itertools import chain
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from backend.label_studio.task_data import group_field, group_of
-from backend.sources.conversion import Conversion, Exported, ImageFiles, Mask, convert, number, runs
+from backend.sources.conversion import Conversion, Exported, LeftOut, Mask, Region, convert
+from backend.sources.drawing import draw_box, draw_coco_rle, draw_polygons
+from backend.sources.finding import ImageFiles, subset_of
 from models.errors import DataError
-from models.masks.rasterising import fill_polygon, fill_rectangle
+
+# Exports of other kinds, which some tools write beside the instances of the same images.
+OTHER_KINDS = re.compile(r"(?:person_)?keypoints_|captions_|panoptic_|stuff_|labels_|image_info_")
 
 
 def is_coco(content: Any) -> bool:
-    """Whether a JSON file has COCO's shape."""
-    return isinstance(content, dict) and all(
-        isinstance(content.get(key), list) for key in ("images", "annotations", "categories")
-    )
+    """Whether a JSON file has COCO's shape, of whichever kind."""
+    return isinstance(content, dict) and all(isinstance(content.get(key), list) for key in ("images", "annotations"))
 
 
 def convert_coco(files: Mapping[Path, Any], images: ImageFiles, out: Path) -> Conversion:
-    """Write COCO files as a data folder; see `convert`. Each file is a subset, after its name or its folder's.
+    """Write COCO files as a data folder; see `convert`. The split is read from names of files, else of folders.
 
-    An annotation with a box and no outline is a filled box. Groups are read from the first of the fields patient,
-    study, series and group that all images have.
+    An annotation with a box and no outline is a filled box; one with keypoints and no outline says that the class is
+    there, but not where. Groups are read from the first of the fields patient, study, series and group that all images
+    have.
 
     Raises:
-        DataError: a file's tables do not fit together.
+        DataError: no file has instances.
     """
-    # Exports of several kinds have the same images; only instances have outlines.
-    files = {path: content for path, content in files.items() if path.stem.startswith("instances")} or files
-    field = group_field(image for content in files.values() for image in content["images"])
-    exported: list[Exported] = []
-    classes: dict[str, None] = {}
-    for path, content in files.items():
-        try:
-            names = {entry["id"]: str(entry["name"]) for entry in content["categories"]}
-            exported += _images(content, names, _subset(path), field)
-        except (KeyError, TypeError) as error:
-            raise DataError(f"{path.name} is not COCO: an image, annotation or category lacks {error}") from error
-        classes |= dict.fromkeys(names.values())
-    return convert(exported, tuple(classes), images, out)
+    read = {path: content for path, content in files.items() if not _doubled(path, files)}
+    others = {path.name: kind for path, content in read.items() if (kind := _other_kind(content))}
+    read = {path: content for path, content in read.items() if path.name not in others}
+    named = ", ".join(f"{name} has {kind}" for name, kind in others.items())
+    if not read:
+        raise DataError(f"{named}, and nothing has an outline; export COCO instances")
+    field = group_field(image for content in read.values() for image in content["images"] if isinstance(image, dict))
+    tables = {path: _Tables(path, content) for path, content in read.items()}
+    classes = tuple(dict.fromkeys(chain.from_iterable(table.classes for table in tables.values())))
+    exported = chain.from_iterable(table.exported(field) for table in tables.values())
+    result = convert(exported, classes, images, out)
+    result.notes += [f"not read: {named}"] if named else []
+    return result
 
 
-def _subset(path: Path) -> str:
-    subset = path.stem.removeprefix("instances_")
-    return path.parent.name if subset == path.stem else subset
+def _doubled(path: Path, files: Mapping[Path, Any]) -> bool:
+    """Whether the instances of the images of a file of another kind are in a file beside it."""
+    subset = OTHER_KINDS.sub("", path.name, count=1)
+    return subset != path.name and any(path.with_name(name) in files for name in (f"instances_{subset}", subset))
 
 
-def _images(content: Mapping[str, Any], names: Mapping[Any, str], subset: str, field: str | None) -> Iterator[Exported]:
-    annotations = defaultdict(list)
-    for annotation in content["annotations"]:
-        annotations[annotation["image_id"]].append(annotation)
-    for image in content["images"]:
-        name = str(image["file_name"]).replace("\\", "/")
-        try:
-            width, height = number(image, "width", "height")
-        except DataError as error:
-            raise DataError(f"image {name!r}: {error}") from error
-        regions = [(_name(entry, names, name), _drawing(entry)) for entry in annotations.pop(image["id"], [])]
-        yield Exported(name, (int(height), int(width)), regions, subset, group_of(image, field))
-    if annotations:
-        raise DataError(f"it has annotations of image {next(iter(annotations))!r}, which it does not list")
+def _other_kind(content: Mapping[str, Any]) -> str | None:
+    """The kind of a COCO file without instances, for people; None if it has instances."""
+    annotations = [entry for entry in content["annotations"] if isinstance(entry, dict)]
+    if not isinstance(content.get("categories"), list):
+        return "captions" if any("caption" in entry for entry in annotations) else "no categories"
+    if annotations and all("segments_info" in entry for entry in annotations):
+        return "panoptic segments"
+    if annotations and all(entry.get("keypoints") and not entry.get("segmentation") for entry in annotations):
+        return "keypoints"
+    return None
 
 
-def _name(annotation: Mapping[str, Any], names: Mapping[Any, str], image: str) -> str:
-    if annotation["category_id"] not in names:
-        raise DataError(f"{image} has an annotation of category {annotation['category_id']!r}, which is not listed")
-    return names[annotation["category_id"]]
+class _Tables:
+    """The three tables of a COCO file, joined.
+
+    Attributes:
+        classes: names of the categories, in their order.
+    """
+
+    def __init__(self, path: Path, content: Mapping[str, Any]) -> None:
+        self._path = path
+        self._images: list[Any] = content["images"]
+        self._annotations: list[Any] = content["annotations"]
+        self._names, self._bad_categories = _categories(path.name, content["categories"])
+        self.classes = [name for name in self._names.values() if name is not None]
+
+    def exported(self, field: str | None) -> Iterator[Exported | LeftOut]:
+        """The images with what is drawn on them, and the rows that do not fit.
+
+        Args:
+            field: of an image, which names its group.
+        """
+        yield from self._bad_categories
+        ids = Counter(_id(image, "id") for image in self._images)
+        of_image: dict[str | None, list[tuple[int, Any]]] = defaultdict(list)
+        for index, annotation in enumerate(self._annotations):
+            key = _id(annotation, "image_id")
+            of_image[key if key in ids else None].append((index, annotation))
+        for index, image in enumerate(self._images):
+            key = _id(image, "id")
+            path = image.get("file_name") if isinstance(image, dict) else None
+            if not isinstance(path, str) or not path.strip():
+                yield LeftOut(self._row("image", image, index), "it lacks a file_name")
+            elif key is None:
+                yield LeftOut(path, "it lacks an id, so that its annotations are not known")
+            elif ids[key] > 1:
+                yield LeftOut(path, f"{ids[key]} images have the id {key}: which of them is annotated is not known")
+            else:
+                yield self._image(image, path, of_image.get(key, []), field)
+        for index, annotation in of_image[None]:
+            why = f"it is of image {_shown(annotation, 'image_id')}, which the file does not list"
+            yield LeftOut(self._row("annotation", annotation, index), why)
+
+    def _image(
+        self, image: Mapping[str, Any], path: str, annotations: list[tuple[int, Any]], field: str | None
+    ) -> Exported | LeftOut:
+        regions = []
+        for index, annotation in annotations:
+            label = self._names.get(_id(annotation, "category_id") or "")
+            if label is None:
+                row = self._row("annotation", annotation, index)
+                return LeftOut(path, f"{row} is of category {_shown(annotation, 'category_id')}, which is not listed")
+            regions.append(Region(label, _drawing(annotation)))
+        folders = PurePosixPath(path.replace("\\", "/")).parts[-2:-4:-1]
+        subset = subset_of(self._path.stem, *folders, self._path.parent.name, self._path.parent.parent.name)
+        return Exported(path, regions, _shape(image), subset=subset, group=group_of(image, field))
+
+    def _row(self, kind: str, row: Any, index: int) -> str:
+        key = _id(row, "id")
+        return f"{kind} {key if key is not None else f'no. {index + 1}'} of {self._path.name}"
+
+
+def _categories(file: str, rows: list[Any]) -> tuple[dict[str, str | None], list[LeftOut]]:
+    """Id -> name of the categories, None for an id of several; and the rows that cannot be read."""
+    names: dict[str, str | None] = {}
+    bad: list[LeftOut] = []
+    for index, row in enumerate(rows):
+        key = _id(row, "id")
+        name = row.get("name") if isinstance(row, dict) else None
+        what = f"category {key if key is not None else f'no. {index + 1}'} of {file}"
+        if key is None or not isinstance(name, str | int | float) or not str(name).strip():
+            bad.append(LeftOut(what, f"it lacks {'an id' if key is None else 'a name'}"))
+        elif names.get(key, str(name)) != str(name):
+            bad.append(LeftOut(what, f"its id is that of {names[key]!r} and of {name!r}"))
+            names[key] = None
+        else:
+            names[key] = str(name)
+    return names, bad
+
+
+def _id(row: Any, field: str) -> str | None:
+    """An id as text, since some tools write numbers as text; None without one."""
+    value = row.get(field) if isinstance(row, dict) else None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else None
+
+
+def _shown(row: Any, field: str) -> str:
+    return repr(row.get(field))[:40] if isinstance(row, dict) else repr(row)[:40]
+
+
+def _shape(image: Mapping[str, Any]) -> tuple[int, int] | None:
+    """(H, W), None where the file does not say it as positive whole numbers."""
+    try:
+        height, width = float(image["height"]), float(image["width"])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+    whole = height.is_integer() and width.is_integer() and min(height, width) >= 1
+    return (int(height), int(width)) if whole else None
 
 
 def _drawing(annotation: Mapping[str, Any]) -> Callable[[tuple[int, int]], Mask] | None:
     outline = annotation.get("segmentation")
-    if isinstance(outline, dict):
-        return partial(_mask, outline)
-    if outline:
-        return partial(_polygons, outline)
-    return partial(_box, annotation["bbox"]) if annotation.get("bbox") else None
+    if outline and outline != [[]]:
+        return partial(_draw, outline)
+    box = annotation.get("bbox")
+    return partial(draw_box, box) if box and not annotation.get("keypoints") else None
 
 
-def _polygons(polygons: Any, shape: tuple[int, int]) -> Mask:
-    mask = np.zeros(shape, dtype=bool)
-    try:
-        for polygon in polygons:
-            corners = np.asarray(polygon, dtype=np.float64).reshape(-1, 2)
-            if not np.isfinite(corners).all():
-                raise ValueError("a number is infinite or none")
-            mask |= fill_polygon(corners, shape)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"its polygons must be lists x, y, x, y ...: {error}") from error
-    return mask
-
-
-def _box(box: Any, shape: tuple[int, int]) -> Mask:
-    try:
-        x, y, width, height = (float(value) for value in box)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"its bbox must be x, y, width, height, it is {box!r}") from error
-    return fill_rectangle(np.array([x, y]), np.array([width, height]), 0, shape)
-
-
-def _mask(rle: Mapping[str, Any], shape: tuple[int, int]) -> Mask:
-    """COCO's run-length encoding, column after column, with counts as a list or as a string.
-
-    pycocotools is not used: it writes beyond its memory where the counts do not fit the size.
-    """
-    counts = rle.get("counts")
-    try:
-        if list(rle["size"]) != list(shape):
-            raise DataError(f"its RLE is of size {rle['size']}, the image is {list(shape)}")
-        lengths = _lengths(counts) if isinstance(counts, str) else [int(count) for count in counts or ()]
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise DataError(f"its RLE cannot be read: {error!r}") from error
-    return np.ascontiguousarray(runs(lengths, (shape[1], shape[0])).T)
-
-
-def _lengths(counts: str) -> list[int]:
-    """The run lengths of a compressed RLE: six bits a sign, five of them value, from the third on as differences.
-
-    The same as rleFrString of pycocotools' maskApi.c.
-    """
-    lengths: list[int] = []
-    signs = iter(counts)
-    for sign in signs:
-        value, shift, bits = 0, 0, ord(sign) - 48
-        value = bits & 31
-        while bits & 32:
-            shift += 5
-            if shift > 40:
-                raise ValueError("a count is longer than any image")
-            bits = ord(next(signs, "0")) - 48
-            value |= (bits & 31) << shift
-        if bits & 16:
-            value -= 1 << (shift + 5)
-        lengths.append(value + lengths[-2] if len(lengths) > 2 else value)
-    return lengths
+def _draw(outline: Any, shape: tuple[int, int]) -> Mask:
+    """Run lengths, a list of them, or polygons."""
+    parts = outline if isinstance(outline, list) else [outline]
+    if all(isinstance(part, dict) for part in parts):
+        return np.asarray(np.logical_or.reduce([draw_coco_rle(part, shape) for part in parts]))
+    return draw_polygons(outline, shape)

@@ -1,18 +1,19 @@
-"""CVAT's own export, "CVAT for images 1.1": annotations.xml, and images/ if they were saved with it."""
+"""CVAT's own exports, "CVAT for images 1.1" and "CVAT for video 1.1": XML, and images/ if they were saved with it."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
 
-import numpy as np
-
-from backend.sources.conversion import Conversion, Exported, ImageFiles, Mask, convert, number, runs
-from models.errors import DataError
-from models.masks.rasterising import fill_ellipse, fill_polygon, turned
+from backend.sources.conversion import Conversion, Exported, LeftOut, convert
+from backend.sources.cvat_shapes import is_background, labelled, regions, size_of
+from backend.sources.cvat_video import Film, tracked_frames
+from backend.sources.finding import ImageFiles, subset_of
 
 # Labels that are made for one kind of shape, which has no area, are not learnt.
 NO_AREA = ("points", "polyline", "skeleton", "cuboid")
+
+ELEMENTS = ("version", "meta", "image", "track")
 
 
 def is_cvat(content: Any) -> bool:
@@ -23,72 +24,49 @@ def is_cvat(content: Any) -> bool:
 def convert_cvat(files: Mapping[Path, Any], images: ImageFiles, out: Path) -> Conversion:
     """Write CVAT exports as a data folder; see `convert`. A tag says that a class is on the image, not where.
 
+    A shape with the label "background" is no class: it cuts a hole into what lies below it, as in CVAT's export of
+    masks. Other labels cut nothing: there the topmost label takes a pixel, but a model has a mask for each class, and
+    one may lie within another.
+
     Raises:
-        DataError: an export is of another kind.
+        DataError: nothing of the export can be read.
     """
-    labels: dict[str, str] = {}
-    for path, root in files.items():
-        if root.find("track") is not None:
-            raise DataError(f'{path.name} is "CVAT for video"; export the task again as "CVAT for images 1.1"')
+    kinds: dict[str, str] = {}
+    for root in files.values():
         # Parts of a skeleton are listed as labels with a parent.
         listed = [label for label in root.iterfind("meta//label") if label.find("parent") is None]
-        labels |= {label.findtext("name", ""): label.findtext("type", "any") for label in listed}
-    classes = tuple(name for name, kind in labels.items() if kind not in NO_AREA)
-    return convert(_images(files, {*labels} - {*classes}), classes, images, out)
+        kinds |= {label.findtext("name", ""): label.findtext("type", "any") for label in listed}
+    ignored = {name for name, kind in kinds.items() if kind in NO_AREA}
+    classes = tuple(name for name in kinds if name not in ignored and not is_background(name))
+    result = convert(_exported(files, images, ignored), classes, images, out)
+    result.notes += [f"{name}: not learnt, its label is for {kinds[name]}, without an area" for name in sorted(ignored)]
+    return result
 
 
-def _images(files: Mapping[Path, Element], ignored: set[str]) -> Iterator[Exported]:
-    for root in files.values():
-        for image in root.iterfind("image"):
-            try:
-                width, height = number(image.attrib, "width", "height")
-            except DataError as error:
-                raise DataError(f"image {image.get('name')!r}: {error}") from error
-            regions = [
-                (shape.get("label", ""), _drawing(shape)) for shape in image if shape.get("label") not in ignored
-            ]
-            yield Exported(image.get("name", ""), (int(height), int(width)), regions, image.get("subset", ""))
+def _exported(files: Mapping[Path, Element], images: ImageFiles, ignored: set[str]) -> Iterator[Exported | LeftOut]:
+    for path, root in files.items():
+        film = Film(root, images)
+        for element in root:
+            if element.tag not in ELEMENTS:
+                yield LeftOut(f"element {element.tag} of {path.name}", "it is none of CVAT's that are known")
+        for index, image in enumerate(root.iterfind("image")):
+            yield _image(image, f"image no. {index + 1} of {path.name}", film, ignored)
+        if root.find("track") is not None:
+            yield from tracked_frames(path.name, root, film, ignored, group=film.title if len(files) > 1 else None)
 
 
-def _drawing(shape: Element) -> Callable[[tuple[int, int]], Mask] | None:
-    draw = {"box": _box, "polygon": _polygon, "ellipse": _ellipse, "mask": _mask}.get(shape.tag)
-    return None if draw is None else lambda size: draw(shape.attrib, size)
-
-
-def _box(fields: Mapping[str, str], shape: tuple[int, int]) -> Mask:
-    left, top, right, bottom = number(fields, "xtl", "ytl", "xbr", "ybr")
-    centre = np.array([left + right, top + bottom]) / 2
-    corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
-    return fill_polygon(turned(corners - centre, _rotation(fields)) + centre, shape)
-
-
-def _polygon(fields: Mapping[str, str], shape: tuple[int, int]) -> Mask:
-    try:
-        corners = np.array([pair.split(",") for pair in fields["points"].split(";")], dtype=np.float64)
-    except (KeyError, ValueError) as error:
-        raise DataError(f"its points must be x,y;x,y ...: {error}") from error
-    if corners.ndim != 2 or corners.shape[1] != 2 or not np.isfinite(corners).all():
-        raise DataError(f"its points must be x,y;x,y ..., they are {fields['points'][:50]!r}")
-    return fill_polygon(corners, shape)
-
-
-def _ellipse(fields: Mapping[str, str], shape: tuple[int, int]) -> Mask:
-    x, y, radius_x, radius_y = number(fields, "cx", "cy", "rx", "ry")
-    return fill_ellipse(np.array([x, y]), np.array([radius_x, radius_y]), _rotation(fields), shape)
-
-
-def _mask(fields: Mapping[str, str], shape: tuple[int, int]) -> Mask:
-    left, top, width, height = (int(value) for value in number(fields, "left", "top", "width", "height"))
-    if min(left, top) < 0 or min(width, height) < 1 or left + width > shape[1] or top + height > shape[0]:
-        raise DataError(f"its box of {width}x{height} at {left}, {top} is not within the image")
-    try:
-        lengths = [int(length) for length in fields["rle"].split(",")]
-    except (KeyError, ValueError) as error:
-        raise DataError(f"its rle must be run lengths: {error}") from error
-    mask = np.zeros(shape, dtype=bool)
-    mask[top : top + height, left : left + width] = runs(lengths, (height, width))
-    return mask
-
-
-def _rotation(fields: Mapping[str, str]) -> float:
-    return number(fields, "rotation")[0] if "rotation" in fields else 0.0
+def _image(image: Element, row: str, film: Film, ignored: set[str]) -> Exported | LeftOut:
+    name = image.get("name", "").strip()
+    if not name:
+        return LeftOut(row, "it lacks a name")
+    drawn = regions((label, shape) for label, shape in labelled(image) if label not in ignored)
+    subset, page = image.get("subset", ""), film.page(name)
+    return Exported(
+        name,
+        drawn,
+        size_of(image.attrib),
+        page=page or 0,
+        subset=subset_of(subset),
+        name="" if page is None else name,
+        file=None if page is None else film.file,
+    )

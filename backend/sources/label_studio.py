@@ -1,21 +1,29 @@
 """Label Studio's JSON export, without its server: tasks with annotations, and the images in a folder."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
 
-from backend.errors import ImageError
-from backend.label_studio.annotations import write_data_folder
+from backend.errors import ImageError, RegionError
+from backend.label_studio.annotations import CANCELLED, NO_ANNOTATION, NO_LABEL, REJECTED, SAID, write_data_folder
 from backend.label_studio.controls import CHOICES, CONTROLS
 from backend.label_studio.controls.control import Control
+from backend.label_studio.controls.pairs import merge_results
+from backend.label_studio.controls.region import value_of
 from backend.label_studio.images import ImageLoader, image_address
 from backend.label_studio.label_config import LabelConfig
-from backend.label_studio.task_data import group_field
-from backend.sources.conversion import Conversion, ImageFiles, check_names
+from backend.label_studio.task_data import address_at, group_field
+from backend.label_studio.task_images import task_images
+from backend.sources.conversion import Conversion, LeftOut, name_unlisted
+from backend.sources.finding import ImageFiles, readings
 from models.data.decoding import RgbImage
 from models.data.files import IMAGE_SUFFIXES, read_image
+from models.data.names import Names, read_names
 from models.errors import DataError
+
+# Why people have left a task out, which does not stop a training.
+DECIDED = (CANCELLED, REJECTED, NO_ANNOTATION, NO_LABEL)
 
 
 def is_label_studio(content: Any) -> bool:
@@ -32,21 +40,66 @@ def convert_label_studio(files: Mapping[Path, Any], images: ImageFiles, out: Pat
     Raises:
         DataError: it is another export of Label Studio's, or no task of it can be used.
     """
-    tasks = [task for content in files.values() for task in content]
-    for task in tasks:
-        if not isinstance(task.get("data"), dict) or not isinstance(task.get("annotations"), list):
-            names = ", ".join(path.name for path in files)
-            raise DataError(
-                f"{names} is not Label Studio's JSON export, whose tasks have data and annotations; "
-                "export again and choose JSON, not JSON-MIN"
-            )
+    result = Conversion()
+    tasks = _tasks(files, result)
     config = used_config(tasks)
-    check_names(config.training_classes)
     field = group_field(task["data"] for task in tasks)
-    report = write_data_folder(tasks, config, _Images(images), out, group_field=field)
+    addresses = [address_at(task["data"], image.path) for task in tasks for image in task_images(task, config)]
+    found = images.assign(address.strip() for address in addresses if isinstance(address, str) and address.strip())
+    report = write_data_folder(tasks, config, _Images(found), out, group_field=field)
     if not report.used:
         raise DataError(f"no task can be learnt from: {report.text}")
-    return Conversion(report.used, report.text.splitlines(), {text.partition(":")[0]: text for text in report.problems})
+    names = read_names(out)
+    read = {address: images.name(file) for address, file in found.items() if isinstance(file, Path)}
+    originals = {
+        name: replace(original, source=read.get(original.source.strip(), original.source))
+        for name, original in names.images.items()
+    }
+    Names(names.classes, originals).write(out)
+    result.used = report.images
+    result.notes += report.text.splitlines()
+    if rest := [column for column in image_columns(tasks) if column not in config.columns]:
+        result.notes.append(f"nothing is annotated on the images of {', '.join(map(repr, rest))}, which are not read")
+    shows: dict[str, list[str]] = {}  # task, or one image of it, as it is named in the report -> addresses
+    for task in tasks:
+        for image in task_images(task, config):
+            for what in dict.fromkeys((f"task {task['id']}", f"task {task['id']} {image.label}".strip())):
+                shows.setdefault(what, []).append(str(address_at(task["data"], image.path)))
+    for what, why in report.left_out:
+        unnamed = [address for address in shows.get(what, ()) if address not in why]
+        row = LeftOut(what, f"{why} ({', '.join(unnamed)})" if unnamed else why)
+        (result.unread if why in DECIDED else result.left_out).append(row)
+    name_unlisted(images, {file for file in found.values() if isinstance(file, Path)}, result)
+    return result
+
+
+def _tasks(files: Mapping[Path, Any], result: Conversion) -> list[dict[str, Any]]:
+    """The tasks of all files, each with an id of its own; adds those that are none to what is left out.
+
+    Raises:
+        DataError: no entry is a task with annotations.
+    """
+    tasks: list[dict[str, Any]] = []
+    taken: set[str] = set()
+    for path, content in files.items():
+        for number, task in enumerate(content, 1):
+            annotations = task.get("annotations")
+            known = isinstance(annotations, list) and all(isinstance(one, dict) for one in annotations)
+            if not known or not isinstance(task.get("data"), dict):
+                why = "it is no task of Label Studio's JSON export, which has data and annotations"
+                result.left_out.append(LeftOut(f"entry {number} of {path.name}", why))
+                continue
+            name = task.get("id")
+            if name is None or str(name) in taken:
+                name = next(n for n in range(len(tasks) + 1, 2 * len(tasks) + 2) if str(n) not in taken)
+            taken.add(str(name))
+            tasks.append({**task, "id": name})
+    if not tasks:
+        raise DataError(
+            f"{', '.join(path.name for path in files)} is not Label Studio's JSON export, whose tasks have data and "
+            "annotations; export again and choose JSON, not JSON-MIN"
+        )
+    return tasks
 
 
 def used_config(tasks: Sequence[Mapping[str, Any]]) -> LabelConfig:
@@ -60,67 +113,131 @@ def used_config(tasks: Sequence[Mapping[str, Any]]) -> LabelConfig:
     """
     adapters = {adapter.type: adapter for adapter in CONTROLS}
     labels: dict[tuple[str, str, str], dict[str, str]] = {}
-    several: set[str] = set()
+    several: set[str] = set()  # choices of which an annotation has taken two
+    of_pages: set[str] = set()  # choices that were made page by page
     for region in _regions(tasks):
         adapter = adapters.get(str(region.get("type")))
         if adapter is None:
             continue
         control = adapter.tag, str(region.get("from_name")), str(region.get("to_name"))
-        used = adapter.labels(region)
+        try:
+            used = adapter.labels(region)
+        except RegionError:
+            continue
         labels.setdefault(control, {}).update({label: label for label in used})
         if len(used) > 1:
             several.add(control[1])
+        if region.get("item_index") is not None:
+            of_pages.add(control[1])
     if not labels:
         raise DataError("the export has no masks, polygons, rectangles, ellipses or choices; annotate some tasks first")
-    key = _image_key(tasks)
+    columns = match_columns([to_name for _, _, to_name in labels], image_columns(tasks))
+    lists = {column for column in columns.values() if any(isinstance(t["data"].get(column), list) for t in tasks)}
     return LabelConfig(
         tuple(
-            Control(tag, name, to_name, key, found, single=tag == CHOICES.tag and name not in several)
+            Control(
+                tag,
+                name,
+                to_name,
+                columns[to_name],
+                found,
+                single=tag == CHOICES.tag and name not in several,
+                listed=columns[to_name] in lists,
+                per_item=name in of_pages,
+            )
             for (tag, name, to_name), found in labels.items()
         )
     )
 
 
 def _regions(tasks: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """The regions and the choices about images of all annotations; choices about a region have its id."""
     for task in tasks:
         for annotation in task["annotations"]:
-            yield from (region for region in annotation.get("result") or [] if isinstance(region, dict))
+            result = annotation.get("result") if isinstance(annotation, dict) else None
+            regions = [region for region in result if isinstance(region, dict)] if isinstance(result, list) else []
+            drawn = {str(region.get("id")) for region in regions if region.get("type") not in SAID}
+            for region in merge_results(regions):
+                about_region = str(region.get("id")) in drawn or region.get("parentID") or len(value_of(region)) > 1
+                if region.get("type") != CHOICES.type or not about_region:
+                    yield region
 
 
-def _image_key(tasks: Sequence[Mapping[str, Any]]) -> str:
-    """The column of the tasks' data that holds an image's address: the first that looks like one."""
-    for task in tasks:
-        for key, value in task["data"].items():
-            if isinstance(value, str) and _parts(value)[-1].lower().endswith(IMAGE_SUFFIXES):
-                return str(key)
-    raise DataError(f"no column of the tasks' data is the address of an image ({', '.join(tasks[0]['data'])})")
+def image_columns(tasks: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The columns of the tasks' data that hold addresses of images.
+
+    Raises:
+        DataError: there is none.
+    """
+    columns = dict.fromkeys(str(key) for task in tasks for key, value in task["data"].items() if _is_address(value))
+    if not columns:
+        raise DataError(f"no column of the tasks' data is the address of an image ({', '.join(tasks[0]['data'])})")
+    return list(columns)
+
+
+def _is_address(value: Any) -> bool:
+    if isinstance(value, list):  # of a task with pages
+        return bool(value) and all(isinstance(one, str) and _is_address(one) for one in value)
+    return isinstance(value, str) and any(tail[-1].lower().endswith(IMAGE_SUFFIXES) for tail in readings(value))
+
+
+def match_columns(names: Sequence[str], columns: Sequence[str]) -> dict[str, str]:
+    """Which column each of the images that regions name (`to_name`) shows: the export does not say, but names do.
+
+    >>> match_columns(["imgL", "imgR"], ["left", "right"])
+    {'imgL': 'left', 'imgR': 'right'}
+    >>> match_columns(["image"], ["preview", "image"])
+    {'image': 'image'}
+
+    Raises:
+        DataError: several columns may be meant; the text names them.
+    """
+    names = list(dict.fromkeys(names))
+    shared = 0  # letters that all names begin with
+    while len(names) > 1 and len({name[: shared + 1] for name in names}) == 1 and shared < len(names[0]):
+        shared += 1
+    tests: tuple[Callable[[str, str], bool], ...] = (
+        lambda name, column: name == column,
+        lambda name, column: name.casefold() == column.casefold(),
+        lambda name, column: name[shared:].casefold() == column.casefold(),
+        lambda name, column: bool(name[shared:]) and column.casefold().endswith(name[shared:].casefold()),
+        lambda name, column: bool(name[shared:]) and column.casefold().startswith(name[shared:].casefold()),
+    )
+    found: dict[str, str] = {}
+    for test in tests:
+        for name in names:
+            free = [column for column in columns if column not in found.values()]
+            left = len(names) - len(found)
+            fitting = free if len(free) == 1 == left else [column for column in free if test(name, column)]
+            if name not in found and len(fitting) == 1:
+                found[name] = fitting[0]
+    if missing := [name for name in names if name not in found]:
+        free = [column for column in columns if column not in found.values()]
+        raise DataError(
+            f"the regions are on {', '.join(map(repr, missing))}, and it is not clear which column of the tasks' data "
+            f"that shows ({', '.join(map(repr, free or columns))}); name them alike, or train from the project"
+        )
+    return found
 
 
 class _Images(ImageLoader):
-    """Reads the images of tasks from a folder."""
+    """Reads the images of tasks from a folder.
 
-    def __init__(self, files: ImageFiles) -> None:
+    Args:
+        files: address -> file, or why there is none.
+    """
+
+    def __init__(self, files: Mapping[str, Path | DataError]) -> None:
         super().__init__(None)
         self._files = files
 
     def load(self, task: Mapping[str, Any], image_key: str) -> RgbImage:
-        """See `ImageLoader.load`; a file may lie at the end of the address or of any part of it."""
+        """See `ImageLoader.load`."""
         address = image_address(task, image_key)
-        parts = _parts(address)
-        names = ["/".join(parts[i:]) for i in range(len(parts))]
-        # Label Studio puts eight hexadecimal digits before the name of an upload.
-        prefix, dash, original = parts[-1].partition("-")
-        if dash and len(prefix) == 8:
-            names.insert(-1, original)
+        found = self._files[address]
         try:
-            return read_image(self._files.find(*names))
+            if isinstance(found, DataError):
+                raise found
+            return read_image(found)
         except DataError as error:
             raise ImageError(f"task {task.get('id')}: image {address}: {error}") from error
-
-
-def _parts(address: str) -> list[str]:
-    """The path in an image's address: of an upload, of local files, in a bucket, on a server or in a folder."""
-    parsed = urlsplit(address.replace("\\", "/"))
-    local = parse_qs(parsed.query).get("d")
-    path = local[0] if local and parsed.path.endswith("/local-files/") else unquote(parsed.path)
-    return [part for part in PurePosixPath(path).parts if part not in ("/", "..")] or [address]

@@ -1,24 +1,27 @@
 """Data folders and exports of annotation tools, each opened as a data folder."""
 
-import json
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from xml.etree.ElementTree import ParseError
 
-from defusedxml import DefusedXmlException  # type: ignore[import-untyped]
-from defusedxml.ElementTree import parse  # type: ignore[import-untyped]
-
-from backend.sources.archive import unpack
+from backend.sources.archive import Unpacked, is_archive, looks_like_archive, unpack, without_outer_folders
 from backend.sources.coco import convert_coco, is_coco
-from backend.sources.conversion import Conversion, ImageFiles
+from backend.sources.conversion import Conversion, LeftOut
 from backend.sources.cvat import convert_cvat, is_cvat
+from backend.sources.datumaro import convert_datumaro, is_datumaro
+from backend.sources.documents import read_document
+from backend.sources.finding import ENDINGS, ImageFiles, files_below
 from backend.sources.label_studio import convert_label_studio, is_label_studio
+from backend.sources.refused import is_refused, refuse
+from backend.sources.segmentation_mask import convert_masks, is_label_map
+from backend.sources.yolo import convert_yolo, is_yolo
 from models.errors import DataError
+
+UNPACKED = "export"  # folder of an archive's files
+DATA_FOLDER, IMAGES = "data-folder", "images"  # kinds besides those of FORMATS
 
 
 @dataclass(frozen=True)
@@ -26,21 +29,29 @@ class Format:
     """A kind of export.
 
     Attributes:
+        kind: for machines.
         name: for people.
-        matches: whether the content of a JSON or XML file is of this kind.
+        matches: whether a document, as `read_document` gives it, is of this kind.
         convert: writes such files (path -> content), with the images among these, as a data folder.
     """
 
+    kind: str
     name: str
     matches: Callable[[Any], bool]
     convert: Callable[[Mapping[Path, Any], ImageFiles, Path], Conversion]
 
 
 FORMATS = (
-    Format('"CVAT for images 1.1"', is_cvat, convert_cvat),
-    Format("COCO instances", is_coco, convert_coco),
-    Format("Label Studio's JSON", is_label_studio, convert_label_studio),
+    Format("cvat", '"CVAT for images 1.1"', is_cvat, convert_cvat),
+    Format("coco", "COCO instances", is_coco, convert_coco),
+    Format("datumaro", '"Datumaro 1.0"', is_datumaro, convert_datumaro),
+    Format("masks", '"Segmentation mask 1.1"', is_label_map, convert_masks),
+    Format("yolo", "YOLO segmentation", is_yolo, convert_yolo),
+    Format("label-studio", "Label Studio's JSON", is_label_studio, convert_label_studio),
 )
+# Recognised after all others, in order to say what to export instead.
+REFUSED = Format("refused", "a format that is not read", is_refused, refuse)
+DOCUMENTS = (".json", ".xml", "labelmap.txt", "data.yaml", "dataset.yaml", "obj.data")  # how their names end
 
 
 @dataclass(frozen=True)
@@ -48,73 +59,156 @@ class Source:
     """Something to train on, opened.
 
     Attributes:
-        folder: the data folder.
+        folder: the data folder; of images without labels, the folder that they are in.
+        kind: of a format, DATA_FOLDER or IMAGES.
         notes: sentences about what was converted, and how.
+        unread: rows, files and regions that are not used.
+        files: the images of a source without labels.
     """
 
     folder: Path
+    kind: str
     notes: list[str]
+    unread: list[LeftOut] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
 
 
 @contextmanager
-def open_source(path: Path, *, images: Path | None = None, skip_bad: bool = False) -> Iterator[Source]:
+def open_source(
+    path: Path, *, images: Path | None = None, skip_bad: bool = False, unlabelled: bool = False
+) -> Iterator[Source]:
     """Open a data folder, or an export as one that is deleted afterwards.
 
     Args:
-        path: a data folder; or an export in one of `FORMATS`: a file, a zip of its files, or such a zip's folder.
+        path: a data folder; or an export in one of `FORMATS`: a file or a folder; or an archive of one of these.
         images: where an export's images are, if not beside it.
         skip_bad: leave out images of the export that are missing or inconsistent; `skipped.json` in the folder names
             them.
+        unlabelled: take a folder, an archive or a file of images without labels too.
 
     Raises:
         DataError: it is nothing of the kind, or inconsistent; the text names the file.
     """
-    if (path / "classes.txt").exists():
+    with tempfile.TemporaryDirectory(prefix="premask-") as temporary:
+        scratch = Path(temporary)
+        try:
+            source = _opened(path, scratch, images, skip_bad, unlabelled)
+        except DataError as error:
+            raise DataError(_told(str(error), scratch, path)) from error
+        yield replace(
+            source,
+            notes=[_told(note, scratch, path) for note in source.notes],
+            unread=[LeftOut(row.what, _told(row.why, scratch, path)) for row in source.unread],
+        )
+
+
+def _told(text: str, scratch: Path, path: Path) -> str:
+    """A sentence with the archive's own name in the place of the folder that it was unpacked to."""
+    return text.replace(str(scratch / UNPACKED), str(path))
+
+
+def _opened(path: Path, scratch: Path, images: Path | None, skip_bad: bool, unlabelled: bool) -> Source:
+    """See `open_source`; `scratch` is a folder for what is unpacked and converted."""
+    root, unpacked = path, Unpacked()
+    if is_archive(path):
+        root = scratch / UNPACKED
+        root.mkdir()
+        unpacked = unpack(path, root)
+    elif path.is_file() and looks_like_archive(path):
+        raise DataError(f"{path} is no zip file, or a damaged one; export it again")
+    if root.is_dir():
+        root = _data_folder(root)
+    if _is_data_folder(root):
         if images is not None:
             raise DataError(f"{path} is a data folder and has its own images; leave --images out")
-        yield Source(path, [])
-        return
-    with tempfile.TemporaryDirectory(prefix="premask-") as temporary:
-        root = path
-        if zipfile.is_zipfile(path):
-            root = Path(temporary) / "export"
-            root.mkdir()
-            unpack(path, root)
-        elif path.suffix.lower() == ".zip":
-            raise DataError(f"{path} is no zip file, or a damaged one; export it again")
-        files = [file for depth in ("*", "*/*") for file in sorted(root.glob(depth))] if root.is_dir() else [path]
-        contents = {file: _content(file) for file in files if file.suffix.lower() in (".json", ".xml")}
-        kind, found = _format(path, contents)
-        beside = root if root.is_dir() else path.parent
-        folders = [images] if images else [beside / "images", beside]
-        folder = Path(temporary) / "data"
-        try:
-            result = kind.convert(found, ImageFiles(folders), folder)
-        except DataError as error:
-            raise DataError(f"{path}, taken for {kind.name}: {error}") from error
-        if result.skipped and not skip_bad:
-            first, more = next(iter(result.skipped.values())), len(result.skipped) - 1
-            others = f" (and {more} more)" if more else ""
-            raise DataError(f"{path}: {first}{others}; correct it, or go on without it with --skip-bad")
-        if not result.used:
-            raise DataError(f"{path} holds no image that can be used")
-        if result.skipped:
-            (folder / "skipped.json").write_text(json.dumps(result.skipped), encoding="utf-8")
-        yield Source(folder, [f"{path} is read as {kind.name}: {result.used} images", *result.notes])
+        return Source(root, DATA_FOLDER, [], unpacked.left_out)
+    unread = list(unpacked.left_out)
+    files = files_below(root) if root.is_dir() else [root]
+    contents = _contents(files, root, unread)
+    if (matched := _format(contents)) is None:
+        pictures = [file for file in files if file.suffix.lower() in ENDINGS]
+        if not pictures or not unlabelled:
+            raise DataError(_unknown(path, pictures, unread))
+        return Source(root, IMAGES, [f"{path} has images and no labels"], unread, pictures)
+    kind, found = matched
+    unread += [
+        LeftOut(_shown(file, root), f"it is not read: the source is read as {kind.name}")
+        for file in contents
+        if file not in found
+    ]
+    result = _convert(path, root, kind, found, images, unpacked, scratch / "data")
+    if result.left_out and not skip_bad:
+        first, more = result.left_out[0], len(result.left_out) - 1
+        others = f" (and {more} more)" if more else ""
+        named = first.why if first.what in first.why else f"{first.what}: {first.why}"
+        raise DataError(f"{path}: {named}{others}; correct it, or go on without it with --skip-bad")
+    if not result.used:
+        why = f": {result.left_out[0].what}: {result.left_out[0].why}" if result.left_out else ""
+        raise DataError(f"{path} holds no image that can be used{why}")
+    notes = [f"{path} is read as {kind.name}: {result.used} images", *result.notes]
+    return Source(scratch / "data", kind.kind, notes, unread + result.left_out + result.unread)
 
 
-def _format(path: Path, contents: Mapping[Path, Any]) -> tuple[Format, dict[Path, Any]]:
-    for kind in FORMATS:
+def _data_folder(root: Path) -> Path:
+    """The folder in which the data lies: `root`, the one folder in it, or the only data folder a few folders below."""
+    root = root if _is_data_folder(root) else without_outer_folders(root)
+    for pattern in ("*", "*/*"):
+        inside = [folder for folder in root.glob(pattern) if _is_data_folder(folder) and (folder / "images").is_dir()]
+        if not _is_data_folder(root) and len(inside) == 1:
+            return inside[0]
+    return root
+
+
+def _is_data_folder(root: Path) -> bool:
+    # Label Studio's YOLO export has classes.txt too, and its labels in another folder.
+    return (root / "classes.txt").is_file() and ((root / "masks").is_dir() or not (root / "labels").is_dir())
+
+
+def _convert(
+    path: Path,
+    root: Path,
+    kind: Format,
+    found: Mapping[Path, Any],
+    images: Path | None,
+    unpacked: Unpacked,
+    out: Path,
+) -> Conversion:
+    beside = root if root.is_dir() else root.parent
+    folders = [images] if images else [folder for folder in (beside / "images", beside) if folder.is_dir()]
+    try:
+        files = ImageFiles(folders, unpacked.aliases, own=images is not None or root.is_dir())
+        return kind.convert(found, files, out)
+    except DataError as error:
+        raise DataError(f"{path}, taken for {kind.name}: {error}") from error
+
+
+def _format(contents: Mapping[Path, Any]) -> tuple[Format, dict[Path, Any]] | None:
+    """The first format that a file is of, and all files of that format."""
+    for kind in (*FORMATS, REFUSED):
         if found := {file: content for file, content in contents.items() if kind.matches(content)}:
             return kind, found
+    return None
+
+
+def _contents(files: list[Path], root: Path, unread: list[LeftOut]) -> dict[Path, Any]:
+    """Document -> content; adds those that cannot be read to `unread`."""
+    contents = {}
+    for file in files:
+        if file.name.lower().endswith(DOCUMENTS):
+            try:
+                contents[file] = read_document(file)
+            except DataError as error:
+                unread.append(LeftOut(_shown(file, root), str(error)))
+    return contents
+
+
+def _shown(file: Path, root: Path) -> str:
+    return str(file.relative_to(root)) if file != root else file.name
+
+
+def _unknown(path: Path, pictures: list[Path], unread: list[LeftOut]) -> str:
     known = ", ".join(kind.name for kind in FORMATS)
-    raise DataError(f"{path} is neither a data folder (with classes.txt) nor an export of a known kind: {known}")
-
-
-def _content(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes()) if path.suffix.lower() == ".json" else parse(path).getroot()
-    except DefusedXmlException as error:
-        raise DataError(f"{path} is refused: {error}") from error
-    except (ValueError, ParseError, RecursionError, OSError) as error:
-        raise DataError(f"{path} cannot be read: {error}; export it again") from error
+    said = f"{path} is neither a data folder (with classes.txt) nor an export of a known kind: {known}"
+    if unread:
+        return f"{unread[0].why}; {said}"
+    return f"{said}; it has images and no labels" if pictures else said

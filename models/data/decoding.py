@@ -4,6 +4,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
+from models.data.depth import Scale
 from models.data.dicom import DicomPages, is_dicom
 from models.data.pages import BadImage, Pages, RgbImage
 from models.data.pictures import FORMATS, open_picture, rgb_array
@@ -70,12 +71,13 @@ def decode_image(data: bytes | bytearray, max_pixels: int, page: int = 0) -> Rgb
         return pages.read(page)
 
 
-def open_pages(source: bytes | bytearray | Path, max_pixels: int) -> Pages:
+def open_pages(source: bytes | bytearray | Path, max_pixels: int, scale: Scale | None = None) -> Pages:
     """Open an image, a stack, an animation or a film, whose pages are then read one by one.
 
     Args:
         source: a file, or its contents.
         max_pixels: a file with a larger page is an error, raised before it is decoded.
+        scale: of the series that a DICOM file is of, as `series_scale` gives it.
 
     Returns:
         The pages, to be closed by the caller.
@@ -87,7 +89,7 @@ def open_pages(source: bytes | bytearray | Path, max_pixels: int) -> Pages:
     file: BinaryIO = source.open("rb") if isinstance(source, Path) else BytesIO(source)
     try:
         head = file.read(352)
-        return _Described(_opened(file, head, max_pixels), head)
+        return _Described(_opened(file, head, max_pixels, scale), head)
     except BadImage:
         file.close()
         raise
@@ -96,9 +98,11 @@ def open_pages(source: bytes | bytearray | Path, max_pixels: int) -> Pages:
         raise _described(error, head) from error
 
 
-def _opened(file: BinaryIO, head: bytes, max_pixels: int) -> Pages:
+def _opened(file: BinaryIO, head: bytes, max_pixels: int, scale: Scale | None) -> Pages:
     if is_dicom(head):  # first, since its preamble may be the beginning of a TIFF
-        return DicomPages(file, max_pixels)
+        pages = DicomPages(file, max_pixels)
+        pages.scale = scale
+        return pages
     if head.startswith(TIFF_MAGIC):
         return TiffPages(file, max_pixels)
     film = container(head)

@@ -2,9 +2,11 @@
 
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -51,6 +53,10 @@ class DicomPages(Pages):
     Grey values become what a viewer shows: Modality LUT or Rescale Slope and Intercept, then the file's first window
     (VOI LUT Sequence, else Window Center and Width), for all frames the same. Without a window, Bits Stored tells the
     range; where it is 16 or more, or samples are signed or floats, their values do (see `models.data.depth`).
+
+    Attributes:
+        bits: allocated for a sample.
+        scale: taken instead of what the values of this file alone give; see `series_scale`.
     """
 
     def __init__(self, file: BinaryIO, max_pixels: int) -> None:
@@ -70,8 +76,8 @@ class DicomPages(Pages):
         if self._colours not in (*GREY, *COLOURS, PALETTE):
             raise UnsupportedImage(f"it is a DICOM file in {self._colours} colours, which is not supported")
         height, width = int(data.Rows), int(data.Columns)
-        bits = int(data.get("BitsAllocated", 8))
-        check_size(width, height, max_pixels, max(1, bits // 8) * int(data.get("SamplesPerPixel", 1)))
+        self.bits = int(data.get("BitsAllocated", 8))
+        check_size(width, height, max_pixels, max(1, self.bits // 8) * int(data.get("SamplesPerPixel", 1)))
         self._film: Pages | None = None
         self._syntax = self._transfer_syntax()
         if str(self._syntax).startswith(FILMS):
@@ -83,6 +89,7 @@ class DicomPages(Pages):
             check_count(frames)
             self.sizes = [(height, width)] * frames
         self.names = numbered(len(self.sizes), "frame")
+        self.scale: Scale | None = None
         self._tone: Tone | None = None
 
     def read(self, index: int) -> RgbImage:
@@ -101,6 +108,17 @@ class DicomPages(Pages):
         if self._colours == GREY[0]:
             eight = 255 - eight
         return np.repeat(eight[:, :, None], 3, axis=2) if eight.ndim == 2 else np.array(eight)
+
+    def measured(self) -> Scale | None:
+        """The scale that the values of this file give; None where it states a window or table, or is not grey."""
+        if self._film is not None or self._colours not in GREY:
+            return None
+        self._tone = self._new_tone()
+        return self.scale
+
+    def rescale(self) -> tuple[float, float]:
+        """Slope and intercept of the first frame."""
+        return self._rescale(0)
 
     def close(self) -> None:
         """As the base class says."""
@@ -201,9 +219,9 @@ class DicomPages(Pages):
             return lambda index: window.apply(self._values(index))
         rescales = {self._rescale(index) for index in range(len(self))}
         if self._set.get("ModalityLUTSequence") or len(rescales) > 1:
-            measured = measured_scale(map(self._values, range(len(self))), len(self))
+            measured = self.scale = self.scale or measured_scale(map(self._values, range(len(self))), len(self))
             return lambda index: measured.apply(self._values(index))
-        stored = self._scale_of(self._samples)
+        stored = self.scale = self.scale or self._scale_of(self._samples)
         falling = next(iter(rescales))[0] < 0
         return lambda index: stored.apply(self._samples(index)) ^ np.uint8(255 if falling else 0)
 
@@ -218,6 +236,28 @@ class DicomPages(Pages):
             bits if self._set.get("PixelRepresentation", 0) == 0 and bits < 16 and "PixelData" in self._set else None
         )
         return measured_scale(map(samples, range(len(self))), len(self), stated)
+
+
+def series_scale(paths: Iterable[Path], max_pixels: int) -> Scale | None:
+    """One scale for the files of a series, so that their frames stay comparable.
+
+    Args:
+        paths: DICOM files; those that cannot be read do not count.
+        max_pixels: as for `DicomPages`.
+
+    Returns:
+        The range that holds those of all files; None where a file has no need of it (a window, eight bits, colours), or
+        where the files' values have different units.
+    """
+    low, high, rescales = np.inf, -np.inf, set()
+    for path in paths:
+        with suppress(Exception), DicomPages(path.open("rb"), max_pixels) as pages:
+            scale = pages.measured()
+            if scale is None or pages.bits <= 8:
+                return None
+            low, high = min(low, scale.low), max(high, scale.high)
+            rescales.add(pages.rescale())
+    return Scale(low, high) if len(rescales) == 1 else None
 
 
 def _entries(table: Any) -> NDArray[np.uint16]:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.data.decoding import Pages, RgbImage, open_pages
+from models.data.depth import Scale
 from models.data.pictures import DEEP_MODES, FORMATS
 from models.data.tiff_header import MAGIC as TIFF_MAGIC
 from models.data.tiff_header import check_tiff
@@ -21,14 +22,18 @@ VIDEO_SUFFIXES = (".avi", ".mp4", ".m4v", ".mov", ".mkv", ".mpg")
 MAX_PIXELS = 64_000_000
 
 
-def open_image(path: Path) -> Pages:
+def open_image(path: Path, scale: Scale | None = None) -> Pages:
     """The pages of an image file, as `open_pages` gives them, up to MAX_PIXELS each.
+
+    Args:
+        path: the file.
+        scale: as for `open_pages`.
 
     Raises:
         DataError: names the file and the cause.
     """
     try:
-        return open_pages(path, MAX_PIXELS)
+        return open_pages(path, MAX_PIXELS, scale)
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as an image: {error}") from error
 

@@ -4,6 +4,9 @@ images/NAME.{jpg,png,...}   masks/CLASS/NAME.png (0/255; no file = absent)   cla
 split.json (optional)       labels.csv (optional; name,CLASS,... 0, 1 or empty for unknown)
 groups.json (optional; name -> patient, study or series)
 skipped.json (optional; name -> why the writer of the folder left an image out)
+names.json (optional; the names of images and classes where those of the files are running names; see `names`)
+
+Each page of an image file of several is an image of its own, NAME-page-1 ...
 
 Of an image that has a row in labels.csv only what is drawn or written there is known; of any other, an undrawn class is
 absent, provided that there is a folder of masks at all.
@@ -11,17 +14,30 @@ absent, provided that there is a folder of masks at all.
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 from models.data.files import IMAGE_SUFFIXES, read_image, read_mask
 from models.data.groups import blocks, read_groups
+from models.data.names import Known, Names, is_junk, page_name, read_names
 from models.data.sample import Sample
 from models.data.splitter import check_splits, split_samples
-from models.data.tables import list_images, read_classes, read_labels, read_skipped, read_splits
+from models.data.tables import (
+    Picture,
+    list_images,
+    natural,
+    read_classes,
+    read_labels,
+    read_skipped,
+    read_splits,
+)
 from models.errors import DataError
+
+T = TypeVar("T")
 
 DECODERS = 4  # images decoded at the same time: few, since each may be large
 
@@ -60,6 +76,7 @@ class DataFolder:
     def train_and_held_out(self) -> tuple[list[Sample], list[Sample]]:
         """Training and held-out samples: split.json's train and val, else about a fifth is held out.
 
+        Without a val in split.json the fifth is of all images but those of its test.
         Never is a group of groups.json on both sides; without that file contiguous blocks are held out, since
         neighbouring frames of a series are near-copies.
 
@@ -68,7 +85,8 @@ class DataFolder:
         """
         if "train" in self.splits and "val" in self.splits:
             return self.split("train"), self.split("val")
-        return split_samples(list(self.samples.values()))
+        tested = set(self.splits.get("test", ()))
+        return split_samples([sample for name, sample in self.samples.items() if name not in tested])
 
     def groups(self) -> dict[str, str]:
         """Name -> group of every image: from groups.json, else blocks of neighbours by name."""
@@ -79,7 +97,9 @@ class DataFolder:
         """SHA-256 over the names and contents of all images and masks: the same data gives the same string."""
         digest = hashlib.sha256("\n".join(self.classes).encode())
         for sample in self.samples.values():
-            for path in (sample.image, *(sample.masks[label] for label in sorted(sample.masks))):
+            digest.update(str(sample.file_page).encode() if sample.file_page else b"")
+            first_page = [] if sample.file_page else [sample.image]  # a stack is read once, not once a page
+            for path in (*first_page, *(sample.masks[label] for label in sorted(sample.masks))):
                 digest.update(str(path.relative_to(self.root)).encode())
                 digest.update(path.read_bytes())
             digest.update(json.dumps(dict(sample.presence), sort_keys=True).encode())
@@ -101,14 +121,17 @@ def open_data_folder(root: Path, *, skip_bad: bool = False) -> DataFolder:
         DataError: with the name of the file that is missing, unreadable or of the wrong size, or of the group and two
             images of it that split.json puts on different sides.
     """
+    originals = read_names(root)
     classes = read_classes(root)
-    images = list_images(root)
+    images = list_images(root, originals)
     masks, problems = _list_masks(root, classes, images)
     labels = _labels(root, classes, images, problems)
     has_masks = (root / "masks").is_dir()
     if not has_masks and not labels:
         raise DataError(f"{root} has neither masks/ nor labels.csv; training needs one of them")
-    groups, splits = read_groups(root), read_splits(root, images)
+    known = Known(images)
+    groups = {known(name): group for name, group in read_groups(root).items()}
+    splits = read_splits(root, images)
     if groups:
         problems |= {name: f"{root / 'groups.json'} names no group for {name}" for name in images if name not in groups}
     problems |= check_splits(splits, groups)
@@ -127,45 +150,101 @@ def open_data_folder(root: Path, *, skip_bad: bool = False) -> DataFolder:
                 problems.setdefault(name, found)
             elif name not in problems:
                 samples[name] = found
+    kept = {split: tuple(name for name in names if name in samples) for split, names in splits.items()}
+    folder = _with_originals(DataFolder(root, classes, samples, kept, problems), originals)
     if problems and not skip_bad:
-        first = next(iter(problems.values()))
+        first = next(iter(folder.skipped.values()))
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise DataError(f"{first}{more}; correct it, or go on without it with --skip-bad")
-    kept = {split: tuple(name for name in names if name in samples) for split, names in splits.items()}
-    return DataFolder(root, classes, samples, kept, read_skipped(root) | problems)
+    return replace(folder, skipped={**read_skipped(root), **folder.skipped})
+
+
+def _with_originals(folder: DataFolder, originals: Names) -> DataFolder:
+    """A folder with the names and labels of names.json in the place of those of its files; samples in natural order."""
+    labels = {name: originals.classes.get(name, name) for name in folder.classes}
+    names = {name: original.name for name, original in originals.images.items()}
+
+    def of_classes(values: Mapping[str, T]) -> dict[str, T]:
+        return {labels[name]: value for name, value in values.items()}
+
+    samples = [
+        replace(
+            sample,
+            name=names.get(sample.name, sample.name),
+            masks=of_classes(sample.masks),
+            presence=of_classes(sample.presence),
+            coverage=of_classes(sample.coverage),
+            source=originals.images[sample.name].source if sample.name in names else sample.source,
+            page=originals.images[sample.name].page if sample.name in names else sample.page,
+        )
+        for sample in folder.samples.values()
+    ]
+    samples.sort(key=lambda sample: natural(sample.name))
+    sources = {name: one.source or one.name for name, one in originals.images.items()}
+    skipped = {
+        names.get(name, name): _named(reason, folder.root, name, sources) for name, reason in folder.skipped.items()
+    }
+    return DataFolder(
+        folder.root,
+        tuple(labels.values()),
+        {sample.name: sample for sample in samples},
+        {side: tuple(names.get(name, name) for name in side_names) for side, side_names in folder.splits.items()},
+        skipped,
+    )
+
+
+def _named(reason: str, root: Path, name: str, sources: Mapping[str, str]) -> str:
+    """A sentence about an image that says where the image comes from instead of where its running name is."""
+    source = sources.get(name)
+    if source is None:
+        return reason
+    files = re.escape(str(root)) + r"/(?:images|masks/[^/]+)/" + re.escape(name) + r"\.\w+"
+    reason = re.sub(files, lambda found: source, reason)
+    return reason if source in reason else f"{source}: {reason}"
 
 
 def _list_masks(
-    root: Path, classes: tuple[str, ...], images: Mapping[str, Path]
+    root: Path, classes: tuple[str, ...], images: Mapping[str, Picture]
 ) -> tuple[dict[str, dict[str, Path]], dict[str, str]]:
     """Name -> class -> mask file; and name -> problem, for what lies in masks/ and cannot be a mask of these images."""
     masks: dict[str, dict[str, Path]] = {name: {} for name in images}
     problems: dict[str, str] = {}
     mask_root = root / "masks"
+    known_class, known = Known(classes), Known(images)
     for folder in sorted(mask_root.iterdir()) if mask_root.is_dir() else ():
-        if not folder.is_dir():
+        if not folder.is_dir() or is_junk(Path(folder.name)):
             continue
-        if folder.name not in classes:
+        label = known_class(folder.name)
+        if label not in classes:
             problems[f"masks/{folder.name}"] = (
                 f"{folder} is for a class that classes.txt does not name ({', '.join(classes)})"
             )
             continue
         for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES):
+            if is_junk(Path(path.name)):
+                continue
+            name = known(path.stem)
             if path.suffix != ".png":
-                problems[path.stem] = f"{path} is not read: masks are PNG files, named .png"
-            elif path.stem in masks:
-                masks[path.stem][folder.name] = path
+                problems[name] = f"{path} is not read: masks are PNG files, named .png"
+            elif name in masks:
+                masks[name][label] = path
+            elif page_name(name, 0) in images:
+                problems[name] = (
+                    f"{path} is for an image of several pages; name a mask after each, {page_name(name, 0)}"
+                )
             else:
-                problems[path.stem] = f"{path} has no image in {root / 'images'}"
+                problems[name] = f"{path} has no image in {root / 'images'}"
     return masks, problems
 
 
 def _labels(
-    root: Path, classes: tuple[str, ...], images: Mapping[str, Path], problems: dict[str, str]
+    root: Path, classes: tuple[str, ...], images: Mapping[str, Picture], problems: dict[str, str]
 ) -> dict[str, dict[str, bool]]:
     """Name -> row of labels.csv; adds to `problems` the names that it has twice or that have no image."""
     labels: dict[str, dict[str, bool]] = {}
-    for name, row in read_labels(root, classes):
+    known = Known(images)
+    for written, row in read_labels(root, classes):
+        name = known(written)
         if name not in images or name in labels:
             wrong = "names it twice" if name in labels else "names it (without an ending), but it has no image"
             problems[name] = f"{name}: labels.csv {wrong}"
@@ -175,7 +254,7 @@ def _labels(
 
 def _inspect(
     name: str,
-    image: Path,
+    image: Picture,
     drawn: Mapping[str, Path],
     classes: tuple[str, ...],
     row: Mapping[str, bool] | None,
@@ -186,7 +265,7 @@ def _inspect(
     Raises:
         DataError: a file cannot be read, or labels.csv says something else than a mask.
     """
-    shape = read_image(image).shape[:2]
+    shape = read_image(image.path, image.page).shape[:2]
     coverage = {label: float(read_mask(path, (shape[0], shape[1])).mean()) for label, path in drawn.items()}
     masks = {label: path for label, path in drawn.items() if coverage[label]}
     for label, path in drawn.items():
@@ -196,4 +275,8 @@ def _inspect(
     # Where labels.csv leaves a class open, only a mask file can tell; one that is empty says that the class is absent.
     presence = {label: label in masks for label in (classes if row is None else drawn)} | dict(row or {})
     known = all(label in masks or presence.get(label) is False for label in classes)
-    return Sample(name, image, masks, presence, known, {label: coverage[label] for label in masks}, group)
+    covered = {label: coverage[label] for label in masks}
+    source = f"images/{image.path.name}"
+    return Sample(
+        name, image.path, masks, presence, known, covered, group, source, page=image.page, file_page=image.page
+    )

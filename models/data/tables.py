@@ -4,10 +4,14 @@ import csv
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from models.data.files import IMAGE_SUFFIXES
+from models.data.files import IMAGE_SUFFIXES, open_image
+from models.data.names import Known, Names, is_junk, page_name
 from models.errors import DataError
+
+PAGED = (".tif", ".tiff", ".btf", ".gif", ".webp", ".dcm", ".dicom")  # may have several pages
 
 
 def read_classes(root: Path) -> tuple[str, ...]:
@@ -25,27 +29,61 @@ def read_classes(root: Path) -> tuple[str, ...]:
     return classes
 
 
-def list_images(root: Path) -> dict[str, Path]:
-    """Name -> image file, in natural order. Raises DataError where there is none, or two of one name."""
-    images: dict[str, Path] = {}
-    for path in sorted((root / "images").glob("*"), key=_natural):
-        if path.suffix.lower() not in IMAGE_SUFFIXES:
+@dataclass(frozen=True)
+class Picture:
+    """One page of an image file.
+
+    Attributes:
+        path: the file.
+        page: from 0.
+    """
+
+    path: Path
+    page: int = 0
+
+
+def list_images(root: Path, names: Names) -> dict[str, Picture]:
+    """Name of files -> image, in natural order; each page of a file of several is an image of its own.
+
+    Raises:
+        DataError: there is none, or two are of one name.
+    """
+    images: dict[str, Picture] = {}
+    for path in sorted((root / "images").glob("*"), key=lambda path: natural(path.name)):
+        if path.suffix.lower() not in IMAGE_SUFFIXES or is_junk(Path(path.name)):
             continue
-        if path.stem in images:
-            raise DataError(f"{path} and {images[path.stem]} have the same name; rename one")
-        images[path.stem] = path
+        pages = 1 if path.stem in names.images else page_count(path)
+        for page in range(pages):
+            name = path.stem if pages == 1 else page_name(path.stem, page)
+            if name in images:
+                raise DataError(f"{path} and {images[name].path} have the same name; rename one")
+            original = names.images.get(name)
+            images[name] = Picture(path, page if original is None else original.file_page)
     if not images:
         raise DataError(f"{root / 'images'} holds no {', '.join(IMAGE_SUFFIXES)} files")
     return images
 
 
-def _natural(path: Path) -> list[tuple[int, str]]:
+def page_count(path: Path) -> int:
+    """Pages of an image file, 1 of a kind that has no more, and of one that cannot be read."""
+    if path.suffix.lower() not in PAGED:
+        return 1
+    try:
+        with open_image(path) as pages:
+            return len(pages)
+    except DataError:
+        return 1  # read_image will say what is wrong with it
+
+
+def natural(name: str) -> list[tuple[int, str]]:
     """Sort key by which frame-9 comes before frame-10: neighbours by name are neighbours in the series."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.name)]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def read_labels(root: Path, classes: tuple[str, ...]) -> list[tuple[str, dict[str, bool]]]:
     """The rows of labels.csv, none without the file: a name, and class -> present, for the cells that are not empty.
+
+    The first column called name has the images' names; a second one is of a class called name.
 
     Raises:
         DataError: the table names other classes, or a cell is not 0, 1 or empty.
@@ -56,22 +94,29 @@ def read_labels(root: Path, classes: tuple[str, ...]) -> list[tuple[str, dict[st
     rows = []
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin with a byte-order mark
-            reader = csv.DictReader(file)
-            columns = list(reader.fieldnames or ())
-            if set(columns) - {"name", *classes} or columns.count("name") != 1 or len(set(columns)) < len(columns):
+            reader = csv.reader(file)
+            columns = next(reader, [])
+            if "name" not in columns or len({*columns}) + (columns.count("name") == 2) < len(columns):
+                raise DataError(f"{path} must have the columns name and classes of classes.txt, once; it has {columns}")
+            key, known = columns.index("name"), Known(classes)
+            labels = {index: known(column) for index, column in enumerate(columns) if index != key}
+            if set(labels.values()) - {*classes}:
                 raise DataError(f"{path} must have the columns name and classes of classes.txt, once; it has {columns}")
             for row in reader:
-                values = {label: (row.get(label) or "").strip() for label in classes}
+                if not row:
+                    continue
+                cells = [cell.strip() for cell in row] + [""] * (len(columns) - len(row))
+                values = {label: cells[index] for index, label in labels.items()}
                 wrong = {label: value for label, value in values.items() if value not in ("", "0", "1")}
                 if wrong:
                     raise DataError(f"{path} line {reader.line_num}: a label is 0, 1 or empty, got {wrong}")
-                rows.append(((row["name"] or "").strip(), {c: value == "1" for c, value in values.items() if value}))
+                rows.append((cells[key], {label: value == "1" for label, value in values.items() if value}))
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read: {error}; save it as comma-separated values in UTF-8") from error
     return rows
 
 
-def read_splits(root: Path, images: Mapping[str, Path]) -> dict[str, list[str]]:
+def read_splits(root: Path, images: Mapping[str, Picture]) -> dict[str, list[str]]:
     """Split -> names, from split.json; none without it.
 
     Raises:
@@ -81,7 +126,9 @@ def read_splits(root: Path, images: Mapping[str, Path]) -> dict[str, list[str]]:
     if not path.is_file():
         return {}
     try:
-        splits: dict[str, list[str]] = json.loads(path.read_text(encoding="utf-8"))
+        known = Known(images)
+        content = json.loads(path.read_text(encoding="utf-8"))
+        splits = {str(side): [known(str(name)) for name in names] for side, names in content.items()}
         names = [name for split in splits.values() for name in split]
     except (ValueError, AttributeError, TypeError) as error:
         raise DataError(f'{path} must hold {{"train": [names], "val": [names]}}: {error}') from error

@@ -11,8 +11,9 @@ if TYPE_CHECKING:
 
 Points = NDArray[np.float64]
 
-# How far, in pixels, a polygon may run beside the mask's edge: fewer corners are easier to drag. Small parts are
-# followed more closely, within this fraction of the side of a square as large, down to where stairs would show.
+# How far, in pixels, a polygon may run beside the edge of its mask if a caller does not say: fewer corners are easier
+# to drag. Small parts are followed more closely, within this fraction of the side of a square as large, down to where
+# stairs would show.
 TOLERANCE = 1.0
 RELATIVE_TOLERANCE = 0.015
 MIN_TOLERANCE = 0.6
@@ -24,11 +25,12 @@ SLIT = 0.5
 MAX_HOLES = 16
 
 
-def outlines(mask: NDArray[np.bool_]) -> list[Points]:
-    """One polygon around each connected part of a mask, within TOLERANCE of its edge; none crosses itself.
+def outlines(mask: NDArray[np.bool_], tolerance: float = TOLERANCE) -> list[Points]:
+    """One polygon around each connected part of a mask, close to its edge; none crosses itself.
 
     Args:
         mask: shape (H, W), bool.
+        tolerance: pixels that a polygon may run beside the edge; less around small parts.
 
     Returns:
         Largest part first, the corners of each: shape (n, 2), n >= 3, x and y in pixels, (0, 0) being the outer corner
@@ -37,8 +39,8 @@ def outlines(mask: NDArray[np.bool_]) -> list[Points]:
     polygons = []
     for part in _parts(mask):
         whole = _without_holes(part)
-        tolerance = min(max(RELATIVE_TOLERANCE * part.area**0.5, MIN_TOLERANCE), TOLERANCE)
-        simple = whole.simplify(tolerance, preserve_topology=True)
+        allowed = min(max(RELATIVE_TOLERANCE * part.area**0.5, MIN_TOLERANCE), tolerance)
+        simple = whole.simplify(allowed, preserve_topology=True)
         corners = np.asarray((simple if simple.is_valid else whole).exterior.coords)[:-1]
         polygons.append(corners)
     return polygons

@@ -1,6 +1,6 @@
 """The geometry of a frame, drawn at random: lumen, guide wire, shadows, lipid core and vessels.
 
-Depth is measured from the lumen's edge outwards along the beam.
+Lengths are in units of half the picture's width. Depth is measured from the lumen's edge outwards along the beam.
 """
 
 from dataclasses import dataclass, field

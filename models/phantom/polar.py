@@ -1,6 +1,6 @@
 """Polar coordinates about the catheter: functions of the angle kept as tables, and where every pixel lies.
 
-Lengths are in units of half the picture's width.
+In the grid of pixels half the picture's width is 1.
 """
 
 import math

@@ -1,7 +1,8 @@
-"""What the painters share: soft edges, smooth noise and dark holes, all on (beams, samples) arrays."""
+"""Shared by the painters: soft edges, smooth noise and dark holes, all on (beams, samples) arrays."""
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from models.phantom.anatomy import Hole
 from models.phantom.polar import Floats, Rng
@@ -20,13 +21,21 @@ def smooth_noise(rng: Rng, shape: tuple[int, ...], cells: tuple[int, int]) -> Fl
     return smooth[: shape[0]]
 
 
-def darken(level: Floats, hole: Hole, x: Floats, y: Floats, edge: float, depth: float) -> None:
-    """Paint a hole in place; `edge` is the part of its radius over which it fades."""
-    beams = level.shape[0]
+def inside_hole(hole: Hole, x: Floats, y: Floats, edge: float) -> tuple[tuple[NDArray[np.intp], slice], Floats]:
+    """Where a hole lies in (beams, samples) arrays of places, and there 1 inside of it, 0 outside.
+
+    `edge` is the part of its radius over which it fades.
+    """
+    beams = x.shape[0]
     at, turn = np.hypot(hole.x, hole.y), np.arctan2(hole.y, hole.x)
     step = float(np.hypot(x[0, 1], y[0, 1]) - np.hypot(x[0, 0], y[0, 0]))
     columns = slice(max(0, int((at - hole.a) / step) - 1), int((at + hole.a) / step) + 2)
     reach = int(np.arcsin(min(1.0, hole.a / at)) / (2 * np.pi) * beams) + 2
     rows = (int(turn / (2 * np.pi) * beams) + np.arange(-reach, reach + 1)) % beams
-    inside = ramp(1 - edge / 2 - hole.level(x[rows, columns], y[rows, columns]), edge)
-    level[rows, columns] *= 1 - np.float32(depth) * inside
+    return (rows, columns), ramp(1 - edge / 2 - hole.level(x[rows, columns], y[rows, columns]), edge)
+
+
+def darken(level: Floats, hole: Hole, x: Floats, y: Floats, edge: float, depth: float) -> None:
+    """Paint a hole in place; see `inside_hole`."""
+    where, inside = inside_hole(hole, x, y, edge)
+    level[where] *= 1 - np.float32(depth) * inside

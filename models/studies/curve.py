@@ -123,7 +123,8 @@ def link_samples(samples: Sequence[Sample], classes: Sequence[str], root: Path) 
     shutil.rmtree(root, ignore_errors=True)
     with DataFolderWriter(root, classes) as folder:
         for sample in samples:
-            folder.add(sample.name, sample.image, sample.masks, sample.presence, sample.group)
+            known = sample.masks, sample.presence, sample.group
+            folder.add(sample.name, sample.image, *known, source=sample.source, page=sample.file_page)
         folder.write_split({"train": [sample.name for sample in samples], "val": []})
 
 

@@ -19,7 +19,7 @@ from models.checkpoint import Card, read_card
 from models.classifier import Classifier, ClassifierConfig
 from models.data.reader import DataFolder, open_data_folder
 from models.evaluation.evaluate import evaluate
-from models.phantom import CLASSES
+from models.phantom import CLASSES, KINDS
 from models.pipeline import Pipeline, PipelineConfig, load_pipeline, save_pipeline
 from models.training.calibration import calibrate_presence
 from models.training.classifier_loop import ClassifierHyperparameters, train_classifier
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     size = ClassifierConfig(CLASSES).input_size
     sources = [
         (1 - arguments.share, folder_frames(folder.split("train"), CLASSES, size)),
-        (arguments.share, phantom_frames(range(arguments.phantoms), CLASSES, size)),
+        (arguments.share, phantom_frames(range(arguments.phantoms), CLASSES, size, arguments.phantom_kind)),
     ]
     frames = Mixture(sources)
     workers = max(len(os.sched_getaffinity(0)) - 2, 1)
@@ -124,6 +124,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=8, help="views a batch")
     parser.add_argument("--view", type=int, default=288, help="side of a training view, pixels")
     parser.add_argument("--phantoms", type=int, default=1200)
+    kinds = [name for name, kind in KINDS.items() if kind.classes == CLASSES]
+    parser.add_argument("--phantom-kind", choices=kinds, default="oct")
     parser.add_argument("--share", type=float, default=0.25, help="of the training views that show phantoms")
     parser.add_argument("--refiner-steps", type=int, default=700)
     parser.add_argument("--refiner-views", type=int, default=300, help="views whose maps FBANet learns from")
@@ -170,7 +172,9 @@ def _card(arguments: argparse.Namespace, folder: DataFolder) -> Card:
         description=DESCRIPTION.format(backbone=arguments.backbone, share=arguments.share, weights=weights),
         data={
             "real": {"fingerprint": folder.fingerprint(), "train": len(folder.split("train"))},
-            "phantoms": {"seeds": [0, arguments.phantoms], "share": arguments.share},
+            "phantoms": {
+                "kind": arguments.phantom_kind, "seeds": [0, arguments.phantoms], "share": arguments.share
+            },
         },
     )  # fmt: skip
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.data.sample import Sample
-from models.phantom import render_phantom
+from models.phantom import KINDS
 from models.pipeline import fit_square
 from models.training.augmentation import Frame, WallFrame
 from models.wall import WallView, find_wall
@@ -113,18 +113,22 @@ def unrolled_frame(
     return WallFrame(fine, finer, wall, read) if wall is not None and read.any() else None
 
 
-def phantom_frames(seeds: range, classes: Sequence[str], size: int, wall: WallView | None = None) -> Frames:
-    """Phantoms of these seeds, from easy to harder than real frames; with their walls, as `wall` says."""
+def phantom_frames(
+    seeds: Sequence[int], classes: Sequence[str], size: int, kind: str = "oct", wall: WallView | None = None
+) -> Frames:
+    """Phantoms of a kind (a name in `KINDS`) with these seeds, from easy to harder than real frames.
 
+    With their walls, as `wall` says.
+    """
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("fork")) as pool:
-        presence = np.stack(list(pool.map(partial(_phantom_presence, classes, size), seeds, chunksize=8)))
-    read = partial(_phantom_frame, classes, size, wall=wall)
+        presence = np.stack(list(pool.map(partial(_phantom_presence, kind, classes, size), seeds, chunksize=8)))
+    read = partial(_phantom_frame, kind, classes, size, wall=wall)
     return Frames(len(seeds), lambda index: read(seeds[index]), presence, size, unrolled=wall is not None)
 
 
-def _phantom_frame(classes: Sequence[str], size: int, seed: int, wall: WallView | None = None) -> Frame:
+def _phantom_frame(kind: str, classes: Sequence[str], size: int, seed: int, wall: WallView | None = None) -> Frame:
     difficulty = np.random.default_rng(seed).uniform(0.3, 1.0)
-    phantom = render_phantom(seed, size=size if wall is None else max(size, FINE_SIZE), difficulty=difficulty)
+    phantom = KINDS[kind].render(seed, size if wall is None else max(size, FINE_SIZE), difficulty)
     none = np.zeros(phantom.image.shape[:2], dtype=bool)
     masks = np.stack([phantom.masks.get(label, none) for label in classes]).astype(np.uint8) * 255
     known = np.ones(len(classes), dtype=bool)
@@ -133,9 +137,9 @@ def _phantom_frame(classes: Sequence[str], size: int, seed: int, wall: WallView 
     return Frame(small, smaller, presence, known, unrolled_frame(phantom.image, masks, known, classes, wall))
 
 
-def _phantom_presence(classes: Sequence[str], size: int, seed: int) -> NDArray[np.float32]:
+def _phantom_presence(kind: str, classes: Sequence[str], size: int, seed: int) -> NDArray[np.float32]:
     cv2.setNumThreads(0)  # the process is a fork, which OpenCV's threads do not survive
-    return _phantom_frame(classes, size, seed).presence
+    return _phantom_frame(kind, classes, size, seed).presence
 
 
 class Mixture:

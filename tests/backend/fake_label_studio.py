@@ -6,7 +6,7 @@
         client = LabelStudio(server.url, server.legacy_token)
 
 It calls registered backends and webhooks for real. Its state lies open in attributes: `projects`, `tasks`,
-`annotations`, `predictions`, `backends`, `webhooks`, `files`; `requests` lists what it was asked.
+`annotations`, `predictions`, `backends`, `webhooks`, `files`, `uploads`; `requests` lists what it was asked.
 """
 
 import base64
@@ -88,6 +88,7 @@ class FakeLabelStudio:
     backends: dict[int, dict[str, Any]] = field(default_factory=dict)
     webhooks: dict[int, dict[str, Any]] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
+    uploads: dict[int, str] = field(default_factory=dict)  # id -> path below /data/
     storage: dict[str, str] = field(default_factory=dict)
     faults: list[tuple[str, int, Literal["refused", "done"]]] = field(default_factory=list)
     storing_seconds: float = 0.0
@@ -130,11 +131,17 @@ class FakeLabelStudio:
         self.tasks[task_id] = {"id": task_id, "project": project_id, "data": data, "meta": {}}
         return task_id
 
+    def add_file(self, project_id: int, name: str, contents: bytes) -> int:
+        """Upload a file without a task; returns its id."""
+        upload_id = next(self._ids)
+        self.uploads[upload_id] = f"upload/{project_id}/{upload_id:08x}-{name}"
+        self.files[f"/data/{self.uploads[upload_id]}"] = contents
+        return upload_id
+
     def add_upload(self, project_id: int, name: str, contents: bytes) -> int:
         """Create a task with an uploaded image; returns its id."""
-        path = f"/data/upload/{project_id}/{next(self._ids):08x}-{name}"
-        self.files[path] = contents
-        return self.add_task(project_id, {"image": f"{self.base_path}{path}"})
+        file = self.uploads[self.add_file(project_id, name, contents)]
+        return self.add_task(project_id, {"image": f"{self.base_path}/data/{file}"})
 
     def add_annotation(self, task_id: int, result: list[dict[str, Any]], **fields: Any) -> int:
         """Submit an annotation and send its webhooks; returns its id."""
@@ -371,12 +378,21 @@ class FakeLabelStudio:
 
         @app.post("/api/projects/<int:project_id>/import")
         def import_tasks(project_id: int) -> tuple[dict[str, Any], int]:
-            if request.files:
-                uploads = [file for _, file in request.files.items(multi=True)]
+            self.projects[project_id]
+            uploads = [file for _, file in request.files.items(multi=True)]
+            if uploads and request.args.get("commit_to_project") == "false":
+                ids = [self.add_file(project_id, str(file.filename), file.read()) for file in uploads]
+                return {"task_count": len(ids), "file_upload_ids": ids}, 201
+            if uploads:
                 created = [self.add_upload(project_id, str(file.filename), file.read()) for file in uploads]
             else:
                 created = [self.add_task(project_id, task.get("data", task)) for task in request.get_json()]
             return {"task_count": len(created)}, 201
+
+        @app.get("/api/projects/<int:project_id>/file-uploads")
+        def file_uploads(project_id: int) -> Response:
+            ids = json.loads(request.args.get("ids", "[]"))
+            return jsonify([{"id": one, "file": self.uploads[one]} for one in sorted(ids, reverse=True)])
 
         @app.get("/api/projects/<int:project_id>/export")
         def export(project_id: int) -> Response:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from backend.errors import ImageError
+from backend.label_studio.images import image_address
 from backend.versions.registry import Registry
 from models.checkpoint import Card, read_card
 from models.errors import CheckpointError
@@ -80,7 +81,7 @@ class FakeImages:
         self.loads: list[str] = []
 
     def load(self, task: Mapping[str, Any], image_key: str) -> np.ndarray:
-        address = task["data"][image_key]
+        address = image_address(task, image_key)
         self.loads.append(address)
         if not address.isdigit():
             raise ImageError(f"task {task['id']}: {address} cannot be read")

@@ -47,10 +47,10 @@ class Project:
     version: str
 
 
-def premask(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run the command line; its output is shown if it fails."""
+def premask(*arguments: object, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line, with more variables in its environment; its output is shown if it fails."""
     command = [str(part) for part in (PREMASK, *arguments)]
-    done = subprocess.run(command, env=ENVIRON, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, env=ENVIRON | environ, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, f"{command} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
     return done
 

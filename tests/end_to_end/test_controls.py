@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page
 
-from backend.label_studio.annotations import read_annotation
+from backend.label_studio.annotations import read_annotation, read_regions, sort_regions
 from backend.label_studio.controls.region import Mask
 from backend.label_studio.label_config import parse_label_config
-from backend.label_studio.protocol import prediction_entry
+from backend.label_studio.protocol import prediction_entry, task_entry
+from backend.label_studio.task_images import task_images
 from models.data.decoding import decode_image
 from models.segment import Prediction, Segment
 from tests.browser import chromium
@@ -27,10 +28,10 @@ pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(900)]
 SHAPE = (301, 457)  # odd, not square
 LABELS = '<Label value="Ring"/><Label value="Blob" background="blue"/>'
 OWN = """<View><Image name="image" value="$image"/>
-  <{tag}Labels name="tag" toName="image" model_regions="object">{labels}</{tag}Labels></View>"""
+  <{tag}Labels name="tag" toName="image" model_regions="object" closable="true">{labels}</{tag}Labels></View>"""
 BESIDE = """<View><Image name="image" value="$image"/>
   <Labels name="what" toName="image">{labels}</Labels>
-  <{tag} name="tool" toName="image" model_regions="object"/></View>"""
+  <{tag} name="tool" toName="image" model_regions="object" closable="true"/></View>"""
 REGIONS = """() => (window.Htx?.annotationStore?.selected?.regions ?? []).map(
     r => ({label: r.labelName, meta: r.meta, score: r.score, type: r.type}))"""
 
@@ -52,10 +53,12 @@ def masks() -> dict[str, Mask]:
     }
 
 
-# What a kind can hold of it: brush all, polygons all but half a pixel, boxes and ellipses what they are.
+# What a kind can hold of it: brush and bitmask all, polygons all but half a pixel, boxes and ellipses what they are.
 KEPT = {
     "Brush": {"Ring": 1.0, "Blob": 1.0},
+    "Bitmask": {"Ring": 1.0, "Blob": 1.0},
     "Polygon": {"Ring": 0.97, "Blob": 0.97},
+    "Vector": {"Ring": 0.97, "Blob": 0.97},
     "Rectangle": {"Ring": 0.5, "Blob": 0.4},
     "Ellipse": {"Ring": 0.65, "Blob": 0.98},
 }
@@ -152,6 +155,64 @@ def test_the_mask_of_any_picture_is_read_back_pixel_for_pixel(stack: Stack, page
     truth = read_annotation(annotation, config, image.shape[:2], counts)
     assert not +counts
     np.testing.assert_array_equal(truth.masks["A"], mask)
+
+
+SELECT_BITMASK = """() => {
+    const manager = window.Htx.annotationStore.selected.objects[0].getToolsManager();
+    manager.selectTool(manager.allTools().find(tool => tool.toolName === 'BitmaskTool'), true);
+}"""
+PAGED = """<View><Image name="image" valueList="$images" smoothing="false"/>
+  <BitmaskLabels name="tag" toName="image">{labels}</BitmaskLabels></View>"""
+
+
+def test_a_bitmask_is_drawn_on_its_page_and_one_that_the_annotator_adds_is_read(
+    stack: Stack, page: Page, tmp_path: Path
+) -> None:
+    """Two pages with a predicted mask each; a dot is painted on the first by hand, and all is submitted."""
+    xml = PAGED.format(labels=LABELS)
+    config, client = parse_label_config(xml), stack.client
+    uploads = int(client.create_project("pages' files", OWN.format(tag="Brush", labels=LABELS))["id"])
+    client.import_files(uploads, {f"{n}.png": png(np.full((*SHAPE, 3), 90 * n, np.uint8)) for n in (1, 2)})
+    pages = [task["data"]["image"] for task in client.export(uploads, all_tasks=True)]
+    project = int(client.create_project("pages", xml)["id"])
+    client.call("POST", f"/api/projects/{project}/import", json=[{"images": pages}])
+    (task,) = client.export(project, all_tasks=True)
+    images = task_images(task, config)
+    seen = [Prediction({name: 0.9}, [Segment(name, 0.8, mask)]) for name, mask in masks().items()]
+    entry = task_entry(list(zip(images, seen, strict=True)), config, "v1")
+    client.import_predictions(project, [{"task": task["id"], **entry}])
+
+    page.goto(f"{stack.label_studio.url}/projects/{project}/data?task={task['id']}")
+    page.wait_for_function(f"({REGIONS})().length === 2")
+    assert {region["label"] for region in page.evaluate(REGIONS)} == set(masks())
+    page.wait_for_timeout(2500)
+    page.evaluate(SELECT_BITMASK)
+    page.locator(".lsf-labels").get_by_text("Blob", exact=True).first.click()
+    place = page.evaluate(PLACE)
+    x = place["left"] + place["x"] + 0.8 * place["width"] * place["scale"]
+    y = place["top"] + place["y"] + 0.2 * place["height"] * place["scale"]
+    page.mouse.move(x - 9, y)
+    page.mouse.down()
+    page.mouse.move(x, y, steps=3)
+    page.mouse.up()
+    page.wait_for_timeout(1500)
+    page.screenshot(path=tmp_path / "painted.png")
+    page.wait_for_function(f"({REGIONS})().length === 3")
+    page.screenshot(path=tmp_path / "pages.png")
+    page.get_by_role("button", name="Submit").first.click()
+    page.wait_for_function("() => Htx.annotationStore.selected.pk")
+
+    (exported,) = client.export(project)
+    (annotation,) = exported["annotations"]
+    counts: Counter[str] = Counter()
+    drawn = sort_regions(annotation, config, images, counts)
+    truths = [read_regions(drawn[image], config.on(image.column), SHAPE, counts) for image in images]
+    assert not +counts
+    np.testing.assert_array_equal(truths[0].masks["Ring"], masks()["Ring"])
+    np.testing.assert_array_equal(truths[1].masks["Blob"], masks()["Blob"])
+    assert truths[0].masks["Blob"][round(0.2 * SHAPE[0]), round(0.8 * SHAPE[1])]
+    assert truths[0].masks["Blob"].mean() < 0.1
+    assert set(truths[1].masks) == {"Blob"}
 
 
 def overlap(one: Mask, other: Mask) -> float:

@@ -13,7 +13,7 @@ from models.data.reader import open_data_folder
 from models.phantom import KINDS, Phantom, write_phantoms
 from models.phantom.leaf import render_leaf
 
-OTHERS = [kind for kind in KINDS if kind != "oct"]
+OTHERS = [kind for kind in KINDS if kind not in ("oct", "vessel")]
 SEEDS = range(16)
 SIZE = 300
 

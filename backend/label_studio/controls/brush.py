@@ -14,6 +14,7 @@ class BrushLabels(RegionAdapter):
     """Segments to and from brush regions, pixel by pixel."""
 
     tag = "BrushLabels"
+    exact = True
 
     def to_regions(self, segment: Segment, control: Control, *, per_object: bool = False) -> list[dict[str, Any]]:
         """One region with exactly the segment's pixels, or one with those of each connected part, largest first."""

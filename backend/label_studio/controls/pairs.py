@@ -11,14 +11,21 @@ from backend.label_studio.controls.control import Control
 from backend.label_studio.controls.region import value_of
 
 # A tool without labels -> the tag whose regions it draws.
-TOOLS = {"Brush": "BrushLabels", "Polygon": "PolygonLabels", "Rectangle": "RectangleLabels", "Ellipse": "EllipseLabels"}
+TOOLS = {tool: f"{tool}Labels" for tool in ("Brush", "Bitmask", "Polygon", "Vector", "Rectangle", "Ellipse")}
 # Type of a tool's result -> that of the region.
 MERGED = {tool.lower(): tag.lower() for tool, tag in TOOLS.items()}
 MERGED |= {"magicwand": "brushlabels", "keypoint": "keypointlabels"}
 LABELS = "labels"
 PAIRED = {*MERGED, LABELS}
 # Where the tool's result is missing, the coordinates tell the kind of the region.
-MARKS = {"rle": "brushlabels", "points": "polygonlabels", "radiusX": "ellipselabels", "height": "rectanglelabels"}
+MARKS = {
+    "rle": "brushlabels",
+    "imageDataURL": "bitmasklabels",
+    "points": "polygonlabels",
+    "vertices": "vectorlabels",
+    "radiusX": "ellipselabels",
+    "height": "rectanglelabels",
+}
 
 
 def merge_results(result: Any) -> list[Mapping[str, Any]]:

@@ -19,10 +19,20 @@ Mask = NDArray[np.bool_]
 MAX_PIXELS = 100_000_000
 
 
+class NoArea(RegionError):
+    """A region covers no pixel that could be learnt: its class is on the image, but not said where."""
+
+
 class RegionAdapter(ABC):
-    """Segments to and from the regions of one control tag."""
+    """Segments to and from the regions of one control tag.
+
+    Attributes:
+        tag: the control tag.
+        exact: whether its regions hold any mask, pixel by pixel.
+    """
 
     tag: str
+    exact = False
 
     @property
     def type(self) -> str:
@@ -47,6 +57,7 @@ class RegionAdapter(ABC):
             Mask of shape (original_height, original_width), bool.
 
         Raises:
+            NoArea: the region is read, and encloses nothing.
             RegionError: the region lacks a field or holds one that cannot be.
         """
 

@@ -30,6 +30,26 @@ CHOICES = """
 </View>
 """
 
+# Two images side by side, each with its own tools, and one shared.
+PAIR = """
+<View>
+  <Image name="imgL" value="$left"/><Image name="imgR" value="$right"/>
+  <BitmaskLabels name="tagL" toName="imgL"><Label value="Lumen"/></BitmaskLabels>
+  <BrushLabels name="tagR" toName="imgR"><Label value="Lumen"/><Label value="Plaque"/></BrushLabels>
+  <Choices name="quality" toName="imgL,imgR" choice="multiple"><Choice value="blurred"/></Choices>
+</View>
+"""
+
+# A list of images, page by page; `kind` is chosen once for all, `quality` for each page.
+PAGES = """
+<View>
+  <Image name="image" valueList="$images"/>
+  <BitmaskLabels name="tag" toName="image"><Label value="Lumen"/></BitmaskLabels>
+  <Choices name="kind" toName="image" choice="multiple"><Choice value="stable"/></Choices>
+  <Choices name="quality" toName="image" choice="multiple" perItem="true"><Choice value="blurred"/></Choices>
+</View>
+"""
+
 
 def control(tag: str, labels: Mapping[str, str] | None = None, single: bool = False) -> Control:
     return Control(tag, "tag", "image", "image", labels or {"Lumen": "Lumen"}, single=single)

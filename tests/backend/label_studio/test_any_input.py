@@ -1,5 +1,6 @@
 """Any labelling config, region or prompt is read, or refused with an error of ours."""
 
+from base64 import b64encode
 from collections import Counter
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement, tostring
@@ -12,9 +13,10 @@ from hypothesis import strategies as st
 from backend.errors import ConfigError, RegionError
 from backend.label_studio.annotations import read_annotation
 from backend.label_studio.controls import CONTROLS, REGION_CONTROLS
+from backend.label_studio.controls.bitmask import PREFIX
 from backend.label_studio.label_config import parse_label_config
 from backend.label_studio.prompts import read_prompts
-from tests.backend.label_studio.configs import BRUSH, SHAPES
+from tests.backend.label_studio.configs import BRUSH, PAGES, SHAPES
 
 TAGS = [*(control.tag for control in CONTROLS), "KeyPointLabels", "Labels", "Brush", "Image", "View", "Label", "Choice"]
 NAMES = st.sampled_from(["image", "tag", "", "Lumen", "a,b", "$image", "$undefined$", "$", "true"]) | st.text(
@@ -80,6 +82,19 @@ NUMBERS = st.one_of(
 )
 SIZES = st.sampled_from([1, 6, 8, 40]) | NUMBERS
 TYPES = [control.tag.lower() for control in CONTROLS] + ["keypointlabels", "labels", "brush", "textarea"]
+POINTS = st.fixed_dictionaries({}, optional={"x": NUMBERS, "y": NUMBERS})
+VERTICES = st.fixed_dictionaries(
+    {},
+    optional={
+        "x": NUMBERS,
+        "y": NUMBERS,
+        "id": st.sampled_from(["a", "b"]) | NUMBERS,
+        "prevPointId": st.sampled_from(["a", "b"]) | NUMBERS,
+        "isBezier": st.booleans(),
+        "controlPoint1": POINTS | NUMBERS,
+        "controlPoint2": POINTS | NUMBERS,
+    },
+)
 VALUES = st.dictionaries(
     st.sampled_from(["x", "y", "width", "height", "radiusX", "radiusY", "rotation"]), NUMBERS
 ).flatmap(
@@ -88,6 +103,9 @@ VALUES = st.dictionaries(
         optional={
             "points": st.lists(st.lists(NUMBERS, max_size=3) | NUMBERS, max_size=6) | NUMBERS,
             "rle": st.lists(st.integers(-1, 300), max_size=40) | NUMBERS,
+            "imageDataURL": st.binary(max_size=60).map(lambda png: PREFIX + b64encode(png).decode()) | NUMBERS,
+            "closed": st.booleans() | NUMBERS,
+            "vertices": st.lists(VERTICES | NUMBERS, max_size=5) | NUMBERS,
             **{name: st.lists(NAMES | NUMBERS, max_size=2) | NUMBERS for name in TYPES},
         },
     )
@@ -102,6 +120,7 @@ REGIONS: st.SearchStrategy[Any] = (
             "to_name": NAMES | NUMBERS,
             "original_width": SIZES,
             "original_height": SIZES,
+            "item_index": NUMBERS,
             "is_positive": NUMBERS,
             "value": VALUES | NUMBERS,
         },
@@ -127,7 +146,7 @@ def test_any_region_is_drawn_at_its_size_or_refused(tag: str, value: Any, height
     assert mask.dtype == bool
 
 
-@pytest.mark.parametrize("config", [BRUSH, SHAPES], ids=["brush", "shapes"])
+@pytest.mark.parametrize("config", [BRUSH, SHAPES, PAGES], ids=["brush", "shapes", "pages"])
 @given(result=st.lists(REGIONS, max_size=4) | NUMBERS)
 def test_any_annotation_is_read_or_refused(config: str, result: Any) -> None:
     parsed = parse_label_config(config)

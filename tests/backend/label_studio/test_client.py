@@ -105,6 +105,28 @@ def test_projects_are_created_listed_and_changed(server: FakeLabelStudio, client
     assert client.project(str(project["id"]))["task_number"] == 0
 
 
+def test_files_are_uploaded_first_and_tasks_made_of_their_addresses(
+    server: FakeLabelStudio, client: LabelStudio
+) -> None:
+    project = client.create_project("first", "<View/>")["id"]
+    addresses = client.upload(project, {"b.png": b"two", "a.png": b"one"})
+    assert server.tasks == {}
+    assert [server.files[address] for address in addresses] == [b"two", b"one"]
+    assert client.create_tasks(project, [{"image": address, "frame": n} for n, address in enumerate(addresses)]) == 2
+    data = [row.data for row in client.task_rows(project)]
+    assert data == [{"image": address, "frame": n} for n, address in enumerate(addresses)]
+
+
+def test_addresses_of_uploads_have_the_path_that_label_studio_is_mounted_under() -> None:
+    with FakeLabelStudio(base_path="/label-studio") as server:
+        client = LabelStudio(server.url, server.legacy_token)
+        project = client.create_project("first", "<View/>")["id"]
+        (address,) = client.upload(project, {"a.png": b"one"})
+        assert address.startswith("/label-studio/data/upload/")
+        with client.get_file(str(client.own_path(address))) as response:
+            assert response.content == b"one"
+
+
 def test_uploads_become_tasks_whose_files_can_be_fetched(server: FakeLabelStudio, client: LabelStudio) -> None:
     project = client.create_project("first", "<View/>")["id"]
     assert client.import_files(project, {"a.png": b"one", "b.png": b"two"}) == 2

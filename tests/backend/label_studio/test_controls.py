@@ -1,16 +1,23 @@
 """Regions that Label Studio reads as they were meant, and masks that are what the annotator drew."""
 
+import io
 import math
+import struct
+from base64 import b64decode, b64encode
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
 
 from backend.errors import RegionError
 from backend.label_studio.controls import CHOICES, REGION_CONTROLS
-from backend.label_studio.controls.region import Mask
+from backend.label_studio.controls.bitmask import PREFIX as BITMASK_PREFIX
+from backend.label_studio.controls.bitmask import encode_bitmask
+from backend.label_studio.controls.region import Mask, NoArea
 from backend.label_studio.rle import encode_rle
 from models.masks.rasterising import fill_polygon
 from models.segment import Prediction, Segment
@@ -37,6 +44,19 @@ def boxes(draw: st.DrawFn) -> tuple[Mask, tuple[int, int, int, int]]:
     x, y = draw(st.integers(0, width - 3)), draw(st.integers(0, height - 3))
     w, h = draw(st.integers(3, width - x)), draw(st.integers(3, height - y))
     return box((height, width), x, y, w, h), (x, y, w, h)
+
+
+def data_url(picture: Image.Image) -> str:
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return BITMASK_PREFIX + b64encode(file.getvalue()).decode()
+
+
+def claiming(url: str, width: int, height: int) -> str:
+    """A bitmask whose PNG header names another size."""
+    png = bytearray(b64decode(url.removeprefix(BITMASK_PREFIX)))
+    png[16:24] = struct.pack(">II", width, height)
+    return BITMASK_PREFIX + b64encode(png).decode()
 
 
 # Brush
@@ -71,6 +91,111 @@ def test_an_encoding_of_another_size_is_named_before_it_is_decoded() -> None:
     rle = encode_rle(np.zeros((10, 10), dtype=bool))
     with pytest.raises(RegionError, match="holds 100 pixels, expected 20 x 20"):
         REGION_CONTROLS["BrushLabels"].to_mask(region("BrushLabels", (20, 20), rle=rle))
+
+
+# Bitmask
+
+
+@given(arrays(np.bool_, st.tuples(st.integers(1, 40), st.integers(1, 40))))
+def test_a_bitmask_holds_any_mask_pixel_for_pixel(mask: Mask) -> None:
+    adapter = REGION_CONTROLS["BitmaskLabels"]
+    (made,) = adapter.to_regions(Segment("Lumen", 0.5, mask), control("BitmaskLabels"))
+    assert np.array_equal(adapter.to_mask(made), mask)
+
+
+@given(arrays(np.bool_, st.tuples(st.integers(1, 30), st.integers(1, 30))).filter(np.any))
+def test_bitmasks_per_object_are_the_mask_together(mask: Mask) -> None:
+    adapter = REGION_CONTROLS["BitmaskLabels"]
+    masks = [
+        adapter.to_mask(made)
+        for made in adapter.to_regions(Segment("Lumen", 0.5, mask), control("BitmaskLabels"), per_object=True)
+    ]
+    assert np.array_equal(np.sum(masks, axis=0), mask)
+
+
+def test_a_bitmask_is_black_on_a_transparent_picture_as_the_editor_draws_it() -> None:
+    url = encode_bitmask(box((30, 50), 5, 6, 20, 10))
+    pixels = np.asarray(Image.open(io.BytesIO(b64decode(url.removeprefix(BITMASK_PREFIX)))))
+    assert pixels.shape == (30, 50, 4)
+    assert not pixels[..., :3].any()
+    assert np.array_equal(pixels[..., 3] == 255, box((30, 50), 5, 6, 20, 10))
+    assert np.isin(pixels[..., 3], (0, 255)).all()
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_of_a_bitmask_alpha_alone_counts(mode: str) -> None:
+    """The soft edge of a stroke belongs to it from half of the full alpha on."""
+    picture = Image.new("RGBA", (3, 1), (255, 255, 255, 0))
+    picture.putpixel((1, 0), (9, 9, 9, 127))
+    picture.putpixel((2, 0), (9, 9, 9, 128))
+    url = data_url(picture.quantize() if mode == "P" else picture.convert(mode))
+    mask = REGION_CONTROLS["BitmaskLabels"].to_mask(region("BitmaskLabels", (1, 3), imageDataURL=url))
+    assert mask.tolist() == [[False, False, True]]
+
+
+def test_a_bitmask_of_another_size_is_scaled_to_the_image() -> None:
+    mask = box((20, 30), 3, 4, 9, 6)
+    made = region("BitmaskLabels", (40, 60), imageDataURL=encode_bitmask(mask))
+    assert np.array_equal(REGION_CONTROLS["BitmaskLabels"].to_mask(made), mask.repeat(2, axis=0).repeat(2, axis=1))
+
+
+# Vector
+
+
+def vertices(*points: tuple[float, float], **fields: Any) -> list[dict[str, Any]]:
+    """Vertices along a closed path, each naming the one before it."""
+    before = [len(points) - 1, *range(len(points) - 1)]
+    return [
+        {"id": str(i), "prevPointId": str(before[i]), "x": x, "y": y, "isBezier": False, **fields}
+        for i, (x, y) in enumerate(points)
+    ]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (2, 0, 3, 1)])
+def test_a_closed_path_is_filled_in_the_order_that_its_vertices_name(order: tuple[int, ...]) -> None:
+    path = vertices((25, 25), (75, 25), (75, 75), (25, 75))
+    made = region("VectorLabels", (40, 80), vertices=[path[i] for i in order], closed=True)
+    assert np.array_equal(REGION_CONTROLS["VectorLabels"].to_mask(made), box((40, 80), 20, 10, 40, 20))
+
+
+def test_without_names_vertices_follow_each_other_as_listed() -> None:
+    path = [{"x": x, "y": y} for x, y in ((25, 25), (75, 25), (75, 75), (25, 75))]
+    made = region("VectorLabels", (40, 80), vertices=path, closed=True)
+    assert np.array_equal(REGION_CONTROLS["VectorLabels"].to_mask(made), box((40, 80), 20, 10, 40, 20))
+
+
+def test_four_curves_make_a_circle() -> None:
+    """The handles of the usual approximation, 0.5523 of the radius, are a thousandth off a true circle."""
+    radius, handle = 40.0, 40 * 0.5523
+    path = vertices((50 + radius, 50), (50, 50 + radius), (50 - radius, 50), (50, 50 - radius), isBezier=True)
+    for vertex, (dx, dy) in zip(path, ((0, 1), (-1, 0), (0, -1), (1, 0)), strict=True):
+        vertex["controlPoint1"] = {"x": vertex["x"] - dx * handle, "y": vertex["y"] - dy * handle}
+        vertex["controlPoint2"] = {"x": vertex["x"] + dx * handle, "y": vertex["y"] + dy * handle}
+    mask = REGION_CONTROLS["VectorLabels"].to_mask(region("VectorLabels", (200, 200), vertices=path, closed=True))
+    y, x = np.mgrid[:200, :200] + 0.5
+    assert iou(mask, (x - 100) ** 2 + (y - 100) ** 2 <= 80**2) > 0.995
+
+
+def test_a_curve_with_one_handle_bends_towards_it() -> None:
+    path = vertices((20, 50), (80, 50), (50, 90))
+    path[0] |= {"isBezier": True, "controlPoint1": {"x": 20, "y": 50}, "controlPoint2": {"x": 30, "y": 0}}
+    bent = REGION_CONTROLS["VectorLabels"].to_mask(region("VectorLabels", (100, 100), vertices=path, closed=True))
+    assert bent[40, 40]
+    assert not bent[45, 75]
+
+
+@pytest.mark.parametrize("closed", [{}, {"closed": False}, {"closed": "true"}])
+def test_an_open_path_has_no_area(closed: dict[str, Any]) -> None:
+    made = region("VectorLabels", vertices=vertices((0, 0), (50, 0), (50, 50)), **closed)
+    with pytest.raises(NoArea, match="not closed"):
+        REGION_CONTROLS["VectorLabels"].to_mask(made)
+
+
+@given(boxes())
+def test_closed_paths_around_a_mask_are_within_a_pixel_of_it(drawn: tuple[Mask, tuple[int, int, int, int]]) -> None:
+    adapter = REGION_CONTROLS["VectorLabels"]
+    (made,) = adapter.to_regions(Segment("Lumen", 1.0, drawn[0]), control("VectorLabels"))
+    assert np.array_equal(adapter.to_mask(made), drawn[0])
 
 
 # Every kind
@@ -109,6 +234,19 @@ def test_an_impossible_size_is_an_error(tag: str, size: tuple[Any, Any]) -> None
         ("RectangleLabels", {"x": 1, "y": 1, "width": 3, "height": math.inf}),
         ("RectangleLabels", {"x": 1, "y": 1, "width": 3, "height": 3, "rotation": "quarter"}),
         ("EllipseLabels", {"x": 1, "y": 1, "radiusX": True, "radiusY": 2}),
+        ("BitmaskLabels", {"imageDataURL": "https://example.com/mask.png"}),
+        ("BitmaskLabels", {"imageDataURL": BITMASK_PREFIX + "%%%"}),
+        ("BitmaskLabels", {"imageDataURL": BITMASK_PREFIX + "AAAA"}),
+        ("BitmaskLabels", {"imageDataURL": encode_bitmask(np.ones((9, 9), bool))[:-40]}),
+        ("BitmaskLabels", {"imageDataURL": data_url(Image.new("L", (64, 48), 255))}),
+        ("BitmaskLabels", {"imageDataURL": claiming(encode_bitmask(np.ones((9, 9), bool)), 200_000, 200_000)}),
+        ("VectorLabels", {"closed": True, "vertices": [{"x": 1, "y": 1}, {"x": 2, "y": 2}]}),
+        ("VectorLabels", {"closed": True, "vertices": [{"x": 1, "y": 1}, {"x": 2, "y": 2}, {"x": None, "y": 2}]}),
+        ("VectorLabels", {"closed": True, "vertices": [[1, 1], [2, 2], [3, 1]]}),
+        (
+            "VectorLabels",
+            {"closed": True, "vertices": [{"id": i, "prevPointId": 1, "x": i, "y": 0} for i in (1, 2, 3)]},
+        ),
     ],
 )
 def test_a_value_that_cannot_be_is_an_error(tag: str, value: dict[str, Any]) -> None:

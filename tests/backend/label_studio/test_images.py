@@ -1,13 +1,16 @@
 """Images of tasks: from the right host, with the key only where it belongs."""
 
+from base64 import urlsafe_b64decode
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from backend.errors import ImageError
 from backend.label_studio.client import LabelStudio
 from backend.label_studio.images import ImageLoader, image_address, shown
+from backend.label_studio.task_data import storage_key
 from tests.backend.fake_label_studio import FakeLabelStudio
 from tests.backend.label_studio.file_server import FileServer
 
@@ -162,3 +165,24 @@ def test_addresses_are_shown_without_secrets() -> None:
     assert shown("https://u:p@host:8/a.png?sig=x") == "https://host:8/a.png?…"
     assert shown("http://h/data/local-files/?d=a%20b.png") == "http://h/data/local-files/?d=a b.png"
     assert len(shown("/data/upload/" + "a" * 1000)) == 200
+
+
+@pytest.mark.parametrize("key", ["a#1.png", "run?3/a.png", "a+b%20c.png", "a b.png", "\u00e9#?.png"])
+def test_a_storage_key_stays_whole(server: FakeLabelStudio, client: LabelStudio, picture: Any, key: str) -> None:
+    """It is no URL: it is asked for as it is, and shown so."""
+    address = f"s3://bucket/{key}"
+    with pytest.raises(ImageError) as caught:
+        ImageLoader(client).load({"id": 7, "data": {"image": address}}, "image")
+    assert address in str(caught.value)
+    asked = parse_qs(urlsplit(server.requests[-1][1]).query)["fileuri"][0]
+    assert urlsafe_b64decode(asked).decode() == address
+    assert shown(address) == address
+    assert storage_key(address) == key
+
+
+def test_an_image_may_be_in_a_list_or_an_object() -> None:
+    data = {"scans": [{"url": "/a"}, {"url": "/b"}], "my.list": ["/c", "/d"]}
+    assert image_address({"data": data}, "scans[1].url") == "/b"
+    assert image_address({"data": data}, "my.list[1]") == "/d"
+    with pytest.raises(ImageError):
+        image_address({"data": data}, "my.list[2]")

@@ -1,10 +1,12 @@
 """Labelling configs of projects, with any labels."""
 
+import re
+
 import pytest
 
 from backend.errors import ConfigError
 from backend.label_studio.label_config import parse_label_config
-from tests.backend.label_studio.configs import BRUSH, CHOICES, SHAPES
+from tests.backend.label_studio.configs import BRUSH, CHOICES, PAGES, SHAPES
 
 IMAGE = '<Image name="image" value="$image"/>'
 
@@ -52,35 +54,84 @@ def test_the_images_value_names_a_key_of_the_task_data(value: str, key: str) -> 
     assert parse_label_config(xml).image_key == key
 
 
-def test_with_several_images_the_one_that_is_drawn_on_counts() -> None:
+def test_each_image_has_the_controls_that_are_for_it() -> None:
+    """A control may be for several; what is for a text is for none."""
     config = parse_label_config(
         '<View><Image name="overview" value="$overview"/><Image name="frame" value="$frame"/>'
         '<Text name="t" value="$t"/>'
         '<Choices name="c" toName="overview"><Choice value="bad"/></Choices>'
         '<Choices name="d" toName="t"><Choice value="long"/></Choices>'
-        '<BrushLabels name="b" toName="t,frame"><Label value="A"/></BrushLabels></View>'
+        '<BrushLabels name="b" toName="t,frame,overview"><Label value="A"/></BrushLabels></View>'
     )
-    assert config.image_key == "frame"
-    assert config.classes == ("A",)
-    assert [control.image_key for control in config.controls] == ["overview", "frame"]
+    assert config.columns == ("frame", "overview")
+    assert config.classes == ("A", "bad")
+    assert config.on("frame").classes == ("A",)
+    assert config.on("overview").classes == ("A", "bad")
+    assert [(control.name, control.image_key) for control in config.controls] == [
+        ("c", "overview"),
+        ("b", "frame"),
+        ("b", "overview"),
+    ]
+    assert config.is_elsewhere({"to_name": "t"})
+
+
+def test_image_tags_that_show_the_same_column_are_one_image() -> None:
+    again = (
+        '<Image name="again" value="$image"/><Choices name="c" toName="again"><Choice value="bad"/></Choices></View>'
+    )
+    config = parse_label_config(BRUSH.replace("</View>", again))
+    assert config.columns == ("image",)
+    assert config.on("image").classes == ("Lumen", "Lipid core", "blurred", "bad")
+
+
+def test_a_list_of_images_is_one_column() -> None:
+    config = parse_label_config(PAGES)
+    assert config.columns == ("images",)
+    assert config.shows_list("images")
+    assert [control.per_item for control in config.choices_controls] == [False, True]
+    assert not parse_label_config(BRUSH).shows_list("image")
+
+
+@pytest.mark.parametrize(
+    ("controls", "chosen"),
+    [
+        ("<BrushLabels/><BitmaskLabels/>", "BrushLabels"),
+        ("<BitmaskLabels/><BrushLabels/>", "BitmaskLabels"),
+        ('<BrushLabels/><BitmaskLabels model_regions="object"/>', "BitmaskLabels"),
+        ("<PolygonLabels/><VectorLabels/><BitmaskLabels/>", "BitmaskLabels"),
+        ('<VectorLabels model_regions="object"/><PolygonLabels/>', "PolygonLabels"),
+    ],
+)
+def test_the_most_exact_control_draws_and_of_equals_the_one_with_model_regions(controls: str, chosen: str) -> None:
+    drawn = re.sub(
+        r"<(\w+)(.*?)/>", r'<\1 name="\1" toName="image" closable="true"\2><Label value="A"/></\1>', controls
+    )
+    control = parse_label_config(f"<View>{IMAGE}{drawn}</View>").control_for("A")
+    assert control is not None
+    assert control.tag == chosen
+
+
+def test_a_vector_that_cannot_be_closed_is_not_predicted() -> None:
+    xml = f'<View>{IMAGE}<VectorLabels name="v" toName="image"><Label value="A"/></VectorLabels></View>'
+    with pytest.raises(ConfigError, match='closable="true"'):
+        parse_label_config(xml)
 
 
 def test_what_is_not_predicted_is_said_tag_by_tag() -> None:
     """And what is predicted, or goes with it, is not."""
     more = (
-        '<Image name="overview" value="$overview"/><Image name="all" valueList="$all"/>'
+        '<Image name="legend" value="legend.png"/>'
         '<Taxonomy name="tax" toName="image"><Choice value="x"/></Taxonomy><TextArea name="note" toName="image"/>'
         '<Choices name="sure" toName="image" perRegion="true"><Choice value="yes"/></Choices>'
-        '<Choices name="bad" toName="overview"><Choice value="bad"/></Choices>'
-        '<RectangleLabels name="boxes" toName="all"><Label value="A"/></RectangleLabels>'
+        '<RectangleLabels name="boxes" toName="legend"><Label value="A"/></RectangleLabels>'
         '<Magic name="wand" toName="image"/><Style>.x{}</Style><Header value="h"/>'
         '<KeyPointLabels name="kp" toName="image" smart="true"><Label value="Lumen"/></KeyPointLabels></View>'
     )
     config = parse_label_config(BRUSH.replace("</View>", more))
     assert config.classes == parse_label_config(BRUSH).classes
-    assert len(config.left_out) == 6
+    assert len(config.left_out) == 5
     said = "\n".join(config.left_out)
-    for part in ('<Taxonomy name="tax">', "note", "single regions", '"bad"', "only $image", "valueList", "wand"):
+    for part in ('<Taxonomy name="tax">', "note", "single regions", "legend.png", "wand"):
         assert part in said
     assert "kp" not in said
 
@@ -119,10 +170,10 @@ def test_an_encoding_declaration_and_comments_do_no_harm() -> None:
         ("", "not well-formed"),
         ('<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><View>&x;</View>', "DOCTYPE"),
         ('<!DOCTYPE a [<!ENTITY x "lol"><!ENTITY y "&x;&x;">]><View>&y;</View>', "DOCTYPE"),
-        ('<View><Text name="t" value="$t"/><Choices name="c" toName="t"/></View>', "<BrushLabels>, <PolygonLabels>"),
+        ('<View><Text name="t" value="$t"/><Choices name="c" toName="t"/></View>', "<BrushLabels>, <BitmaskLabels>"),
         (f"<View>{IMAGE}</View>", "no control at all"),
         (f'<View>{IMAGE}<Brush name="b" toName="image"/></View>', 'no <Labels toName="image"> beside it'),
-        (brush('<Label value="A"/>').replace('value="$image"', 'valueList="$images"'), "(valueList)"),
+        (brush('<Label value="A"/>').replace('value="$image"', 'valueList="images"'), 'valueList="$image"'),
         (f'<View><Repeater on="$images">{brush("")}</Repeater></View>', "<Repeater>"),
         ('<View><Video name="v" value="$v"/><VideoRectangle name="b" toName="v"/></View>', "no <Image> at all"),
         (brush("").replace("<BrushLabels", '<BrushLabels model_regions="each"'), 'should be "class" or "object"'),

@@ -20,7 +20,7 @@ DEVICE = '<Labels name="device" toName="image"><Label value="Stent"/></Labels>'
 
 
 def config(*tools: str, labels: str = WHAT) -> Any:
-    drawn = "".join(f'<{tool} name="{tool}" toName="image"/>' for tool in tools)
+    drawn = "".join(f'<{tool} name="{tool}" toName="image" closable="true"/>' for tool in tools)
     return parse_label_config(f"<View>{IMAGE}{labels}{drawn}</View>")
 
 

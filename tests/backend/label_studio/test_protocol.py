@@ -13,9 +13,17 @@ from backend.label_studio.annotations import read_annotation
 from backend.label_studio.controls import REGION_CONTROLS
 from backend.label_studio.controls.region import Mask
 from backend.label_studio.label_config import parse_label_config
-from backend.label_studio.protocol import parse_predict, parse_setup, parse_webhook, prediction_entry, prompt_entry
+from backend.label_studio.protocol import (
+    parse_predict,
+    parse_setup,
+    parse_webhook,
+    prediction_entry,
+    prompt_entry,
+    task_entry,
+)
+from backend.label_studio.task_images import task_images
 from models.segment import Prediction, Segment
-from tests.backend.label_studio.configs import BRUSH, CHOICES, SHAPES
+from tests.backend.label_studio.configs import BRUSH, CHOICES, PAGES, SHAPES
 
 TASK = {"id": 1, "data": {"image": "/data/upload/1/ff43786f-a.png"}, "annotations": [], "predictions": []}
 PREDICT: dict[str, Any] = {
@@ -60,7 +68,7 @@ def test_a_smart_tools_prompts_come_as_context() -> None:
     ("changes", "said"),
     [
         ({"tasks": None}, "'tasks' should be a list of tasks, got nothing"),
-        ({"tasks": [TASK, {"id": 2}]}, r"tasks\[1\] should be an object with 'id' and 'data'"),
+        ({"tasks": [TASK, {"id": 2}]}, r"tasks\[1\] should be an object with 'data'"),
         ({"tasks": [TASK, 3]}, r"tasks\[1\].*got int '3'"),
         ({"project": None}, "/predict: the project should be an id"),
         ({"project": "../1"}, "the project should be an id"),
@@ -301,3 +309,29 @@ def test_a_prompt_for_which_nothing_is_found_is_answered_with_an_empty_result() 
     (control,) = parse_label_config(BRUSH).region_controls
     nothing = prompt_entry(Segment("Lumen", 0.8, np.zeros((3, 3), dtype=bool)), control, "v1", improved="drawn-before")
     assert nothing == {"result": [], "score": 0.0, "model_version": "v1"}
+
+
+# Several images
+
+
+def test_a_choice_for_a_whole_list_is_what_is_on_any_page() -> None:
+    config = parse_label_config(PAGES)
+    images = task_images({"data": {"images": ["/0.png", "/1.png"]}}, config)
+    seen = [
+        Prediction(
+            {"stable": 0.1, "blurred": 0.8, "Lumen": 0.9}, [Segment("Lumen", 0.9, block())], frozenset({"blurred"})
+        ),
+        Prediction({"stable": 0.7, "blurred": 0.2, "Lumen": 0.6}, [], frozenset({"stable"})),
+    ]
+    entry = task_entry(list(zip(images, seen, strict=True)), config, "v1")
+    said = [
+        (region["from_name"], region.get("item_index"), region["value"].get("choices")) for region in entry["result"]
+    ]
+    assert said == [("tag", 0, None), ("quality", 0, ["blurred"]), ("kind", None, ["stable"])]
+    assert entry["score"] == pytest.approx(0.4)  # of the page without a mask, where Lumen is likely
+
+
+def test_a_prompts_region_is_on_its_page() -> None:
+    (control,) = parse_label_config(PAGES).region_controls
+    (region,) = prompt_entry(Segment("Lumen", 0.9, block()), control, "v1", item_index=3)["result"]
+    assert region["item_index"] == 3

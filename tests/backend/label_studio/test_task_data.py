@@ -52,4 +52,4 @@ def test_every_task_has_a_group_in_the_field_that_is_found(data: list[Any]) -> N
 
 
 def test_the_examples_in_the_documentation_hold() -> None:
-    assert doctest.testmod(task_data) == (0, 3)
+    assert doctest.testmod(task_data) == (0, 4)

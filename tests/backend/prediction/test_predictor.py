@@ -13,7 +13,7 @@ from backend.settings import Settings
 from backend.versions.serving import Serving
 from backend.wiring import assemble, predictor_of
 from models.segment import Prediction, Segment
-from tests.backend.fakes import OTHER_CONFIG, POISON, FakeImages, FakeModel, eventually, predict_body
+from tests.backend.fakes import CONFIG, OTHER_CONFIG, POISON, FakeImages, FakeModel, eventually, predict_body
 
 
 def ask(*addresses, **options):
@@ -144,3 +144,67 @@ def test_a_class_or_each_object_is_a_region_by_the_setting(registry, starter, in
     predictor = predictor_of(settings, Serving(registry, starter, Spots, inference), parts)
     (entry,) = predictor.predict(ask("1"))
     assert len(entry["result"]) == drawn
+
+
+PAIR = CONFIG.replace(
+    'name="image" value="$image"/>', 'name="image" value="$a"/><Image name="other" value="$b"/>'
+).replace('toName="image"', 'toName="image,other"')
+LIST = CONFIG.replace('value="$image"', 'valueList="$images"')
+
+
+def of(config, *data):
+    """A request for tasks with these data."""
+    body = predict_body(["1"] * len(data), config=config)
+    for task, fields in zip(body["tasks"], data, strict=True):
+        task["data"] = fields
+    return parse_predict(body)
+
+
+def test_each_image_of_a_task_gets_its_regions(predictor):
+    (entry,) = predictor.predict(of(PAIR, {"a": "1", "b": "2"}))
+    assert [(region["to_name"], region["original_width"]) for region in entry["result"]] == [("image", 8), ("other", 8)]
+    assert not any("item_index" in region for region in entry["result"])
+
+
+def test_each_page_of_a_list_gets_its_regions_and_no_batch_is_larger_for_it(predictor, loader):
+    entries = predictor.predict(of(LIST, {"images": ["1", "2", "3", "4", "5"]}, {"images": "6"}))
+    assert [region["item_index"] for region in entries[0]["result"]] == [0, 1, 2, 3, 4]
+    assert [region["item_index"] for region in entries[1]["result"]] == [0]
+    assert loader.pipelines["oct-lite0"].batches == [2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("config", "data"), [(PAIR, {"a": "1", "b": "broken.png"}), (LIST, {"images": ["broken.png", "1"]})]
+)
+def test_a_task_of_which_an_image_fails_gets_nothing(predictor, config, data):
+    """Its annotator would take the image without regions for one that is empty."""
+    entries = predictor.predict(of(config, data, {"a": "2", "b": "3", "images": ["4"]}))
+    assert [bool(entry) for entry in entries] == [False, True]
+
+
+def test_an_image_that_a_task_does_not_have_is_none(predictor):
+    (entry,) = predictor.predict(of(PAIR, {"a": "1", "b": None}))
+    assert [region["to_name"] for region in entry["result"]] == ["image"]
+
+
+@pytest.mark.parametrize(
+    ("config", "old", "new"),
+    [
+        (CONFIG.replace("$image", "$scan.url"), {"scan": {"url": "1"}}, {"scan": {"url": "2"}}),
+        (CONFIG, {"$undefined$": "1"}, {"$undefined$": "2"}),
+        (LIST, {"images": ["1", "2"]}, {"images": ["1", "3"]}),
+        (PAIR, {"a": "1", "b": "2"}, {"a": "1", "b": "3"}),
+    ],
+    ids=["nested", "undefined", "list", "pair"],
+)
+def test_a_task_whose_image_changed_is_predicted_again(predictor, images, config, old, new):
+    for data in (old, new, new):
+        assert predictor.predict(of(config, data))[0]
+    assert len(images.loads) == 2 * (2 if config in (LIST, PAIR) else 1)
+
+
+def test_tasks_without_an_id_are_answered(predictor):
+    body = predict_body(["1", "2"])
+    for task in body["tasks"]:
+        del task["id"]
+    assert all(predictor.predict(parse_predict(body)))

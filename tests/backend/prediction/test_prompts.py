@@ -11,6 +11,7 @@ import pytest
 
 from backend.errors import ImageError
 from backend.label_studio.controls import REGION_CONTROLS
+from backend.label_studio.images import image_address
 from backend.label_studio.protocol import parse_predict
 from backend.label_studio.rle import encode_rle
 from backend.prediction.embeddings import Embeddings
@@ -30,7 +31,7 @@ class Pictures:
         self.loads: list[str] = []
 
     def load(self, task: Mapping[str, Any], image_key: str) -> Any:
-        address = task["data"][image_key]
+        address = image_address(task, image_key)
         self.loads.append(address)
         if address == "broken":
             raise ImageError(f"task {task['id']}: broken cannot be read")
@@ -217,3 +218,33 @@ def test_a_failure_of_the_model_is_an_empty_result(
     serving = Serving(registry, write_checkpoint(tmp_path / "other", "other"), broken, inference)
     assert Prompts(serving, lambda project: pictures).entries(ask((50, 45)))[0]["result"] == []
     assert "has no attribute 'embed'" in caplog.text
+
+
+PAGES = CONFIG.replace('value="$image"', 'valueList="$images"').replace("BrushLabels", "BitmaskLabels")
+
+
+def test_a_prompt_is_answered_on_the_page_that_it_is_on(prompts: Prompts, pictures: Pictures) -> None:
+    """With a bitmask, which a second prompt improves; a region of another page is left alone."""
+    request = ask((50, 45), config=PAGES)
+    request.tasks[0]["data"] = {"images": ["first", "second"]}
+    for prompt in request.context["result"]:
+        prompt["item_index"] = 1
+    ((region,),) = (entry["result"] for entry in prompts.entries(request))
+    assert pictures.loads == ["second"]
+    assert (region["type"], region["item_index"]) == ("bitmasklabels", 1)
+    assert REGION_CONTROLS["BitmaskLabels"].to_mask(region)[40, 60]
+    request.tasks[0]["drafts"] = [{"result": [region]}]
+    ((improved,),) = (entry["result"] for entry in prompts.entries(request))
+    assert improved["id"] == region["id"]
+    request.tasks[0]["drafts"] = [{"result": [region | {"item_index": 0}]}]
+    ((another,),) = (entry["result"] for entry in prompts.entries(request))
+    assert another["id"] != region["id"]
+
+
+def test_a_nested_image_that_changed_is_embedded_again(prompts: Prompts, pictures: Pictures) -> None:
+    config = CONFIG.replace("$image", "$scan.url")
+    for address in ("old", "new", "new"):
+        request = ask((50, 45), config=config)
+        request.tasks[0]["data"] = {"scan": {"url": address}}
+        prompts.entries(request)
+    assert pictures.loads == ["old", "new"]

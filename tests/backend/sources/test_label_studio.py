@@ -1,6 +1,5 @@
 """Label Studio's JSON export without its server: labels from what was used, images from a folder."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +143,5 @@ def test_groups_are_read_from_a_field_that_all_tasks_have(tmp_path: Path) -> Non
     for number, one in enumerate(tasks):
         one["data"] |= {"study": number % 2, "patient": "P1"} if number else {"study": 0}
     with open_source(write_json(tmp_path / "export.json", tasks)) as source:
-        groups = json.loads((source.folder / "groups.json").read_text())
-        assert groups == {"task-1": "0", "task-2": "1", "task-3": "0", "task-4": "1"}
+        assert read(source.folder)[0].groups() == {"task-1": "0", "task-2": "1", "task-3": "0", "task-4": "1"}
         assert "Groups that are kept together: 2" in source.notes

@@ -30,7 +30,7 @@ def test_a_data_folder_is_opened_where_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("a.json", '{"shapes": []}', 'export of a known kind: "CVAT for images 1.1", COCO instances, Label Studio'),
+        ("a.json", '{"shapes": []}', 'export of a known kind: "CVAT for images 1.1", COCO instances, "Datumaro'),
         ("a.json", "[]", "export of a known kind"),
         ("a.json", "{", r"a\.json cannot be read"),
         ("a.json", "[" * 100_000, r"a\.json cannot be read"),

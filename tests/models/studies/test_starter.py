@@ -50,9 +50,10 @@ def test_a_run_killed_half_way_goes_on_after_the_classifier(frames, tmp_path, mo
     with pytest.raises(KeyboardInterrupt):
         starter.main(arguments)
     assert not (tmp_path / "oct").exists()
-    with pytest.raises(SystemExit):  # a run that asks for something else must not take it up
-        starter.main([*arguments, "--seed", "1"])
-    assert "other arguments" in capsys.readouterr().err
+    for other in (["--seed", "1"], ["--phantom-kind", "vessel"]):  # a run that asks for something else
+        with pytest.raises(SystemExit):
+            starter.main([*arguments, *other])
+        assert "other arguments" in capsys.readouterr().err
 
     def fail(*_, **__):
         raise AssertionError("the classifier is trained already")
@@ -60,7 +61,9 @@ def test_a_run_killed_half_way_goes_on_after_the_classifier(frames, tmp_path, mo
     monkeypatch.setattr(starter, "train_refiner", train_refiner)
     monkeypatch.setattr(starter, "train_classifier", fail)
     starter.main(arguments)
-    assert read_card(tmp_path / "oct").training["steps"] == "2"
+    card = read_card(tmp_path / "oct")
+    assert card.training["steps"] == "2"
+    assert card.data["phantoms"]["kind"] == "oct"
 
 
 def test_an_earlier_starter_is_only_calibrated(frames, tmp_path):

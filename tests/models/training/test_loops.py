@@ -252,11 +252,14 @@ def test_views_carry_their_masks_along():
             assert inside > 1.5 * outside
 
 
-def test_phantoms_are_frames():
+def test_phantoms_are_frames_of_their_kind():
     frames = phantom_frames(range(3), ("Lumen", "Vasa vasorum"), 64)
     assert frames.presence.shape == (3, 2)
     assert frames.presence[:, 0].all()
     assert frames.read(0).masks.shape == (2, 64, 64)
+    others = phantom_frames([0, 2], ("Lumen", "Vasa vasorum"), 64, kind="vessel")
+    assert len(others) == 2
+    assert not np.array_equal(others.read(0).image, frames.read(0).image)
 
 
 def test_classes_are_drawn_evenly():

@@ -1,0 +1,169 @@
+"""Outlines and run lengths as exports of several tools write them, each drawn as a mask.
+
+A function takes the export's value and the shape (H, W) of the mask, and raises DataError where the value does not tell
+a mask. Cost is linear in the value's length and in the pixels that the outline covers.
+"""
+
+from collections.abc import Mapping
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.sources.conversion import Mask, runs
+from models.errors import DataError
+from models.masks.rasterising import MAX_COORDINATE, fill_ellipse, fill_polygon, turned
+
+# All that converting a value of any JSON type to numbers raises.
+NO_NUMBERS = (TypeError, ValueError, ArithmeticError, KeyError, IndexError)
+
+
+def draw_polygons(value: Any, shape: tuple[int, int]) -> Mask:
+    """Fill polygons, united: [[x, y, x, y ...], ...], or with corners as pairs, or a single polygon of either form.
+
+    A polygon of fewer than three corners, or in a line, has no area: it is left out beside one that has, and
+    raises DataError alone.
+    """
+    try:
+        polygons = [_corners(ring) for ring in _rings(value)]
+    except NO_NUMBERS as error:
+        raise DataError(f"its polygons must be lists x, y, x, y ...: {error}") from error
+    polygons = [corners for corners in polygons if _area(corners) > 0]
+    if not polygons:
+        raise DataError("its outline has no area")
+    mask = np.zeros(shape, dtype=bool)
+    for corners in polygons:
+        top, left, bottom, right = _extent(corners, shape)
+        part = mask[top:bottom, left:right]
+        if part.size:
+            part |= fill_polygon(corners - (left, top), part.shape)
+    return mask
+
+
+def _rings(value: Any) -> list[Any]:
+    """Polygons of any of the forms, each as a flat list of numbers or as a list of pairs."""
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"they are {str(value)[:40]!r}")
+    first = value[0]
+    if not isinstance(first, list):
+        return [value]
+    # One polygon of pairs looks like many polygons of one corner each, which would have no area.
+    return [value] if all(isinstance(pair, list) and len(pair) == 2 for pair in value) and _flat(first) else value
+
+
+def _flat(value: list[Any]) -> bool:
+    return not any(isinstance(entry, list) for entry in value)
+
+
+def _corners(ring: Any) -> NDArray[np.float64]:
+    """Corners of a polygon as an array of shape (n, 2), x and y."""
+    if not isinstance(ring, list):
+        raise ValueError(f"a polygon is {str(ring)[:40]!r}")
+    numbers = ring if _flat(ring) else [*chain.from_iterable(pair for pair in ring if _pair(pair))]
+    if any(isinstance(entry, str | bool) for entry in numbers):
+        raise ValueError("an entry is no number")
+    corners = np.array(numbers, dtype=np.float64).reshape(-1, 2)
+    if not np.isfinite(corners).all():
+        raise ValueError("a number is infinite or none")
+    return np.clip(corners, -MAX_COORDINATE, MAX_COORDINATE)
+
+
+def _pair(pair: Any) -> bool:
+    if not isinstance(pair, list) or len(pair) != 2:
+        raise ValueError(f"a corner is {str(pair)[:40]!r}")
+    return True
+
+
+def _area(corners: NDArray[np.float64]) -> float:
+    """Twice the area that the corners' triangles span about the first, whichever way round: 0 if they lie in a line."""
+    if len(corners) < 3:
+        return 0.0
+    spokes = corners - corners[0]
+    return float(np.abs(spokes[:-1, 0] * spokes[1:, 1] - spokes[1:, 0] * spokes[:-1, 1]).sum())
+
+
+def _extent(corners: NDArray[np.float64], shape: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Top, left, bottom, right of the pixels that a polygon may cover, within the mask."""
+    left, top = np.floor(corners.min(axis=0)).astype(int)
+    right, bottom = np.ceil(corners.max(axis=0)).astype(int)
+    rows, columns = np.clip((top, bottom), 0, shape[0]), np.clip((left, right), 0, shape[1])
+    return int(rows[0]), int(columns[0]), int(rows[1]), int(columns[1])
+
+
+def draw_box(value: Any, shape: tuple[int, int], degrees: float = 0) -> Mask:
+    """Fill a box [x, y, width, height], turned clockwise about its middle."""
+    x, y, width, height = _four(value, "its bbox must be x, y, width, height")
+    corners = np.array([[x, y], [x + width, y], [x + width, y + height], [x, y + height]])
+    centre = np.array([x + width / 2, y + height / 2])
+    return fill_polygon(turned(corners - centre, degrees) + centre, shape)
+
+
+def draw_ellipse(value: Any, shape: tuple[int, int], degrees: float = 0) -> Mask:
+    """Fill the ellipse within the box [left, top, right, bottom], turned clockwise about its middle."""
+    left, top, right, bottom = _four(value, "its ellipse must be left, top, right, bottom")
+    centre, radii = np.array([left + right, top + bottom]) / 2, np.array([right - left, bottom - top]) / 2
+    return fill_ellipse(centre, radii, degrees, shape)
+
+
+def _four(value: Any, wanted: str) -> tuple[float, float, float, float]:
+    try:
+        first, second, third, fourth = (float(entry) for entry in value)
+    except NO_NUMBERS as error:
+        raise DataError(f"{wanted}, it is {str(value)[:60]}") from error
+    if not np.isfinite([first, second, third, fourth]).all():
+        raise DataError(f"{wanted}, it is {str(value)[:60]}")
+    return first, second, third, fourth
+
+
+def draw_coco_rle(value: Mapping[str, Any], shape: tuple[int, int]) -> Mask:
+    """Decode COCO's run lengths {"size": [H, W], "counts": list or string}, column after column.
+
+    pycocotools decodes the same, but can be told only the size and the string: to check that the runs fit the size,
+    they must be decoded first, and then they are the mask. Tests compare the two.
+    """
+    counts = value.get("counts")
+    try:
+        if [int(length) for length in value["size"]] != list(shape):
+            raise DataError(f"its RLE is of size {value['size']}, the image is {list(shape)}")
+        lengths = decode_counts(counts) if isinstance(counts, str) else [_count(count) for count in counts or ()]
+    except NO_NUMBERS as error:
+        raise DataError(f"its RLE cannot be read: {error!r}") from error
+    return np.ascontiguousarray(runs(lengths, (shape[1], shape[0])).T)
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or int(value) != value:
+        raise ValueError(f"a count is {value!r}")
+    return int(value)
+
+
+def decode_counts(counts: str) -> list[int]:
+    """The run lengths of a compressed RLE: six bits a sign, five of them value, from the third on as differences.
+
+    The same as rleFrString of pycocotools' maskApi.c.
+
+    Raises:
+        ValueError: a sign is none of them, or a number does not end.
+    """
+    lengths: list[int] = []
+    signs = iter(counts)
+    for sign in signs:
+        bits, shift = _bits(sign), 0
+        value = bits & 31
+        while bits & 32:
+            shift += 5
+            if shift > 40:
+                raise ValueError("a count is longer than any image")
+            bits = _bits(next(signs, ""))
+            value |= (bits & 31) << shift
+        if bits & 16:
+            value -= 1 << (shift + 5)
+        lengths.append(value + lengths[-2] if len(lengths) > 2 else value)
+    return lengths
+
+
+def _bits(sign: str) -> int:
+    if not "0" <= sign <= "o":
+        raise ValueError(f"{sign!r} is no sign of a compressed RLE" if sign else "its last count does not end")
+    return ord(sign) - 48

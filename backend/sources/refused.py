@@ -1,0 +1,44 @@
+"""Kinds of files that are recognised and not read, so that the refusal can say what to export instead."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+from xml.etree.ElementTree import Element
+
+from backend.sources.finding import ImageFiles
+from models.errors import DataError
+
+INSTEAD = 'export COCO instances, "CVAT for images 1.1" or "Segmentation mask 1.1"'
+
+
+def kind_of(content: Any) -> str | None:
+    """The name of a kind that is not read, None for any other content."""
+    if isinstance(content, Element):
+        return _kind_of_xml(content)
+    if isinstance(content, str):
+        fields = dict(line.replace(" ", "").partition("=")[::2] for line in content.splitlines())
+        return "YOLO boxes (obj.data)" if {"classes", "names"} <= {*fields} else None
+    if not isinstance(content, dict):
+        return None
+    if isinstance(content.get("shapes"), list) and "imagePath" in content:
+        return "a LabelMe file"
+    if "_via_img_metadata" in content or "_via_settings" in content:
+        return "a project of the VGG Image Annotator"
+    return None
+
+
+def _kind_of_xml(root: Element) -> str | None:
+    if root.tag != "annotation" or root.find("filename") is None:
+        return None
+    return "a LabelMe file" if root.find("object/polygon") is not None else "Pascal VOC boxes"
+
+
+def is_refused(content: Any) -> bool:
+    """Whether content is of a kind that is recognised and not read."""
+    return kind_of(content) is not None
+
+
+def refuse(files: Mapping[Path, Any], images: ImageFiles, out: Path) -> NoReturn:
+    """Raise DataError naming the kind of the first file, and what to export instead."""
+    path, content = next(iter(files.items()))
+    raise DataError(f"{path.name} is {kind_of(content)}, which is not read; {INSTEAD}")

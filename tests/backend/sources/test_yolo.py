@@ -1,0 +1,139 @@
+"""YOLO's segmentation format in the layouts of Ultralytics, Roboflow, CVAT and Label Studio."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from backend.sources.source import open_source
+from models.errors import DataError
+from tests.backend.sources.exports import HEIGHT, WIDTH, block, packed, picture, read, write_json
+
+SQUARE = block(5, 10, 13, 22)
+BOX = f"1 {16 / WIDTH} {9 / HEIGHT} {12 / WIDTH} {8 / HEIGHT}\n"
+NOTES = {
+    "categories": [{"id": 1, "name": "dent"}, {"id": 0, "name": "scratch"}],
+    "info": {"year": 2026, "version": "1.0", "contributor": "Label Studio"},
+}
+ULTRALYTICS = "path: .\ntrain: images/train\nval: images/val\nnames:\n  0: scratch\n  1: dent\n"
+
+
+def polygon(label: int, *corners: tuple[int, int]) -> str:
+    return " ".join([str(label), *(f"{x / WIDTH} {y / HEIGHT}" for x, y in corners)]) + "\n"
+
+
+SCRATCH = polygon(0, (10, 5), (22, 5), (22, 13), (10, 13))
+
+
+def export(
+    folder: Path, texts: dict[str, str | None], yaml: str = ULTRALYTICS, layout: str = "{kind}/{subset}"
+) -> Path:
+    """A folder of images SUBSET/NAME with these lines, None for no text file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "data.yaml").write_text(yaml, encoding="utf-8")
+    for name, text in texts.items():
+        subset, _, stem = name.partition("/")
+        picture(folder / layout.format(kind="images", subset=subset) / f"{stem}.jpg")
+        if text is not None:
+            path = folder / layout.format(kind="labels", subset=subset) / f"{stem}.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("yaml", "layout"),
+    [
+        (ULTRALYTICS, "{kind}/{subset}"),
+        ("train: ../train/images\nval: ../valid/images\nnc: 2\nnames: ['scratch', 'dent']\n", "{subset}/{kind}"),
+        ("names: {0: scratch, 1: dent}\ntrain: train.txt\n", "{kind}/{subset}"),
+    ],
+)
+@pytest.mark.parametrize("alone", [False, True])
+def test_polygons_and_boxes_become_masks(tmp_path: Path, yaml: str, layout: str, alone: bool) -> None:
+    texts = {"train/a": SCRATCH + "\n" + BOX, "train/b": "", "valid/c": SCRATCH, "valid/d": None}
+    folder = export(tmp_path / "export", texts, yaml, layout)
+    with open_source(folder / "data.yaml" if alone else folder) as source:
+        data, masks = read(source.folder)
+        assert any("without a text file" in note and "d.jpg" in note for note in source.notes)
+    assert data.classes == ("scratch", "dent")
+    assert np.array_equal(masks["a"]["scratch"], SQUARE)
+    assert np.array_equal(masks["a"]["dent"], SQUARE)
+    assert data.samples["b"].presence == data.samples["d"].presence == {"scratch": False, "dent": False}
+    assert data.splits["train"] == ("a", "b")
+    assert data.splits["val"] == ("c", "d")
+
+
+def test_label_studios_own_export_names_its_labels_in_notes(tmp_path: Path) -> None:
+    """Its classes.txt does not make it a data folder, whose images would have nothing on them."""
+    picture(tmp_path / "export" / "images" / "3f2a-a.png")
+    write_json(tmp_path / "export" / "notes.json", NOTES)
+    (tmp_path / "export" / "classes.txt").write_text("scratch\ndent\n")
+    (tmp_path / "export" / "labels").mkdir()
+    (tmp_path / "export" / "labels" / "3f2a-a.txt").write_text(SCRATCH)
+    for path in (tmp_path / "export", packed(tmp_path / "export.zip", tmp_path / "export")):
+        with open_source(path) as source:
+            data, masks = read(source.folder)
+        assert data.classes == ("scratch", "dent")
+        assert np.array_equal(masks["3f2a-a"]["scratch"], SQUARE)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("0 0.1 0.2 0.3\n", "it has 3"),
+        ("0\n", "it has 0"),
+        ("0 0.1 0.2 0.3 0.4 0.5\n", "it has 5"),
+        ("0 0.1 x 0.3 0.4 0.5 0.6\n", "must hold numbers"),
+        ("0 0.1 nan 0.3 0.4 0.5 0.6\n", "must be a polygon"),
+        ("0 10 5 22 5 22 13\n", "parts of the image's size"),
+        ("0 0.1 0.1 0.2 0.2 0.3 0.3\n", "no area"),
+    ],
+)
+def test_a_line_that_cannot_be_read_makes_its_class_unknown_there_and_is_named(
+    tmp_path: Path, line: str, said: str
+) -> None:
+    with open_source(export(tmp_path / "export", {"train/a": line + BOX, "train/b": SCRATCH})) as source:
+        data, masks = read(source.folder)
+        assert any(said in note and "a.jpg" in note for note in source.notes)
+    assert "scratch" not in data.samples["a"].presence
+    assert masks["a"].keys() == {"dent"}
+    assert masks["b"].keys() == {"scratch"}
+
+
+@pytest.mark.parametrize("line", ["7 0.1 0.1 0.2 0.1 0.2 0.2", "x 0.1 0.1", "-1 0 0 1 1", "0.5 0 0 1 1", "²  0 0 1 1"])
+def test_a_line_of_no_label_leaves_its_image_out_by_name(tmp_path: Path, line: str) -> None:
+    folder = export(tmp_path / "export", {"train/a": SCRATCH + line, "train/b": SCRATCH})
+    with pytest.raises(DataError, match=r"line 2 of a\.txt is of label"), open_source(folder):
+        pass
+    with open_source(folder, skip_bad=True) as source:
+        data, masks = read(source.folder)
+    assert any("a.jpg" in row for row in data.skipped)
+    assert masks.keys() == {"b"}
+
+
+def test_a_text_without_an_image_is_named(tmp_path: Path) -> None:
+    folder = export(tmp_path / "export", {"train/a": SCRATCH, "train/b": SCRATCH})
+    (folder / "images" / "train" / "a.jpg").unlink()
+    with pytest.raises(DataError, match="there is no image of it"), open_source(folder):
+        pass
+    with open_source(folder, skip_bad=True) as source:
+        assert any("labels/train/a.txt" in row for row in read(source.folder)[0].skipped)
+
+
+@pytest.mark.parametrize(
+    ("yaml", "said"),
+    [
+        ("names: [a]\nkpt_shape: [17, 3]\n", "is for keypoints"),
+        ("names: {1: a, 2: b}\n", "must name its labels"),
+        ("names: []\n", "must name its labels"),
+        ("names: [a, null]\n", "must name its labels"),
+        ("names: 7\n", "known kind"),
+        ("a: [\n", "known kind"),
+        ("a: &a [*a]\n", "known kind"),
+        ("!!python/object/apply:os.system [ls]\n", "known kind"),
+    ],
+)
+def test_a_file_that_names_no_labels_is_refused(tmp_path: Path, yaml: str, said: str) -> None:
+    with pytest.raises(DataError, match=said), open_source(export(tmp_path / "export", {"train/a": SCRATCH}, yaml)):
+        pass
