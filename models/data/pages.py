@@ -1,5 +1,6 @@
 """The pages of an image file: frames of a stack, a film or an animation, each decoded when it is asked for."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -22,7 +23,7 @@ class UnsupportedImage(BadImage):
     """A file that may be whole, of a kind that is not read; the message names the kind."""
 
 
-class Pages:
+class Pages(ABC):
     """The pages of one open file. Use it as a context manager; not safe to share between threads.
 
     Attributes:
@@ -39,6 +40,7 @@ class Pages:
         """How many pages there are, at least 1."""
         return len(self.sizes)
 
+    @abstractmethod
     def read(self, index: int) -> RgbImage:
         """Decode one page.
 
@@ -51,7 +53,6 @@ class Pages:
         Raises:
             ValueError: the page is damaged, or of a kind that cannot be read.
         """
-        raise NotImplementedError
 
     def close(self) -> None:
         """Close the file."""
