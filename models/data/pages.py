@@ -54,7 +54,7 @@ class Pages(ABC):
             ValueError: the page is damaged, or of a kind that cannot be read.
         """
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - a file in memory has nothing to close
         """Close the file."""
 
     def __enter__(self) -> Self:
