@@ -27,6 +27,8 @@ from models.families import Model
 
 logger = logging.getLogger(__name__)
 
+GATHER_SECONDS = 0.005  # that an image waits for others to fill its batch, where a GPU makes it worth while
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -89,7 +91,12 @@ class Core:
 
 def serving_of(settings: Settings, parts: Parts, load: Callable[[str], Callable[[Path], Model]] = load_on) -> Serving:
     """Which model answers for a project, in the server and in a job alike; `load` gives the loader on a device."""
-    inference = Inference(batch_size=settings.batch_size, torch_threads=settings.torch_threads)
+    inference = Inference(
+        batch_size=settings.batch_size,
+        # A batch is no faster on a CPU, so there is nothing to wait for.
+        gather_seconds=0.0 if settings.device == "cpu" else GATHER_SECONDS,
+        torch_threads=settings.torch_threads,
+    )
     return Serving(parts.registry, starter(settings), load(settings.device), inference)
 
 
