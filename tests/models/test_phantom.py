@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -10,31 +11,38 @@ import numpy as np
 import pytest
 
 from models.errors import DataError
-from models.phantom import CLASSES, Phantom, render_phantom, write_phantoms
+from models.phantom import CLASSES, Phantom, render_phantom, render_vessel, write_phantoms
 
 SIZE = 192
+Render = Callable[..., Phantom]
+
+
+@pytest.fixture(params=[render_phantom, render_vessel])
+def render(request: pytest.FixtureRequest) -> Render:
+    """Each renderer of OCT frames, for the laws that both keep."""
+    return request.param
 
 
 @lru_cache
-def rendered(seed: int, difficulty: float = 0.5) -> Phantom:
-    return render_phantom(seed, SIZE, difficulty)
+def rendered(seed: int, difficulty: float = 0.5, render: Render = render_phantom) -> Phantom:
+    return render(seed, SIZE, difficulty)
 
 
-def test_same_seed_gives_the_same_bytes():
-    first, second = render_phantom(7, SIZE), render_phantom(7, SIZE)
+def test_same_seed_gives_the_same_bytes(render: Render):
+    first, second = render(7, SIZE), render(7, SIZE)
     assert first.image.tobytes() == second.image.tobytes()
     assert {label: mask.tobytes() for label, mask in first.masks.items()} == {
         label: mask.tobytes() for label, mask in second.masks.items()
     }
 
 
-def test_another_seed_gives_another_frame():
-    assert not np.array_equal(rendered(1).image, rendered(2).image)
+def test_another_seed_gives_another_frame(render: Render):
+    assert not np.array_equal(rendered(1, render=render).image, rendered(2, render=render).image)
 
 
 @pytest.mark.parametrize("size", [64, 175, 512])
-def test_image_is_rgb_bytes_and_masks_are_bool_in_the_same_size(size: int):
-    phantom = render_phantom(3, size)
+def test_image_is_rgb_bytes_and_masks_are_bool_in_the_same_size(render: Render, size: int):
+    phantom = render(3, size)
     assert phantom.image.shape == (size, size, 3)
     assert phantom.image.dtype == np.uint8
     for mask in phantom.masks.values():
@@ -42,22 +50,22 @@ def test_image_is_rgb_bytes_and_masks_are_bool_in_the_same_size(size: int):
         assert mask.dtype == np.bool_
 
 
-def test_only_known_classes_are_listed_and_each_has_pixels():
+def test_only_known_classes_are_listed_and_each_has_pixels(render: Render):
     for seed in range(60):
-        masks = rendered(seed).masks
+        masks = rendered(seed, render=render).masks
         assert set(masks) <= set(CLASSES)
         assert all(mask.any() for mask in masks.values())
 
 
-def test_classes_never_share_a_pixel():
+def test_classes_never_share_a_pixel(render: Render):
     for seed in range(60):
-        for first, second in itertools.combinations(rendered(seed).masks.values(), 2):
+        for first, second in itertools.combinations(rendered(seed, render=render).masks.values(), 2):
             assert not (first & second).any()
 
 
-def test_lumen_is_on_every_frame_and_the_others_on_some():
+def test_lumen_is_on_every_frame_and_the_others_on_some(render: Render):
     frames = 120
-    counts = {label: sum(label in rendered(seed).masks for seed in range(frames)) for label in CLASSES}
+    counts = {label: sum(label in rendered(seed, render=render).masks for seed in range(frames)) for label in CLASSES}
     assert counts["Lumen"] == frames
     assert counts["Fibrous cap"] == counts["Lipid core"]
     for label in CLASSES[1:]:
@@ -77,15 +85,15 @@ def test_the_cap_lies_between_lumen_and_lipid_core():
         assert radius[masks["Fibrous cap"]].mean() < radius[masks["Lipid core"]].mean()
 
 
-def test_masks_agree_across_sizes():
+def test_masks_agree_across_sizes(render: Render):
     """The outlines are evaluated at each size's own pixels, so a bigger frame shows the same anatomy."""
-    small, large = render_phantom(11, 128).masks, render_phantom(11, 512).masks
+    small, large = render(11, 128).masks, render(11, 512).masks
     assert small["Lumen"].mean() == pytest.approx(large["Lumen"].mean(), rel=0.02)
 
 
-def test_difficulty_leaves_the_truth_alone():
+def test_difficulty_leaves_the_truth_alone(render: Render):
     for seed in range(10):
-        easy, hard = rendered(seed, 0.0), rendered(seed, 1.0)
+        easy, hard = rendered(seed, 0.0, render=render), rendered(seed, 1.0, render=render)
         assert easy.masks.keys() == hard.masks.keys()
         assert all(np.array_equal(easy.masks[label], hard.masks[label]) for label in easy.masks)
         assert not np.array_equal(easy.image, hard.image)
@@ -105,10 +113,11 @@ def contrast_to_noise(phantom: Phantom, label: str) -> float:
 
 
 @pytest.mark.parametrize("label", ["Lipid core", "Vasa vasorum"])
-def test_difficulty_lowers_the_contrast_to_noise_step_by_step(label: str):
-    seeds = list(itertools.islice((seed for seed in itertools.count() if label in rendered(seed).masks), 20))
+def test_difficulty_lowers_the_contrast_to_noise_step_by_step(render: Render, label: str):
+    shown = (seed for seed in itertools.count() if label in rendered(seed, render=render).masks)
+    seeds = list(itertools.islice(shown, 20))
     ratios = [
-        np.mean([contrast_to_noise(rendered(seed, difficulty), label) for seed in seeds])
+        np.mean([contrast_to_noise(rendered(seed, difficulty, render=render), label) for seed in seeds])
         for difficulty in (0.0, 0.5, 1.0)
     ]
     assert ratios[0] > ratios[1] > ratios[2]
@@ -116,9 +125,9 @@ def test_difficulty_lowers_the_contrast_to_noise_step_by_step(label: str):
 
 
 @pytest.mark.parametrize(("seed", "size", "difficulty"), [(-1, 128, 0.5), (0, 63, 0.5), (0, 128, 1.01)])
-def test_arguments_out_of_range_are_named(seed: int, size: int, difficulty: float):
+def test_arguments_out_of_range_are_named(render: Render, seed: int, size: int, difficulty: float):
     with pytest.raises(ValueError, match="need seed >= 0, size >= 64"):
-        render_phantom(seed, size, difficulty)
+        render(seed, size, difficulty)
 
 
 def test_data_folder_holds_images_masks_classes_and_split(tmp_path: Path):

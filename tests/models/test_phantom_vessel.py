@@ -1,8 +1,6 @@
 """OCT phantoms by the physics of light: exact, as difficult as asked, in numbered styles."""
 
-import itertools
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -10,66 +8,17 @@ import numpy as np
 import pytest
 
 from models.errors import DataError
-from models.phantom import CLASSES, STYLES, Phantom, render_vessel, style_of, write_phantoms
+from models.phantom import STYLES, render_vessel, style_of, write_phantoms
 from models.phantom.vessel.optics import scattered_power, speckled
 from models.phantom.vessel.style import Style, sample_style
 
 SIZE = 192
 
 
-@lru_cache
-def rendered(seed: int, difficulty: float = 0.5) -> Phantom:
-    return render_vessel(seed, SIZE, difficulty)
-
-
-def test_same_seed_gives_the_same_bytes():
-    first, second = render_vessel(7, SIZE), render_vessel(7, SIZE)
-    assert first.image.tobytes() == second.image.tobytes()
-    assert {label: mask.tobytes() for label, mask in first.masks.items()} == {
-        label: mask.tobytes() for label, mask in second.masks.items()
-    }
-
-
-def test_another_seed_gives_another_frame():
-    assert not np.array_equal(rendered(1).image, rendered(2).image)
-
-
-@pytest.mark.parametrize("size", [64, 175, 512])
-def test_image_is_rgb_bytes_and_masks_are_bool_in_the_same_size(size: int):
-    phantom = render_vessel(3, size)
-    assert phantom.image.shape == (size, size, 3)
-    assert phantom.image.dtype == np.uint8
-    for mask in phantom.masks.values():
-        assert mask.shape == (size, size)
-        assert mask.dtype == np.bool_
-
-
-def test_only_known_classes_are_listed_and_each_has_pixels():
-    for seed in range(60):
-        masks = rendered(seed).masks
-        assert set(masks) <= set(CLASSES)
-        assert all(mask.any() for mask in masks.values())
-
-
-def test_classes_never_share_a_pixel():
-    for seed in range(60):
-        for first, second in itertools.combinations(rendered(seed).masks.values(), 2):
-            assert not (first & second).any()
-
-
-def test_lumen_is_on_every_frame_and_the_others_on_some():
-    frames = 120
-    counts = {label: sum(label in rendered(seed).masks for seed in range(frames)) for label in CLASSES}
-    assert counts["Lumen"] == frames
-    assert counts["Fibrous cap"] == counts["Lipid core"]
-    for label in CLASSES[1:]:
-        assert 0.3 * frames < counts[label] < 0.6 * frames, counts
-
-
 def test_the_cap_lies_between_lumen_and_lipid_core():
     """Seen from the catheter, every beam through the cap meets lumen before it and core behind it."""
     for seed in range(60):
-        masks = rendered(seed).masks
+        masks = render_vessel(seed, SIZE).masks
         if "Lipid core" not in masks:
             continue
         middle = ((SIZE - 1) / 2, (SIZE - 1) / 2)
@@ -86,50 +35,6 @@ def test_the_cap_lies_between_lumen_and_lipid_core():
         assert both.sum() > 0.8 * (core >= 0).sum()
         assert (cap[both] < core[both]).mean() > 0.98  # but for a pixel's breadth at steep edges
         assert polar["Lumen"][:, 1].all()
-
-
-def test_masks_agree_across_sizes():
-    """The outlines are evaluated at each size's own pixels, so a bigger frame shows the same anatomy."""
-    small, large = render_vessel(11, 128).masks, render_vessel(11, 512).masks
-    assert small["Lumen"].mean() == pytest.approx(large["Lumen"].mean(), rel=0.02)
-
-
-def test_difficulty_leaves_the_truth_alone():
-    for seed in range(10):
-        easy, hard = rendered(seed, 0.0), rendered(seed, 1.0)
-        assert easy.masks.keys() == hard.masks.keys()
-        assert all(np.array_equal(easy.masks[label], hard.masks[label]) for label in easy.masks)
-        assert not np.array_equal(easy.image, hard.image)
-
-
-def contrast_to_noise(phantom: Phantom, label: str) -> float:
-    """|mean inside - mean of the tissue around| over their joint deviation, in grey."""
-    grey = cv2.cvtColor(phantom.image, cv2.COLOR_RGB2GRAY).astype(float)
-    inside = phantom.masks[label]
-    if label == "Lipid core":  # against its cap: behind the same lumen, in the same light
-        around = phantom.masks["Fibrous cap"]
-    else:
-        near = cv2.dilate(inside.astype(np.uint8), np.ones((9, 9))) > 0
-        around = near & ~np.any(list(phantom.masks.values()), axis=0)
-    spread = np.sqrt((grey[inside].var() + grey[around].var()) / 2)
-    return float(abs(grey[inside].mean() - grey[around].mean()) / max(spread, 1e-6))
-
-
-@pytest.mark.parametrize("label", ["Lipid core", "Vasa vasorum"])
-def test_difficulty_lowers_the_contrast_to_noise_step_by_step(label: str):
-    seeds = list(itertools.islice((seed for seed in itertools.count() if label in rendered(seed).masks), 20))
-    ratios = [
-        np.mean([contrast_to_noise(rendered(seed, difficulty), label) for seed in seeds])
-        for difficulty in (0.0, 0.5, 1.0)
-    ]
-    assert ratios[0] > ratios[1] > ratios[2]
-    assert ratios[0] > 1.4 * ratios[2]
-
-
-@pytest.mark.parametrize(("seed", "size", "difficulty"), [(-1, 128, 0.5), (0, 63, 0.5), (0, 128, 1.01)])
-def test_arguments_out_of_range_are_named(seed: int, size: int, difficulty: float):
-    with pytest.raises(ValueError, match="need seed >= 0, size >= 64"):
-        render_vessel(seed, size, difficulty)
 
 
 def test_a_seed_has_a_style_and_can_be_shown_in_another():
