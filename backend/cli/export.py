@@ -142,7 +142,7 @@ def _from_project(
 ) -> Input:
     """The labels of a project of Label Studio, as data folders in `temporary`."""
     from backend.errors import ExportError
-    from backend.exports.project import all_annotations, is_accepted, newest_annotations, predictions, report_notes
+    from backend.exports.project import all_annotations, has_accepted, newest_annotations, predictions, report_notes
     from backend.label_studio.client import LabelStudio
     from backend.label_studio.images import ImageLoader
     from backend.label_studio.label_config import parse_label_config
@@ -154,7 +154,7 @@ def _from_project(
     config = parse_label_config(client.project(project)["label_config"])
     move(0, 0, "fetching annotations from Label Studio")
     tasks = client.export(project, all_tasks=with_predictions)
-    accepted = [task for task in tasks if is_accepted(task)]
+    accepted = [task for task in tasks if has_accepted(task)]
     if not accepted:
         raise ExportError(f"project {project} has no accepted annotation; annotate and submit some tasks first")
     images = ImageLoader(client, allowed_hosts=settings.image_hosts)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.exports.export import Frame, Origin
-from backend.label_studio.annotations import AcceptedReport, write_data_folder
+from backend.label_studio.annotations import AcceptedReport, is_accepted, write_data_folder
 from backend.label_studio.images import ImageLoader
 from backend.label_studio.label_config import LabelConfig
 from backend.label_studio.task_data import group_field, group_of
@@ -42,10 +42,9 @@ class Labels:
     report: AcceptedReport = field(default_factory=AcceptedReport)
 
 
-def is_accepted(task: Task) -> bool:
-    """Whether a task has an annotation that was neither cancelled nor rejected."""
-    annotations = task.get("annotations") or []
-    return any(not one.get("was_cancelled") and one.get("last_action") != "rejected" for one in annotations)
+def has_accepted(task: Task) -> bool:
+    """Whether a task has an accepted annotation."""
+    return any(is_accepted(annotation) for annotation in task.get("annotations") or [])
 
 
 def newest_annotations(
@@ -135,7 +134,7 @@ def predictions(
     for prediction in sorted(stored, key=lambda one: one.get("id") or 0):
         if str(prediction.get("model_version")) == version:
             newest[prediction.get("task")] = prediction
-    open_tasks = [task for task in tasks if task["id"] in newest and not is_accepted(task)]
+    open_tasks = [task for task in tasks if task["id"] in newest and not has_accepted(task)]
     labels = Labels(out, {_name(task["id"]): _origin(task, record_of) for task in open_tasks})
     key = group_field(task.get("data") for task in tasks)
     labels.report = write_data_folder(_with_predictions(open_tasks, newest), config, images, out, group_field=key)

@@ -222,13 +222,18 @@ class _LeftOut(Exception):
     """A task is no example; the text is one of the reasons above."""
 
 
+def is_accepted(annotation: Mapping[str, Any]) -> bool:
+    """Whether an annotation was neither skipped by its annotator nor rejected in review."""
+    return not annotation.get("was_cancelled") and annotation.get("last_action") != "rejected"
+
+
 def accepted_annotation(task: Mapping[str, Any]) -> Mapping[str, Any]:
     """The annotation of a task that counts: the newest ground truth, else the newest, of those not turned down."""
     annotations = task.get("annotations") or []
-    submitted = [a for a in annotations if not a.get("was_cancelled")]
-    accepted = [a for a in submitted if a.get("last_action") != "rejected"]
+    accepted = [a for a in annotations if is_accepted(a)]
     if not accepted:
-        raise _LeftOut(NO_ANNOTATION if not annotations else REJECTED if submitted else CANCELLED)
+        skipped = all(a.get("was_cancelled") for a in annotations)
+        raise _LeftOut(NO_ANNOTATION if not annotations else CANCELLED if skipped else REJECTED)
     newest: Mapping[str, Any] = max(
         accepted, key=lambda a: (bool(a.get("ground_truth")), _changed(a), a.get("id") or 0)
     )
