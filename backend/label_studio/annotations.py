@@ -234,9 +234,7 @@ def accepted_annotation(task: Mapping[str, Any]) -> Mapping[str, Any]:
     if not accepted:
         skipped = all(a.get("was_cancelled") for a in annotations)
         raise _LeftOut(NO_ANNOTATION if not annotations else CANCELLED if skipped else REJECTED)
-    newest: Mapping[str, Any] = max(
-        accepted, key=lambda a: (bool(a.get("ground_truth")), _changed(a), a.get("id") or 0)
-    )
+    newest: Mapping[str, Any] = max(accepted, key=lambda a: (bool(a.get("ground_truth")), _changed(a), _number(a)))
     return newest
 
 
@@ -502,6 +500,11 @@ def _mask(adapter: RegionAdapter, region: Mapping[str, Any], shape: tuple[int, .
         return adapter.to_mask({**region, "original_height": height, "original_width": width})
     mask = adapter.to_mask(region).astype(np.uint8)
     return cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)
+
+
+def _number(annotation: Mapping[str, Any]) -> int:
+    """The id of an annotation, as Label Studio counts them; 0 for one that is no number, as in other files."""
+    return int(annotation["id"]) if str(annotation.get("id")).isdecimal() else 0
 
 
 def _changed(annotation: Mapping[str, Any]) -> datetime:

@@ -572,3 +572,9 @@ def test_a_group_field_that_no_task_has_is_reported(tmp_path: Path) -> None:
         [grouped(1, patient="P1")], parse_label_config(BRUSH), SameImage(), tmp_path, group_field="study"
     )
     assert "no task has the field 'study'" in report.text
+
+
+def test_annotations_whose_ids_are_numbers_and_texts_are_compared() -> None:
+    """Files that were put together by hand have both, and no times."""
+    task = {"id": 1, "annotations": [{"id": 3}, {"id": "12"}, {"id": "mine"}, {}]}
+    assert annotations.accepted_annotation(task) == {"id": "12"}
