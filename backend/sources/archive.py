@@ -87,7 +87,7 @@ def unpack(path: Path, out: Path) -> Unpacked:
 def _of_zip(path: Path, archive: zipfile.ZipFile) -> list[_Member]:
     members = []
     for info in archive.infolist():
-        if info.is_dir():
+        if info.filename.endswith("/"):  # `is_dir` fails on a name without a letter
             continue
         if info.flag_bits & 1:
             raise DataError(f"{path} is encrypted; unpack it and pack it again without a password")

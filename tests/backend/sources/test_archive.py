@@ -196,3 +196,14 @@ def test_any_damage_is_a_sentence(changes: list[tuple[int, int]], random: Random
             return
         assert all(row.what and row.why for row in unpacked.left_out)
         assert all(file.resolve().is_relative_to(out.resolve()) for file in out.rglob("*"))
+
+
+def test_a_member_without_a_name_is_a_sentence(tmp_path: Path) -> None:
+    path, out = zipped(tmp_path / "a.zip", ("x", b"1"), ("images/a.png", b"2")), tmp_path / "out"
+    out.mkdir()
+    data = bytearray(path.read_bytes())
+    for place in (data.find(b"PK\x03\x04") + 30, data.find(b"PK\x01\x02") + 46):
+        data[place] = 0  # a name ends at its first zero
+    path.write_bytes(data)
+    assert [row.why for row in unpack(path, out).left_out]
+    assert (out / "images" / "a.png").is_file()
