@@ -1,5 +1,6 @@
 """One settings object, read once from the environment, every problem reported together."""
 
+import difflib
 import os
 import tempfile
 from collections.abc import Mapping
@@ -15,6 +16,10 @@ from backend.errors import SettingsError
 from models.starter import STARTER, STARTERS, model_folder
 
 PREFIX = "PREMASK_"
+# Names of this kind that are no settings: of processes among each other, and of the tests.
+NO_SETTINGS = (f"{PREFIX}PARENT", f"{PREFIX}SOAK_", f"{PREFIX}OCT_DATA")
+# How alike a name without the prefix has to be to a setting's, so that it is not another program's.
+SURELY_MEANT = 0.91
 SECRET = ("label_studio_api_key", "basic_auth_password", "webhook_token", "queue_url")
 
 # What to write instead, per field; a problem is reported as "NAME=seen: expected ...; remedy".
@@ -134,12 +139,13 @@ class Settings(BaseSettings):
         """Read the settings from environment variables; empty ones count as unset.
 
         Raises:
-            SettingsError: a line for every variable that cannot be used: what was seen, expected, and the remedy.
+            SettingsError: a line for every variable that cannot be used: what was seen, expected, and the remedy; also
+                for one that is the name of no setting.
         """
         variables = {name.upper(): value for name, value in environ.items() if value != ""}
         source = EnvSettingsSource(cls, env_ignore_empty=True)
         source.env_vars = {name.lower(): value for name, value in variables.items()}
-        problems = _unaccompanied(variables)
+        problems = _unaccompanied(variables) + _misspelt(variables)
         try:
             settings = cls(**source())
         except ValidationError as error:
@@ -231,8 +237,28 @@ def _unaccompanied(variables: Mapping[str, str]) -> list[str]:
     ]
 
 
+def _misspelt(variables: Mapping[str, str]) -> list[str]:
+    """Variables that mean a setting and name none: ignored, they would leave it at its default in silence."""
+    known = [_variable(field) for field in Settings.model_fields]
+    lines = []
+    for name in sorted(set(variables) - set(known)):
+        own = name.startswith(PREFIX)
+        if own and name.startswith(NO_SETTINGS):
+            continue
+        near = difflib.get_close_matches(name, known, 1, 0.6 if own else SURELY_MEANT)
+        if near:
+            lines.append(f"{name}: there is no such setting; did you mean {near[0]}?")
+        elif own:
+            lines.append(f"{name}: there is no such setting; docs/settings.md lists all: correct its name or unset it")
+    return lines
+
+
+def _variable(field: str) -> str:
+    return field.upper() if field.startswith("label_studio") else PREFIX + field.upper()
+
+
 def _line(field: str, message: str, variables: Mapping[str, str]) -> str:
     message, field = message.removeprefix("Value error, "), field.lower()
-    variable = field.upper() if field.startswith("label_studio") else PREFIX + field.upper()
+    variable = _variable(field)
     seen = "***" if field in SECRET else variables.get(variable, "(unset)")
     return f"{variable}={seen}: {message[:1].lower()}{message[1:]}; expected {EXPECTED[field]}"

@@ -6,14 +6,13 @@ from typing import Any
 
 import click
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from backend.bench.cases import CASES
 from backend.bench.measure import figures, machine
 from backend.bench.setting import Setting
 from backend.cli.models import model_option
-from backend.cli.output import json_option, progress_bar, write_json
+from backend.cli.output import json_option, progress_bar, table_console, write_json
 from models.starter import STARTER
 
 
@@ -60,7 +59,7 @@ def bench(
 
 
 def _print(result: dict[str, Any]) -> None:
-    console = Console()
+    console = table_console()
     for name, case in result["cases"].items():
         # Tight, so that it fits a terminal of 80 columns.
         table = Table(box=SIMPLE_HEAD, title=f"{name}: {case['about']}", title_justify="left", padding=(0, 1, 0, 0))

@@ -6,12 +6,11 @@ from typing import Any
 
 import click
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from backend.cli.data import data_options
 from backend.cli.models import device_option, existing_model, new_folder, training_options
-from backend.cli.output import figure, json_option, print_metrics, progress_bar, write_json
+from backend.cli.output import figure, json_option, print_metrics, progress_bar, table_console, write_json
 from models.activation_maps import METHODS
 from models.data.reader import DataFolder, open_data_folder
 from models.errors import DataError
@@ -202,7 +201,7 @@ def _print_intervals(metrics: Mapping[str, Any]) -> None:
         if any(known[key] is not None for key in keys):
             table.add_row(label, *("–" if known[key] is None else "{:.3f}, {:.3f}".format(*known[key]) for key in keys))
     if table.row_count:
-        Console().print(table)
+        table_console().print(table)
     for label, known in metrics["classes"].items():
         if known["no_interval"]:
             click.echo(f"No interval of the IoU of {label}: {known['no_interval']}.")
@@ -214,18 +213,18 @@ def _print_clicks(clicks: Mapping[str, Any]) -> None:
     for label, known in clicks["classes"].items():
         for start in STARTS:
             table.add_row(label if start == STARTS[0] else "", start, *map(figure, known[start]))
-    Console().print(table)
+    table_console().print(table)
 
 
 def _print_robustness(robustness: Mapping[str, Any]) -> None:
     table = _table("IoU (recall) on images that look otherwise", "images", *next(iter(robustness.values())))
     for change, classes in robustness.items():
         table.add_row(change, *(f"{figure(known['iou'])} ({figure(known['recall'], 2)})" for known in classes.values()))
-    Console().print(table)
+    table_console().print(table)
 
 
 def _print_tables(tables: Mapping[str, Any]) -> None:
-    console = Console()
+    console = table_console()
     classifiers = _table(
         "Classifiers: presence, means over classes", "model", "backbone", "acc.", "prec.", "rec.", text=2
     )
@@ -264,4 +263,4 @@ def _print_curve(result: Mapping[str, Any]) -> None:
                 known = point["results"][way]
                 ious = [known[label]["iou"] for label in classes] + [mean_iou(known)]
                 table.add_row(str(size), name, *map(figure, ious), figure(point["seconds"], 0))
-    Console().print(table)
+    table_console().print(table)

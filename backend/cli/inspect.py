@@ -6,12 +6,11 @@ from pathlib import Path
 
 import click
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from backend.cli.data import FOLDER
-from backend.cli.output import json_option, progress_bar, write_json
+from backend.cli.output import json_option, progress_bar, table_console, write_json
 from backend.errors import BackendError
 from backend.sources.inspection import Inspection, Progress, inspect_data_folder, inspect_source
 from models.errors import DataError
@@ -106,7 +105,7 @@ def _print(found: Inspection) -> None:
         ]
         cells = image["name"], f"{image['width']}x{image['height']}", ", ".join(named), image["group"] or ""
         table.add_row(*(escape(cell) for cell in cells))
-    console = Console()
+    console = table_console()
     console.print(table)
     if len(found.images) > MAX_ROWS:
         click.echo(f"... and {len(found.images) - MAX_ROWS} more images; --json has all")

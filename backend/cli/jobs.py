@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
-from backend.cli.output import json_option, progress_bar, write_json
+from backend.cli.output import json_option, progress_bar, table_console, write_json
 from backend.errors import JobError
 from backend.settings import Settings
 
@@ -112,13 +111,13 @@ def list_jobs(project: str | None, json_file: Path | None) -> None:
     from backend.web.reports import job_report
 
     reports = [job_report(job) for job in _queue().store.find(project)]
-    table = Table("job", "kind", "project", "state", "progress", "")
+    table = Table(Column("job", no_wrap=True), "kind", "project", "state", "progress", Column("", overflow="fold"))
     for report in reports:
         says = report["reason"] if report["state"] == "failed" else report["message"]
         progress = f"{report['progress']:.0%}"
         table.add_row(report["id"], report["kind"], report["project"], report["state"], progress, says)
     if reports:
-        Console().print(table)
+        table_console().print(table)
     else:
         click.echo("there are no jobs")
     write_json(json_file, {"jobs": reports})

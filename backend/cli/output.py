@@ -1,6 +1,7 @@
 """Output of every command: progress bars for people, JSON for machines."""
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+MAX_COLUMNS = 10_000  # of a table that no terminal shows; only what it needs is written
 
 
 class Move(Protocol):
@@ -73,6 +76,11 @@ class ProgressLines:
         click.echo(": ".join(part for part in (self._title, stage, f"{done}/{total} {text}".strip()) if part), err=True)
 
 
+def table_console() -> Console:
+    """For tables of names and ids: what goes into a pipe or a file is not cut to the width of a terminal."""
+    return Console() if sys.stdout.isatty() else Console(width=MAX_COLUMNS)
+
+
 def figure(value: float | None, digits: int = 3) -> str:
     """A figure for a table; a dash where there is none."""
     return "–" if value is None else f"{value:.{digits}f}"
@@ -102,6 +110,6 @@ def print_metrics(metrics: dict[str, object]) -> None:
     for label, figures in classes.items():
         cells = [str(figures["frames"]), *(figure(figures[column]) for column in list(columns)[1:])]
         table.add_row(label, *cells)
-    Console().print(table)
+    table_console().print(table)
     mean, seconds = metrics["mean_iou"], metrics["seconds_per_frame"]
     click.echo(f"mean IoU {figure(mean)}, {figure(seconds)} s per frame")  # type: ignore[arg-type]

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
-from backend.cli.output import figure, json_option, write_json
+from backend.cli.output import figure, json_option, table_console, write_json
 from backend.settings import Settings
 
 if TYPE_CHECKING:
@@ -116,13 +115,13 @@ def list_versions(project: str, json_file: Path | None) -> None:
 
     registry = _registry()
     reports = [version_report(info) for info in registry.versions(project)]
-    table = Table("version", "state", "created", "mean IoU", "classes")
+    table = Table(Column("version", no_wrap=True), "state", "created", "mean IoU", Column("classes", overflow="fold"))
     for report in reports:
         iou = (report.get("metrics") or {}).get("mean_iou")
         classes = ", ".join(report.get("classes") or [report.get("error", "")])
         table.add_row(report["version"], report["state"], report.get("created", ""), figure(iou), classes)
     if reports:
-        Console().print(table)
+        table_console().print(table)
     else:
         click.echo(f"project {project} has no versions in {registry.root}; press Start Training in Label Studio")
     write_json(json_file, {"project": project, "versions": reports})

@@ -11,7 +11,7 @@ OUTCOMES = {
     "predicted": "predicted",
     "present": "had a prediction of this version already",
     "unanswered": "without an answer (the log says why)",
-    "refused": "refused by Label Studio (the log says why)",
+    "refused": "not stored by Label Studio (the log says why)",
     "gone": "deleted meanwhile",
 }
 

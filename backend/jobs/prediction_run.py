@@ -3,6 +3,9 @@
 It can be killed at any moment and started again: the leases keep the tasks that are still requested, and Label Studio
 is asked before and after predicting whether a task has a prediction of the served version. After an interrupted import
 it waits until Label Studio has stored the predictions or never will, and looks the tasks up again.
+
+What counts is what Label Studio has, not what it answers. It is looked up after every import, and what is missing is
+sent one by one by another call; what is missing even then stays requested, and the run fails.
 """
 
 import logging
@@ -42,7 +45,10 @@ class Project(Protocol):
         """Tasks in short."""
 
     def import_predictions(self, project_id: str, rows: Sequence[Mapping[str, Any]]) -> int:
-        """Store predictions."""
+        """Store predictions; returns the number that Label Studio gives."""
+
+    def create_prediction(self, row: Mapping[str, Any]) -> None:
+        """Store one prediction."""
 
 
 class Predictions(Protocol):
@@ -57,10 +63,10 @@ class Tally:
     """Number of tasks by outcome.
 
     Attributes:
-        predicted: their prediction was stored.
+        predicted: their prediction is stored: Label Studio lists it.
         present: they had one of the served version.
         unanswered: no prediction could be made; the log says why.
-        refused: Label Studio does not take their prediction; the log says why.
+        refused: Label Studio did not store their prediction; the log says why.
         gone: they were deleted.
     """
 
@@ -112,13 +118,26 @@ class PredictionRun:
         self._tell, self._pause = tell, pause
         self._patience, self._import_seconds = patience, import_seconds
         self._lost = 0
+        self._singly = False  # this Label Studio does not store what it is sent together
+        self._refused: dict[int, str] = {}  # tasks -> why their prediction was not stored
 
     def run(self) -> Tally:
         """Predict until no task is left.
 
         Raises:
-            BackendError: it cannot continue; stored predictions stay, and the next run continues from there.
+            BackendError: it cannot continue, or Label Studio did not store a prediction; stored predictions stay, and
+                the next run continues from there.
         """
+        try:
+            self._until_none_is_left()
+        finally:
+            if self._refused:
+                self._leases.request(self._project, [str(task) for task in self._refused])
+        if self._refused:
+            raise self._not_stored()
+        return self.tally
+
+    def _until_none_is_left(self) -> None:
         while True:
             taken = self._leases.acquire_due(self._project, self._job, CHUNK, LEASE_SECONDS)
             if tasks := [int(task) for task in taken if task.isdigit()]:
@@ -128,7 +147,7 @@ class PredictionRun:
             else:
                 left, wait = self._leases.remaining(self._project, self._job)
                 if wait is None:
-                    return self.tally
+                    return
                 self._say(f"waiting to see whether {left} tasks were stored when an import was interrupted")
                 self._pause(min(max(wait, 0.1), 5.0))
 
@@ -190,35 +209,92 @@ class PredictionRun:
         self.tally.present += len(present)
         self._finish([*gone, *present])
         missing = [entry for task, entry in _by_task(entries, now) if task not in present]
-        if not missing:
-            return
-        try:
-            self._client.import_predictions(self._project, missing)
-        except LabelStudioError as error:
-            self._not_imported(missing, error)
-        else:
-            self._lost = 0
-            self.tally.predicted += len(missing)
-            self._finish([entry["task"] for entry in missing])
+        if self._singly:
+            self._import_singly(missing)
+        elif missing:
+            self._import_together(missing)
 
-    def _not_imported(self, entries: Sequence[Mapping[str, Any]], error: LabelStudioError) -> None:
+    def _import_together(self, entries: Sequence[Mapping[str, Any]]) -> None:
+        try:
+            created = self._client.import_predictions(self._project, entries)
+        except LabelStudioError as error:
+            if not self._tolerated(error):
+                logger.warning("%d predictions were refused together and are sent one by one: %s", len(entries), error)
+                self._import_singly(entries)
+            return
+        if missing := self._looked_up(entries):
+            self._singly = True
+            logger.warning(
+                "Label Studio was sent %d predictions, says that it stored %d and lacks %d; from here on each is sent "
+                "by itself",
+                len(entries),
+                created,
+                len(missing),
+            )
+            self._import_singly(missing)
+
+    def _import_singly(self, entries: Sequence[Mapping[str, Any]]) -> None:
+        sent = []
+        for entry in entries:
+            task, version = str(entry["task"]), entry["model_version"]
+            # Each may take as long as a whole import, so the lease begins again.
+            if not self._leases.commit(self._project, [task], self._job, self._import_seconds, version=version):
+                continue
+            try:
+                self._client.create_prediction(entry)
+            except LabelStudioError as error:
+                if self._tolerated(error):
+                    break
+                self._refuse(entry, str(error))
+            else:
+                sent.append(entry)
+        for entry in self._looked_up(sent):
+            self._refuse(entry, "it answered that it was stored, and does not list it")
+
+    def _looked_up(self, entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """Count the predictions that Label Studio lists, and return the others; deleted tasks are neither."""
+        if not entries:
+            return []
+        self._lost = 0
+        now = self._rows([entry["task"] for entry in entries])
+        gone = [entry["task"] for entry in entries if entry["task"] not in now]
+        stored = [task for task, entry in _by_task(entries, now) if entry["model_version"] in now[task].versions]
+        self.tally.gone += len(gone)
+        self.tally.predicted += len(stored)
+        self._finish([*gone, *stored])
+        return [entry for task, entry in _by_task(entries, now) if task not in stored]
+
+    def _tolerated(self, error: LabelStudioError) -> bool:
+        """Whether predictions may be stored although the call failed: they are looked up when their leases expire.
+
+        Raises:
+            LabelStudioError: trying again or another way does not help.
+        """
         if error.status in REFUSED:
             raise error
-        if _away(error):
-            # It may store them all the same. Their leases stay, and they are looked up again when these expire.
-            self._lost += 1
-            if self._lost >= MAX_LOST:
-                raise error
-            self._say(f"an import got no answer: {error}")
-        elif len(entries) > 1:
-            logger.warning("%d predictions were refused together and are imported one by one: %s", len(entries), error)
-            for entry in entries:
-                self._import([entry])
-        else:
-            (entry,) = entries
-            logger.warning("task %s: its prediction was refused: %s", entry["task"], error)
-            self.tally.refused += 1
-            self._finish([entry["task"]])
+        if not _away(error):
+            return False
+        self._lost += 1
+        if self._lost >= MAX_LOST:
+            raise error
+        self._say(f"an import got no answer: {error}")
+        return True
+
+    def _refuse(self, entry: Mapping[str, Any], why: str) -> None:
+        logger.warning("task %s: its prediction was not stored: %s", entry["task"], why)
+        self.tally.refused += 1
+        self._refused[entry["task"]] = why
+        # Requested again at the end of this run, which would otherwise not end.
+        self._finish([entry["task"]])
+
+    def _not_stored(self) -> JobError:
+        tasks = sorted(self._refused)
+        named = ", ".join(map(str, tasks[:10])) + (", ..." if len(tasks) > 10 else "")
+        return JobError(
+            f"Label Studio did not store {len(tasks)} predictions, of tasks {named}: {self._refused[tasks[0]]}; "
+            f"{self.tally.predicted} are stored",
+            "its log says more; those tasks stay requested, and the project's next prediction job tries them again",
+        )
 
     def _rows(self, tasks: Collection[int]) -> dict[int, TaskRow]:
         found = self._patiently(lambda: self._client.task_rows(self._project, tasks))

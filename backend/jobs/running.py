@@ -174,7 +174,7 @@ class Runner:
         try:
             attempt.folder.mkdir(parents=True, exist_ok=True)
             message = self._kinds[job.kind].do(attempt)
-            self._store.advance(job, state="done", progress=1.0, eta=None, message=message)
+            self._store.advance(job, state="done", progress=1.0, eta=None, message=message, reason="")
         except JobInterrupted as error:
             attempt.log(str(error))
             self._store.release(job, "queued", str(error), restarts=job.restarts)
@@ -218,7 +218,8 @@ class Runner:
             self._fail(job, reason)
 
     def _fail(self, job: Job, reason: str) -> None:
-        if job.kind == PREDICTION:
+        # Predictions that Label Studio did not store stay requested: it may take them later.
+        if job.kind == PREDICTION and not self._store.get(job.id).report.get("refused"):
             self._leases.abandon(job.project, job.id)
         ended = {"message": "", "process": None, "eta": None}
         if not self._store.advance(job, state="failed", reason=reason, **ended):

@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 BEAT_SECONDS = 5.0
 # A worker on another machine is taken for dead after this silence; on this one the process itself is looked at.
 DEAD_AFTER_SECONDS = 120.0
+# Predictions that Label Studio did not store are tried again by themselves, but not all the time.
+AFTER_FAILURE_SECONDS = 900.0
 
 
 class Worker:
@@ -77,9 +79,16 @@ class Worker:
                     kill_group(job.process)
                 self._runner.restart(job, f"its worker died while {job.state}")
         for project in self._leases.due():
-            if not any(job.kind == PREDICTION and job.project == project for job in active):
+            waits = any(job.kind == PREDICTION and job.project == project for job in active)
+            if not waits and self._may_retry(project):
                 job, _ = self.jobs.submit(project, PREDICTION)
                 self._store.log(job.id, "began by itself: predictions were requested that no one makes")
+
+    def _may_retry(self, project: str) -> bool:
+        for last in self._store.find(project, kind=PREDICTION, limit=1):
+            if last.state == "failed" and last.report.get("refused"):
+                return abs(time.time() - last.updated) > AFTER_FAILURE_SECONDS
+        return True
 
     def _look_after(self) -> None:
         try:

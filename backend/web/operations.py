@@ -49,6 +49,8 @@ def number_requests(app: Flask) -> None:
     @app.after_request
     def number(response: Response) -> Response:
         response.headers[ID_HEADER] = REQUEST_ID.get()
+        # A file that is passed through as it is would be closed alone, and the answer's end never told.
+        response.direct_passthrough = False
         route, method, path, began = _route(), request.method, request.path, g.began
 
         # A streamed answer ends long after this.

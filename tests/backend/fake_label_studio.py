@@ -71,6 +71,8 @@ class FakeLabelStudio:
         storage: cloud URI -> address that its presign call redirects to.
         faults: each is used up by the next request whose path ends so: it is refused with that status, or done and then
             answered with that status, as a proxy does whose patience ends.
+        drops: predictions that it answers as if they were stored, and does not store: those that are "imported" (as
+            release 1.22 does), or "all".
         storing_seconds: what it takes to store one prediction of an answer to /predict.
     """
 
@@ -91,6 +93,7 @@ class FakeLabelStudio:
     uploads: dict[int, str] = field(default_factory=dict)  # id -> path below /data/
     storage: dict[str, str] = field(default_factory=dict)
     faults: list[tuple[str, int, Literal["refused", "done"]]] = field(default_factory=list)
+    drops: Literal["", "imported", "all"] = ""
     storing_seconds: float = 0.0
     requests: list[tuple[str, str, str]] = field(default_factory=list)  # method, path, Authorization
 
@@ -403,10 +406,18 @@ class FakeLabelStudio:
             self.projects[project_id]
             if missing := [row["task"] for row in request.get_json() if row["task"] not in self.tasks]:
                 raise _Refused(400, validation_errors=[f"contains invalid task {missing[0]}"])
+            if self.drops:
+                return {"created": len(request.get_json()) if self.drops == "all" else 0}, 201
             return {"created": len([self.add_prediction(row) for row in request.get_json()])}, 201
 
-        @app.get("/api/predictions/")
-        def predictions() -> Response:
+        @app.route("/api/predictions/", methods=["GET", "POST"])
+        def predictions() -> Any:
+            if request.method == "POST":
+                if request.get_json()["task"] not in self.tasks:
+                    raise _Refused(400, validation_errors={"task": ["Invalid pk - object does not exist."]})
+                if self.drops == "all":
+                    return {"id": next(self._ids)}, 201
+                return self.predictions[self.add_prediction(request.get_json())], 201
             ((key, value),) = request.args.items()
             return jsonify([p for p in list(self.predictions.values()) if p[key] == int(value)])
 

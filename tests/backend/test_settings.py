@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from backend.errors import SettingsError
-from backend.settings import Settings
+from backend.settings import Settings, _misspelt, _variable
 from models.starter import STARTERS
 
 
@@ -115,3 +115,34 @@ def test_a_queue_that_is_no_redis_is_refused_without_its_password():
     assert "PREMASK_DEADLINE=0: " in str(error.value)
     assert "s3cret" not in str(error.value)
     assert "s3cret" not in repr(Settings.from_environ({"PREMASK_QUEUE_URL": "redis://:s3cret@host:6379/0"}))
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("PREMASK_TRIAN_AFTER", "did you mean PREMASK_TRAIN_AFTER?"),
+        ("PREMASK_STARTERS", "did you mean PREMASK_STARTER?"),
+        ("PREMASK_LABEL_STUDIO_URL", "did you mean LABEL_STUDIO_URL?"),
+        ("premask_min_acepted", "did you mean PREMASK_MIN_ACCEPTED?"),
+        ("PREMAKS_DEVICE", "did you mean PREMASK_DEVICE?"),
+        ("LABEL_STUDIO_APIKEY", "did you mean LABEL_STUDIO_API_KEY?"),
+        ("PREMASK_ZZZZZZZ", "docs/settings.md lists all"),
+    ],
+)
+def test_a_misspelt_setting_is_named_with_the_one_that_was_meant(name, meant):
+    with pytest.raises(SettingsError) as error:
+        Settings.from_environ({name: "s3cret", "PREMASK_PORT": "no"})
+    assert f"{name.upper()}: there is no such setting; " in str(error.value)
+    assert meant in str(error.value)
+    assert "PREMASK_PORT=no" in str(error.value)
+    assert "s3cret" not in str(error.value)
+
+
+def test_variables_of_other_programs_and_of_the_tests_are_left_alone():
+    others = ("LABEL_STUDIO_HOST", "LABEL_STUDIO_PORT", "LABEL_STUDIO_API_TOKEN", "PORT", "HOST", "PREMASK_SOAK_TASKS")
+    assert Settings.from_environ(dict.fromkeys(others, "x")).port == 9090
+
+
+def test_every_setting_is_known_by_its_own_name():
+    names = {_variable(field) for field in Settings.model_fields}
+    assert not _misspelt(dict.fromkeys(names, "x"))

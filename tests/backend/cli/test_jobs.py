@@ -141,3 +141,13 @@ def test_jobs_are_listed_shown_and_cancelled(run, records_of_the_command, tmp_pa
     assert f"job {job.id} is cancelled" in run(jobs_command, "cancel", job.id).output
     with pytest.raises(JobConflict):
         run(jobs_command, "cancel", job.id)
+
+
+def test_a_list_in_a_pipe_is_a_line_for_each_job_with_its_whole_id_and_reason(run, records_of_the_command):
+    store = JobStore(records_of_the_command)
+    job, _ = store.submit("training", "3")
+    store.claim(job.id, "elsewhere/1:1")
+    reason = "training failed: " + "the disk of the machine is full, " * 9
+    edit_job(store, job.id, state="failed", reason=reason)
+    (line,) = [line for line in run(jobs_command, "list").output.splitlines() if job.id in line]
+    assert reason.strip() in line

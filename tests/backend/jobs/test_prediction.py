@@ -9,6 +9,7 @@ import pytest
 
 from backend.database.leases import ALL
 from backend.errors import JobConflict
+from backend.jobs.worker import Worker
 from backend.system.processes import identity, is_alive
 from tests.backend.fakes import CONFIG, eventually
 from tests.backend.jobs.conftest import png
@@ -90,6 +91,42 @@ def test_a_job_whose_reason_to_fail_is_label_studio_says_so_and_keeps_nothing_wa
     assert "prediction failed: " in store.get(job.id).reason
     assert "legacy token" in store.get(job.id).reason
     assert leases.due() == []
+
+
+def test_predictions_that_are_not_stored_fail_the_job_and_stay_requested(
+    environ, jobs, store, leases, runner_that, label_studio, project, tasks, open_queues
+):
+    """The record says so, and a worker tries again after a while, not at once and for ever."""
+    label_studio.drops = "all"
+    job, _ = jobs.predict(project, ALL)
+    runner_that(prediction=FAKE_PREDICTION).run(job.id, HOST_WORKER)
+    after = store.get(job.id)
+    assert (after.state, after.report["refused"], after.report["predicted"]) == ("failed", 5, 0)
+    assert "Label Studio did not store 5 predictions" in after.reason
+    assert leases.due() == [project]
+    worker = Worker(store, leases, open_queues(), runner_that())
+    worker.recover()
+    assert [one.id for one in store.find(project)] == [job.id]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("backend.jobs.worker.AFTER_FAILURE_SECONDS", 0)
+        worker.recover()
+    again = store.find(project)[0]
+    label_studio.drops = ""
+    runner_that(prediction=FAKE_PREDICTION).run(again.id, HOST_WORKER)
+    assert store.get(again.id).message == "5 predicted"
+    assert leases.due() == []
+
+
+def test_a_job_that_was_interrupted_and_then_done_says_nothing_of_the_interruption(
+    environ, jobs, store, runner_that, tasks, project
+):
+    job, _ = jobs.predict(project, ALL)
+    dying = (sys.executable, "-c", "import os; os.kill(os.getpid(), 9)")
+    runner_that(prediction=dying).run(job.id, HOST_WORKER)
+    assert "began again" in store.get(job.id).reason
+    runner_that(prediction=FAKE_PREDICTION).run(job.id, HOST_WORKER)
+    after = store.get(job.id)
+    assert (after.state, after.reason, after.message) == ("done", "", "5 predicted")
 
 
 def test_progress_and_the_time_left_are_known_while_it_runs(jobs, store, running, project):

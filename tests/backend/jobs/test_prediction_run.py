@@ -164,13 +164,56 @@ def test_imports_that_never_get_an_answer_are_given_up_after_some(run, label_stu
 
 
 def test_of_refused_predictions_only_those_at_fault_are_left_out(run, label_studio, leases, project, tasks, caplog):
-    """Together, then one by one, of which the first is refused again."""
-    label_studio.faults = [("import/predictions", 400, "refused"), ("import/predictions", 500, "refused")]
+    """Together, then one by one, of which the first is refused again: the run fails, and that task stays requested."""
+    label_studio.faults = [("import/predictions", 400, "refused"), ("/api/predictions/", 500, "refused")]
+    leases.request(project, [ALL])
+    with pytest.raises(JobError, match=rf"did not store 1 predictions, of tasks {tasks[0]}: .*HTTP 500.*4 are stored"):
+        run.run()
+    assert (run.tally.predicted, run.tally.refused) == (4, 1)
+    assert versions(label_studio) == once(tasks[1:])
+    assert f"task {tasks[0]}: its prediction was not stored" in caplog.text
+    assert leases.acquire_due(project, "next", 9, 60) == [str(tasks[0])]
+
+
+def test_what_an_import_does_not_store_is_sent_one_by_one(run, label_studio, leases, project, tasks, caplog):
+    """Release 1.22 answers 201 and "created": 0. Later chunks are not even tried together."""
+    for number in range(CHUNK):
+        label_studio.add_task(int(project), {"image": str(100 + number)})
+    label_studio.drops = "imported"
     leases.request(project, [ALL])
     tally = run.run()
-    assert (tally.predicted, tally.refused) == (4, 1)
-    assert versions(label_studio) == once(tasks[1:])
-    assert f"task {tasks[0]}: its prediction was refused" in caplog.text
+    assert (tally.predicted, tally.refused) == (CHUNK + 5, 0)
+    assert versions(label_studio) == once(label_studio.tasks)
+    assert len(imports(label_studio)) == 1
+    assert f"was sent {CHUNK} predictions, says that it stored 0 and lacks {CHUNK}" in caplog.text
+    assert leases.remaining(project, JOB) == (0, None)
+
+
+def test_what_is_not_stored_at_all_fails_loudly_and_stays_requested(run, label_studio, leases, project, tasks):
+    """However many it says it stored. Once it stores again, the next run does the rest."""
+    label_studio.drops = "all"
+    leases.request(project, [ALL])
+    with pytest.raises(JobError, match=r"did not store 5 predictions.*does not list it; 0 are stored"):
+        run.run()
+    assert (run.tally.predicted, run.tally.refused) == (0, 5)
+    assert leases.remaining(project, "next") == (5, 0.0)
+    label_studio.drops = ""
+    run.tally.refused = 0
+    run._refused.clear()
+    assert run.run().predicted == 5
+    assert versions(label_studio) == once(tasks)
+
+
+@pytest.mark.parametrize(("when", "present"), [("refused", 0), ("done", 1)])
+def test_a_prediction_sent_by_itself_without_an_answer_is_looked_up_before_it_is_repeated(
+    run, label_studio, leases, project, tasks, when, present
+):
+    label_studio.drops = "imported"
+    label_studio.faults = [("/api/predictions/", 504, when)]
+    leases.request(project, [ALL])
+    tally = run.run()
+    assert versions(label_studio) == once(tasks)
+    assert (tally.predicted, tally.present, tally.refused) == (5 - present, present, 0)
 
 
 def test_label_studio_is_asked_again_while_it_restarts(run, label_studio, leases, project, tasks, said):

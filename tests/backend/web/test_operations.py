@@ -75,6 +75,24 @@ def test_metrics_tell_what_is_being_answered_and_what_was_refused(client, loader
     assert during[refused] - before.get(refused, 0) == 1
 
 
+@pytest.mark.parametrize(
+    ("method", "headers", "status"),
+    [("GET", {}, 200), ("HEAD", {}, 200), ("GET", {"Range": "bytes=0-9"}, 206), ("GET", {"If-None-Match": "*"}, 304)],
+)
+def test_files_are_counted_like_every_other_answer(client, method, headers, status):
+    """Also the one that is never read to its end."""
+    gc.collect()
+    path, route = "/dashboard/static/dashboard.css", "/dashboard/static/<path:filename>"
+    flight, answered = ("premask_requests_in_flight", route), ("premask_requests_total", route, str(status))
+    before = samples(client)
+    for _ in range(3):
+        assert client.open(path, method=method, headers=headers, buffered=True).status_code == status
+    client.open(path, method=method, headers=headers, buffered=False).close()
+    after = samples(client)
+    assert after[flight] - before.get(flight, 0) == 0
+    assert after[answered] - before.get(answered, 0) == 4
+
+
 def test_an_answer_carries_the_request_id_that_came_if_it_is_sane(client):
     assert client.get("/health", headers={"X-Request-ID": "proxy-7.a_b"}).headers["X-Request-ID"] == "proxy-7.a_b"
     made = {

@@ -266,6 +266,10 @@ def test_pictures_are_served_as_what_they_are(visitor):
     sources = re.findall(rf'src="({base}/[^"]+\.png)"', visitor.read("/projects/3"))
     assert sources
     assert visitor.client.get(sources[0], buffered=True).mimetype == "image/png"
+    metrics = visitor.client.get("/metrics").text
+    counted = re.findall(r'^premask_requests_(total|in_flight)\{route="[^"]*/gallery/[^}]*\} (\S+)$', metrics, re.M)
+    assert float(dict(counted)["in_flight"]) == 0
+    assert float(dict(counted)["total"]) >= 1
 
 
 def test_text_from_elsewhere_is_text_on_the_page(visitor, store, credentials):
