@@ -48,6 +48,22 @@ class RequestLeases:
         """Whether this request is to answer for a task."""
         return str(task["id"]) in self._held or str(task["id"]) not in self._tasks
 
+    def left_to_others(self) -> set[str]:
+        """Tasks that others were having stored when this request came."""
+        return self._tasks - self._held
+
+    def given(self) -> set[str]:
+        """Tasks that have an entry in this answer."""
+        return set(self._given)
+
+    def request(self, tasks: set[str]) -> None:
+        """Request tasks that were given to another: perhaps not for storing, as the answer to Send Test Request.
+
+        Once that lease expires, a job looks the tasks up and predicts those that have no prediction.
+        """
+        if tasks:
+            self._ask(lambda: self._leases.request(self._project, tasks), None)
+
     def checked(self, tasks: Sequence[Mapping[str, Any]], entries: Sequence[Entry]) -> list[Entry]:
         """The entries of tasks that it holds, without those of tasks that others have taken over meanwhile."""
         keys = [str(task["id"]) for task in tasks]

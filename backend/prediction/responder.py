@@ -6,13 +6,15 @@ request whose answer does not arrive, because this process was killed or Label S
 
 Label Studio stores what it is told and has no lock, so three people who open the same fresh task would give it three
 predictions. Here the first gets the entry; to the others the answer is an empty list as soon as Label Studio has the
-first one's, which it then shows them.
+first one's, which it then shows them. But it does not store every answer: Send Test Request is asked like any other. So
+a task that was left to another request stays requested, and after a while a job looks whether it has a prediction.
 """
 
 import logging
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any, Protocol
@@ -71,6 +73,9 @@ class Responder:
         self._client = client
         self._deadline, self._margin, self._patience = deadline, margin, patience
         self._blank_every = blank_every
+        self._lock = threading.Lock()
+        # Requests being answered: their project, and tasks that others have asked for meanwhile.
+        self._running: dict[RequestLeases, tuple[str, set[str]]] = {}
 
     def answer(self, asked: PredictRequest, resolved: Resolved | None) -> Iterator[bytes]:
         """The body piece by piece, so that a thousand tasks' masks are never in memory together.
@@ -84,10 +89,16 @@ class Responder:
         version = None if resolved is None else resolved.version
         leases = RequestLeases(asked, version, self._leases, self._deadline + self._margin)
         complete = False
+        again: set[str] = set()
+        with self._lock:
+            self._running[leases] = (asked.project_id, again)
         try:
             held = [task for task in asked.tasks if leases.holds(task)]
+            stored = False
             if len(asked.tasks) == 1 and not held:
-                yield from self._wait(asked)
+                stored = yield from self._wait(asked)
+            if not stored:
+                self._again(asked.project_id, leases)
             stream = self._predictor.stream(replace(asked, tasks=held), resolved)
             with closing(until(began + self._deadline, stream, self._blank_every)) as batches:
                 yield from _body(asked.tasks, held, leases, batches)
@@ -98,9 +109,26 @@ class Responder:
         finally:
             if leases.end(complete):
                 self._submit(asked.project_id, "its answer did not arrive")
+            with self._lock:
+                del self._running[leases]
+            # Only now: what it delivered counts as no longer requested.
+            leases.request(again & leases.given())
 
-    def _wait(self, asked: PredictRequest) -> Iterator[bytes]:
-        """Blanks until Label Studio has the prediction of a request's only task that another request was given."""
+    def _again(self, project: str, leases: RequestLeases) -> None:
+        """Request the tasks that a request leaves to others, also once those others have delivered them."""
+        left = leases.left_to_others()
+        with self._lock:
+            for of, again in self._running.values():
+                if of == project:
+                    again.update(left)
+        leases.request(left)
+
+    def _wait(self, asked: PredictRequest) -> Generator[bytes, None, bool]:
+        """Blanks until Label Studio has the prediction of a request's only task that another request was given.
+
+        Returns:
+            Whether it has.
+        """
         until_then = time.monotonic() + self._patience
         while (left := until_then - time.monotonic()) > 0:
             yield BLANK
@@ -108,10 +136,11 @@ class Responder:
                 client = self._client(asked.project_id)
                 rows = client.task_rows(asked.project_id, [int(asked.tasks[0]["id"])], timeout=(left, left))
                 if any(row.versions for row in rows):
-                    return
+                    return True
             except (BackendError, ValueError) as error:
                 logger.debug("project %s: cannot ask whether the prediction is stored: %s", asked.project_id, error)
             time.sleep(min(0.2, left))
+        return False
 
     def _submit(self, project: str, why: str) -> None:
         try:

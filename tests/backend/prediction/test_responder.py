@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -40,6 +41,12 @@ def entries(body):
 def hurried(predictor, leases, jobs):
     """Its deadline comes after half a second."""
     return Responder(predictor, leases, jobs, no_label_studio, deadline=0.5, blank_every=0.05)
+
+
+@pytest.fixture
+def later(leases, monkeypatch):
+    """Moves the clock of the leases on, by seconds."""
+    return lambda seconds: monkeypatch.setattr(leases, "_clock", lambda: time.time() + seconds)
 
 
 def until_an_entry_comes(answer):
@@ -157,6 +164,45 @@ def test_an_annotator_waits_for_another_answer_no_longer_than_the_patience(predi
         no_label_studio(P)
     assert entries(responder, ask("1"))[0]
     assert entries(responder, ask("1")) == [[]]
+
+
+def test_a_task_that_was_only_asked_for_as_a_test_gets_its_masks_all_the_same(responder, leases, entries, later):
+    """Send Test Request stores nothing, and then Retrieve comes while its answer counts as being stored."""
+    assert entries(responder, ask("1"))[0]
+    assert [bool(one) for one in entries(responder, ask("1", "2"))] == [False, True]
+    assert leases.acquire_due(P, "job", 9, 60) == []
+    later(10)
+    assert leases.due() == [P]
+    assert leases.acquire_due(P, "job", 9, 60) == ["1"]
+
+
+def test_a_task_asked_for_while_another_answer_gives_it_is_looked_up_too(
+    predictor, leases, jobs, loader, body, entries, later
+):
+    """The test request is still being answered when Retrieve comes."""
+    responder = Responder(predictor, leases, jobs, no_label_studio, patience=0.1, blank_every=0.05)
+    loader.predict_gates["oct-lite0"] = gate = threading.Event()
+    test = body(responder, ask("1"))
+    assert [next(test), next(test)] == [b'{"results": [', b" "]
+    retrieved = ThreadPoolExecutor().submit(entries, responder, ask("1"))
+    eventually(lambda: any(again for _, again in responder._running.values()))
+    gate.set()
+    assert json.loads(b'{"results": [' + b"".join(test))["results"][0]
+    assert retrieved.result() == [[]]
+    later(10)
+    assert leases.acquire_due(P, "job", 9, 60) == ["1"]
+
+
+def test_a_task_whose_prediction_is_stored_is_not_asked_for_again(predictor, leases, jobs, entries, later):
+    with FakeLabelStudio() as server:
+        project = server.add_project(CONFIG)
+        task = server.add_task(project, {"image": "1"})
+        client = LabelStudio(server.url, server.legacy_token)
+        responder = Responder(predictor, leases, jobs, lambda project: client, blank_every=0.05)
+        server.add_prediction({**entries(responder, ask("1", project=project, first=task))[0], "task": task})
+        assert entries(responder, ask("1", project=project, first=task)) == [[]]
+        later(10)
+        assert leases.due() == []
 
 
 @pytest.mark.parametrize(
