@@ -1,10 +1,12 @@
 """Settings of a Label Studio that can be found out from outside, without changing anything in it.
 
 Some of them show only in how it refuses a request that it would refuse anyway: it judges an address before it finds
-that the rest of the request is nonsense. Measured against version 1.23.2.
+that the rest of the request is nonsense. What a release does not know answers 404 there, and is taken for what that
+release does without it: releases are asked what they can, never which they are. docs/compatibility.md names those tried.
 """
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from backend.errors import LabelStudioError
@@ -12,11 +14,13 @@ from backend.label_studio.client import LabelStudio
 
 PRIVATE = "http://127.0.0.1:1"
 NO_SUCH_ACTION = "NO_SUCH_ACTION"
+MISSING = (404, 405)  # a call that a release does not have
 
 
 def release(client: LabelStudio) -> str:
-    """Label Studio's version."""
-    return str(client.call("GET", "/api/version/").get("release", "unknown"))
+    """Label Studio's version; "unknown" where it does not tell."""
+    known = _unless_missing(lambda: client.call("GET", "/api/version/"), {})
+    return str(known.get("release", "unknown")) if isinstance(known, dict) else "unknown"
 
 
 def refuses_private_backends(client: LabelStudio) -> bool:
@@ -30,8 +34,12 @@ def refuses_private_webhooks(client: LabelStudio) -> bool:
 
 
 def takes_legacy_tokens(client: LabelStudio) -> bool:
-    """Whether the organization has legacy tokens switched on, such as the one that `/setup` carries."""
-    return bool(client.call("GET", "/api/jwt/settings").get("legacy_api_tokens_enabled"))
+    """Whether legacy tokens are taken, such as the one that `/setup` carries.
+
+    An organization can switch them off where there are personal access tokens too; older releases have no other kind.
+    """
+    known = _unless_missing(lambda: client.call("GET", "/api/jwt/settings"), {"legacy_api_tokens_enabled": True})
+    return bool(known.get("legacy_api_tokens_enabled"))
 
 
 def serves_local_files(client: LabelStudio) -> bool:
@@ -61,6 +69,16 @@ def any_task(client: LabelStudio, project_id: str) -> dict[str, Any] | None:
         "tasks"
     ]
     return tasks[0] if tasks else None
+
+
+def _unless_missing(ask: Callable[[], Any], otherwise: Any) -> Any:
+    """The answer, or `otherwise` where this release has no such call."""
+    try:
+        return ask()
+    except LabelStudioError as error:
+        if error.status not in MISSING:
+            raise
+        return otherwise
 
 
 def _refuses(client: LabelStudio, path: str, nonsense: dict[str, Any]) -> bool:

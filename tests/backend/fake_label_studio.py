@@ -71,6 +71,7 @@ class FakeLabelStudio:
         storage: cloud URI -> address that its presign call redirects to.
         faults: each is used up by the next request whose path ends so: it is refused with that status, or done and then
             answered with that status, as a proxy does whose patience ends.
+        lacks: paths that this release does not have.
         drops: predictions that it answers as if they were stored, and does not store: those that are "imported" (as
             release 1.22 does), or "all".
         storing_seconds: what it takes to store one prediction of an answer to /predict.
@@ -93,6 +94,7 @@ class FakeLabelStudio:
     uploads: dict[int, str] = field(default_factory=dict)  # id -> path below /data/
     storage: dict[str, str] = field(default_factory=dict)
     faults: list[tuple[str, int, Literal["refused", "done"]]] = field(default_factory=list)
+    lacks: tuple[str, ...] = ()
     drops: Literal["", "imported", "all"] = ""
     storing_seconds: float = 0.0
     requests: list[tuple[str, str, str]] = field(default_factory=list)  # method, path, Authorization
@@ -323,6 +325,8 @@ class FakeLabelStudio:
             self.requests.append((request.method, path, request.headers.get("Authorization", "")))
             if request.path != "/api/token/refresh":
                 self._authorize()
+            if request.path in self.lacks:
+                raise _Refused(404, detail="Not found.")
             if (status := self._fault("refused")) is not None:
                 raise _Refused(status, detail="for a test")
 

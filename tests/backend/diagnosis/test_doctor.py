@@ -98,6 +98,17 @@ def test_both_switches_that_block_private_addresses_are_seen_from_outside(
     assert "not served" in found["local files"]["found"]
 
 
+def test_what_a_release_does_not_have_is_not_broken(run: Run, label_studio: FakeLabelStudio) -> None:
+    """1.13 to 1.16 have one kind of token, and no call that tells which are taken."""
+    label_studio.lacks = ("/api/jwt/settings", "/api/storages/localfiles/validate", "/api/version/")
+    label_studio.local_files_root = "/data"
+    project = label_studio.add_project(CONFIG)
+    _, found = run("--project", str(project), **at(label_studio))
+    assert found["legacy tokens"] == {"name": "legacy tokens", "state": "ok", "found": "on", "remedy": ""}
+    assert found["local files"]["state"] == "ok"
+    assert found["Label Studio"]["found"].startswith("unknown at ")
+
+
 def test_a_label_studio_that_is_down_is_told_once(run: Run) -> None:
     code, found = run("--project", "3", LABEL_STUDIO_URL="http://127.0.0.1:1", LABEL_STUDIO_API_KEY="key")
     assert code == 1
