@@ -15,6 +15,7 @@ BackendError
 │   ├── UnknownJob     there is no such job
 │   ├── JobConflict    a job is too far for what is asked
 │   └── JobInterrupted it is not this worker's any more, or begins again
+├── CvatError          cvat-sdk is missing or too old
 ├── PullbackError      `premask import` cannot go on
 ├── ExportError        `premask export` cannot write
 ├── BenchError         `premask bench` cannot measure
@@ -97,6 +98,10 @@ class JobConflict(JobError):
 
 class JobInterrupted(JobError):
     """A job stops here without having failed; the text says why, and what becomes of it."""
+
+
+class CvatError(BackendError):
+    """cvat-sdk is missing or too old; the text names the release that is needed."""
 
 
 class PullbackError(BackendError):

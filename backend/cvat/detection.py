@@ -6,15 +6,19 @@ cvat-cli task auto-annotate 7 --function-module backend.cvat.detection -p model=
 
 from collections.abc import Iterator
 
-import cvat_sdk.auto_annotation as cvataa
-from cvat_sdk.masks import encode_mask
 from PIL.Image import Image
 
 from backend.cvat.detector import Detector
 from backend.cvat.model import Checkpoint
+from backend.cvat.sdk import require_detection
 from models.data.decoding import rgb_array
 from models.masks.outlines import outlines
 from models.segment import Segment
+
+require_detection()
+
+import cvat_sdk.auto_annotation as cvataa  # noqa: E402 - the check comes first, so that what it lacks is a sentence
+from cvat_sdk.masks import encode_mask  # noqa: E402
 
 
 class DetectionFunction:

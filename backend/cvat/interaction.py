@@ -4,14 +4,18 @@ cvat-cli function create-native premask-clicks --function-module backend.cvat.in
 cvat-cli function run-agent ID --function-module backend.cvat.interaction -p model=str:DIR
 """
 
-import cvat_sdk.auto_annotation as cvataa
-from cvat_sdk.masks import encode_mask
 from PIL.Image import Image
 
 from backend.cvat.interactor import Interactor
 from backend.cvat.model import Checkpoint
+from backend.cvat.sdk import require_interaction
 from models.data.decoding import rgb_array
 from models.families import Embedding
+
+require_interaction()
+
+import cvat_sdk.auto_annotation as cvataa  # noqa: E402 - the check comes first, so that what it lacks is a sentence
+from cvat_sdk.masks import encode_mask  # noqa: E402
 
 
 class InteractionFunction:

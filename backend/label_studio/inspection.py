@@ -1,8 +1,8 @@
 """Settings of a Label Studio that can be found out from outside, without changing anything in it.
 
 Some of them show only in how it refuses a request that it would refuse anyway: it judges an address before it finds
-that the rest of the request is nonsense. What a release does not know answers 404 there, and is taken for what that
-release does without it: releases are asked what they can, never which they are. docs/compatibility.md names those tried.
+that the rest of the request is nonsense. A call that a release does not have is taken for what the release does without
+it: it is asked what it can do, never which it is. docs/compatibility.md names the releases that were tried.
 """
 
 import re
