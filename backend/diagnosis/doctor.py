@@ -23,6 +23,7 @@ from backend.wiring import Parts
 from models.checkpoint import check_weights
 
 LABEL_STUDIO, KEY = "Label Studio", "Label Studio's key"
+ADAPTER = "PremaskModel"  # in backend.entrypoints.label_studio_ml, as that server names it at /health
 Look = tuple[str, Callable[[], Check | str]]
 
 
@@ -91,6 +92,12 @@ def _server(settings: Settings) -> Check | str:
         answer = None
     if isinstance(answer, dict) and answer.get("name") == "premask":
         return f"answers at {url}"
+    if isinstance(answer, dict) and "model_class" in answer:
+        found = f"label-studio-ml answers at {url} with the model {answer['model_class']}"
+        if answer["model_class"] == ADAPTER:
+            return found
+        remedy = "fine if that class is premask's; if not, stop it or choose another port by PREMASK_PORT"
+        return Check("server", DOUBTFUL, found, remedy)
     check_port(settings.host, settings.port)
     return f"not running; {settings.host}:{settings.port} is free for it"
 

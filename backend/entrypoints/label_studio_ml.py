@@ -29,6 +29,9 @@ from backend.wiring import Core, assemble_core
 
 logger = logging.getLogger(__name__)
 
+# A request without a project, such as that of label-studio-ml's test template, is answered by the starter.
+NO_PROJECT = "0"
+
 _assembling = threading.Lock()
 
 
@@ -78,18 +81,19 @@ class PremaskModel(LabelStudioMLBase):  # type: ignore[misc]
         """One prediction per task, in order, an empty list for a task without an answer or not reached by the deadline.
 
         Args:
-            tasks: tasks as Label Studio sends them.
+            tasks: tasks as Label Studio sends them; those without an "id" are answered too.
             context: prompts of a smart tool.
             **kwargs: what else came in the request's "params"; not used.
         """
         params = {"context": context or None}
+        project = NO_PROJECT if self.project_id == "None" else self.project_id
         try:
             asked = parse_predict(
-                {"tasks": tasks, "project": self.project_id, "label_config": self.label_config, "params": params}
+                {"tasks": tasks, "project": project, "label_config": self.label_config, "params": params}
             )
         except (BadRequest, ConfigError) as error:
             logger.warning("project %r: no masks: %s", self.project_id, error)
-            return ModelResponse(predictions=[[] for _ in tasks])
+            return ModelResponse(predictions=[[] for _ in tasks or ()])
         core = self.core()
         if asked.context is not None:
             return ModelResponse(predictions=core.prompts.entries(asked))

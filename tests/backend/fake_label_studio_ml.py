@@ -63,7 +63,7 @@ def init_app(model_class: Any) -> Flask:
         body = request.get_json()
         params = body.get("params", {})
         context = params.pop("context", {})
-        asked = model(str(body["project"]).split(".", 1)[0], body["label_config"])
+        asked = model(str(body.get("project")).split(".", 1)[0], body["label_config"])
         return jsonify({"results": asked.predict(body["tasks"], context=context, **params).predictions})
 
     @app.post("/webhook")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from flask import Flask
 from PIL import Image
 
 from backend.cli.doctor import doctor
@@ -107,6 +108,17 @@ def test_what_a_release_does_not_have_is_not_broken(run: Run, label_studio: Fake
     assert found["legacy tokens"] == {"name": "legacy tokens", "state": "ok", "found": "on", "remedy": ""}
     assert found["local files"]["state"] == "ok"
     assert found["Label Studio"]["found"].startswith("unknown at ")
+
+
+@pytest.mark.parametrize(("model", "state"), [("PremaskModel", "ok"), ("YOLO", "warning")])
+def test_label_studio_ml_at_the_port_is_told_by_its_model(run: Run, model: str, state: str) -> None:
+    """As docs/label-studio-ml.md has it run, on the port that `premask serve` would take."""
+    app = Flask("label_studio_ml")
+    app.add_url_rule("/health", view_func=lambda: {"status": "UP", "model_class": model})
+    with serving(app) as url:
+        _, found = run(PREMASK_PORT=url.rpartition(":")[2])
+    assert found["server"]["state"] == state
+    assert f"label-studio-ml answers at {url} with the model {model}" in found["server"]["found"]
 
 
 def test_a_label_studio_that_is_down_is_told_once(run: Run) -> None:

@@ -104,6 +104,16 @@ def test_both_servers_give_the_same_cache(client: FlaskClient, ml_client: FlaskC
     assert entries[0]["result"][0]["value"]["format"] == "rle"
 
 
+def test_tasks_without_an_id_and_requests_without_a_project_get_masks(ml_client: FlaskClient, store: Any) -> None:
+    """As in the test that label-studio-ml writes into a new folder."""
+    body = {"tasks": [{"data": {"image": "1"}}, {"data": {"image": "2"}}], "label_config": CONFIG}
+    for asked in (body, body | {"project": "3.1"}):
+        answer = ml_client.post("/predict", json=asked)
+        assert answer.status_code == 200
+        assert all(entry["result"] for entry in answer.json["results"])
+    assert not store.find()
+
+
 def test_both_servers_name_the_version_that_is_served(
     client: FlaskClient, ml_client: FlaskClient, registry: Any, tmp_path: Path
 ) -> None:
