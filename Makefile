@@ -5,6 +5,7 @@
 PORT ?= 9090
 LABEL_STUDIO_PORT ?= 8080
 UPGRADE ?=
+VERSIONS ?=
 export PYTHON
 
 REQUIREMENTS := docker/requirements
@@ -20,7 +21,7 @@ endif
 COMPILE := $(BIN)/uv pip compile --quiet $(UPGRADE) --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command "make lock"
 
-.PHONY: help setup setup-label-studio run serve worker test test-fast soak docker-test check format lock clean docs audit
+.PHONY: help setup setup-label-studio run serve worker test test-fast soak compat docker-test check format lock clean docs audit
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +58,9 @@ test-fast: $(SETUP) ## the tests for daily work: no server, no browser, no train
 
 soak: $(SETUP) $(SETUP_LABEL_STUDIO) ## the tests that take minutes each, with their figures: kills, load, memory, 1,000 tasks
 	@$(BIN)/python -m pytest -m soak -rP
+
+compat: $(SETUP) ## try several Label Studio releases, minutes each, and write docs/compatibility.md; VERSIONS="1.18.0" tries others
+	@$(BIN)/python -m tests.compat $(VERSIONS)
 
 docker-test: $(SETUP) $(SETUP_LABEL_STUDIO) ## build the image without Docker and run it; needs root, 20 GB and some Debian packages
 	@$(BIN)/python -m pytest -m docker
