@@ -217,6 +217,7 @@ def test_a_prediction_sent_by_itself_without_an_answer_is_looked_up_before_it_is
 
 
 def test_label_studio_is_asked_again_while_it_restarts(run, label_studio, leases, project, tasks, said):
+    run._patience = 600.0
     label_studio.faults = [("/api/tasks", 503, "refused")] * 3
     leases.request(project, [ALL])
     run.run()
