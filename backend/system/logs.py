@@ -41,7 +41,7 @@ PATTERNS = [
     (re.compile(r"\b[0-9a-f]{40}\b"), HIDDEN),
 ]
 # Personal and short-lived access tokens of Label Studio begin with eyJ and have a dot in them. Whole runs of their
-# signs are looked at, once each: a search for the dot from every eyJ on reads a run of a thousand of them a thousand times.
+# signs are looked at, once each: to look for the dot from every eyJ on would be to read a run a thousand times.
 RUN, TOKEN_START = re.compile(r"[\w.-]{9,}+"), re.compile(r"(?<!\w)eyJ")
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 # Libraries that report every request.
