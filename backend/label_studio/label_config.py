@@ -104,7 +104,7 @@ class LabelConfig:
             label: the class.
             stored: it is a label as Label Studio stores it instead.
         """
-        offering = [c for c in self.region_controls if label in (c.labels.values() if stored else c.labels)]
+        offering = [c for c in self.region_controls if (c.class_of(label) is not None if stored else label in c.labels)]
         return min(offering, key=lambda c: (PREFERENCE[c.tag], c.per_object is None), default=None)
 
     @cached_property

@@ -192,13 +192,14 @@ class Serving:
         with self._lock:
             active = self._active.get(key)
             loaded = active is not None and active.directory in self._resident
-            settled = not wanted_fails and (not loaded or active == target)
-            (self._unsettled.discard if settled else self._unsettled.add)(key)
+            self._unsettled.add(key)  # until it is served what it should be
             if loaded and wanted_fails:
                 return active
             # Nothing to wait for: no weights are in memory yet, or the target's are.
             if target is None or not loaded or target.directory in self._resident:
                 self._activate(key, target)
+                if target is None or not wanted_fails:
+                    self._unsettled.discard(key)
                 return target
         self._load_in_background(target)
         return active
@@ -207,8 +208,6 @@ class Serving:
         before = self._active.pop(key, None)
         if target is not None:
             self._active[key] = target
-        else:
-            self._unsettled.discard(key)
         if len(self._active) > MAX_REMEMBERED:
             self._unsettled.discard(self._active.popitem(last=False)[0])
         in_use = {candidate.directory for candidate in self._active.values()}
