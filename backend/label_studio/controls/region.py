@@ -18,6 +18,7 @@ from models.segment import Segment
 Mask = NDArray[np.bool_]
 # Keeps a damaged region from asking for all the memory there is.
 MAX_PIXELS = 100_000_000
+MAX_CORNERS = 20_000  # of an outline; each costs a pass over the rows beside it
 
 
 class NoArea(RegionError):

@@ -240,7 +240,7 @@ def spoil(backend: BackendInUse, examples: int, *, fresh: bool) -> None:
         if data.draw(st.integers(0, 9)) == 0:
             text = text.replace("null", DEEP, 1)
         answer = client.post(path, data=text, content_type="application/json", auth=(USER, PASSWORD))
-        assert answer.status_code < 500 or answer.status_code == 503, (path, text[:300], answer.text[:300])
+        assert answer.status_code < 500, (path, text[:300], answer.text[:300])
         assert len(answer.data) < 100_000
 
     post()
@@ -263,4 +263,4 @@ def test_that_was_twenty_thousand_requests(backend, capsys):
     with capsys.disabled():
         print(f"\n{made} generated requests; answers by status: {counts}")
     assert made >= SOAK
-    assert not any(status >= 500 and status != 503 for status in backend.statuses)
+    assert not any(status >= 500 for status in backend.statuses)

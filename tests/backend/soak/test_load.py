@@ -1,6 +1,6 @@
 """32 clients at once, doing all that Label Studio, annotators and leads do, for five minutes.
 
-Beside them 48 do what no one should: half-sent requests, answers that are not read, bodies that are huge, deep or wrong.
+Beside them 48 do what no one should: they send half a request, read no answer, or post what is huge, deep or wrong.
 
 Threads with requests: locust would bring gevent, a web server and twelve more packages for what is a loop here.
 """
