@@ -310,6 +310,15 @@ class BufferedWorker(ThreadWorker):  # type: ignore[misc]
             self.poller.unregister(connection.sock.plain)
 
     def _readable(self, connection: Connection) -> None:
+        if connection not in self._waiting:
+            return  # it was closed to make room since the kernel named it
+        try:
+            self._take_from(connection)
+        except Exception:  # whatever one of them sends, the others are received
+            self.log.exception("receiving from %s failed", connection.client)
+            self._close(connection)
+
+    def _take_from(self, connection: Connection) -> None:
         try:
             data = connection.sock.plain.recv(AT_ONCE)
         except BlockingIOError:

@@ -36,7 +36,7 @@ LARGE = saved(Image.new("RGB", (8000, 8000)))
 
 @pytest.fixture
 def decoders() -> Iterator[Decoders]:
-    made = Decoders(helpers=1, seconds=30)
+    made = Decoders(helpers=1, seconds=240, wait=240)  # machines may be busy
     yield made
     made.close()
 
@@ -89,7 +89,7 @@ def test_a_strip_for_each_byte_is_refused_with_little_memory(decoders: Decoders)
 
 def test_six_large_pictures_at_once_cost_two_at_a_time() -> None:
     """Each has 64 million pixels in 200 kB. A helper that is allowed half of what one takes refuses it, and goes on."""
-    small = Decoders(helpers=2, seconds=120, memory=128 * MB)
+    small = Decoders(helpers=2, seconds=240, memory=128 * MB, wait=240)
     outcomes: list[str] = []
 
     def decode() -> None:
@@ -120,7 +120,7 @@ def test_a_large_honest_picture_fits(decoders: Decoders) -> None:
 
 def test_decoded_images_share_a_budget_until_they_are_gone() -> None:
     """Six pictures of 192 MB cannot be in memory together, and small ones do not wait for them."""
-    decoders = Decoders(helpers=2, seconds=60, decoded_large=200 * MB, wait=2.0)
+    decoders = Decoders(helpers=2, seconds=240, decoded_large=200 * MB, wait=2.0)
     first = decoders.decode(LARGE, MANY)
     with pytest.raises(ValueError, match="it waited 2 s for other images to be decoded; try again later"):
         decoders.decode(LARGE, MANY)
@@ -135,7 +135,7 @@ def test_decoded_images_share_a_budget_until_they_are_gone() -> None:
 
 
 def test_small_images_share_a_budget_too_and_use_no_more_of_it_than_they_need() -> None:
-    decoders = Decoders(helpers=1, seconds=60, decoded=25 * MB, wait=1.0)
+    decoders = Decoders(helpers=1, seconds=240, decoded=25 * MB, wait=1.0)
     kept = [decoders.decode(HONEST, MANY) for _ in range(4)]
     middle = saved(Image.new("RGB", (2000, 1000)))
     kept.append(decoders.decode(middle, MANY))
@@ -147,7 +147,7 @@ def test_small_images_share_a_budget_too_and_use_no_more_of_it_than_they_need() 
 
 
 def test_to_wait_for_a_helper_has_a_deadline() -> None:
-    decoders = Decoders(helpers=1, seconds=60, wait=0.5)
+    decoders = Decoders(helpers=1, seconds=240, wait=0.5)
     decoders.decode(HONEST, MANY)
     with decoders._helper(time.monotonic() + 5), pytest.raises(ValueError, match=r"it waited 0\.5 s"):
         decoders.decode(HONEST, MANY)
@@ -156,7 +156,7 @@ def test_to_wait_for_a_helper_has_a_deadline() -> None:
 
 
 def test_what_is_refused_gives_its_share_back() -> None:
-    decoders = Decoders(helpers=1, seconds=60, memory=128 * MB, wait=5.0)
+    decoders = Decoders(helpers=1, seconds=240, memory=128 * MB, wait=5.0)
     for data in (b"", HONEST[:90], LARGE) * 2:
         with pytest.raises(ValueError, match="it "):
             decoders.decode(data, MANY)
@@ -229,7 +229,7 @@ def test_a_helper_that_dies_between_two_images_is_replaced(decoders: Decoders) -
 
 def test_who_waits_longest_is_served_next() -> None:
     """Five threads that want much do not keep a sixth waiting for more than one image each."""
-    decoders = Decoders(helpers=1, seconds=60)
+    decoders = Decoders(helpers=1, seconds=240)
     decoders.decode(HONEST, MANY)
     served: list[str] = []
     begun, stop = threading.Semaphore(0), threading.Event()
