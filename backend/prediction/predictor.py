@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 # Label Studio skips a task whose entry is an empty list, and asks for it again next time.
 NOTHING: Entry = b"[]"
 # A batch is predicted in parts where its next image does not come: it may wait for room that those before it take.
-PATIENCE = 0.5  # seconds
+PATIENCE = 2.0  # seconds
 
 
 @dataclass

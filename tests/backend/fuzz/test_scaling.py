@@ -34,6 +34,7 @@ from backend.system.logs import JsonLines, redacted, shortened
 from models.errors import PremaskError, brief
 from tests.backend.label_studio.configs import BRUSH, SHAPES
 from tests.backend.sources import test_coco, test_cvat, test_datumaro, test_label_studio, test_yolo
+from tests.backend.sources.exports import cvat_export, picture, write_json
 
 READABLE = 0.03  # seconds: what four times the input takes less than is quick enough, whatever its growth
 GROWTH = 9.0  # 4 is linear, 16 is quadratic
@@ -214,16 +215,14 @@ TEXTS: dict[str, Callable[[int], str]] = {
 SQUARE = test_coco.SQUARE
 EXPORTS: dict[str, Callable[[Path, int], Any]] = {
     "COCO": lambda folder, n: test_coco.export(folder, [SQUARE | {"id": i} for i in range(n)]),
-    "CVAT": lambda folder, n: test_cvat.cvat_export(folder, {"a.png": test_cvat.POLYGON * n}),
+    "CVAT": lambda folder, n: cvat_export(folder, {"a.png": test_cvat.POLYGON * n}),
     "Datumaro": lambda folder, n: test_datumaro.export(
         folder, test_datumaro.item("a", [test_datumaro.POLYGON for _ in range(n)])
     ),
     "YOLO": lambda folder, n: test_yolo.export(folder, {"train/a": test_yolo.SCRATCH * n}),
     "Label Studio": lambda folder, n: (
-        test_label_studio.picture(folder / "0123abcd-plate_1.png"),
-        test_label_studio.write_json(
-            folder / "export.json", [test_label_studio.task(1, *[test_label_studio.RECTANGLE] * n)]
-        ),
+        picture(folder / "0123abcd-plate_1.png"),
+        write_json(folder / "export.json", [test_label_studio.task(1, *[test_label_studio.RECTANGLE] * n)]),
     ),
     "COCO's images": lambda folder, n: test_coco.export(folder, [], tuple(f"{i}.png" for i in range(n // 8))),
 }

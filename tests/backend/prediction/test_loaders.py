@@ -19,7 +19,10 @@ def test_a_project_whose_images_drip_keeps_no_other_waiting() -> None:
 
 
 def test_calls_of_a_project_run_in_order_a_few_at_a_time_and_leave_no_thread() -> None:
-    loaders, running, most, order = Loaders(each=2), [], [], []
+    loaders = Loaders(each=2)
+    running: list[int] = []
+    most: list[int] = []
+    order: list[int] = []
 
     def load(number: int) -> int:
         running.append(number)
@@ -37,7 +40,8 @@ def test_calls_of_a_project_run_in_order_a_few_at_a_time_and_leave_no_thread() -
 
 
 def test_what_is_cancelled_is_not_loaded_and_an_error_is_raised_where_it_is_asked_for() -> None:
-    loaders, gate, loaded = Loaders(each=1), threading.Event(), []
+    loaders, gate = Loaders(each=1), threading.Event()
+    loaded: list[int] = []
     first = loaders.submit("1", gate.wait, 60)
     second = loaders.submit("1", loaded.append, 2)
     failing = loaders.submit("1", lambda: 1 / 0)
