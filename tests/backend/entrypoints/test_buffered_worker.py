@@ -22,8 +22,10 @@ HEAD = b"POST /echo HTTP/1.1\r\nHost: x\r\n"
 
 
 @contextmanager
-def serving(folder: Path, *options: str, **environ: str) -> Iterator[int]:
-    """gunicorn with a few threads on a free port."""
+def serving(
+    folder: Path, *options: str, running: list[subprocess.Popen[bytes]] | None = None, **environ: str
+) -> Iterator[int]:
+    """gunicorn with a few threads on a free port; `running` gets its process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
@@ -37,6 +39,8 @@ def serving(folder: Path, *options: str, **environ: str) -> Iterator[int]:
             stdout=log,
             stderr=log,
         )
+    if running is not None:
+        running.append(server)
     try:
         eventually(lambda: is_up(port), 60)
         yield port
@@ -239,6 +243,21 @@ def test_more_connections_than_there_may_be_make_room(tmp_path: Path) -> None:
             opened(stack, port, b"GET /health HTTP/1.1\r\n")
         assert requests.get(f"http://127.0.0.1:{port}/health", timeout=10).text == "up"
         assert requests.post(f"http://127.0.0.1:{port}/echo", b"whole", timeout=10).content == b"whole"
+
+
+def test_a_reload_ends_what_it_has_begun_to_receive_and_to_answer(tmp_path: Path) -> None:
+    running: list[subprocess.Popen[bytes]] = []
+    with serving(tmp_path, running=running) as port, ExitStack() as stack:
+        answering = opened(stack, port, b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
+        receiving = opened(stack, port, HEAD + b"Content-Length: 3\r\n\r\n")
+        idle = opened(stack, port, b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert idle.recv(1000).startswith(b"HTTP/1.1 200")
+        running[0].send_signal(signal.SIGHUP)
+        receiving.sendall(b"abc")
+        assert receiving.recv(1000).startswith(b"HTTP/1.1 200")
+        assert answering.recv(1000).startswith(b"HTTP/1.1 200")
+        assert idle.recv(1000) == b""
+        assert requests.get(f"http://127.0.0.1:{port}/health", timeout=60).text == "up"
 
 
 def test_callers_that_do_not_close_hold_nothing_up(port: int) -> None:

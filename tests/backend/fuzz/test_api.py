@@ -211,14 +211,14 @@ def _bodies(known: dict[str, list[Any]]) -> dict[str, Any]:
     }
 
 
-def _spoilt(draw: st.DrawFn, body: Any) -> Any:
+def _spoilt(data: st.DataObject, body: Any) -> Any:
     """A body of which one part, at any depth, is something else."""
-    if isinstance(body, dict | list) and body and draw(st.integers(0, 4)):
+    if isinstance(body, dict | list) and body and data.draw(st.integers(0, 4)):
         copy = body.copy()
-        key = draw(st.sampled_from(sorted(copy) if isinstance(copy, dict) else range(len(copy))))
-        copy[key] = _spoilt(draw, copy[key])
+        key = data.draw(st.sampled_from(sorted(copy) if isinstance(copy, dict) else range(len(copy))))
+        copy[key] = _spoilt(data, copy[key])
         return copy
-    return draw(st.sampled_from(HOSTILE))
+    return data.draw(st.sampled_from(HOSTILE))
 
 
 def spoil(backend: BackendInUse, examples: int, *, fresh: bool) -> None:
@@ -236,7 +236,7 @@ def spoil(backend: BackendInUse, examples: int, *, fresh: bool) -> None:
     @given(st.data())
     def post(data: st.DataObject) -> None:
         path = data.draw(st.sampled_from(sorted(bodies)))
-        text = json.dumps(_spoilt(data.draw, bodies[path]))
+        text = json.dumps(_spoilt(data, bodies[path]))
         if data.draw(st.integers(0, 9)) == 0:
             text = text.replace("null", DEEP, 1)
         answer = client.post(path, data=text, content_type="application/json", auth=(USER, PASSWORD))

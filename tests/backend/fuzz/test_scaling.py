@@ -145,7 +145,7 @@ RESULTS: dict[str, Callable[[int], list[dict[str, Any]]]] = {
         )
     ],
     "RLE": lambda n: [region("brushlabels", format="rle", rle=[255] * n)],
-    "data URL": lambda n: [region("bitmasklabels", imageDataURL="data:image/png;base64," + "iVBORw0KGgo" * n)],
+    "data URL": lambda n: [region("bitmasklabels", imageDataURL="data:image/png;base64," + "iVBORw0KGgoA" * n)],
     "texts": lambda n: [
         region("rectanglelabels", x="A" * n, y=0, width=1, height=1) | {"id": "i" * n, "type": "t" * n}
     ],
