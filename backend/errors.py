@@ -25,7 +25,7 @@ BackendError
 from collections.abc import Mapping
 from typing import Any
 
-from models.errors import PremaskError
+from models.errors import PremaskError, brief
 
 
 class BackendError(PremaskError):
@@ -48,7 +48,8 @@ class RegionError(BackendError):
     """A region of an annotation cannot be read; the text names the region and what is wrong with it."""
 
     def __init__(self, region: Mapping[str, Any], cause: str) -> None:
-        super().__init__(f"region {region.get('id')!r} of type {region.get('type')!r} cannot be read: {cause}")
+        named = f"region {brief(region.get('id'))} of type {brief(region.get('type'))}"
+        super().__init__(f"{named} cannot be read: {cause}")
 
 
 class LabelStudioError(BackendError):

@@ -23,10 +23,14 @@ from backend.cvat.detector import Detector
 from backend.cvat.interactor import Interactor
 from backend.cvat.model import Checkpoint
 from backend.prediction.embeddings import Embeddings
-from models.data.decoding import RgbImage, decode_image
+from models.data.bounded import decode_bounded
+from models.data.decoding import RgbImage
 from models.data.files import MAX_PIXELS
 from models.masks.outlines import outlines
 from models.segment import Segment
+
+MAX_IMAGE_CHARACTERS = 90 << 20  # 64 MB in base64
+MAX_POINTS = 100  # each costs a kernel over the whole image
 
 Function = Callable[[dict[str, Any]], Any]
 
@@ -99,10 +103,12 @@ def image_of(call: dict[str, Any]) -> RgbImage:
         BadCall: there is none, or it cannot be read.
     """
     image = call.get("image")
+    if isinstance(image, str) and len(image) > MAX_IMAGE_CHARACTERS:
+        raise BadCall(f"'image' should have at most {MAX_IMAGE_CHARACTERS} characters, got {len(image)}")
     if not isinstance(image, str):
         raise BadCall(f"'image' should be an image file in base64, got {type(image).__name__}")
     try:
-        return decode_image(base64.b64decode(image, validate=True), MAX_PIXELS)
+        return decode_bounded(base64.b64decode(image, validate=True), MAX_PIXELS)
     except ValueError as error:
         raise BadCall(f"'image' cannot be read: {error}") from None
 
@@ -111,7 +117,7 @@ def _body(body: Any) -> dict[str, Any]:
     if isinstance(body, bytes | str):
         try:
             body = json.loads(body)
-        except ValueError:
+        except (ValueError, RecursionError):  # the latter for a body of ten thousand brackets
             raise BadCall(f"the body should be JSON, got {len(body)} characters that are not") from None
     if not isinstance(body, dict):
         raise BadCall(f"the body should be a JSON object, got {type(body).__name__}")
@@ -129,6 +135,8 @@ def _points(call: dict[str, Any], key: str) -> list[tuple[float, float]]:
     points = call.get(key) or []
     if not isinstance(points, list) or not all(isinstance(point, list) and len(point) == 2 for point in points):
         raise BadCall(f"'{key}' should be a list of [x, y], got {str(points)[:50]}")
+    if len(points) > MAX_POINTS:
+        raise BadCall(f"'{key}' should hold at most {MAX_POINTS} points, got {len(points)}")
     values = [value for point in points for value in point]
     if not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
         raise BadCall(f"'{key}' should hold numbers, got {str(points)[:50]}")

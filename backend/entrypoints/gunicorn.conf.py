@@ -1,4 +1,4 @@
-"""How gunicorn runs the backend: one process, threads, and nothing loaded before it forks."""
+"""How gunicorn runs the backend: one process, threads that wait for nobody, and nothing loaded before it forks."""
 
 import os
 from typing import Any
@@ -29,8 +29,13 @@ wsgi_app = "backend.entrypoints.wsgi:build_app()"
 bind = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
 # One process: a second one would hold every model a second time and compete for the same cores or GPU.
 workers = 1
-worker_class = "gthread"
+worker_class = "backend.entrypoints.buffered_worker.BufferedWorker"
 threads = settings.threads
+worker_connections = 1000
+# What is longer than 64 KB in all is refused before these are looked at.
+limit_request_line, limit_request_fields, limit_request_field_size = 8190, 100, 16380
+# Files are sent as everything else, with a time limit.
+sendfile = False
 # CUDA cannot be used in a process that was forked after it was initialised.
 preload_app = False
 # Silence of the whole process, not of one request: those may stream for as long as they need.

@@ -24,6 +24,7 @@ from backend.label_studio.task_data import address_at, group_of
 from backend.label_studio.task_images import TaskImage, images_of_region, task_images
 from models.data.groups import BLOCK
 from models.data.writer import DataFolderWriter
+from models.errors import brief
 
 # Why a task is left out.
 CANCELLED = "skipped by the annotator"
@@ -369,7 +370,7 @@ class _Reading:
         if not names:
             return
         if not one.sure:
-            self._unread(names, f"it is unclear which image region {one.region.get('id')!r} is on")
+            self._unread(names, f"it is unclear which image region {brief(one.region.get('id'))} is on")
             return
         try:
             mask = _mask(adapter, one.region, self._shape, self._counts)
@@ -404,7 +405,9 @@ class _Reading:
         if kind == KEYPOINTS:
             self._hinted.update(names)
         elif names:
-            self._unread(names, f"region {one.region.get('id')!r} of type {kind!r} is of a kind that is not read")
+            self._unread(
+                names, f"region {brief(one.region.get('id'))} of type {brief(kind)} is of a kind that is not read"
+            )
         elif not labels:
             raise RegionError(one.region, "it is of a kind that is not read, and names no label")
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from ipaddress import ip_address
+from itertools import islice
 from typing import Any
 from urllib.parse import SplitResult, parse_qs, unquote, urljoin, urlsplit
 
@@ -18,8 +19,10 @@ from backend.label_studio.transport import MEGABYTE, read_bounded
 from backend.system.metrics import STAGE_SECONDS
 from models.data.bounded import decode_bounded
 from models.data.decoding import RgbImage
+from models.errors import brief
 
 MAX_REDIRECTS = 5
+MAX_KEYS = 20  # of a task, named where its image is not among them
 # Two parsers may find two hosts in http://one\@two/: the one that is judged and the one that is connected to.
 AMBIGUOUS = re.compile(r"[\\\x00-\x1f\x7f]")
 
@@ -73,7 +76,7 @@ class ImageLoader:
         try:
             return decode_bounded(self._fetch(address, task.get("id")), self.max_pixels)
         except (LabelStudioError, ValueError) as error:
-            raise ImageError(f"task {task.get('id')}: image {shown(address)}: {error}") from error
+            raise ImageError(f"task {brief(task.get('id'))}: image {shown(address)}: {error}") from error
 
     def _fetch(self, address: str, task_id: Any) -> bytes:
         """The file at an address.
@@ -186,9 +189,10 @@ def image_address(task: Mapping[str, Any], image_key: str) -> str:
     data = task.get("data")
     value = address_at(data, image_key)
     if not isinstance(value, str) or not value.strip():
-        keys = ", ".join(map(repr, data)) if isinstance(data, Mapping) else "nothing"
+        keys = ", ".join(map(brief, islice(data, MAX_KEYS))) if isinstance(data, Mapping) else "nothing"
+        more = f" and {len(data) - MAX_KEYS} more" if isinstance(data, Mapping) and len(data) > MAX_KEYS else ""
         raise ImageError(
-            f"task {task.get('id')}: its data has no image address under {image_key!r}, only {keys}; "
+            f"task {brief(task.get('id'))}: its data has no image address under {brief(image_key)}, only {keys}{more}; "
             "the <Image> of the labelling config must name the right column"
         )
     return value.strip()

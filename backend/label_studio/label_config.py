@@ -5,16 +5,17 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from typing import Any
-from xml.etree.ElementTree import Element, ParseError
+from xml.etree.ElementTree import Element, ParseError, TreeBuilder
 
 from defusedxml import DefusedXmlException  # type: ignore[import-untyped]
-from defusedxml.ElementTree import fromstring  # type: ignore[import-untyped]
+from defusedxml.ElementTree import DefusedXMLParser  # type: ignore[import-untyped]
 
 from backend.errors import ConfigError
 from backend.label_studio.controls import CHOICES, CONTROLS, REGION_CONTROLS
 from backend.label_studio.controls.control import Control
 from backend.label_studio.controls.pairs import TOOLS
 from backend.label_studio.task_data import UNDEFINED_KEY
+from models.errors import brief
 
 __all__ = ["Control", "LabelConfig", "parse_label_config"]
 
@@ -22,6 +23,8 @@ LABEL_TAGS = ("Label", "Choice")
 PREDICTED = {*TOOLS, *(control.tag for control in CONTROLS)}
 # Lower is better; what holds any mask is equally good.
 PREFERENCE = {tag: 0 if adapter.exact else place for place, (tag, adapter) in enumerate(REGION_CONTROLS.items())}
+# Real configs have some hundreds of tags, and some ten thousand characters.
+MAX_CHARACTERS, MAX_ELEMENTS, MAX_DEPTH = 1 << 20, 20_000, 100
 # Each tool is a control with each <Labels> beside it, so a short config could name millions of them.
 MAX_CONTROLS = 1000
 
@@ -101,7 +104,7 @@ class LabelConfig:
             label: the class.
             stored: it is a label as Label Studio stores it instead.
         """
-        offering = [c for c in self.region_controls if label in (c.labels.values() if stored else c.labels)]
+        offering = [c for c in self.region_controls if (c.class_of(label) is not None if stored else label in c.labels)]
         return min(offering, key=lambda c: (PREFERENCE[c.tag], c.per_object is None), default=None)
 
     @cached_property
@@ -144,8 +147,10 @@ def parse_label_config(xml: str) -> LabelConfig:
     Raises:
         ConfigError: the text is not XML, or offers no control that this backend can fill.
     """
+    if len(xml) > MAX_CHARACTERS:
+        raise ConfigError(f"the labelling config has {len(xml)} characters, at most {MAX_CHARACTERS} are read")
     try:
-        root: Element = fromstring(xml)
+        root: Element = _parsed(xml)
     except ParseError as error:
         raise ConfigError(f"the labelling config is not well-formed XML: {error}; correct it there") from error
     except (DefusedXmlException, ValueError) as error:
@@ -161,6 +166,33 @@ def parse_label_config(xml: str) -> LabelConfig:
     return LabelConfig(controls, tuple(left_out), frozenset(named - {control.to_name for control in controls}))
 
 
+class _Builder(TreeBuilder):
+    """Gives up a tree as soon as it is too deep or too large: loops over parts of a deep one take its depth times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._depth = self._elements = 0
+
+    def start(self, tag: str, attributes: dict[str, str], /) -> Element:
+        self._depth, self._elements = self._depth + 1, self._elements + 1
+        if self._depth > MAX_DEPTH:
+            raise ConfigError(f"the labelling config nests tags more than {MAX_DEPTH} deep; make it flatter")
+        if self._elements > MAX_ELEMENTS:
+            raise ConfigError(f"the labelling config has more than {MAX_ELEMENTS} tags; divide the project")
+        return super().start(tag, attributes)
+
+    def end(self, tag: str, /) -> Element:
+        self._depth -= 1
+        return super().end(tag)
+
+
+def _parsed(xml: str) -> Element:
+    parser = DefusedXMLParser(target=_Builder())
+    parser.feed(xml)
+    root: Element = parser.close()
+    return root
+
+
 def _image_key(image: Element) -> str:
     # Asked only for images with a control: a picture that merely illustrates the page may have any address.
     attribute = "valueList" if image.get("valueList") else "value"
@@ -169,8 +201,8 @@ def _image_key(image: Element) -> str:
         return value
     if not value.startswith("$") or len(value) < 2:
         raise ConfigError(
-            f'<Image name="{image.get("name")}"> has {attribute}={value!r}; this backend needs one that names '
-            f'a column of the task data, for instance {attribute}="$image"'
+            f'<Image name="{_short(image.get("name"))}"> has {attribute}={brief(value)}; this backend needs one that '
+            f'names a column of the task data, for instance {attribute}="$image"'
         )
     return value[1:]
 
@@ -194,7 +226,7 @@ def _controls(root: Element, images: dict[str, Element], left_out: list[str]) ->
                     raise ConfigError("what a <Repeater> repeats is not predicted")
                 yield from _filled(tag, name, to_name, images[to_name], beside.get(to_name, []))
             except ConfigError as reason:
-                left_out.append(f'<{tag.tag} name="{name}"> is left to the annotator: {reason}')
+                left_out.append(f'<{_short(tag.tag)} name="{_short(name)}"> is left to the annotator: {reason}')
 
 
 def _filled(
@@ -225,7 +257,7 @@ def _filled(
         yield control
         return
     if not beside:
-        raise ConfigError(f'there is no <Labels toName="{to_name}"> beside it')
+        raise ConfigError(f'there is no <Labels toName="{_short(to_name)}"> beside it')
     for labels_name, labels in beside:
         yield replace(control, labels=labels, labels_name=labels_name)
 
@@ -234,7 +266,7 @@ def _per_object(tag: Element) -> bool | None:
     """The attribute model_regions: Label Studio passes on what begins with model_ and ignores it itself."""
     regions = tag.get("model_regions")
     if regions not in (None, "class", "object"):
-        raise ConfigError(f'model_regions="{regions}" should be "class" or "object"')
+        raise ConfigError(f'model_regions="{_short(regions)}" should be "class" or "object"')
     return None if regions is None else regions == "object"
 
 
@@ -251,6 +283,11 @@ def _labels(control: Element) -> dict[str, str]:
     return labels
 
 
+def _short(text: str | None) -> str:
+    """A name as it stands in the config, but not a megabyte of it."""
+    return f"{text[:60]}…" if text and len(text) > 60 else str(text)
+
+
 def _names(comma_separated: str) -> list[str]:
     return [name.strip() for name in comma_separated.split(",") if name.strip()]
 
@@ -258,7 +295,7 @@ def _names(comma_separated: str) -> list[str]:
 def _nothing_to_fill(root: Element, images: dict[str, Element]) -> str:
     tags = ", ".join(f"<{control.tag}>" for control in CONTROLS)
     found = ", ".join(sorted({f"<{tag.tag}>" for tag in root.iter() if tag.get("toName")})) or "no control at all"
-    names = ", ".join(map(repr, images)) or "no <Image> at all"
+    names = ", ".join(map(brief, images)) or "no <Image> at all"
     return (
         f"the labelling config offers nothing that this backend can fill: it has {found} and images named {names}; "
         f"add one of {tags} whose toName is the name of an <Image>, or <Labels> beside a tool such as <Brush>"

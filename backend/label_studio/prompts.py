@@ -12,6 +12,7 @@ from backend.label_studio.controls.pairs import MARKS, merge_results
 from backend.label_studio.controls.region import Mask, is_finite, numbers, value_of
 from backend.label_studio.label_config import LabelConfig
 from backend.label_studio.task_images import TaskImage, images_of_region, task_images
+from models.errors import brief
 from models.prompt import Click, Prompt
 
 logger = logging.getLogger(__name__)
@@ -20,6 +21,7 @@ KINDS = {adapter.type: tag for tag, adapter in REGION_CONTROLS.items()}  # type 
 
 # The newest of more are taken: each click costs a kernel over the whole frame.
 MAX_CLICKS, MAX_SHAPES = 100, 8
+MAX_DRAWN_BYTES = 256 << 20  # of the masks of regions that are there already, the newest first
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,28 +82,30 @@ def read_prompts(
     control = None if label is None else config.control_for(label, stored=True)
     if label is None or control is None:
         if regions:
-            logger.warning("task %s: nothing is drawn for a prompt: no control offers %r", task.get("id"), label)
+            logger.warning("task %s: nothing is drawn for a prompt: no control offers %s", task.get("id"), brief(label))
         return None
-    clicks: list[Click] = []
-    boxes: list[Mask] = []
-    outlines: list[Mask] = []
-    existing = {
-        key: mask
+    seen = [
+        region
         for region in _seen(task)
         if region.get("from_name") == control.name and _label(region) == label and is_here(region)
-        for key, mask in _drawn(task, control, region, shape)
-    }
+    ]
+    most = max(MAX_DRAWN_BYTES // max(shape[0] * shape[1], 1), 1)
+    existing = {key: mask for region in seen[-most:] for key, mask in _drawn(task, control, region, shape)}
+    # No more is drawn than is taken: each mask has the size of the image.
+    clicks: list[Click] = []
+    shapes: dict[bool, list[tuple[str, Mapping[str, Any]]]] = {True: [], False: []}  # whether it is a box
     for region in (region for region in regions if _label(region) == label):
         kind = _kind(region)
         if kind == "KeyPointLabels":
             x, y = numbers(region, "x", "y")
             place = x / 100 * shape[1], y / 100 * shape[0]
             clicks.append(Click(*place, positive=region.get("is_positive") is not False))
-        elif kind == "RectangleLabels":
-            boxes.append(_mask(kind, region, shape))
         elif kind is not None:
-            outlines.append(_mask(kind, region, shape))
-    prompt = Prompt(tuple(clicks[-MAX_CLICKS:]), tuple(boxes[-MAX_SHAPES:]), tuple(outlines[-MAX_SHAPES:]))
+            shapes[kind == "RectangleLabels"].append((kind, region))
+    boxes, outlines = (
+        tuple(_mask(kind, region, shape) for kind, region in shapes[box][-MAX_SHAPES:]) for box in (True, False)
+    )
+    prompt = Prompt(tuple(clicks[-MAX_CLICKS:]), boxes, outlines)
     return Prompted(control.class_of(label) or label, control, prompt, existing)
 
 

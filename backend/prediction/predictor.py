@@ -6,7 +6,7 @@ import logging
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -17,6 +17,7 @@ from backend.label_studio.task_data import address_at
 from backend.label_studio.task_images import TaskImage, task_images
 from backend.prediction.cache import Entry, PredictionCache
 from backend.prediction.images import Image, ImageSource
+from backend.prediction.loaders import Loaders
 from backend.versions.serving import Resolved, Served, Serving
 from models.segment import Prediction
 
@@ -24,12 +25,15 @@ logger = logging.getLogger(__name__)
 
 # Label Studio skips a task whose entry is an empty list, and asks for it again next time.
 NOTHING: Entry = b"[]"
+# A batch is predicted in parts where its next image does not come: it may wait for room that those before it take.
+PATIENCE = 2.0  # seconds
 
 
 @dataclass
 class _Item:
     """A task on its way; `loading` is empty while its entry is expected to come from elsewhere."""
 
+    project: str
     task: Mapping[str, Any]
     key: Hashable
     images: Sequence[TaskImage]
@@ -47,7 +51,7 @@ class Predictor:
         serving: which model answers for a project.
         images: the image source of a project.
         batch_size: tasks that are worked on together.
-        load_threads: images fetched at the same time, over all requests.
+        load_threads: images of a project fetched at the same time, over all requests.
         cache: where finished and running entries are kept.
         per_object: whether each object gets a region of its own, where a project's config leaves it open.
     """
@@ -65,7 +69,7 @@ class Predictor:
         self._serving = serving
         self._images = images
         self._batch_size = batch_size
-        self._loaders = ThreadPoolExecutor(load_threads, "images")
+        self._loaders = Loaders(load_threads)
         self._cache = cache or PredictionCache()
         self._per_object = per_object
 
@@ -116,14 +120,20 @@ class Predictor:
         source = self._images(request.project_id)
         config = hashlib.sha256(repr(request.config).encode()).hexdigest()
         ahead: deque[list[_Item]] = deque()
-        for start in range(0, len(request.tasks), self._batch_size):
-            tasks = request.tasks[start : start + self._batch_size]
-            ahead.append([self._begin(task, request, served, config, source) for task in tasks])
-            # While one batch is on the networks, the images of the next are fetched.
-            if len(ahead) == 2:
-                yield self._finish(ahead.popleft(), request, served, source)
-        for items in ahead:
-            yield self._finish(items, request, served, source)
+        begun: list[_Item] = []
+        try:
+            for start in range(0, len(request.tasks), self._batch_size):
+                tasks = request.tasks[start : start + self._batch_size]
+                ahead.append([self._begin(task, request, served, config, source) for task in tasks])
+                begun = [item for items in ahead for item in items]
+                # While one batch is on the networks, the images of the next are fetched.
+                if len(ahead) == 2:
+                    yield self._finish(ahead.popleft(), request, served, source)
+            for items in ahead:
+                yield self._finish(items, request, served, source)
+        finally:
+            for loading in (loading for item in begun for loading in item.loading.values()):
+                loading.cancel()  # no one waits for it any longer
 
     def _begin(
         self, task: Mapping[str, Any], request: PredictRequest, served: Served, config: str, source: ImageSource
@@ -131,7 +141,7 @@ class Predictor:
         images = task_images(task, request.config)
         addresses = tuple(str(address_at(task["data"], image.path)) for image in images)
         key = (request.project_id, str(task.get("id")), addresses, served.version, config)
-        item = _Item(task, key, images)
+        item = _Item(request.project_id, task, key, images)
         if not self._cache.known(key):
             for image in islice(images, self._batch_size):
                 self._load(item, image, source)
@@ -139,7 +149,7 @@ class Predictor:
 
     def _load(self, item: _Item, image: TaskImage, source: ImageSource) -> None:
         if image not in item.loading:
-            item.loading[image] = self._loaders.submit(source.load, item.task, image.path)
+            item.loading[image] = self._loaders.submit(item.project, source.load, item.task, image.path)
 
     def _finish(
         self, items: Sequence[_Item], request: PredictRequest, served: Served, source: ImageSource
@@ -175,18 +185,16 @@ class Predictor:
         for start in range(0, len(parts), self._batch_size):
             for item, image in parts[start : start + 2 * self._batch_size]:
                 self._load(item, image, source)
-            batch = [
-                ((item, image), item.loading.pop(image)) for item, image in parts[start : start + self._batch_size]
-            ]
-            ready = [(part, pixels) for part, loading in batch if (pixels := _loaded(part[0], loading)) is not None]
-            predictions = served.predict([pixels for _, pixels in ready])
-            try:
-                for (part, pixels), future in zip(ready, predictions, strict=True):
-                    if (prediction := _predicted(part[0], pixels, future)) is not None:
-                        yield part, prediction
-            finally:
-                for future in predictions:
-                    future.cancel()
+            ready: list[tuple[_Part, Image]] = []
+            for item, image in parts[start : start + self._batch_size]:
+                loading = item.loading.pop(image)
+                if ready and not wait([loading], PATIENCE).done:
+                    yield from _predictions_of(ready, served)
+                    ready = []
+                if (pixels := _loaded(item, loading)) is not None:
+                    ready.append(((item, image), pixels))
+                del pixels, loading  # images in memory are counted until nothing refers to them
+            yield from _predictions_of(ready, served)
 
     def _entry(
         self, item: _Item, predictions: Mapping[TaskImage, Prediction], request: PredictRequest, version: str
@@ -197,6 +205,17 @@ class Predictor:
         except Exception:
             logger.exception("task %s: no masks: the prediction could not be written as regions", item.task.get("id"))
             return None
+
+
+def _predictions_of(ready: Sequence[tuple[_Part, Image]], served: Served) -> Iterator[tuple[_Part, Prediction]]:
+    predictions = served.predict([pixels for _, pixels in ready])
+    try:
+        for (part, pixels), future in zip(ready, predictions, strict=True):
+            if (prediction := _predicted(part[0], pixels, future)) is not None:
+                yield part, prediction
+    finally:
+        for future in predictions:
+            future.cancel()
 
 
 def _loaded(item: _Item, image: Future[Image]) -> Image | None:

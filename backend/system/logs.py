@@ -1,7 +1,8 @@
 """The log: a line or a JSON object per event, with the request it belongs to, and no secrets.
 
 Addresses, headers and other servers' words end up in messages and tracebacks, and with them keys and passwords. So text
-that looks like one is struck out at the last moment, for every logger.
+that looks like one is struck out at the last moment, for every logger. It may also be a megabyte long, so each line is
+cut before anything looks at it, and what looks takes time in proportion to its length.
 """
 
 import json
@@ -16,6 +17,10 @@ from datetime import UTC, datetime
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 
 HIDDEN = "***"
+MAX_LINE = 4000  # characters of a message, and of each line of a traceback
+MAX_TRACEBACK = 60  # lines
+MAX_WORD = 2000  # characters before a cut in which a blank is looked for: half a secret does not look like one
+# None of these looks at a character more than a few times, whatever the text.
 PATTERNS = [
     # Authorization: Basic bGVhZDpwYXNz
     (re.compile(r"(?i)(authorization\W{1,6})(?:(?:basic|bearer|token)\s+)?[\w.~+/=-]+"), rf"\1{HIDDEN}"),
@@ -32,10 +37,12 @@ PATTERNS = [
         ),
         rf"\1{HIDDEN}",
     ),
-    # Personal and short-lived access tokens of Label Studio, and its legacy tokens.
-    (re.compile(r"\beyJ[\w-]{4,}\.[\w-]+(?:\.[\w-]+)?"), HIDDEN),
+    # Legacy tokens of Label Studio.
     (re.compile(r"\b[0-9a-f]{40}\b"), HIDDEN),
 ]
+# Personal and short-lived access tokens of Label Studio begin with eyJ and have a dot in them. Whole runs of their
+# signs are looked at, once each: to look for the dot from every eyJ on would be to read a run a thousand times.
+RUN, TOKEN_START = re.compile(r"[\w.-]{9,}+"), re.compile(r"(?<!\w)eyJ")
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 # Libraries that report every request.
 TALKATIVE = ("urllib3", "huey", "filelock", "PIL", "httpx", "httpcore")
@@ -51,7 +58,27 @@ def redacted(text: str, secrets: Collection[str] = ()) -> str:
         text = text.replace(secret, HIDDEN)
     for pattern, instead in PATTERNS:
         text = pattern.sub(instead, text)
-    return text
+    return RUN.sub(_without_token, text)
+
+
+def _without_token(run: re.Match[str]) -> str:
+    start = TOKEN_START.search(run[0])
+    # Behind a first eyJ without a dot there is none behind another either.
+    dot = -1 if start is None else run[0].find(".", start.end() + 4)
+    return run[0] if start is None or not 0 <= dot < len(run[0]) - 1 else run[0][: start.start()] + HIDDEN
+
+
+def shortened(text: str, limit: int = MAX_LINE) -> str:
+    """A text of at most `limit` characters, cut between two words, and how long it was.
+
+    >>> shortened("tokens are secret", 12)
+    'tokens are … (17 characters)'
+    """
+    if len(text) <= limit:
+        return text
+    head = text[:limit]
+    blank = max(head.rfind(" ", -MAX_WORD), head.rfind("\n", -MAX_WORD))
+    return f"{head[: blank + 1] if blank >= 0 else head[:-MAX_WORD]}… ({len(text)} characters)"
 
 
 class Lines(logging.Formatter):
@@ -69,12 +96,18 @@ class Lines(logging.Formatter):
 
     def message(self, record: logging.LogRecord) -> str:
         """The message on one line: text from outside must not forge other lines."""
-        shown = redacted(record.getMessage(), self._secrets)
+        shown = redacted(shortened(record.getMessage()), self._secrets)
         return CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), shown)
 
     def traceback(self, record: logging.LogRecord) -> str:
         """Where it happened, "" for what is no exception."""
-        return redacted(self.formatException(record.exc_info), self._secrets) if record.exc_info else ""
+        if not record.exc_info:
+            return ""
+        lines = self.formatException(record.exc_info).splitlines()
+        if len(lines) > MAX_TRACEBACK:
+            half = MAX_TRACEBACK // 2
+            lines = [*lines[:half], f"… ({len(lines) - 2 * half} lines)", *lines[-half:]]
+        return "\n".join(redacted(shortened(line), self._secrets) for line in lines)
 
 
 class JsonLines(Lines):

@@ -20,6 +20,13 @@ REQUEST_SECONDS = Histogram(
     registry=REGISTRY,
 )
 IN_FLIGHT = Gauge("premask_requests_in_flight", "Requests being answered.", ["route"], registry=REGISTRY)
+GIVEN_UP = Counter(
+    "premask_connections_given_up_total",
+    "Requests whose headers or body came too slowly, answers that were not read, and connections that made room for "
+    "others.",
+    ["part"],
+    registry=REGISTRY,
+)
 STAGE_SECONDS = Histogram(
     "premask_stage_seconds",
     "Stages of a prediction: fetch (an image, with decoding), predict (a batch on the networks), encode (a task's "

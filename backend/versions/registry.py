@@ -13,6 +13,7 @@ to are kept.
 """
 
 import json
+import os
 import re
 import shutil
 import tempfile
@@ -112,6 +113,14 @@ class Registry:
         """The version that is to be served, or None: nothing was promoted yet, or all of it rolled back."""
         state = self._state(project)
         return None if state.current is None else self._info(project, state.current, state)
+
+    def stamp(self, project: str) -> object:
+        """Something that differs when another version is to be served; cheap, as nothing is read."""
+        try:
+            state = os.stat(f"{self.root}/project-{project}/{STATE}")  # a Path takes longer than the look itself
+        except OSError:
+            return None
+        return state.st_mtime_ns, state.st_ino, state.st_size
 
     def previous(self, project: str) -> list[VersionInfo]:
         """Versions that were served before the current one, most recent first."""

@@ -106,6 +106,8 @@ class Serving:
         self._loading: dict[Path, threading.Lock] = {}
         self._broken: set[tuple[Path, int]] = set()
         self._reported: set[str] = set()
+        self._stamps: dict[tuple[str, frozenset[str]], object] = {}  # of the last look at the registry
+        self._unsettled: set[tuple[str, frozenset[str]]] = set()  # not yet served what they should be
 
     def resolve(self, project: str, classes: Collection[str] = ()) -> Resolved | None:
         """Decide which version answers a request, None if no model covers the project; loads no weights.
@@ -136,9 +138,7 @@ class Serving:
 
         def follow() -> None:
             while not stopped.wait(every):
-                with self._lock:
-                    asked = list(self._active)
-                for project, classes in asked:
+                for project, classes in self._changed():
                     try:
                         self._resolve(project, classes)
                     except Exception:
@@ -146,6 +146,18 @@ class Serving:
 
         threading.Thread(target=follow, name="watch", daemon=True).start()
         return stopped.set
+
+    def _changed(self) -> list[tuple[str, frozenset[str]]]:
+        """Projects, with their classes, whose version may be another one than at the last call.
+
+        Of the others nothing is read: a thousand idle projects cost a look at a thousand time stamps.
+        """
+        with self._lock:
+            asked = list(self._active)
+        stamps = {project: self._registry.stamp(project) for project, _ in asked}
+        changed = [key for key in asked if key in self._unsettled or self._stamps.get(key) != stamps[key[0]]]
+        self._stamps = {key: stamps[key[0]] for key in asked}
+        return changed
 
     def active(self, project: str) -> list[str]:
         """The versions that answer for a project now: several if its config changed, none before it asked."""
@@ -180,11 +192,14 @@ class Serving:
         with self._lock:
             active = self._active.get(key)
             loaded = active is not None and active.directory in self._resident
+            self._unsettled.add(key)  # until it is served what it should be
             if loaded and wanted_fails:
                 return active
             # Nothing to wait for: no weights are in memory yet, or the target's are.
             if target is None or not loaded or target.directory in self._resident:
                 self._activate(key, target)
+                if target is None or not wanted_fails:
+                    self._unsettled.discard(key)
                 return target
         self._load_in_background(target)
         return active
@@ -194,7 +209,7 @@ class Serving:
         if target is not None:
             self._active[key] = target
         if len(self._active) > MAX_REMEMBERED:
-            self._active.popitem(last=False)
+            self._unsettled.discard(self._active.popitem(last=False)[0])
         in_use = {candidate.directory for candidate in self._active.values()}
         if before is not None and before.directory not in in_use:
             self._resident.pop(before.directory, None)  # requests in flight still hold it; then its memory is free

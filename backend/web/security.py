@@ -4,7 +4,7 @@ import secrets
 from hmac import compare_digest
 from urllib.parse import urlsplit
 
-from flask import Blueprint, Flask, Response, request
+from flask import Blueprint, Flask, Request, Response, request
 from flask.blueprints import BlueprintSetupState
 from flask.sessions import SecureCookieSessionInterface
 from flask_wtf.csrf import CSRFError, CSRFProtect
@@ -16,6 +16,8 @@ from backend.system.login import TOKEN_HEADER, Login
 # Load balancers and Label Studio ask these before they know a password.
 OPEN = ("/", "/health")
 WEBHOOK = "/webhook"
+# Name of an application's extension: whether the caller with such headers, as WSGI has them, may send a body.
+ADMITS = "premask-admits"
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 SESSION_COOKIE = "premask_session"
 
@@ -44,12 +46,14 @@ def secure(app: Flask, login: Login | None) -> None:
     @app.before_request
     def check() -> None:
         _refuse_other_sites()
-        if login is None or request.path in OPEN or _knows_password(login) or _knows_token(login):
+        if request.path in OPEN or admitted(request, login):
             return
         raise Unauthorized(
             "user and password are needed (HTTP Basic authentication)",
             www_authenticate=WWWAuthenticate("basic", {"realm": "premask", "charset": "UTF-8"}),
         )
+
+    app.extensions[ADMITS] = lambda environ: admitted(Request(environ), login)
 
     @app.after_request
     def protect(response: Response) -> Response:
@@ -120,7 +124,12 @@ def _refuse_other_sites() -> None:
         )
 
 
-def _knows_password(login: Login) -> bool:
+def admitted(request: Request, login: Login | None) -> bool:
+    """Whether a request comes from a caller who knows the password, or the token where that will do."""
+    return login is None or _knows_password(request, login) or _knows_token(request, login)
+
+
+def _knows_password(request: Request, login: Login) -> bool:
     given = request.authorization
     if given is None or given.type != "basic":
         return False
@@ -128,7 +137,7 @@ def _knows_password(login: Login) -> bool:
     return _same(given.username, login.user) & _same(given.password, login.password)
 
 
-def _knows_token(login: Login) -> bool:
+def _knows_token(request: Request, login: Login) -> bool:
     if login.webhook_token is None or request.path != WEBHOOK:
         return False
     return _same(request.headers.get(TOKEN_HEADER) or request.args.get("token"), login.webhook_token)

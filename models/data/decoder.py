@@ -16,13 +16,13 @@ from contextlib import suppress
 
 import numpy as np
 
-from models.data.decoding import RgbImage, decode_image
+from models.data.decoding import RgbImage, decode_page, open_pages
 
-# Bytes of the file, largest number of pixels, page, seconds; the file follows.
-REQUEST = struct.Struct("<QQQd")
+# Bytes of the file, largest number of pixels, page, pixels that the caller is ready for, seconds; the file follows.
+REQUEST = struct.Struct("<QQQQd")
 # How it went, height, width, bytes of the text; the pixels or the text follow.
 ANSWER = struct.Struct("<cIII")
-READY, IMAGE, REFUSED, NO_MEMORY = b"R", b"I", b"E", b"M"
+READY, IMAGE, MANY_PIXELS, REFUSED, NO_MEMORY = b"R", b"I", b"P", b"E", b"M"
 GRACE = 2.0  # seconds after which the kernel ends a helper that the other side has not ended
 LOOK_UP = 10.0  # seconds between looks whether the parent is still there
 MAX_TEXT = 500
@@ -53,23 +53,29 @@ def serve(connection: socket.socket) -> None:
         while not select.select([connection], [], [], LOOK_UP)[0]:
             if os.getppid() != parent:
                 return
-        size, max_pixels, page, seconds = REQUEST.unpack(receive(connection, REQUEST.size))
+        size, max_pixels, page, ready_for, seconds = REQUEST.unpack(receive(connection, REQUEST.size))
         signal.setitimer(signal.ITIMER_REAL, seconds + GRACE)
-        _answer(connection, size, max_pixels, page)
+        _answer(connection, size, max_pixels, page, ready_for)
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def _answer(connection: socket.socket, size: int, max_pixels: int, page: int) -> None:
+def _answer(connection: socket.socket, size: int, max_pixels: int, page: int, ready_for: int) -> None:
     image: RgbImage | None = None
+    height = width = 0
     try:
-        image = np.ascontiguousarray(decode_image(receive(connection, size), max_pixels, page))
-        kind, text = IMAGE, b""
+        data = receive(connection, size)
+        with open_pages(data, max_pixels) as pages:
+            height, width = pages.sizes[page] if page < len(pages) else (0, 0)
+            if height * width > ready_for:
+                kind, text = MANY_PIXELS, b""
+            else:
+                image = np.ascontiguousarray(decode_page(pages, page))
+                (height, width), kind, text = image.shape[:2], IMAGE, b""
     except MemoryError:
         kind, text = NO_MEMORY, b""
     except ValueError as error:
         kind = NO_MEMORY if _lacks_memory(error) else REFUSED
         text = str(error)[:MAX_TEXT].encode("utf-8", "replace")
-    height, width = image.shape[:2] if image is not None else (0, 0)
     connection.sendall(ANSWER.pack(kind, height, width, len(text)) + text)
     if image is not None:
         connection.sendall(image.data.cast("B"))

@@ -12,7 +12,7 @@ from models.data.tiff import TiffPages
 from models.data.tiff_header import MAGIC as TIFF_MAGIC
 from models.data.video import VideoPages, container
 
-__all__ = ["Pages", "RgbImage", "decode_image", "open_pages", "rgb_array"]
+__all__ = ["Pages", "RgbImage", "decode_image", "decode_page", "open_pages", "rgb_array"]
 
 SUPPORTED = (*FORMATS, "DICOM", "AVI", "MP4", "MOV", "Matroska")
 # Files that are whole, but nothing that is read, by what they begin with in lower case.
@@ -66,9 +66,14 @@ def decode_image(data: bytes | bytearray, max_pixels: int, page: int = 0) -> Rgb
         ValueError: not an image, damaged, too large, of an unsupported kind, or without such a page.
     """
     with open_pages(data, max_pixels) as pages:
-        if not 0 <= page < len(pages):
-            raise ValueError(f"it has {len(pages)} pages, page {page + 1} is asked for")
-        return pages.read(page)
+        return decode_page(pages, page)
+
+
+def decode_page(pages: Pages, page: int) -> RgbImage:
+    """One page of an open file; raises ValueError as `decode_image` does."""
+    if not 0 <= page < len(pages):
+        raise ValueError(f"it has {len(pages)} pages, page {page + 1} is asked for")
+    return pages.read(page)
 
 
 def open_pages(source: bytes | bytearray | Path, max_pixels: int, scale: Scale | None = None) -> Pages:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 
 @dataclass(frozen=True)
@@ -37,4 +38,11 @@ class Control:
 
     def class_of(self, label: str) -> str | None:
         """The class that a stored label stands for (the first of its `predicted_values`), None if not offered."""
-        return next((name for name, stored in self.labels.items() if stored == label), None)
+        return self._classes.get(label)
+
+    @cached_property
+    def _classes(self) -> dict[str, str]:
+        classes: dict[str, str] = {}
+        for name, stored in self.labels.items():
+            classes.setdefault(stored, name)
+        return classes

@@ -7,7 +7,7 @@ import numpy as np
 
 from backend.errors import RegionError
 from backend.label_studio.controls.control import Control
-from backend.label_studio.controls.region import Mask, RegionAdapter, size_of, value_of
+from backend.label_studio.controls.region import MAX_CORNERS, Mask, RegionAdapter, size_of, value_of
 from models.masks.outlines import outlines
 from models.masks.rasterising import fill_polygon
 from models.segment import Segment
@@ -35,4 +35,6 @@ class PolygonLabels(RegionAdapter):
             raise RegionError(region, f"value.points cannot be read: {error}") from error
         if percent.ndim != 2 or percent.shape[1] != 2 or len(percent) < 3 or not np.isfinite(percent).all():
             raise RegionError(region, f"value.points has shape {percent.shape}, expected at least three of x, y")
+        if len(percent) > MAX_CORNERS:
+            raise RegionError(region, f"it has {len(percent)} corners, at most {MAX_CORNERS} are taken")
         return fill_polygon(percent / 100 * (width, height), (height, width))

@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from backend.errors import RegionError
 from backend.label_studio.controls.control import Control
+from models.errors import brief
 from models.segment import Segment
 
 Mask = NDArray[np.bool_]
 # Keeps a damaged region from asking for all the memory there is.
 MAX_PIXELS = 100_000_000
+MAX_CORNERS = 20_000  # of an outline; each costs a pass over the rows beside it
 
 
 class NoArea(RegionError):
@@ -102,9 +104,9 @@ def size_of(region: Mapping[str, Any]) -> tuple[int, int]:
     """
     height, width = region.get("original_height"), region.get("original_width")
     if not (isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0):
-        raise RegionError(region, f"original_height x original_width is {height} x {width}")
+        raise RegionError(region, f"original_height x original_width is {brief(height)} x {brief(width)}")
     if height * width > MAX_PIXELS:
-        raise RegionError(region, f"it claims {height} x {width} pixels, at most {MAX_PIXELS} are taken")
+        raise RegionError(region, f"it claims {brief(height)} x {brief(width)} pixels, at most {MAX_PIXELS} are taken")
     return height, width
 
 
@@ -131,6 +133,6 @@ def numbers(region: Mapping[str, Any], *keys: str) -> list[float]:
     for key in keys:
         number = value.get(key)
         if not is_finite(number):
-            raise RegionError(region, f"value.{key} is {number!r}, expected a number")
+            raise RegionError(region, f"value.{key} is {brief(number)}, expected a number")
         found.append(float(number))
     return found

@@ -8,7 +8,17 @@ from numpy.typing import NDArray
 
 from backend.errors import RegionError
 from backend.label_studio.controls.control import Control
-from backend.label_studio.controls.region import Mask, NoArea, RegionAdapter, is_finite, new_id, size_of, value_of
+from backend.label_studio.controls.region import (
+    MAX_CORNERS,
+    Mask,
+    NoArea,
+    RegionAdapter,
+    is_finite,
+    new_id,
+    size_of,
+    value_of,
+)
+from models.errors import brief
 from models.masks.outlines import outlines
 from models.masks.rasterising import fill_polygon
 from models.segment import Segment
@@ -45,6 +55,8 @@ class VectorLabels(RegionAdapter):
             for start, end in zip(vertices, [*vertices[1:], vertices[0]], strict=True)
             for point in _piece(region, start, end)
         ]
+        if len(corners) > MAX_CORNERS:
+            raise RegionError(region, f"it has {len(corners)} corners, at most {MAX_CORNERS} are taken")
         return fill_polygon(np.array(corners) / 100 * (width, height), (height, width))
 
 
@@ -96,5 +108,5 @@ def _handle(region: Mapping[str, Any], vertex: Mapping[str, Any], name: str) -> 
 def _point(region: Mapping[str, Any], fields: Mapping[str, Any]) -> Point:
     x, y = fields.get("x"), fields.get("y")
     if not is_finite(x) or not is_finite(y):
-        raise RegionError(region, f"a vertex lies at {x!r}, {y!r}, expected two numbers")
+        raise RegionError(region, f"a vertex lies at {brief(x)}, {brief(y)}, expected two numbers")
     return np.array([x, y], dtype=np.float64)

@@ -21,10 +21,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
+from backend.cvat import nuclio
 from backend.cvat.detector import Detector
 from backend.cvat.interaction import InteractionFunction, create
 from backend.cvat.model import Checkpoint
-from backend.cvat.nuclio import _objects, _runs, detector
+from backend.cvat.nuclio import BadCall, _body, _objects, _points, _runs, detector, image_of
 from models.masks.outlines import outlines
 from models.masks.rasterising import fill_polygon
 from models.phantom import render_phantom
@@ -211,3 +212,20 @@ def test_a_prompt_is_answered_as_by_an_agent_and_embeds_each_image_once(monkeypa
         assert status == 400
         assert words in told["error"]
     assert call(body(out.getvalue(), pos_points=[], neg_points=[[x, y]], obj_bbox=[])) == (200, {"shapes": []})
+
+
+def test_a_call_is_bounded_before_anything_is_made_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BadCall, match="the body should be JSON"):
+        _body("[" * 100_000)
+    with pytest.raises(BadCall, match="'pos_points' should hold at most 100 points, got 101"):
+        _points({"pos_points": [[1, 2]] * 101}, "pos_points")
+    monkeypatch.setattr(nuclio, "MAX_IMAGE_CHARACTERS", 8)
+    with pytest.raises(BadCall, match="'image' should have at most 8 characters, got 12"):
+        image_of({"image": "A" * 12})
+
+
+def test_an_image_is_decoded_in_a_bounded_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[int] = []
+    monkeypatch.setattr(nuclio, "decode_bounded", lambda data, most: decoded.append(len(data)))
+    image_of({"image": base64.b64encode(b"abc").decode()})
+    assert decoded == [3]

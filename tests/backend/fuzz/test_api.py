@@ -4,6 +4,7 @@ Requests are made from the description: half of them have the shape that it asks
 things that are there; the other half break it on purpose.
 """
 
+import json
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -19,7 +20,7 @@ from schemathesis import GenerationMode
 from backend.prediction.responder import Responder
 from backend.web.openapi import document
 from backend.web.security import SESSION_COOKIE
-from tests.backend.fakes import CONFIG, OTHER_CONFIG
+from tests.backend.fakes import CONFIG, OTHER_CONFIG, predict_body, setup_body
 from tests.backend.fuzz.backend_in_use import PASSWORD, USER, BackendInUse, backend_in_use
 
 PROMPTED = CONFIG.replace(
@@ -28,7 +29,15 @@ PROMPTED = CONFIG.replace(
     '</KeyPointLabels><Choices name="kind" toName="image"><Choice value="Lumen"/></Choices></View>',
 )
 CONFIGS = [CONFIG, PROMPTED, OTHER_CONFIG, "<View/>"]
-SOAK = 10_000
+SOAK = 20_000
+
+# What a field holds that it should not: of another type, huge, deep, or all at once.
+HOSTILE = [
+    None, True, -1, 10**400, 1e308, float("inf"), "", "\ud800", "\x00", "A" * 100_000, "-eyJ" * 20_000, "../" * 20_000,
+    "<View>" * 5_000, "<View>" + '<Brush name="a" toName="image"/><Labels name="l" toName="image"/>' * 300 + "</View>",
+    [], {}, [None], [[]] * 5_000, {str(key): key for key in range(5_000)}, "http://[", "s3://" * 5_000,
+]  # fmt: skip
+DEEP = "[" * 900 + "]" * 900
 
 OPERATIONS = [
     (path, method)
@@ -179,11 +188,76 @@ def test_every_answer_is_one_that_the_description_names(description, path, metho
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)
 def test_a_thousand_requests_of_each_operation_get_no_500(description, path, method):
-    fuzz(description[path][method], 500, fresh=True)
+    fuzz(description[path][method], 750, fresh=True)
+
+
+def _bodies(known: dict[str, list[Any]]) -> dict[str, Any]:
+    """Whole requests by path."""
+    addresses = [address for address in known["address"] if address.startswith("/")]
+    project, version = int(known["project"][0]), known["version"][0]
+    prompted = predict_body(addresses[:1], project=project, config=PROMPTED)
+    prompted["tasks"][0] |= {"annotations": [], "drafts": [{"result": []}], "predictions": []}
+    prompted["params"]["context"] = {"result": [{"type": "keypointlabels", "from_name": "kp", "to_name": "image",
+                                                 "value": {"x": 5, "y": 5, "keypointlabels": ["Lumen"]}}]}  # fmt: skip
+    return {
+        "/setup": setup_body(project=project),
+        "/predict": predict_body(addresses, project=project),
+        "/predict?prompt": prompted,
+        "/webhook": {"action": "ANNOTATION_CREATED", "project": {"id": project, "label_config": CONFIG}},
+        "/train": {"project": {"id": project}},
+        "/validate": {"config": CONFIG},
+        "/duplicate_model": {"project_src": project, "project_dst": project + 1},
+        f"/api/versions/{version}/promote": {"project": project},
+    }
+
+
+def _spoilt(data: st.DataObject, body: Any) -> Any:
+    """A body of which one part, at any depth, is something else."""
+    if isinstance(body, dict | list) and body and data.draw(st.integers(0, 4)):
+        copy = body.copy()
+        key = data.draw(st.sampled_from(sorted(copy) if isinstance(copy, dict) else range(len(copy))))
+        copy[key] = _spoilt(data, copy[key])
+        return copy
+    return data.draw(st.sampled_from(HOSTILE))
+
+
+def spoil(backend: BackendInUse, examples: int, *, fresh: bool) -> None:
+    """Post so many bodies with a hostile part, some of them deep."""
+    bodies = _bodies(backend.known)
+    client = backend.app.test_client()
+
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        derandomize=not fresh,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.data())
+    def post(data: st.DataObject) -> None:
+        path = data.draw(st.sampled_from(sorted(bodies)))
+        text = json.dumps(_spoilt(data, bodies[path]))
+        if data.draw(st.integers(0, 9)) == 0:
+            text = text.replace("null", DEEP, 1)
+        answer = client.post(path, data=text, content_type="application/json", auth=(USER, PASSWORD))
+        assert answer.status_code < 500, (path, text[:300], answer.text[:300])
+        assert len(answer.data) < 100_000
+
+    post()
+
+
+def test_a_body_that_is_hostile_in_one_part_gets_no_500(backend):
+    spoil(backend, 100, fresh=False)
 
 
 @pytest.mark.soak
-def test_that_was_ten_thousand_requests(backend, capsys):
+@pytest.mark.timeout(3600)
+def test_three_thousand_hostile_bodies_get_no_500(backend):
+    spoil(backend, 3000, fresh=True)
+
+
+@pytest.mark.soak
+def test_that_was_twenty_thousand_requests(backend, capsys):
     made = sum(backend.statuses.values())
     counts = ", ".join(f"{status}: {count}" for status, count in sorted(backend.statuses.items()))
     with capsys.disabled():

@@ -1,6 +1,7 @@
 import json
 import logging
 import threading
+import weakref
 from typing import Any
 
 import numpy as np
@@ -208,3 +209,21 @@ def test_tasks_without_an_id_are_answered(predictor):
     for task in body["tasks"]:
         del task["id"]
     assert all(predictor.predict(parse_predict(body)))
+
+
+def test_a_batch_does_not_wait_for_an_image_that_waits_for_its_room(predictor, images, loader):
+    """The second image is loaded only when nothing refers to the first any more, as where memory is short."""
+    gone = threading.Event()
+    load = images.load
+
+    def one_at_a_time(task, key):
+        if task["id"] == 2:
+            assert gone.wait(60)
+        image = load(task, key).copy()
+        if task["id"] == 1:
+            weakref.finalize(image, gone.set)
+        return image
+
+    images.load = one_at_a_time
+    assert [bool(entry) for entry in predictor.predict(parse_predict(predict_body(["1", "2"])))] == [True, True]
+    assert loader.pipelines["oct-lite0"].batches == [1, 1]

@@ -1,5 +1,7 @@
 """32 clients at once, doing all that Label Studio, annotators and leads do, for five minutes.
 
+Beside them 48 do what no one should: they send half a request, read no answer, or post what is huge, deep or wrong.
+
 Threads with requests: locust would bring gevent, a web server and twelve more packages for what is a loop here.
 """
 
@@ -9,6 +11,7 @@ import threading
 import time
 from collections import defaultdict
 
+import psutil
 import pytest
 
 from backend.bench.measure import percentile
@@ -16,6 +19,7 @@ from backend.bench.server import BenchServer
 from models.phantom import render_phantom
 from models.pipeline import load_pipeline
 from models.starter import STARTER
+from tests.backend.soak.hostile_clients import hostile_clients
 
 SECONDS = float(os.environ.get("PREMASK_SOAK_SECONDS", "300"))
 CLIENTS = 32
@@ -34,6 +38,15 @@ MIX = {
     "/metrics": 4,
 }
 PAUSE = (0.1, 1.0)
+GROWTH = 1 << 30  # bytes
+
+
+def resident(server: BenchServer) -> int:
+    """Memory of the server's processes, its decoders among them, in bytes."""
+    root = psutil.Process(server.process.process.pid)
+    return sum(
+        one.memory_info().rss for one in root.children(recursive=True) if "worker" not in " ".join(one.cmdline())
+    )
 
 
 def call(server: BenchServer, what: str, rng: random.Random) -> None:
@@ -58,8 +71,9 @@ def test_32_clients_get_every_answer() -> None:
     classes = load_pipeline(STARTER).classes
     latencies: dict[str, list[float]] = defaultdict(list)
     errors: list[str] = []
-    with BenchServer(STARTER, classes, frames, os.environ).running() as server:
+    with BenchServer(STARTER, classes, frames, os.environ).running() as server, hostile_clients(server.url) as wrong:
         end = time.monotonic() + SECONDS
+        memory = [resident(server)]
 
         def client(seed: int) -> None:
             rng = random.Random(seed)
@@ -78,11 +92,17 @@ def test_32_clients_get_every_answer() -> None:
             one.start()
         for one in clients:
             one.join()
+            memory.append(resident(server))
         assert "premask_requests_total" in server.ask("GET", "/metrics").text
     print(f"{CLIENTS} clients, {SECONDS:.0f} s, load {os.getloadavg()[0]:.1f}; milliseconds")
     print(f"{'':22}{'requests':>9}{'p50':>9}{'p95':>9}{'p99':>9}{'most':>9}")
     for what, seconds in sorted(latencies.items()):
         figures = (percentile(seconds, percent) * 1000 for percent in (50, 95, 99, 100))
         print(f"{what:22}{len(seconds):9}" + "".join(f"{figure:9.0f}" for figure in figures))
+    print(f"memory {memory[0] >> 20} MB at first, {max(memory) >> 20} MB at most")
     assert errors == []
+    assert wrong == []
     assert set(latencies) == set(MIX)
+    assert percentile(latencies["/health"], 99) < 1.0
+    # The answers in memory, the embeddings of clicks, decoded images and bodies of 2 MB: docs/operations.md.
+    assert max(memory) - memory[0] < GROWTH

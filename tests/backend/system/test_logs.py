@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.system.logs import REQUEST_ID, JsonLines, Lines, redacted
+from backend.system.logs import MAX_LINE, MAX_TRACEBACK, REQUEST_ID, JsonLines, Lines, redacted
 
 LEGACY = "00112233445566778899aabbccddeeff00112233"
 PERSONAL = "eyJhbGciOiJIUzI1NiJ9.eyJ0b2tlbl90eXBlIjoicmVmcmVzaCJ9.c2lnbmF0dXJl"
@@ -95,3 +95,27 @@ def test_each_line_names_the_request_that_it_belongs_to() -> None:
     found = (event["request"], event["message"], event["level"], event["logger"])
     assert found == ("abc-1", "hello 3", "WARNING", "backend.app")
     assert "request" not in outside
+
+
+def test_a_line_is_bounded_however_long_what_it_quotes() -> None:
+    quoted = "-eyJ" * 150_000
+    for formatter in (Lines(), JsonLines()):
+        assert len(formatter.format(record("task 3: %s", quoted))) < 2 * MAX_LINE
+        try:
+            raise ValueError("\n".join([quoted] * 1000))
+        except ValueError:
+            assert len(formatter.format(record("failed", failed=True))) < MAX_TRACEBACK * 2 * MAX_LINE
+
+
+@pytest.mark.parametrize("place", range(0, 80, 7))
+@pytest.mark.parametrize("secret", [LEGACY, PERSONAL])
+def test_a_cut_leaves_no_half_of_a_secret(place: int, secret: str) -> None:
+    line = Lines().format(
+        record("%s", "a " * (MAX_LINE // 2 - 40) + "b" * (place % 2) + " " * place + secret + " c" * 99)
+    )
+    assert not any(secret[:length] in line for length in (12, len(secret) // 2, len(secret)))
+
+
+@pytest.mark.parametrize("before", ["", "-", "token is ", "a.", "x--", "eyJ-", "eyJ-eyJ.eyJ-"])
+def test_a_token_is_found_in_any_run_of_its_signs(before: str) -> None:
+    assert PERSONAL[12:] not in redacted(f"{before}{PERSONAL}")

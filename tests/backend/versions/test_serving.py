@@ -164,3 +164,32 @@ def test_a_version_that_knows_none_of_the_classes_is_passed_over(registry, start
     serving = Serving(registry, starter, loader, inference)
     assert serving.served_version("3", ("Cat",)) == name
     assert serving.served_version("3", CLASSES) == "oct-lite0"
+
+
+def test_idle_projects_are_not_read_again_and_a_promotion_is_seen_all_the_same(serving, registry, loader, tmp_path):
+    """A thousand projects cost a look at a thousand time stamps, not a thousand readings of versions."""
+    for project in range(1, 1001):
+        serving.served_version(str(project), CLASSES)
+    serving._changed()
+    version = publish(registry, tmp_path, "500")
+    serving._changed()  # publishing reserves a number in the same file
+    assert serving._changed() == []
+    registry.promote("500", version)
+    assert serving._changed() == [("500", frozenset(CLASSES))]
+    assert serving.served_version("500", CLASSES) == version
+    assert serving._changed() == []
+
+
+def test_a_version_that_is_still_loading_or_missing_is_looked_at_until_it_is_served(
+    serving, registry, loader, tmp_path
+):
+    assert serving.resolve("3", CLASSES).model().version == "oct-lite0"
+    version = publish(registry, tmp_path)
+    loader.gates[version] = threading.Event()
+    registry.promote("3", version)
+    serving._changed()
+    serving.served_version("3", CLASSES)
+    assert serving._changed() == [("3", frozenset(CLASSES))]
+    loader.gates[version].set()
+    eventually(lambda: serving.served_version("3", CLASSES) == version)
+    assert serving._changed() == []

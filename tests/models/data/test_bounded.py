@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.data.bounded import Decoders, decode_bounded
+from models.data.bounded import Budget, Decoders, decode_bounded
 from models.data.decoding import decode_image
 from tests.models.data import test_decoding, test_dicom, test_tiff, test_video
 from tests.models.data.hostile_images import slow_picture, strip_a_byte
@@ -36,7 +36,7 @@ LARGE = saved(Image.new("RGB", (8000, 8000)))
 
 @pytest.fixture
 def decoders() -> Iterator[Decoders]:
-    made = Decoders(helpers=1, seconds=30)
+    made = Decoders(helpers=1, seconds=240, wait=240)  # machines may be busy
     yield made
     made.close()
 
@@ -89,7 +89,7 @@ def test_a_strip_for_each_byte_is_refused_with_little_memory(decoders: Decoders)
 
 def test_six_large_pictures_at_once_cost_two_at_a_time() -> None:
     """Each has 64 million pixels in 200 kB. A helper that is allowed half of what one takes refuses it, and goes on."""
-    small = Decoders(helpers=2, seconds=120, memory=128 * MB)
+    small = Decoders(helpers=2, seconds=240, memory=128 * MB, wait=240)
     outcomes: list[str] = []
 
     def decode() -> None:
@@ -116,6 +116,74 @@ def test_a_large_honest_picture_fits(decoders: Decoders) -> None:
     assert peak(process) < 700 * MB
     with pytest.raises(ValueError, match="8000 x 8000 pixels, at most"):
         decoders.decode(LARGE, MANY - 1)
+
+
+def test_decoded_images_share_a_budget_until_they_are_gone() -> None:
+    """Six pictures of 192 MB cannot be in memory together, and small ones do not wait for them."""
+    decoders = Decoders(helpers=2, seconds=240, decoded_large=200 * MB, wait=2.0)
+    first = decoders.decode(LARGE, MANY)
+    with pytest.raises(ValueError, match="it waited 2 s for other images to be decoded; try again later"):
+        decoders.decode(LARGE, MANY)
+    assert decoders.decode(HONEST, MANY).shape == (256, 256, 3)
+    part = first[:10, :10]
+    del first
+    with pytest.raises(ValueError, match="it waited 2 s"):  # a part of it holds all of it
+        decoders.decode(LARGE, MANY)
+    del part
+    assert decoders.decode(LARGE, MANY).shape == (8000, 8000, 3)
+    decoders.close()
+
+
+def test_small_images_share_a_budget_too_and_use_no_more_of_it_than_they_need() -> None:
+    decoders = Decoders(helpers=1, seconds=240, decoded=25 * MB, wait=1.0)
+    kept = [decoders.decode(HONEST, MANY) for _ in range(4)]
+    middle = saved(Image.new("RGB", (2000, 1000)))
+    kept.append(decoders.decode(middle, MANY))
+    with pytest.raises(ValueError, match="it waited 1 s"):
+        decoders.decode(middle, MANY)
+    kept.pop()
+    assert decoders.decode(middle, MANY).shape == (1000, 2000, 3)
+    decoders.close()
+
+
+def test_to_wait_for_a_helper_has_a_deadline() -> None:
+    decoders = Decoders(helpers=1, seconds=240, wait=0.5)
+    decoders.decode(HONEST, MANY)
+    with decoders._helper(time.monotonic() + 5), pytest.raises(ValueError, match=r"it waited 0\.5 s"):
+        decoders.decode(HONEST, MANY)
+    assert decoders.decode(HONEST, MANY).shape == (256, 256, 3)
+    decoders.close()
+
+
+def test_what_is_refused_gives_its_share_back() -> None:
+    decoders = Decoders(helpers=1, seconds=240, memory=128 * MB, wait=5.0)
+    for data in (b"", HONEST[:90], LARGE) * 2:
+        with pytest.raises(ValueError, match="it "):
+            decoders.decode(data, MANY)
+    for budget in (decoders._decoded, decoders._decoded_large, decoders._large):
+        assert budget.free == budget.total
+    decoders.close()
+
+
+def test_who_asks_first_for_a_share_gets_it_first() -> None:
+    budget, got = Budget(10), []
+    budget.acquire(10, 0.0)
+
+    def take(count: int) -> None:
+        budget.acquire(count, time.monotonic() + 60)
+        got.append(count)
+
+    threads = [threading.Thread(target=take, args=(count,)) for count in (8, 2)]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.3)
+    budget.release(2)  # enough for the second, whose turn it is not
+    time.sleep(0.3)
+    assert got == []
+    budget.release(8)
+    for thread in threads:
+        thread.join()
+    assert sorted(got) == [2, 8]
 
 
 def test_an_image_that_takes_too_long_is_given_up() -> None:
@@ -161,7 +229,7 @@ def test_a_helper_that_dies_between_two_images_is_replaced(decoders: Decoders) -
 
 def test_who_waits_longest_is_served_next() -> None:
     """Five threads that want much do not keep a sixth waiting for more than one image each."""
-    decoders = Decoders(helpers=1, seconds=60)
+    decoders = Decoders(helpers=1, seconds=240)
     decoders.decode(HONEST, MANY)
     served: list[str] = []
     begun, stop = threading.Semaphore(0), threading.Event()
