@@ -51,9 +51,21 @@ def connected_components(
     >>> [component.area for component in found]
     [2, 3]
     """
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=connectivity)
-    rows = stats[1:].tolist()
-    return np.asarray(labels, dtype=np.int32), [Component(number, *row) for number, row in enumerate(rows, start=1)]
+    plane = np.ascontiguousarray(mask != 0).view(np.uint8)
+    left, top, width, height = cv2.boundingRect(plane)
+    labels = np.zeros(plane.shape, dtype=np.int32)
+    if not width:
+        return labels, []
+    # OpenCV numbers components by blocks of two by two pixels: cut between blocks, they get the same numbers.
+    y, x = top - top % 2, left - left % 2
+    box = slice(y, top + height), slice(x, left + width)
+    # Of one component, the usual case, its statistics would take eight times as long as the labels.
+    count, labels[box] = cv2.connectedComponents(plane[box], connectivity=connectivity)
+    if count == 2:
+        return labels, [Component(1, left, top, width, height, cv2.countNonZero(plane))]
+    _, labels[box], stats, _ = cv2.connectedComponentsWithStats(plane[box], connectivity=connectivity)
+    rows = (stats[1:] + (x, y, 0, 0, 0)).tolist()
+    return labels, [Component(number, *row) for number, row in enumerate(rows, start=1)]
 
 
 def largest_component(mask: NDArray[np.bool_], connectivity: Connectivity = 4) -> NDArray[np.bool_]:
@@ -76,8 +88,22 @@ def without_small_components(mask: NDArray[np.bool_], min_share: float) -> NDArr
            [0, 0, 1]])
     """
     cleaned = mask.copy()
+    left, top, width, height = cv2.boundingRect(np.ascontiguousarray(mask).view(np.uint8))
+    if not width:
+        return cleaned
+    # A ring of background around the mask, where the frame has room for it, stands for all background beyond.
+    rows = slice(max(top - 1, 0), min(top + height + 1, mask.shape[0]))
+    columns = slice(max(left - 1, 0), min(left + width + 1, mask.shape[1]))
+    near, least = cleaned[rows, columns], min_share * mask.size
     for value in (True, False):
-        labels, found = connected_components(cleaned == value, connectivity=4)
-        small = np.array([False, *(component.area < min_share * mask.size for component in found)])
-        cleaned[small[labels]] = not value
+        _, labels = cv2.connectedComponents((near == value).view(np.uint8), connectivity=4)
+        areas = np.bincount(labels.ravel())
+        if not value:
+            areas[labels[0, 0]] += rows.start * mask.shape[1] + near.shape[0] * columns.start
+            areas[labels[-1, -1]] += (mask.shape[0] - rows.stop) * mask.shape[1]
+            areas[labels[-1, -1]] += near.shape[0] * (mask.shape[1] - columns.stop)
+        small = areas < least
+        small[0] = False
+        if small.any():
+            near[small[labels]] = not value
     return cleaned
