@@ -248,7 +248,7 @@ class Pipeline:
             for maps, (_, height, width) in zip(batched.float().cpu().numpy(), squares, strict=True):
                 # To the square's pixels first: the image's edge seldom falls on the edge of a cell.
                 pixels = [cv2.resize(m, (size, size), interpolation=cv2.INTER_LINEAR)[:height, :width] for m in maps]
-                cut[method].append(np.stack(pixels).astype(np.float32))
+                cut[method].append(np.stack(pixels))
         presence = explanation.logits.float().sigmoid().cpu().numpy()
         if self.config.wall is not None:
             self._read_walls(images, presence, cut, self.config.wall)
@@ -343,12 +343,11 @@ class Pipeline:
         height, width = image.shape[:2]
         trimap_config = self.config.trimap_of(label)
         present = presence >= self.config.presence_threshold_of(label)
+        trimap, coarse = np.zeros((SIZE, SIZE), dtype=np.uint8), np.zeros((height, width), dtype=bool)
         if present:
             mask = coarse_mask(cam, self.config.map_threshold_of(label), trimap_config)
-        else:
-            mask = np.zeros((SIZE, SIZE), dtype=np.uint8)
-        trimap = trimap_from_mask(mask, trimap_config)
-        coarse = cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR).astype(bool)
+            trimap = trimap_from_mask(mask, trimap_config)
+            coarse = cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR).view(bool)
         return Steps(label, presence, present, cam, coarse, trimap, alpha=coarse.astype(np.float32), mask=coarse)
 
 

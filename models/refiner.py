@@ -82,9 +82,10 @@ def centre_map(cam: NDArray[np.float32], threshold: float) -> NDArray[np.float32
     >>> centre_map(np.array([[0.0, 0.2, 0.5]], np.float32), threshold=0.2).round(1)
     array([[0. , 0.5, 0.8]], dtype=float32)
     """
-    clipped = np.clip(cam, 1e-4, 1 - 1e-4)
-    logits = np.log(clipped / (1 - clipped)) - np.log(threshold / (1 - threshold))
-    return np.asarray(1 / (1 + np.exp(-logits)), dtype=np.float32)
+    # sigmoid(logit(p) - logit(t)) without the logarithms: p (1 - t) / (p (1 - t) + (1 - p) t)
+    p = np.clip(cam, np.float32(1e-4), np.float32(1 - 1e-4))
+    within = p * np.float32(1 - threshold)
+    return np.asarray(within / (within + (1 - p) * np.float32(threshold)), dtype=np.float32)
 
 
 def object_boxes(trimap: NDArray[np.uint8], height: int, width: int) -> list[Box]:
@@ -109,11 +110,10 @@ def cut(plane: NDArray[np.generic], box: Box, size: int, interpolation: int) -> 
     """The part of an image or map of shape (H, W[, C]) inside `box`, scaled to (size, size[, C]); edges repeat."""
     height, width = plane.shape[:2]
     x0, y0, x1, y1 = max(box.x, 0), max(box.y, 0), min(box.x + box.side, width), min(box.y + box.side, height)
-    part = cv2.copyMakeBorder(
-        np.ascontiguousarray(plane[y0:y1, x0:x1]),
-        y0 - box.y, box.y + box.side - y1, x0 - box.x, box.x + box.side - x1,
-        cv2.BORDER_REPLICATE,
-    )  # fmt: skip
+    part = plane[y0:y1, x0:x1]
+    beyond = y0 - box.y, box.y + box.side - y1, x0 - box.x, box.x + box.side - x1
+    if any(beyond):
+        part = cv2.copyMakeBorder(part, *beyond, cv2.BORDER_REPLICATE)
     if interpolation == cv2.INTER_AREA and box.side < size:
         interpolation = cv2.INTER_LINEAR  # INTER_AREA enlarges in blocks
     return np.asarray(cv2.resize(part, (size, size), interpolation=interpolation))
@@ -140,7 +140,7 @@ def refine(matting: Matting, subjects: Sequence[Subject], size: int) -> list[NDA
             cv2.resize(subject.trimap, (width, height), interpolation=cv2.INTER_NEAREST), dtype=np.uint8
         )
         cam = np.asarray(cv2.resize(subject.cam, (width, height), interpolation=cv2.INTER_LINEAR), dtype=np.float32)
-        alphas.append(np.where(trimap == UNKNOWN, cam, trimap == FOREGROUND).astype(np.float32))
+        alphas.append(_from_map(trimap, cam))
         for box in object_boxes(subject.trimap, height, width) if subject.refined else ():
             crop = cut_crop(subject.image, trimap, cam, box, size)
             if (crop.trimap == UNKNOWN).any():
@@ -152,6 +152,15 @@ def refine(matting: Matting, subjects: Sequence[Subject], size: int) -> list[NDA
         for (index, box, trimap), alpha in zip(places[start : start + 16], solved, strict=True):
             _paste(alphas[index], trimap, box, alpha)
     return alphas
+
+
+def _from_map(trimap: NDArray[np.uint8], cam: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The map in the unknown zone, 1 in the sure foreground, 0 elsewhere; all of shape (H, W)."""
+    alpha = np.zeros(trimap.shape, dtype=np.float32)
+    left, top, width, height = cv2.boundingRect(trimap)  # BACKGROUND is 0
+    box = slice(top, top + height), slice(left, left + width)
+    alpha[box] = np.where(trimap[box] == UNKNOWN, cam[box], trimap[box] == FOREGROUND)
+    return alpha
 
 
 def cut_crop(

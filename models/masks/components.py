@@ -92,18 +92,23 @@ def without_small_components(mask: NDArray[np.bool_], min_share: float) -> NDArr
     if not width:
         return cleaned
     # A ring of background around the mask, where the frame has room for it, stands for all background beyond.
-    rows = slice(max(top - 1, 0), min(top + height + 1, mask.shape[0]))
-    columns = slice(max(left - 1, 0), min(left + width + 1, mask.shape[1]))
-    near, least = cleaned[rows, columns], min_share * mask.size
+    bottom, right = min(top + height + 1, mask.shape[0]), min(left + width + 1, mask.shape[1])
+    top, left = max(top - 1, 0), max(left - 1, 0)
+    near, least = cleaned[top:bottom, left:right], min_share * mask.size
+    first = cleaned[:top], cleaned[top:bottom, :left]  # beyond the ring's first pixel ...
+    last = cleaned[bottom:], cleaned[top:bottom, right:]  # ... and beyond its last
     for value in (True, False):
         _, labels = cv2.connectedComponents((near == value).view(np.uint8), connectivity=4)
         areas = np.bincount(labels.ravel())
+        ends = (labels[0, 0], first), (labels[-1, -1], last)
         if not value:
-            areas[labels[0, 0]] += rows.start * mask.shape[1] + near.shape[0] * columns.start
-            areas[labels[-1, -1]] += (mask.shape[0] - rows.stop) * mask.shape[1]
-            areas[labels[-1, -1]] += near.shape[0] * (mask.shape[1] - columns.stop)
+            for label, beyond in ends:
+                areas[label] += sum(part.size for part in beyond)
         small = areas < least
         small[0] = False
         if small.any():
             near[small[labels]] = not value
+            for label, beyond in ends:
+                for part in beyond:
+                    part[...] = part | small[label]
     return cleaned
