@@ -4,6 +4,7 @@ What the kernels cannot reach is not looked at: each object is worked on in a bo
 its kernel, or in one with its neighbours where their bands may meet. The result is that of the whole grid.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +13,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from models.masks.components import Component, connected_components
+from models.masks.components import Component, connected_components, only_component
 from models.masks.morphology import dilated, eroded, exact, inside_distance, just_above
 
 BACKGROUND, UNKNOWN, FOREGROUND = 0, 128, 255
 SIZE = 1024  # step 1 of the paper
+ROUNDING = 1e-4  # above the rounding of an interpolation
 CELL = 8  # pixels of that grid: how finely it is told which objects are near each other
 
 
@@ -71,14 +73,41 @@ def coarse_mask(cam: NDArray[np.float32], threshold: float, config: TrimapConfig
         raise ValueError(f"cam must have shape (h, w), got {cam.shape}")
     if not 0 < threshold < 1:
         raise ValueError(f"threshold must be in (0, 1), got {threshold}")
-    resized = cv2.resize(cam.astype(np.float32, copy=False), (SIZE, SIZE), interpolation=cv2.INTER_LINEAR)
-    mask = (resized >= threshold).view(np.uint8)
-    labels, objects = connected_components(mask)
+    mask = _thresholded(cam.astype(np.float32, copy=False), threshold)
+    labels, objects = _objects(mask)
     smoothed = np.zeros_like(mask)
     for found in objects:
         if found.area >= config.min_component * SIZE * SIZE:
-            smoothed[found.box] |= _smoothed(mask if len(objects) == 1 else labels, found, config)
+            smoothed[found.box] |= _smoothed(labels, found, config)
     return smoothed
+
+
+def _thresholded(cam: NDArray[np.float32], threshold: float) -> NDArray[np.uint8]:
+    """Step 1: a map of shape (h, w) at 1024 x 1024 and thresholded; shape (1024, 1024), uint8, 0 or 1."""
+    mask = np.zeros((SIZE, SIZE), dtype=np.uint8)
+    left, top, width, height = cv2.boundingRect((cam >= threshold - ROUNDING).view(np.uint8))
+    if width:
+        # Cut between pixels of the map that lie between pixels of the grid, the part is scaled as the whole is.
+        rows, grid_rows = _blocks(top - 1, top + height + 1, cam.shape[0])
+        columns, grid_columns = _blocks(left - 1, left + width + 1, cam.shape[1])
+        size = grid_columns.stop - grid_columns.start, grid_rows.stop - grid_rows.start
+        part = np.ascontiguousarray(cam[rows, columns])
+        mask[grid_rows, grid_columns] = cv2.resize(part, size, interpolation=cv2.INTER_LINEAR) >= threshold
+    return mask
+
+
+def _blocks(start: int, stop: int, side: int) -> tuple[slice, slice]:
+    """The part of a map's side from `start` to `stop`, rounded outwards to whole pixels of the grid; on both."""
+    count = math.gcd(side, SIZE)  # the blocks of a side
+    own, grid = side // count, SIZE // count  # pixels of a block
+    first, last = max(start, 0) // own, -(-min(stop, side) // own)
+    return slice(first * own, last * own), slice(first * grid, last * grid)
+
+
+def _objects(mask: NDArray[np.uint8]) -> tuple[NDArray[np.integer[Any]], list[Component]]:
+    """The objects of a mask, and a plane with their numbers: the mask itself if there is one."""
+    only = only_component(mask)
+    return connected_components(mask) if only is None else (mask, [only])
 
 
 def _smoothed(labels: NDArray[np.integer[Any]], found: Component, config: TrimapConfig) -> NDArray[np.uint8]:
@@ -118,43 +147,63 @@ def trimap_from_mask(mask: NDArray[np.uint8], config: TrimapConfig) -> NDArray[n
     array([[  0, 128, 128, 255, 255, 255, 128, 128,   0]], dtype=uint8)
     """
     trimap = np.zeros(mask.shape, dtype=np.uint8)
-    labels, objects = connected_components(mask)
+    labels, objects = _objects(mask)
     reach = int(config.band_max) + 2  # the band cannot reach further
     for neighbours in _neighbourhoods(objects, reach, mask.shape):
         near = _around(neighbours, reach)
-        numbers = labels[near] if len(neighbours) > 1 else (mask[near] > 0).astype(np.int32)
-        _draw(trimap[near], numbers, config)
+        if len(neighbours) == 1:
+            trimap[near] = _band_of_one(mask[near], config)
+        else:
+            trimap[near] = _bands_of_many(
+                np.asarray(labels[near], dtype=np.int32), [found.number for found in neighbours], config
+            )
     return trimap
 
 
-def _draw(trimap: NDArray[np.uint8], labels: NDArray[np.int32], config: TrimapConfig) -> None:
-    """Steps 3 to 6 in place, on a part of the grid that holds some objects and all that their bands reach.
+def _band_of_one(mask: NDArray[np.uint8], config: TrimapConfig) -> NDArray[np.uint8]:
+    """Trimap of an object, shape (h, w), on a part of the grid that holds all that its band reaches."""
+    inside = _inside(mask)
+    (band,), (core,) = _widths([float(inside.max())], config)
+    outside = cv2.distanceTransform(1 - mask, cv2.DIST_L2, cv2.DIST_MASK_5)
+    return _zones(outside <= band, inside > core)
 
-    Args:
-        trimap: shape (h, w), uint8, all BACKGROUND.
-        labels: shape (h, w), int32, the numbers of the objects.
-        config: kernel widths.
-    """
+
+def _bands_of_many(labels: NDArray[np.int32], numbers: Sequence[int], config: TrimapConfig) -> NDArray[np.uint8]:
+    """As `_band_of_one`, of objects whose bands may meet; `labels` has their numbers, which ascend."""
     mask = (labels > 0).view(np.uint8)
-    # The frame's border is no edge of the object: what touches it is not eroded from there.
-    inside = inside_distance(mask)
-    numbers = np.flatnonzero(np.bincount(labels.ravel()))[1:] if labels.max() > 1 else np.array([1])
-    radius = np.zeros(int(numbers[-1]) + 1, dtype=np.float32)
-    for number in numbers:
-        radius[number] = exact(float(inside.max() if len(numbers) == 1 else inside[labels == number].max()))
-    band = np.clip(config.band * radius, config.band_min, config.band_max)
-    core = np.array([just_above(float(width)) for width in np.minimum(band, config.core * radius)], dtype=np.float32)
-    if len(numbers) == 1:
-        trimap[cv2.distanceTransform(1 - mask, cv2.DIST_L2, cv2.DIST_MASK_5) <= band[1]] = UNKNOWN
-        trimap[(mask > 0) & (inside > core[1])] = FOREGROUND
-        return
+    inside = _inside(mask)
+    bands, cores = _widths([float(inside[labels == number].max()) for number in numbers], config)
+    band_of, core_of = np.zeros((2, numbers[-1] + 1), dtype=np.float32)
+    band_of[list(numbers)], core_of[list(numbers)] = bands, cores
     outside, nearest = cv2.distanceTransformWithLabels(
         1 - mask, cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
     )
     object_of = np.zeros(int(nearest.max()) + 1, dtype=np.int32)  # label of an object's pixel -> the object
     object_of[nearest[mask > 0]] = labels[mask > 0]
-    trimap[outside <= band[object_of][nearest]] = UNKNOWN
-    trimap[(mask > 0) & (inside > core[labels])] = FOREGROUND
+    return _zones(outside <= band_of[object_of][nearest], (mask > 0) & (inside > core_of[labels]))
+
+
+def _inside(mask: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Distance of each pixel of a mask of shape (h, w) from the nearest outside it, 0 outside."""
+    left, top, width, height = cv2.boundingRect(mask)
+    # The frame's border is no edge of the object: what touches it is not eroded from there.
+    box = slice(max(top - 1, 0), top + height + 1), slice(max(left - 1, 0), left + width + 1)
+    inside = np.zeros(mask.shape, dtype=np.float32)
+    inside[box] = inside_distance(mask[box])
+    return inside
+
+
+def _widths(radii: Sequence[float], config: TrimapConfig) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Half the unknown zone's width and, just above it, what is eroded, of objects of some inscribed radii."""
+    radius = np.array([exact(found) for found in radii], dtype=np.float32)
+    band = np.clip(config.band * radius, config.band_min, config.band_max)
+    core = [just_above(float(width)) for width in np.minimum(band, config.core * radius)]
+    return band, np.array(core, dtype=np.float32)
+
+
+def _zones(unknown: NDArray[np.bool_], foreground: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """A trimap of the unknown zone, the foreground that overlays it, and background elsewhere."""
+    return np.asarray(unknown.view(np.uint8) * np.uint8(UNKNOWN) | foreground.view(np.uint8) * np.uint8(FOREGROUND))
 
 
 def _neighbourhoods(objects: Sequence[Component], reach: int, shape: tuple[int, ...]) -> list[list[Component]]:

@@ -52,20 +52,31 @@ def connected_components(
     [2, 3]
     """
     plane = np.ascontiguousarray(mask != 0).view(np.uint8)
-    left, top, width, height = cv2.boundingRect(plane)
     labels = np.zeros(plane.shape, dtype=np.int32)
+    left, top, width, height = cv2.boundingRect(plane)
     if not width:
         return labels, []
     # OpenCV numbers components by blocks of two by two pixels: cut between blocks, they get the same numbers.
     y, x = top - top % 2, left - left % 2
     box = slice(y, top + height), slice(x, left + width)
-    # Of one component, the usual case, its statistics would take eight times as long as the labels.
-    count, labels[box] = cv2.connectedComponents(plane[box], connectivity=connectivity)
-    if count == 2:
-        return labels, [Component(1, left, top, width, height, cv2.countNonZero(plane))]
     _, labels[box], stats, _ = cv2.connectedComponentsWithStats(plane[box], connectivity=connectivity)
-    rows = (stats[1:] + (x, y, 0, 0, 0)).tolist()
+    rows = (stats[1:] + np.array([x, y, 0, 0, 0])).tolist()
     return labels, [Component(number, *row) for number, row in enumerate(rows, start=1)]
+
+
+def only_component(mask: NDArray[np.uint8]) -> Component | None:
+    """The component of a mask of shape (H, W), uint8, if it has just one (8-connected), the usual case; else None.
+
+    Its outline is followed, which takes a fraction of the time of labels.
+
+    >>> only_component(np.array([[0, 1, 1], [1, 0, 0]], np.uint8))
+    Component(number=1, x=0, y=0, width=3, height=2, area=3)
+    """
+    contours, hierarchy = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    if sum(int(parent) < 0 for *_, parent in (hierarchy[0] if contours else ())) != 1:
+        return None
+    x, y, width, height = cv2.boundingRect(mask)
+    return Component(1, x, y, width, height, cv2.countNonZero(mask))
 
 
 def largest_component(mask: NDArray[np.bool_], connectivity: Connectivity = 4) -> NDArray[np.bool_]:
