@@ -106,6 +106,24 @@ class Serving:
         self._loading: dict[Path, threading.Lock] = {}
         self._broken: set[tuple[Path, int]] = set()
         self._reported: set[str] = set()
+        self._warming = threading.Event()
+
+    def warm_up(self, images: Sequence[Image]) -> None:
+        """Load the models that will be asked first, in the background, and have each predict some images.
+
+        Otherwise whoever opens the first task waits for imports, for the weights, and for the first passes, which are
+        the slowest. These models are the projects' current versions, as many as are kept in memory, and the starter.
+
+        Args:
+            images: as for `Served.predict`, like those that will come.
+        """
+        self._warming.set()
+        threading.Thread(target=self._warm_up, args=(images,), name="warm-up", daemon=True).start()
+
+    @property
+    def warming(self) -> bool:
+        """Whether models are being loaded before anybody has asked for them."""
+        return self._warming.is_set()
 
     def resolve(self, project: str, classes: Collection[str] = ()) -> Resolved | None:
         """Decide which version answers a request, None if no model covers the project; loads no weights.
@@ -165,6 +183,33 @@ class Serving:
     def failed(self) -> list[str]:
         """The folders of versions that could not be loaded and have not been restored since."""
         return sorted({folder.name for folder, modified in list(self._broken) if _modified(folder) == modified})
+
+    def _warm_up(self, images: Sequence[Image]) -> None:
+        try:
+            for directory in self._first_asked():
+                candidate = self._candidate(directory)
+                served = None if candidate is None else self._loaded(candidate)
+                for prediction in () if served is None else served.predict(images):
+                    prediction.result()
+        except Exception:
+            logger.exception("warming up ended early; what is not loaded yet is loaded when it is asked for")
+        finally:
+            self._warming.clear()
+
+    def _first_asked(self) -> list[Path]:
+        """Checkpoints of the versions promoted last, and the starter, no more than are kept in memory."""
+        current = []
+        for project in self._registry.projects():
+            try:
+                info = self._registry.current(project)
+            except RegistryError as error:
+                self._report(str(error))
+                continue
+            if info is not None:
+                current.append(info.directory)
+        starter = [] if self._starter is None else [self._starter]
+        room = max(self._max_resident - len(starter), 0)
+        return starter + sorted(current, key=_modified, reverse=True)[:room]
 
     def _serve(self, project: str, classes: frozenset[str], candidate: Candidate | None) -> Served | None:
         while candidate is not None:
