@@ -113,7 +113,7 @@ class Predictor:
         )
 
     def prepare(self, request: PredictRequest) -> None:
-        """Predict tasks that nobody waits for into the cache; what fails is logged, and tried again when it is asked."""
+        """Predict tasks that nobody waits for into the cache; what fails is logged, and tried when it is asked."""
         resolved = self._serving.resolve(request.project_id, request.config.classes)
         served = None if resolved is None else resolved.model()
         if served is not None:

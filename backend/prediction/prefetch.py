@@ -142,13 +142,19 @@ class Prefetch:
                 logger.exception("project %s: predicting ahead failed", project_id)
 
     def _predict_ahead(self, project: _Project, request: PredictRequest, version: str) -> None:
+        if not self._idle(request):
+            return
         for row in self._next(project, request, version):
-            while not self._requests.wait(1.0):
-                if self._superseded(request):
-                    return
-            if self._superseded(request):
+            if not self._idle(request):
                 return
             self._predictor.prepare(replace(request, tasks=[{"id": row.id, "data": row.data}]))
+
+    def _idle(self, request: PredictRequest) -> bool:
+        """Wait until no request is being answered; whether the project's last opening is still this one."""
+        while not self._requests.wait(1.0):
+            if self._superseded(request):
+                return False
+        return not self._superseded(request)
 
     def _next(self, project: _Project, request: PredictRequest, version: str) -> Sequence[TaskRow]:
         """The tasks after the opened one that lack a prediction of the served version."""
