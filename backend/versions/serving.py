@@ -8,6 +8,7 @@ served before it.
 
 import logging
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
@@ -16,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from backend.errors import RegistryError
+from backend.system.memory import trim
 from backend.versions.inference import Image, Inference
 from backend.versions.registry import Registry
 from models.checkpoint import CARD, read_card
@@ -26,6 +28,7 @@ from models.segment import Prediction
 
 logger = logging.getLogger(__name__)
 
+QUIET_SECONDS = 5.0  # after the last prediction, until the memory that it took is given back
 MAX_REMEMBERED = 1024  # projects (with their classes) whose served version is kept in mind
 
 
@@ -41,17 +44,22 @@ class Candidate:
 class Served:
     """A loaded model, its version, and the service that runs it."""
 
-    def __init__(self, model: Model, version: str, inference: Inference) -> None:
+    def __init__(
+        self, model: Model, version: str, inference: Inference, used: Callable[[], None] = lambda: None
+    ) -> None:
         self.version = version
         self._model = model
         self._inference = inference
+        self._used = used
 
     def predict(self, images: Sequence[Image]) -> list[Future[Prediction]]:
         """The future prediction of each image; see `Inference.predict`."""
+        self._used()
         return self._inference.predict(self._model, images)
 
     def embed(self, image: Image) -> Future[Embedding]:
         """The future embedding of an image that an annotator waits for."""
+        self._used()
         return self._inference.embed(self._model, image)
 
     def prompt(
@@ -107,6 +115,7 @@ class Serving:
         self._broken: set[tuple[Path, int]] = set()
         self._reported: set[str] = set()
         self._warming = threading.Event()
+        self._used_at: float | None = None  # on the clock of `time.monotonic`; None once memory was given back
 
     def warm_up(self, images: Sequence[Image]) -> None:
         """Load the models that will be asked first, in the background, and have each predict some images.
@@ -154,6 +163,7 @@ class Serving:
 
         def follow() -> None:
             while not stopped.wait(every):
+                self._give_memory_back()
                 with self._lock:
                     asked = list(self._active)
                 for project, classes in asked:
@@ -317,13 +327,23 @@ class Serving:
                 exc_info=not isinstance(error, CheckpointError),
             )
             return None
-        served = Served(model, candidate.version, self._inference)
+        served = Served(model, candidate.version, self._inference, self._note_use)
         with self._lock:
             self._resident[candidate.directory] = served
             while len(self._resident) > self._max_resident:
                 self._resident.popitem(last=False)
         logger.info("version %s is loaded and served", candidate.version)
         return served
+
+    def _note_use(self) -> None:
+        self._used_at = time.monotonic()
+
+    def _give_memory_back(self) -> None:
+        """Once after every burst of predictions, when it is over."""
+        used_at = self._used_at
+        if used_at is not None and time.monotonic() - used_at >= QUIET_SECONDS:
+            self._used_at = None
+            trim()
 
     def _report(self, problem: str) -> None:
         """Log a problem that every request meets once, not once per request."""

@@ -3,7 +3,6 @@
 from collections.abc import Collection
 from pathlib import Path
 
-import timm
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -11,6 +10,7 @@ from models.checkpoint import PACKAGED, load_weights, packaged_backbone, read_ca
 from models.classifier import Classifier
 from models.errors import CheckpointError
 from models.fba_net import FBANet, FBANetConfig
+from models.lean_timm import timm
 from models.starter import FIRST_REFINER, STARTERS
 
 LIGHT = PACKAGED
