@@ -89,6 +89,8 @@ class BenchServer:
                 env |= {"LABEL_STUDIO_URL": self._images, "LABEL_STUDIO_API_KEY": "bench"}
             program = Path(sys.executable).parent / "premask"
             command: list[str | Path] = [program, "serve", "--host", HOST, "--port", str(port)]
+            if self._ahead:  # this Label Studio stores nothing, and a worker would predict it all once more
+                command.append("--no-worker")
             self.process = Server("premask serve", command, env, self.url, "/health", Path(folder)).start()
             try:
                 self.process.wait(START_SECONDS)

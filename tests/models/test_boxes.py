@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from models.masks.components import connected_components, without_small_components
 from models.masks.morphology import dilated, eroded
-from models.trimap import SIZE, TrimapConfig, coarse_mask, trimap_from_mask
+from models.trimap import TrimapConfig, coarse_mask, trimap_from_mask
 from tests.models import whole_grid
 
 SIDES = st.integers(1, 40)
@@ -25,7 +25,7 @@ CONFIGS = st.builds(
 
 
 @st.composite
-def scenes(draw, side=SIZE):
+def scenes(draw, side):
     """Discs, rings, bars and dots anywhere on a grid, also over its border; some are cut out again."""
     mask = np.zeros((side, side), np.uint8)
     for _ in range(draw(st.integers(0, 6))):
@@ -50,7 +50,7 @@ def test_discs_reach_exactly_as_far_as_they_should(mask, radius):
 
 
 @settings(max_examples=25, deadline=None)
-@given(scenes(), CONFIGS)
+@given(scenes(side=400), CONFIGS)
 def test_a_trimap_is_that_of_the_whole_grid(mask, config):
     assert np.array_equal(trimap_from_mask(mask, config), whole_grid.trimap_from_mask(mask, config))
 
@@ -63,7 +63,7 @@ def test_a_trimap_of_noise_is_that_of_the_whole_grid(small, config, factor):
     assert np.array_equal(trimap_from_mask(mask, config), whole_grid.trimap_from_mask(mask, config))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(scenes(side=256), st.sampled_from([(256, 256), (128, 128), (97, 255), (512, 300)]), CONFIGS)
 def test_a_coarse_mask_is_that_of_the_whole_grid(scene, shape, config):
     height, width = shape
