@@ -16,7 +16,7 @@ SMALL_MASKS = st.tuples(SIDES, SIDES).flatmap(lambda shape: arrays(np.uint8, sha
 CONFIGS = st.builds(
     TrimapConfig,
     smoothing=st.sampled_from([0.0, 0.05, 0.1, 0.3]),
-    band=st.floats(0.05, 0.6, width=32),
+    band=st.floats(0.05, 0.6),
     band_min=st.sampled_from([1.0, 4.5, 10.0]),
     band_max=st.sampled_from([10.0, 25.0, 40.0]),
     core=st.sampled_from([0.3, 0.6, 0.9]),
