@@ -35,6 +35,7 @@ EXPECTED = {
     "batch_size": "a whole number from 1 to 256",
     "torch_threads": "a whole number from 1 to 256",
     "regions": "class or object",
+    "prefetch": "a whole number from 0 to 32; 0 predicts no task before it is opened",
     "deadline": "seconds from 1 to 600",
     "queue_url": "the address of a Redis, such as redis://:password@host:6379/0, or nothing to use a file",
     "train_minutes": "minutes above 0, at most 10080",
@@ -69,6 +70,7 @@ class Settings(BaseSettings):
         batch_size: images per forward pass.
         torch_threads: cores that one forward pass may use; unset leaves the choice to torch.
         regions: whether a class gets one brush region, or each of its objects one; model_regions on a control wins.
+        prefetch: tasks of a project predicted ahead when one is opened, while nothing else is asked; 0 for none.
         deadline: seconds after which an answer to Label Studio is complete; a job predicts what is missing.
         queue_url: Redis for jobs and their records, where workers run on several machines; unset keeps them in files.
         train_minutes: time budget of one training.
@@ -103,6 +105,7 @@ class Settings(BaseSettings):
     batch_size: int = Field(2, ge=1, le=256)
     torch_threads: int | None = Field(None, ge=1, le=256)
     regions: Literal["class", "object"] = "class"
+    prefetch: int = Field(2, ge=0, le=32)
     # Below Label Studio's 100 s even where a proxy holds back the blanks that keep it waiting.
     deadline: float = Field(60.0, ge=1, le=600)
     queue_url: SecretStr | None = None

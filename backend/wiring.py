@@ -17,6 +17,7 @@ from backend.jobs.queue import JobQueue, Queues, redis_queues, sqlite_queues
 from backend.label_studio.connections import Connections
 from backend.prediction.cache import PredictionCache
 from backend.prediction.predictor import Predictor
+from backend.prediction.prefetch import Prefetch, Requests
 from backend.prediction.prompts import Prompts
 from backend.prediction.responder import Responder
 from backend.settings import Settings
@@ -123,6 +124,15 @@ def assemble_core(settings: Settings, load: Callable[[str], Callable[[Path], Mod
     serving.watch()
     predictor = predictor_of(settings, serving, parts)
     jobs = JobQueue(parts.store, parts.leases, parts.queues)
-    prompts = Prompts(serving, parts.connections.images, patience=settings.deadline)
-    responder = Responder(predictor, parts.leases, jobs, parts.connections.client, deadline=settings.deadline)
+    requests = Requests()
+    prompts = Prompts(serving, parts.connections.images, patience=settings.deadline, requests=requests)
+    responder = Responder(
+        predictor,
+        parts.leases,
+        jobs,
+        parts.connections.client,
+        deadline=settings.deadline,
+        requests=requests,
+        prefetch=Prefetch(predictor, parts.connections.client, requests, ahead=settings.prefetch),
+    )
     return Core(parts, serving, predictor, prompts, jobs, responder)

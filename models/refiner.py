@@ -9,8 +9,10 @@ import torch
 from numpy.typing import NDArray
 
 from models.fba_net import FBANet, network_input
-from models.masks.components import connected_components
-from models.trimap import BACKGROUND, FOREGROUND, SIZE, UNKNOWN
+from models.masks.components import connected_components, only_component
+from models.stages import stage
+from models.threads import spread
+from models.trimap import FOREGROUND, SIZE, UNKNOWN
 
 MARGIN = 0.15  # of the object's box, on every side: FBANet wants to see some sure background
 MAX_OBJECTS = 16  # per class and frame; smaller ones keep their coarse mask
@@ -82,9 +84,10 @@ def centre_map(cam: NDArray[np.float32], threshold: float) -> NDArray[np.float32
     >>> centre_map(np.array([[0.0, 0.2, 0.5]], np.float32), threshold=0.2).round(1)
     array([[0. , 0.5, 0.8]], dtype=float32)
     """
-    clipped = np.clip(cam, 1e-4, 1 - 1e-4)
-    logits = np.log(clipped / (1 - clipped)) - np.log(threshold / (1 - threshold))
-    return np.asarray(1 / (1 + np.exp(-logits)), dtype=np.float32)
+    # sigmoid(logit(p) - logit(t)) without the logarithms: p (1 - t) / (p (1 - t) + (1 - p) t)
+    p = np.clip(cam, np.float32(1e-4), np.float32(1 - 1e-4))
+    within = p * np.float32(1 - threshold)
+    return np.asarray(within / (within + (1 - p) * np.float32(threshold)), dtype=np.float32)
 
 
 def object_boxes(trimap: NDArray[np.uint8], height: int, width: int) -> list[Box]:
@@ -94,7 +97,8 @@ def object_boxes(trimap: NDArray[np.uint8], height: int, width: int) -> list[Box
         trimap: shape (1024, 1024), uint8.
         height, width: of the image, in pixels; the boxes are in these.
     """
-    _, objects = connected_components(trimap != BACKGROUND)
+    only = only_component(trimap)  # BACKGROUND is 0
+    objects = connected_components(trimap)[1] if only is None else [only]
     boxes = []
     for _, x, y, w, h, _ in sorted(objects, key=lambda found: -found.area)[:MAX_OBJECTS]:
         left, right = x * width / SIZE, (x + w) * width / SIZE
@@ -109,11 +113,10 @@ def cut(plane: NDArray[np.generic], box: Box, size: int, interpolation: int) -> 
     """The part of an image or map of shape (H, W[, C]) inside `box`, scaled to (size, size[, C]); edges repeat."""
     height, width = plane.shape[:2]
     x0, y0, x1, y1 = max(box.x, 0), max(box.y, 0), min(box.x + box.side, width), min(box.y + box.side, height)
-    part = cv2.copyMakeBorder(
-        np.ascontiguousarray(plane[y0:y1, x0:x1]),
-        y0 - box.y, box.y + box.side - y1, x0 - box.x, box.x + box.side - x1,
-        cv2.BORDER_REPLICATE,
-    )  # fmt: skip
+    part = plane[y0:y1, x0:x1]
+    beyond = y0 - box.y, box.y + box.side - y1, x0 - box.x, box.x + box.side - x1
+    if any(beyond):
+        part = cv2.copyMakeBorder(part, *beyond, cv2.BORDER_REPLICATE)
     if interpolation == cv2.INTER_AREA and box.side < size:
         interpolation = cv2.INTER_LINEAR  # INTER_AREA enlarges in blocks
     return np.asarray(cv2.resize(part, (size, size), interpolation=interpolation))
@@ -133,25 +136,38 @@ def refine(matting: Matting, subjects: Sequence[Subject], size: int) -> list[NDA
         For each subject alpha of shape (H, W), floats in [0, 1]; the coarse mask outside the refined objects.
         A trimap without an unknown zone comes back as it is.
     """
-    alphas, places, crops = [], [], []
-    for index, subject in enumerate(subjects):
-        height, width = subject.image.shape[:2]
-        trimap = np.asarray(
-            cv2.resize(subject.trimap, (width, height), interpolation=cv2.INTER_NEAREST), dtype=np.uint8
-        )
-        cam = np.asarray(cv2.resize(subject.cam, (width, height), interpolation=cv2.INTER_LINEAR), dtype=np.float32)
-        alphas.append(np.where(trimap == UNKNOWN, cam, trimap == FOREGROUND).astype(np.float32))
-        for box in object_boxes(subject.trimap, height, width) if subject.refined else ():
-            crop = cut_crop(subject.image, trimap, cam, box, size)
-            if (crop.trimap == UNKNOWN).any():
-                places.append((index, box, trimap))
-                crops.append(crop)
+    with stage("trimaps"):
+        prepared = spread(lambda subject: _prepared(subject, size), subjects)
+    alphas = [alpha for alpha, _, _ in prepared]
+    places = [(alpha, trimap, box, crop) for alpha, trimap, cut_out in prepared for box, crop in cut_out]
     # In slices, so that a frame full of objects does not fill the memory.
-    for start in range(0, len(crops), 16):
-        solved = matting(crops[start : start + 16])
-        for (index, box, trimap), alpha in zip(places[start : start + 16], solved, strict=True):
-            _paste(alphas[index], trimap, box, alpha)
+    for start in range(0, len(places), 16):
+        part = places[start : start + 16]
+        with stage("refiner"):
+            solved = matting([crop for *_, crop in part])
+        with stage("components"):
+            for (alpha, trimap, box, _), crop in zip(part, solved, strict=True):
+                _paste(alpha, trimap, box, crop)
     return alphas
+
+
+def _prepared(subject: Subject, size: int) -> tuple[NDArray[np.float32], NDArray[np.uint8], list[tuple[Box, Crop]]]:
+    """Alpha before matting and the trimap, both of the image's shape (H, W), and the crops that are to be solved."""
+    height, width = subject.image.shape[:2]
+    trimap = np.asarray(cv2.resize(subject.trimap, (width, height), interpolation=cv2.INTER_NEAREST), dtype=np.uint8)
+    cam = np.asarray(cv2.resize(subject.cam, (width, height), interpolation=cv2.INTER_LINEAR), dtype=np.float32)
+    boxes = object_boxes(subject.trimap, height, width) if subject.refined else []
+    crops = [(box, cut_crop(subject.image, trimap, cam, box, size)) for box in boxes]
+    return _from_map(trimap, cam), trimap, [(box, crop) for box, crop in crops if (crop.trimap == UNKNOWN).any()]
+
+
+def _from_map(trimap: NDArray[np.uint8], cam: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The map in the unknown zone, 1 in the sure foreground, 0 elsewhere; all of shape (H, W)."""
+    alpha = np.zeros(trimap.shape, dtype=np.float32)
+    left, top, width, height = cv2.boundingRect(trimap)  # BACKGROUND is 0
+    box = slice(top, top + height), slice(left, left + width)
+    alpha[box] = np.where(trimap[box] == UNKNOWN, cam[box], trimap[box] == FOREGROUND)
+    return alpha
 
 
 def cut_crop(

@@ -75,11 +75,21 @@ def entropy(probability: ArrayLike) -> NDArray[np.float64]:
 
 def sharpness(alpha: NDArray[np.float32], mask: NDArray[np.bool_]) -> float:
     """How decided alpha is inside a mask: the mean of |2 alpha - 1|, in [0, 1]; 0 for an empty mask. Both (H, W)."""
-    return float(np.abs(2 * alpha[mask] - 1).mean()) if mask.any() else 0.0
+    box = _box(mask.view(np.uint8))
+    inside = alpha[box][mask[box]]
+    return float(np.abs(2 * inside - 1).mean()) if len(inside) else 0.0
 
 
 def outline_uncertainty(alpha: NDArray[np.float32], trimap: NDArray[np.uint8]) -> float:
     """Mean entropy in bits of alpha, shape (H, W) in [0, 1], over the unknown zone of a trimap of any size."""
     height, width = alpha.shape
-    unknown = cv2.resize((trimap == UNKNOWN).astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
-    return float(entropy(alpha[unknown]).mean()) if unknown.any() else 0.0
+    zones = np.asarray(cv2.resize(trimap, (width, height), interpolation=cv2.INTER_NEAREST), dtype=np.uint8)
+    box = _box(zones)
+    unknown = alpha[box][zones[box] == UNKNOWN]
+    return float(entropy(unknown).mean()) if len(unknown) else 0.0
+
+
+def _box(plane: NDArray[np.uint8]) -> tuple[slice, slice]:
+    """Rows and columns of all that is not 0 in a plane of shape (H, W)."""
+    left, top, width, height = cv2.boundingRect(np.ascontiguousarray(plane))
+    return slice(top, top + height), slice(left, left + width)

@@ -1,16 +1,25 @@
-"""From a class's activation map to a trimap: the paper's six steps, with kernels that scale with the object."""
+"""From a class's activation map to a trimap: the paper's six steps, with kernels that scale with the object.
 
-from collections.abc import Mapping
+What the kernels cannot reach is not looked at: each object is worked on in a box of its own, with a margin as wide as
+its kernel, or in one with its neighbours where their bands may meet. The result is that of the whole grid.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from models.masks.components import connected_components
+from models.masks.components import Component, connected_components, only_component
+from models.masks.morphology import dilated, eroded, exact, inside_distance, just_above
 
 BACKGROUND, UNKNOWN, FOREGROUND = 0, 128, 255
 SIZE = 1024  # step 1 of the paper
+ROUNDING = 1e-4  # above the rounding of an interpolation
+CELL = 8  # pixels of that grid: how finely it is told which objects are near each other
 
 
 @dataclass(frozen=True)
@@ -64,26 +73,59 @@ def coarse_mask(cam: NDArray[np.float32], threshold: float, config: TrimapConfig
         raise ValueError(f"cam must have shape (h, w), got {cam.shape}")
     if not 0 < threshold < 1:
         raise ValueError(f"threshold must be in (0, 1), got {threshold}")
-    resized = cv2.resize(cam.astype(np.float32), (SIZE, SIZE), interpolation=cv2.INTER_LINEAR)
-    mask = (resized >= threshold).astype(np.uint8)
-    labels, objects = connected_components(mask)
+    mask = _thresholded(cam.astype(np.float32, copy=False), threshold)
+    labels, objects = _objects(mask)
     smoothed = np.zeros_like(mask)
-    # The frame's border is no edge of an object: beyond it, what touches it goes on.
-    reach = int(config.smoothing * SIZE) + 2
-    wide = np.pad(labels, reach, mode="edge")
-    for i, x, y, w, h, area in objects:
-        if area < config.min_component * SIZE * SIZE:
-            continue
-        part = (labels[y : y + h, x : x + w] == i).astype(np.uint8)
-        radius = config.smoothing * float(_distance(np.pad(part, 1)).max())
-        if radius >= 1:
-            margin = int(radius) + 2  # room for the closing to work across the box's edge
-            start = reach - margin
-            part = (wide[y + start :, x + start :][: h + 2 * margin, : w + 2 * margin] == i).astype(np.uint8)
-            part = _eroded(_dilated(_dilated(_eroded(part, radius), radius), radius), radius)
-            part = part[margin:-margin, margin:-margin]
-        smoothed[y : y + h, x : x + w] |= part
+    for found in objects:
+        if found.area >= config.min_component * SIZE * SIZE:
+            smoothed[found.box] |= _smoothed(labels, found, config)
     return smoothed
+
+
+def _thresholded(cam: NDArray[np.float32], threshold: float) -> NDArray[np.uint8]:
+    """Step 1: a map of shape (h, w) at 1024 x 1024 and thresholded; shape (1024, 1024), uint8, 0 or 1."""
+    mask = np.zeros((SIZE, SIZE), dtype=np.uint8)
+    left, top, width, height = cv2.boundingRect((cam >= threshold - ROUNDING).view(np.uint8))
+    if width:
+        # Cut between pixels of the map that lie between pixels of the grid, the part is scaled as the whole is.
+        rows, grid_rows = _blocks(top - 1, top + height + 1, cam.shape[0])
+        columns, grid_columns = _blocks(left - 1, left + width + 1, cam.shape[1])
+        size = grid_columns.stop - grid_columns.start, grid_rows.stop - grid_rows.start
+        part = np.ascontiguousarray(cam[rows, columns])
+        mask[grid_rows, grid_columns] = cv2.resize(part, size, interpolation=cv2.INTER_LINEAR) >= threshold
+    return mask
+
+
+def _blocks(start: int, stop: int, side: int) -> tuple[slice, slice]:
+    """The part of a map's side from `start` to `stop`, rounded outwards to whole pixels of the grid; on both."""
+    count = math.gcd(side, SIZE)  # the blocks of a side
+    own, grid = side // count, SIZE // count  # pixels of a block
+    first, last = max(start, 0) // own, -(-min(stop, side) // own)
+    return slice(first * own, last * own), slice(first * grid, last * grid)
+
+
+def _objects(mask: NDArray[np.uint8]) -> tuple[NDArray[np.integer[Any]], list[Component]]:
+    """The objects of a mask, and a plane with their numbers: the mask itself if there is one."""
+    only = only_component(mask)
+    return connected_components(mask) if only is None else (mask, [only])
+
+
+def _smoothed(labels: NDArray[np.integer[Any]], found: Component, config: TrimapConfig) -> NDArray[np.uint8]:
+    """An object opened and closed, within its box; `labels` of shape (H, W) has its number on its pixels."""
+    part = (labels[found.box] == found.number).view(np.uint8)
+    radius = config.smoothing * exact(float(inside_distance(np.pad(part, 1)).max()))
+    if radius < 1:
+        return part
+    margin = int(radius) + 2  # room for the closing to work across the box's edge
+    top, left = max(found.y - margin, 0), max(found.x - margin, 0)
+    around = labels[top : found.y + found.height + margin, left : found.x + found.width + margin] == found.number
+    above, before = top - found.y + margin, left - found.x + margin
+    below = found.height + 2 * margin - above - around.shape[0]
+    after = found.width + 2 * margin - before - around.shape[1]
+    # The frame's border is no edge of an object: beyond it, what touches it goes on.
+    wide = cv2.copyMakeBorder(around.view(np.uint8), above, below, before, after, cv2.BORDER_REPLICATE)
+    opened = dilated(eroded(np.asarray(wide, dtype=np.uint8), radius), radius)
+    return eroded(dilated(opened, radius), radius)[margin:-margin, margin:-margin]
 
 
 def trimap_from_mask(mask: NDArray[np.uint8], config: TrimapConfig) -> NDArray[np.uint8]:
@@ -104,47 +146,91 @@ def trimap_from_mask(mask: NDArray[np.uint8], config: TrimapConfig) -> NDArray[n
     >>> trimap_from_mask(mask, TrimapConfig(band_min=1, core=0.5))
     array([[  0, 128, 128, 255, 255, 255, 128, 128,   0]], dtype=uint8)
     """
-    trimap = np.full(mask.shape, BACKGROUND, dtype=np.uint8)
-    x, y, w, h = cv2.boundingRect(mask)
-    if not w:
-        return trimap
-    # Only the objects' surroundings are worked on; the band cannot reach further.
-    reach = int(config.band_max) + 2
-    rows = slice(max(y - reach, 0), y + h + reach)
-    columns = slice(max(x - reach, 0), x + w + reach)
-    near = np.ascontiguousarray(mask[rows, columns])
-    labels, objects = connected_components(near)
-    # The frame's border is no edge of the object: what touches it is not eroded from there.
-    inside = _distance(near)
-    outside, nearest = cv2.distanceTransformWithLabels(
-        1 - near, cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
-    )
-    radius = np.zeros(len(objects) + 1, dtype=np.float32)
-    for found in objects:
-        radius[found.number] = inside[found.box][labels[found.box] == found.number].max()
-    band = np.clip(config.band * radius, config.band_min, config.band_max)
-    eroded = np.minimum(band, config.core * radius)
-    object_of = np.zeros(int(nearest.max()) + 1, dtype=np.int32)  # label of an object's pixel -> the object
-    object_of[nearest[near > 0]] = labels[near > 0]
-    part = trimap[rows, columns]
-    part[outside <= band[object_of][nearest]] = UNKNOWN
-    part[(near > 0) & (inside > eroded[labels])] = FOREGROUND
+    trimap = np.zeros(mask.shape, dtype=np.uint8)
+    labels, objects = _objects(mask)
+    reach = int(config.band_max) + 2  # the band cannot reach further
+    for neighbours in _neighbourhoods(objects, reach, mask.shape):
+        near = _around(neighbours, reach)
+        if len(neighbours) == 1:
+            trimap[near] = _band_of_one(mask[near], config)
+        else:
+            trimap[near] = _bands_of_many(
+                np.asarray(labels[near], dtype=np.int32), [found.number for found in neighbours], config
+            )
     return trimap
 
 
-# Morphology by Euclidean discs, read off distance transforms: the cost does not grow with the radius.
+def _band_of_one(mask: NDArray[np.uint8], config: TrimapConfig) -> NDArray[np.uint8]:
+    """Trimap of an object, shape (h, w), on a part of the grid that holds all that its band reaches."""
+    inside = _inside(mask)
+    (band,), (core,) = _widths([float(inside.max())], config)
+    outside = cv2.distanceTransform(1 - mask, cv2.DIST_L2, cv2.DIST_MASK_5)
+    return _zones(outside <= band, inside > core)
 
 
-def _distance(mask: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Distance of each pixel of the mask from the nearest outside it, in pixels."""
-    return np.asarray(cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE), dtype=np.float32)
+def _bands_of_many(labels: NDArray[np.int32], numbers: Sequence[int], config: TrimapConfig) -> NDArray[np.uint8]:
+    """As `_band_of_one`, of objects whose bands may meet; `labels` has their numbers, which ascend."""
+    mask = (labels > 0).view(np.uint8)
+    inside = _inside(mask)
+    bands, cores = _widths([float(inside[labels == number].max()) for number in numbers], config)
+    band_of, core_of = np.zeros((2, numbers[-1] + 1), dtype=np.float32)
+    band_of[list(numbers)], core_of[list(numbers)] = bands, cores
+    outside, nearest = cv2.distanceTransformWithLabels(
+        1 - mask, cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    object_of = np.zeros(int(nearest.max()) + 1, dtype=np.int32)  # label of an object's pixel -> the object
+    object_of[nearest[mask > 0]] = labels[mask > 0]
+    return _zones(outside <= band_of[object_of][nearest], (mask > 0) & (inside > core_of[labels]))
 
 
-def _eroded(mask: NDArray[np.uint8], radius: float) -> NDArray[np.uint8]:
-    return (_distance(mask) > radius).astype(np.uint8)
+def _inside(mask: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Distance of each pixel of a mask of shape (h, w) from the nearest outside it, 0 outside."""
+    left, top, width, height = cv2.boundingRect(mask)
+    # The frame's border is no edge of the object: what touches it is not eroded from there.
+    box = slice(max(top - 1, 0), top + height + 1), slice(max(left - 1, 0), left + width + 1)
+    inside = np.zeros(mask.shape, dtype=np.float32)
+    inside[box] = inside_distance(mask[box])
+    return inside
 
 
-def _dilated(mask: NDArray[np.uint8], radius: float) -> NDArray[np.uint8]:
-    if not mask.any():
-        return mask
-    return (_distance(1 - mask) <= radius).astype(np.uint8)
+def _widths(radii: Sequence[float], config: TrimapConfig) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Half the unknown zone's width and, just above it, what is eroded, of objects of some inscribed radii."""
+    radius = np.array([exact(found) for found in radii], dtype=np.float32)
+    band = np.clip(config.band * radius, config.band_min, config.band_max)
+    core = [just_above(float(width)) for width in np.minimum(band, config.core * radius)]
+    return band, np.array(core, dtype=np.float32)
+
+
+def _zones(unknown: NDArray[np.bool_], foreground: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """A trimap of the unknown zone, the foreground that overlays it, and background elsewhere."""
+    return np.asarray(unknown.view(np.uint8) * np.uint8(UNKNOWN) | foreground.view(np.uint8) * np.uint8(FOREGROUND))
+
+
+def _neighbourhoods(objects: Sequence[Component], reach: int, shape: tuple[int, ...]) -> list[list[Component]]:
+    """Objects in groups: two share one where the boxes around them, `reach` wider on every side, meet.
+
+    Args:
+        objects: on a grid of shape (H, W).
+        reach: in pixels.
+        shape: the grid's.
+    """
+    if len(objects) < 2:
+        return [[found] for found in objects]
+    # Boxes drawn on a grid of cells and rounded outwards: what meets there may meet.
+    cells = np.zeros([side // CELL + 1 for side in shape], dtype=np.uint8)
+    for found in objects:
+        rows, columns = _around([found], reach)
+        cells[rows.start // CELL : -(-rows.stop // CELL), columns.start // CELL : -(-columns.stop // CELL)] = 1
+    group_of, groups = connected_components(cells)
+    found_in: list[list[Component]] = [[] for _ in groups]
+    for found in objects:
+        found_in[group_of[found.y // CELL, found.x // CELL] - 1].append(found)
+    return found_in
+
+
+def _around(objects: Sequence[Component], reach: int) -> tuple[slice, slice]:
+    """Rows and columns of the box around objects, `reach` pixels wider on every side, within the grid."""
+    top, left = min(found.y for found in objects), min(found.x for found in objects)
+    below = max(found.y + found.height for found in objects)
+    after = max(found.x + found.width for found in objects)
+    return slice(max(top - reach, 0), below + reach), slice(max(left - reach, 0), after + reach)

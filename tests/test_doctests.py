@@ -16,8 +16,10 @@ MODULES = (
     "models.evaluation.intervals",
     "models.masks.components",
     "models.masks.metrics",
+    "models.masks.morphology",
     "models.masks.rasterising",
     "models.refiner",
+    "models.stages",
     "models.trimap",
 )
 

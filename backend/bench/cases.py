@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from backend.bench import networks, serving
+from backend.bench import networks, prefetch, serving, stages
 from backend.bench.measure import Case
 from backend.bench.setting import Setting
 
@@ -10,6 +10,9 @@ CASES: dict[str, Callable[[Setting], Case]] = {
     "task": serving.task,
     "clicks": serving.clicks,
     "busy": serving.busy,
+    "prefetch": prefetch.prefetch,
+    "stages": stages.stages,
+    "classes": stages.classes,
     "batch": networks.batch,
     "maps": networks.maps,
     "matting": networks.matting,

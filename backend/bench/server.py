@@ -2,6 +2,7 @@
 
 import http.server
 import itertools
+import json
 import socket
 import sys
 import tempfile
@@ -11,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import parse_qs, urlsplit
 from xml.sax.saxutils import quoteattr
 
 import requests
@@ -37,12 +39,19 @@ class BenchServer:
         classes: that the labelling config offers.
         frames: images of the tasks, shape (H, W, 3), uint8 RGB.
         environ: where the server's settings are taken from that matter for its speed.
+        ahead: tasks that it predicts ahead; 0 in measurements of tasks that were never seen.
     """
 
     def __init__(
-        self, model: Path, classes: Sequence[str], frames: Sequence[Image], environ: Mapping[str, str]
+        self,
+        model: Path,
+        classes: Sequence[str],
+        frames: Sequence[Image],
+        environ: Mapping[str, str],
+        *,
+        ahead: int = 0,
     ) -> None:
-        self._model, self._environ = model, environ
+        self._model, self._environ, self._ahead = model, environ, ahead
         labels = "".join(f"<Label value={quoteattr(name)}/>" for name in classes)
         self._config = (
             f'<View><Image name="image" value="$image"/><BrushLabels name="tag" toName="image">{labels}</BrushLabels>'
@@ -72,11 +81,16 @@ class BenchServer:
                 "PREMASK_DATA_DIR": str(Path(folder) / "data"),
                 "PREMASK_STARTER": str(self._model.absolute()),
                 "PREMASK_IMAGE_HOSTS": HOST,
+                "PREMASK_PREFETCH": str(self._ahead),
                 # What takes long shall be waited for and counted, not left to a job.
                 "PREMASK_DEADLINE": "600",
             }
+            if self._ahead:
+                env |= {"LABEL_STUDIO_URL": self._images, "LABEL_STUDIO_API_KEY": "bench"}
             program = Path(sys.executable).parent / "premask"
             command: list[str | Path] = [program, "serve", "--host", HOST, "--port", str(port)]
+            if self._ahead:  # this Label Studio stores nothing, and a worker would predict it all once more
+                command.append("--no-worker")
             self.process = Server("premask serve", command, env, self.url, "/health", Path(folder)).start()
             try:
                 self.process.wait(START_SECONDS)
@@ -92,10 +106,21 @@ class BenchServer:
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                address = urlsplit(self.path)
+                if address.path.endswith(".png"):
+                    self._answer("image/png", pngs[int(Path(address.path).stem) % len(pngs)])
+                elif address.path == "/api/tasks":
+                    asked = {name: values[0] for name, values in parse_qs(address.query).items()}
+                    rows = _tasks(json.loads(asked["query"]), int(asked["page_size"]), self.headers["Host"])
+                    self._answer("application/json", json.dumps({"total": len(rows), "tasks": rows}).encode())
+                else:
+                    self._answer("application/json", b"{}")
+
+            def _answer(self, kind: str, body: bytes) -> None:
                 self.send_response(200)
-                self.send_header("Content-Type", "image/png")
+                self.send_header("Content-Type", kind)
                 self.end_headers()
-                self.wfile.write(pngs[int(Path(self.path).stem) % len(pngs)])
+                self.wfile.write(body)
 
             def log_message(self, *_: Any) -> None:
                 """Say nothing: it would be in the middle of the progress bar."""
@@ -127,6 +152,18 @@ class BenchServer:
             raise BenchError(
                 f"/predict answered {answer['results']!r:.200} for {count} tasks; expected a mask for each"
             )
+
+    def open(self, task: int) -> None:
+        """POST /predict for a task, as Label Studio does when it is opened."""
+        (entry,) = self.ask("POST", "/predict", self._body([task])).json()["results"]
+        if not entry:
+            raise BenchError(f"/predict answered {entry!r:.200} for task {task}; expected a mask")
+
+    def predicted(self) -> int:
+        """How many tasks were predicted by the networks so far, whether they were asked for or predicted ahead."""
+        name = 'premask_answers_total{how="miss"}'
+        lines = self.ask("GET", "/metrics").text.splitlines()
+        return int(sum(float(line.split()[-1]) for line in lines if line.startswith(name)))
 
     def click(self, task: int, x: float, y: float) -> None:
         """A keypoint of the first class on a task's image, at these per cents of its width and height."""
@@ -192,6 +229,14 @@ class BenchServer:
             "label_config": self._config,
             "params": {"login": None, "password": None, "context": None},
         }
+
+
+def _tasks(query: Mapping[str, Any], count: int, host: str) -> list[dict[str, Any]]:
+    """The tasks that Label Studio would list: those named, or the next ones after an id."""
+    filters = query.get("filters", {}).get("items", [])
+    after = max((one["value"] for one in filters if one["filter"] == "filter:tasks:id"), default=0)
+    ids = query.get("selectedItems", {}).get("included", range(after + 1, after + 1 + count))
+    return [{"id": task, "data": {"image": f"http://{host}/{task}.png"}} for task in ids]
 
 
 def _free_port() -> int:

@@ -78,6 +78,8 @@ def queue(jobs: JobQueue) -> str:
 def model(serving: Serving, starter: Path | None) -> Check:
     """Whether there is something to predict with: loaded already, or to be loaded by the first prediction."""
     name, loaded = "model", ", ".join(serving.loaded())
+    if serving.warming:
+        return Check(name, BROKEN, f"being loaded; in memory: {loaded or 'none'}", "wait some seconds")
     if failed := serving.failed():
         remedy = "restore their folders, or promote another version"
         return Check(name, DOUBTFUL, f"{', '.join(failed)} cannot be loaded; in memory: {loaded or 'none'}", remedy)

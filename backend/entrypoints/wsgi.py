@@ -23,12 +23,13 @@ from backend.wiring import Core, assemble_core, starter
 from models.checkpoint import read_card
 from models.errors import CheckpointError
 from models.families import Model
+from models.phantom import render_phantom
 
 logger = logging.getLogger(__name__)
 
 
 def build_app(load: Callable[[str], Callable[[Path], Model]] = load_on) -> Flask:
-    """The application; no weights are loaded before the first prediction.
+    """The application; its models are loaded in the background from now on.
 
     Args:
         load: gives the loader of models on a device.
@@ -37,6 +38,7 @@ def build_app(load: Callable[[str], Callable[[Path], Model]] = load_on) -> Flask
     configure_logging(settings.log_level, settings.log_format, settings.secrets)
     core, login = assemble_core(settings, load), login_of(settings)
     naming_of(settings, core, login).watch()
+    core.serving.warm_up([render_phantom(0).image])
     return app_of(settings, core, login)
 
 

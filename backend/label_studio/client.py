@@ -167,6 +167,34 @@ class LabelStudio(Transport):
                 break
         return rows
 
+    def next_tasks(
+        self, project_id: str | int, task: int, count: int, *, timeout: tuple[float, float] | None = None
+    ) -> list[TaskRow]:
+        """The tasks without an annotation that a project shows after one, in order, their versions left out.
+
+        By id; a project that samples by uncertainty shows the task with the lowest score of its predictions first.
+
+        Args:
+            project_id: the project.
+            task: that was opened.
+            count: of the tasks at most.
+            timeout: as for the transport.
+        """
+        waits = timeout or self.timeout
+        sampling = str(self.call("GET", f"/api/projects/{project_id}/", timeout=waits).get("sampling", ""))
+        by_score = sampling.startswith("Uncertainty")
+        filters = [_column("total_annotations", "equal", "Number", 0)]
+        if not by_score:
+            filters.append(_column("id", "greater", "Number", task))
+        query = {
+            "ordering": ["tasks:predictions_score" if by_score else "tasks:id"],
+            "filters": {"conjunction": "and", "items": filters},
+        }
+        path = f"/api/tasks?project={project_id}&resolve_uri=false&page=1&page_size={count + by_score}"
+        answer = self.call("GET", f"{path}&query={quote(json.dumps(query))}", timeout=waits)
+        found = [row for row in answer["tasks"] if int(row["id"]) != task]
+        return [TaskRow(int(row["id"]), row["data"], "", frozenset()) for row in found[:count]]
+
     def _row(self, task: Mapping[str, Any]) -> TaskRow:
         text = str(task.get("predictions_model_versions") or "")
         versions = {version.strip() for version in text.split(",")} - {""}

@@ -116,6 +116,14 @@ class Predictor:
             "project %s: %d of %d tasks answered by %s in %.1f s", request.project_id, answered, total, version, seconds
         )
 
+    def prepare(self, request: PredictRequest) -> None:
+        """Predict tasks that nobody waits for into the cache; what fails is logged, and tried when it is asked."""
+        resolved = self._serving.resolve(request.project_id, request.config.classes)
+        served = None if resolved is None else resolved.model()
+        if served is not None:
+            for _ in self._batches(request, served):
+                pass
+
     def _batches(self, request: PredictRequest, served: Served) -> Iterator[list[Entry]]:
         source = self._images(request.project_id)
         config = hashlib.sha256(repr(request.config).encode()).hexdigest()

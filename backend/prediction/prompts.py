@@ -12,6 +12,7 @@ from backend.label_studio.task_data import address_at
 from backend.label_studio.task_images import TaskImage
 from backend.prediction.embeddings import Embeddings
 from backend.prediction.images import ImageSource
+from backend.prediction.prefetch import Requests
 from backend.versions.serving import Served, Serving
 from models.families import Embedding
 from models.segment import Segment
@@ -29,6 +30,7 @@ class Prompts:
         images: the image source of a project.
         embeddings: where embeddings are kept.
         patience: seconds that a prompt waits for the networks at most.
+        requests: where a prompt counts while it is answered.
     """
 
     def __init__(
@@ -38,11 +40,13 @@ class Prompts:
         embeddings: Embeddings | None = None,
         *,
         patience: float = 60.0,
+        requests: Requests | None = None,
     ) -> None:
         self._serving = serving
         self._images = images
         self._embeddings = Embeddings() if embeddings is None else embeddings
         self._patience = patience
+        self._requests = requests or Requests()
 
     def entries(self, request: PredictRequest) -> list[Any]:
         """One entry per task, in order: Label Studio sends one. Never raises; the log says why nothing was drawn."""
@@ -50,7 +54,8 @@ class Prompts:
             return []
         entry = None
         try:
-            entry = self._entry(request)
+            with self._requests.answering():
+                entry = self._entry(request)
         except (BackendError, TimeoutError) as error:
             reason = str(error) or f"the networks were busy for {self._patience:.0f} s"
             logger.warning("task %s: nothing is drawn for a prompt: %s", request.tasks[0].get("id"), reason)

@@ -28,6 +28,7 @@ from backend.label_studio.protocol import PredictRequest
 from backend.prediction.cache import Entry
 from backend.prediction.leases import RequestLeases
 from backend.prediction.predictor import NOTHING, Predictor
+from backend.prediction.prefetch import Prefetch, Requests
 from backend.prediction.streaming import BLANK, until
 from backend.versions.serving import Resolved
 
@@ -53,6 +54,8 @@ class Responder:
         margin: seconds by which an answer may miss its deadline: a batch is always finished.
         patience: seconds that someone waits who opens a task that another has just opened.
         blank_every: seconds of silence before a blank is sent.
+        requests: where a request counts while it is answered.
+        prefetch: predicts the tasks that come after one that was opened.
     """
 
     def __init__(
@@ -66,6 +69,8 @@ class Responder:
         margin: float = 10.0,
         patience: float = 2.0,
         blank_every: float = 1.0,
+        requests: Requests | None = None,
+        prefetch: Prefetch | None = None,
     ) -> None:
         self._predictor = predictor
         self._leases = leases
@@ -76,6 +81,8 @@ class Responder:
         self._lock = threading.Lock()
         # Requests being answered: their project, and tasks that others have asked for meanwhile.
         self._running: dict[RequestLeases, tuple[str, set[str]]] = {}
+        self._requests = requests or Requests()
+        self._prefetch = prefetch
 
     def answer(self, asked: PredictRequest, resolved: Resolved | None) -> Iterator[bytes]:
         """The body piece by piece, so that a thousand tasks' masks are never in memory together.
@@ -84,6 +91,12 @@ class Responder:
             asked: the request; its tasks are predicted, no prompt is answered.
             resolved: the version that answers for its project, None if no model covers it.
         """
+        with self._requests.answering():
+            yield from self._answer(asked, resolved)
+        if self._prefetch is not None and len(asked.tasks) == 1 and resolved is not None:
+            self._prefetch.opened(asked, resolved.version)
+
+    def _answer(self, asked: PredictRequest, resolved: Resolved | None) -> Iterator[bytes]:
         began = time.monotonic()
         yield b'{"results": ['
         version = None if resolved is None else resolved.version

@@ -8,6 +8,7 @@ served before it.
 
 import logging
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
@@ -16,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from backend.errors import RegistryError
+from backend.system.memory import trim
 from backend.versions.inference import Image, Inference
 from backend.versions.registry import Registry
 from models.checkpoint import CARD, read_card
@@ -26,6 +28,7 @@ from models.segment import Prediction
 
 logger = logging.getLogger(__name__)
 
+QUIET_SECONDS = 5.0  # after the last prediction, until the memory that it took is given back
 MAX_REMEMBERED = 1024  # projects (with their classes) whose served version is kept in mind
 
 
@@ -41,17 +44,22 @@ class Candidate:
 class Served:
     """A loaded model, its version, and the service that runs it."""
 
-    def __init__(self, model: Model, version: str, inference: Inference) -> None:
+    def __init__(
+        self, model: Model, version: str, inference: Inference, used: Callable[[], None] = lambda: None
+    ) -> None:
         self.version = version
         self._model = model
         self._inference = inference
+        self._used = used
 
     def predict(self, images: Sequence[Image]) -> list[Future[Prediction]]:
         """The future prediction of each image; see `Inference.predict`."""
+        self._used()
         return self._inference.predict(self._model, images)
 
     def embed(self, image: Image) -> Future[Embedding]:
         """The future embedding of an image that an annotator waits for."""
+        self._used()
         return self._inference.embed(self._model, image)
 
     def prompt(
@@ -108,6 +116,25 @@ class Serving:
         self._reported: set[str] = set()
         self._stamps: dict[tuple[str, frozenset[str]], object] = {}  # of the last look at the registry
         self._unsettled: set[tuple[str, frozenset[str]]] = set()  # not yet served what they should be
+        self._warming = threading.Event()
+        self._used_at: float | None = None  # on the clock of `time.monotonic`; None once memory was given back
+
+    def warm_up(self, images: Sequence[Image]) -> None:
+        """Load the models that will be asked first, in the background, and have each predict some images.
+
+        Otherwise whoever opens the first task waits for imports, for the weights, and for the first passes, which are
+        the slowest. These models are the projects' current versions, as many as are kept in memory, and the starter.
+
+        Args:
+            images: as for `Served.predict`, like those that will come.
+        """
+        self._warming.set()
+        threading.Thread(target=self._warm_up, args=(images,), name="warm-up", daemon=True).start()
+
+    @property
+    def warming(self) -> bool:
+        """Whether models are being loaded before anybody has asked for them."""
+        return self._warming.is_set()
 
     def resolve(self, project: str, classes: Collection[str] = ()) -> Resolved | None:
         """Decide which version answers a request, None if no model covers the project; loads no weights.
@@ -138,6 +165,7 @@ class Serving:
 
         def follow() -> None:
             while not stopped.wait(every):
+                self._give_memory_back()
                 for project, classes in self._changed():
                     try:
                         self._resolve(project, classes)
@@ -177,6 +205,33 @@ class Serving:
     def failed(self) -> list[str]:
         """The folders of versions that could not be loaded and have not been restored since."""
         return sorted({folder.name for folder, modified in list(self._broken) if _modified(folder) == modified})
+
+    def _warm_up(self, images: Sequence[Image]) -> None:
+        try:
+            for directory in self._first_asked():
+                candidate = self._candidate(directory)
+                served = None if candidate is None else self._loaded(candidate)
+                for prediction in () if served is None else served.predict(images):
+                    prediction.result()
+        except Exception:
+            logger.exception("warming up ended early; what is not loaded yet is loaded when it is asked for")
+        finally:
+            self._warming.clear()
+
+    def _first_asked(self) -> list[Path]:
+        """Checkpoints of the versions promoted last, and the starter, no more than are kept in memory."""
+        current = []
+        for project in self._registry.projects():
+            try:
+                info = self._registry.current(project)
+            except RegistryError as error:
+                self._report(str(error))
+                continue
+            if info is not None:
+                current.append(info.directory)
+        starter = [] if self._starter is None else [self._starter]
+        room = max(self._max_resident - len(starter), 0)
+        return starter + sorted(current, key=_modified, reverse=True)[:room]
 
     def _serve(self, project: str, classes: frozenset[str], candidate: Candidate | None) -> Served | None:
         while candidate is not None:
@@ -287,13 +342,23 @@ class Serving:
                 exc_info=not isinstance(error, CheckpointError),
             )
             return None
-        served = Served(model, candidate.version, self._inference)
+        served = Served(model, candidate.version, self._inference, self._note_use)
         with self._lock:
             self._resident[candidate.directory] = served
             while len(self._resident) > self._max_resident:
                 self._resident.popitem(last=False)
         logger.info("version %s is loaded and served", candidate.version)
         return served
+
+    def _note_use(self) -> None:
+        self._used_at = time.monotonic()
+
+    def _give_memory_back(self) -> None:
+        """Once after every burst of predictions, when it is over."""
+        used_at = self._used_at
+        if used_at is not None and time.monotonic() - used_at >= QUIET_SECONDS:
+            self._used_at = None
+            trim()
 
     def _report(self, problem: str) -> None:
         """Log a problem that every request meets once, not once per request."""

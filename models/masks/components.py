@@ -51,9 +51,32 @@ def connected_components(
     >>> [component.area for component in found]
     [2, 3]
     """
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=connectivity)
-    rows = stats[1:].tolist()
-    return np.asarray(labels, dtype=np.int32), [Component(number, *row) for number, row in enumerate(rows, start=1)]
+    plane = np.ascontiguousarray(mask != 0).view(np.uint8)
+    labels = np.zeros(plane.shape, dtype=np.int32)
+    left, top, width, height = cv2.boundingRect(plane)
+    if not width:
+        return labels, []
+    # OpenCV numbers components by blocks of two by two pixels: cut between blocks, they get the same numbers.
+    y, x = top - top % 2, left - left % 2
+    box = slice(y, top + height), slice(x, left + width)
+    _, labels[box], stats, _ = cv2.connectedComponentsWithStats(plane[box], connectivity=connectivity)
+    rows = (stats[1:] + np.array([x, y, 0, 0, 0])).tolist()
+    return labels, [Component(number, *row) for number, row in enumerate(rows, start=1)]
+
+
+def only_component(mask: NDArray[np.uint8]) -> Component | None:
+    """The component of a mask of shape (H, W), uint8, if it has just one (8-connected), the usual case; else None.
+
+    Its outline is followed, which takes a fraction of the time of labels.
+
+    >>> only_component(np.array([[0, 1, 1], [1, 0, 0]], np.uint8))
+    Component(number=1, x=0, y=0, width=3, height=2, area=3)
+    """
+    contours, hierarchy = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    if sum(int(parent) < 0 for *_, parent in (hierarchy[0] if contours else ())) != 1:
+        return None
+    x, y, width, height = cv2.boundingRect(mask)
+    return Component(1, x, y, width, height, cv2.countNonZero(mask))
 
 
 def largest_component(mask: NDArray[np.bool_], connectivity: Connectivity = 4) -> NDArray[np.bool_]:
@@ -76,8 +99,27 @@ def without_small_components(mask: NDArray[np.bool_], min_share: float) -> NDArr
            [0, 0, 1]])
     """
     cleaned = mask.copy()
+    left, top, width, height = cv2.boundingRect(np.ascontiguousarray(mask).view(np.uint8))
+    if not width:
+        return cleaned
+    # A ring of background around the mask, where the frame has room for it, stands for all background beyond.
+    bottom, right = min(top + height + 1, mask.shape[0]), min(left + width + 1, mask.shape[1])
+    top, left = max(top - 1, 0), max(left - 1, 0)
+    near, least = cleaned[top:bottom, left:right], min_share * mask.size
+    first = cleaned[:top], cleaned[top:bottom, :left]  # beyond the ring's first pixel ...
+    last = cleaned[bottom:], cleaned[top:bottom, right:]  # ... and beyond its last
     for value in (True, False):
-        labels, found = connected_components(cleaned == value, connectivity=4)
-        small = np.array([False, *(component.area < min_share * mask.size for component in found)])
-        cleaned[small[labels]] = not value
+        _, labels = cv2.connectedComponents((near == value).view(np.uint8), connectivity=4)
+        areas = np.bincount(labels.ravel())
+        ends = (labels[0, 0], first), (labels[-1, -1], last)
+        if not value:
+            for label, beyond in ends:
+                areas[label] += sum(part.size for part in beyond)
+        small = areas < least
+        small[0] = False
+        if small.any():
+            near[small[labels]] = not value
+            for label, beyond in ends:
+                for part in beyond:
+                    part[...] = part | small[label]
     return cleaned

@@ -4,7 +4,6 @@ import socket
 from collections.abc import Collection
 from pathlib import Path
 
-import timm
 from huggingface_hub.constants import HF_HUB_OFFLINE
 from safetensors.torch import load_file
 from torch import Tensor
@@ -13,6 +12,7 @@ from models.checkpoint import PACKAGED, load_weights, packaged_backbone, read_ca
 from models.classifier import Classifier
 from models.errors import CheckpointError
 from models.fba_net import FBANet, FBANetConfig
+from models.lean_timm import timm
 from models.starter import FIRST_REFINER, STARTERS
 
 LIGHT, XCEPTION = PACKAGED, "legacy_xception"

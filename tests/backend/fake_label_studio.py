@@ -208,16 +208,20 @@ class FakeLabelStudio:
             if task["project"] != project_id or (chosen and task["id"] not in chosen["included"]):
                 continue
             annotations = [a for a in list(self.annotations.values()) if a["task"] == task["id"]]
-            versions = {p["model_version"] for p in list(self.predictions.values()) if p["task"] == task["id"]}
+            predictions = [p for p in list(self.predictions.values()) if p["task"] == task["id"]]
+            versions = {p["model_version"] for p in predictions}
             row = {
                 **task,
                 "total_annotations": sum(not a["was_cancelled"] for a in annotations),
                 "annotations_ids": ",".join(str(a["id"]) for a in annotations),
                 "predictions_model_versions": ",".join(versions)[:500],
+                "predictions_score": min((p.get("score") or 0 for p in predictions), default=None),
             }
             if all(FILTERS[one["operator"]](row[one["filter"][13:]], one["value"]) for one in filters):
                 shown = {"id", "project", "data", "meta", "total_annotations", *columns}
                 rows.append({key: value if key in shown else "" for key, value in row.items()})
+        if query.get("ordering") == ["tasks:predictions_score"]:
+            rows.sort(key=lambda row: (row["predictions_score"] is None, row["predictions_score"], row["id"]))
         return rows
 
     # What it asks backends

@@ -138,7 +138,8 @@ def test_a_reload_drops_no_request_and_every_line_is_json_without_secrets(enviro
             serve.send_signal(signal.SIGHUP)
             eventually(lambda: set(_answering(serve.pid)) - set(before), 60)
             slow.set()
-            assert requests.get(f"{url}/ready?token=h00k-h00k", auth=auth, timeout=30).status_code == 200
+            ready = f"{url}/ready?token=h00k-h00k"
+            eventually(lambda: requests.get(ready, auth=auth, timeout=30).status_code == 200, 120)  # models load first
             assert requests.post(f"{url}/webhook?token=wr0ng-token", json={}, timeout=30).status_code == 401
             with socket.create_connection(("127.0.0.1", int(environ["PREMASK_PORT"]))) as broken:
                 broken.sendall(b"GET /?token=h00k-h00k HTTP/9.9\r\nAuthorization: Basic bGVhZDpzM2NyZXQ=\r\n\r\n")

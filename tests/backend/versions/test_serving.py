@@ -193,3 +193,51 @@ def test_a_version_that_is_still_loading_or_missing_is_looked_at_until_it_is_ser
     loader.gates[version].set()
     eventually(lambda: serving.served_version("3", CLASSES) == version)
     assert serving._changed() == []
+
+
+def test_warming_up_loads_and_runs_what_will_be_asked_first(serving, registry, loader, tmp_path):
+    """The starter and the projects' current versions, each of which has predicted when the server is ready."""
+    version = publish(registry, tmp_path)
+    registry.promote("3", version)
+    publish(registry, tmp_path / "candidates")  # nobody is served a candidate
+    loader.predict_gates[version] = threading.Event()
+    serving.warm_up([IMAGE])
+    eventually(lambda: version in loader.pipelines and loader.pipelines[version].batches)
+    assert serving.warming
+    loader.predict_gates[version].set()
+    eventually(lambda: not serving.warming)
+    assert sorted(loader.loaded) == sorted(["oct-lite0", version])
+    assert {name: model.batches for name, model in loader.pipelines.items()} == {"oct-lite0": [1], version: [1]}
+    assert serving.resolve("3", CLASSES).model().version == version
+    assert len(loader.loaded) == 2  # nothing is loaded twice
+
+
+def test_warming_up_loads_no_more_than_is_kept(registry, starter, loader, inference, tmp_path):
+    serving = Serving(registry, starter, loader, inference, max_resident=2)
+    for project in ("3", "4", "5"):
+        registry.promote(project, publish(registry, tmp_path / project, project))
+    serving.warm_up([IMAGE])
+    eventually(lambda: not serving.warming)
+    assert len(loader.loaded) == 2
+    assert loader.loaded[0] == "oct-lite0"
+
+
+def test_warming_up_passes_over_what_cannot_be_loaded(serving, registry, loader, tmp_path):
+    version = publish(registry, tmp_path)
+    registry.promote("3", version)
+    (registry.current("3").directory / "damaged").touch()
+    serving.warm_up([IMAGE])
+    eventually(lambda: not serving.warming)
+    assert serving.resolve("3", CLASSES).model().version == "oct-lite0"
+
+
+def test_a_request_that_comes_while_models_are_loaded_waits_for_the_same_model(serving, loader):
+    loader.gates["oct-lite0"] = threading.Event()
+    serving.warm_up([IMAGE])
+    served = []
+    asking = threading.Thread(target=lambda: served.append(serving.resolve("3", CLASSES).model().version))
+    asking.start()
+    loader.gates["oct-lite0"].set()
+    asking.join(20)
+    assert served == ["oct-lite0"]
+    assert loader.loaded == ["oct-lite0"]

@@ -6,6 +6,7 @@ import re
 import threading
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -14,7 +15,7 @@ from backend.diagnosis.checks import BROKEN, DOUBTFUL, FINE, Check
 from backend.errors import JobError
 from backend.system.logs import REQUEST_ID, Lines
 from backend.versions.serving import Serving
-from tests.backend.fakes import predict_body, publish, setup_body, start_training
+from tests.backend.fakes import eventually, predict_body, publish, setup_body, start_training
 
 
 def samples(client) -> dict[tuple[str, ...], float]:
@@ -182,6 +183,15 @@ def test_the_model_is_loaded_or_will_be_or_cannot_be(serving, starter, registry,
     damaged = checks.model(serving, starter)
     assert (damaged.state, version in damaged.found) == (DOUBTFUL, True)
     assert "none yet" in checks.model(Serving(registry, None, loader, inference), None).found
+
+
+def test_the_server_is_not_ready_while_models_are_loaded_at_the_start(serving, starter, loader):
+    loader.gates["oct-lite0"] = threading.Event()
+    serving.warm_up([np.zeros((4, 4, 3), np.uint8)])
+    warming = checks.model(serving, starter)
+    assert (warming.state, "being loaded" in warming.found) == (BROKEN, True)
+    loader.gates["oct-lite0"].set()
+    eventually(lambda: checks.model(serving, starter) == Check("model", FINE, "in memory: oct-lite0"))
 
 
 def test_the_queue_says_how_many_wait(jobs):

@@ -1,0 +1,99 @@
+"""Work near the objects only gives what work on the whole grid gives, to the last pixel."""
+
+import cv2
+import numpy as np
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from models.masks.components import connected_components, without_small_components
+from models.masks.morphology import dilated, eroded
+from models.trimap import TrimapConfig, coarse_mask, trimap_from_mask
+from tests.models import whole_grid
+
+SIDES = st.integers(1, 40)
+SMALL_MASKS = st.tuples(SIDES, SIDES).flatmap(lambda shape: arrays(np.uint8, shape, elements=st.integers(0, 1)))
+CONFIGS = st.builds(
+    TrimapConfig,
+    smoothing=st.sampled_from([0.0, 0.05, 0.1, 0.3]),
+    band=st.floats(0.05, 0.6),
+    band_min=st.sampled_from([1.0, 4.5, 10.0]),
+    band_max=st.sampled_from([10.0, 25.0, 40.0]),
+    core=st.sampled_from([0.3, 0.6, 0.9]),
+    min_component=st.sampled_from([0.0, 2e-4, 3e-3]),
+)
+
+
+@st.composite
+def scenes(draw, side):
+    """Discs, rings, bars and dots anywhere on a grid, also over its border; some are cut out again."""
+    mask = np.zeros((side, side), np.uint8)
+    for _ in range(draw(st.integers(0, 6))):
+        value = draw(st.sampled_from([1, 1, 1, 0]))
+        x, y = draw(st.integers(-20, side + 20)), draw(st.integers(-20, side + 20))
+        radius = draw(st.sampled_from([0, 1, 3, 9, 30, 90, 200]))
+        kind = draw(st.sampled_from(["disc", "ring", "bar"]))
+        if kind == "bar":
+            mask[max(y, 0) : max(y + radius + 1, 0), max(x, 0) : max(x + 7 * radius + 1, 0)] = value
+        else:
+            cv2.circle(mask, (x, y), radius, value, -1 if kind == "disc" else max(radius // 6, 1))
+    return mask
+
+
+@settings(max_examples=200, deadline=None)
+@given(SMALL_MASKS, st.floats(0, 12, width=32))
+@example(np.eye(9, dtype=np.uint8), 3.0)
+@example(np.ones((5, 7), np.uint8), 2.5)
+def test_discs_reach_exactly_as_far_as_they_should(mask, radius):
+    assert np.array_equal(dilated(mask, radius), whole_grid.dilated(mask, radius))
+    assert np.array_equal(eroded(mask, radius), whole_grid.eroded(mask, radius))
+
+
+@settings(max_examples=25, deadline=None)
+@given(scenes(side=400), CONFIGS)
+def test_a_trimap_is_that_of_the_whole_grid(mask, config):
+    assert np.array_equal(trimap_from_mask(mask, config), whole_grid.trimap_from_mask(mask, config))
+
+
+@settings(max_examples=25, deadline=None)
+@given(SMALL_MASKS, CONFIGS, st.sampled_from([4, 11, 37]))
+def test_a_trimap_of_noise_is_that_of_the_whole_grid(small, config, factor):
+    """Dozens of objects whose bands meet, of every shape."""
+    mask = small.repeat(factor, axis=0).repeat(factor, axis=1)
+    assert np.array_equal(trimap_from_mask(mask, config), whole_grid.trimap_from_mask(mask, config))
+
+
+@settings(max_examples=12, deadline=None)
+@given(scenes(side=256), st.sampled_from([(256, 256), (128, 128), (97, 255), (512, 300)]), CONFIGS)
+def test_a_coarse_mask_is_that_of_the_whole_grid(scene, shape, config):
+    height, width = shape
+    cam = cv2.GaussianBlur(cv2.resize(scene.astype(np.float32), (width, height)), (0, 0), 2)
+    found = coarse_mask(cam, 0.5, config)
+    assert np.array_equal(found, whole_grid.coarse_mask(cam, 0.5, config))
+
+
+@settings(max_examples=200, deadline=None)
+@given(SMALL_MASKS, st.floats(0, 1))
+def test_small_components_are_those_of_the_whole_frame(mask, share):
+    mask = mask.astype(bool)
+    found = without_small_components(mask, share)
+    assert np.array_equal(found, whole_grid.without_small_components(mask, share))
+
+
+@settings(max_examples=50, deadline=None)
+@given(scenes(side=200), st.floats(0, 0.2))
+def test_small_components_of_scenes_are_those_of_the_whole_frame(mask, share):
+    """Pieces of background at the frame's border belong together only where the frame connects them."""
+    mask = mask.astype(bool)
+    found = without_small_components(mask, share)
+    assert np.array_equal(found, whole_grid.without_small_components(mask, share))
+
+
+@settings(max_examples=100, deadline=None)
+@given(SMALL_MASKS, st.sampled_from([4, 8]))
+def test_components_are_those_of_the_whole_frame(mask, connectivity):
+    """Numbers, boxes and areas: OpenCV's own, of the whole frame."""
+    labels, found = connected_components(mask, connectivity)
+    _, expected, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=connectivity)
+    assert np.array_equal(labels, expected)
+    assert [tuple(component[1:]) for component in found] == [tuple(row) for row in stats[1:].tolist()]
