@@ -20,6 +20,7 @@ from models.segment import Prediction
 
 if TYPE_CHECKING:
     from models.pipeline import Steps
+    from models.runtime import Runtime
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
 
@@ -84,6 +85,14 @@ class Explained(Protocol):
         """For each image the steps of each class."""
 
 
+@runtime_checkable
+class Accelerated(Protocol):
+    """A model whose networks other runtimes can compute, too. Optional: only `load_model` asks for it."""
+
+    def use_runtime(self, directory: Path, runtime: Runtime) -> None:
+        """Choose between them, as `load_model` is told."""
+
+
 Loader = Callable[[Path, str], Model]  # checkpoint folder, device -> model
 
 
@@ -96,12 +105,13 @@ def _load_cam(directory: Path, device: str) -> Model:
 FAMILIES: dict[str, Loader] = {"cam": _load_cam}
 
 
-def load_model(directory: Path, device: str = "cpu") -> Model:
+def load_model(directory: Path, device: str = "cpu", runtime: Runtime = "pytorch") -> Model:
     """Load a checkpoint's model by the family that its card names.
 
     Args:
         directory: checkpoint folder.
         device: cpu, cuda, or auto for a GPU if there is one.
+        runtime: what computes the networks: pytorch, openvino, or auto for the faster one.
 
     Raises:
         CheckpointError: the folder is incomplete or damaged, or its family is unknown.
@@ -117,7 +127,10 @@ def load_model(directory: Path, device: str = "cpu") -> Model:
         import torch
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return FAMILIES[family](directory, device)
+    model = FAMILIES[family](directory, device)
+    if runtime != "pytorch" and isinstance(model, Accelerated):
+        model.use_runtime(directory, runtime)
+    return model
 
 
 def steps_of(model: Model, images: Sequence[Image]) -> list[list[Steps]]:
