@@ -29,6 +29,7 @@ EXPECTED = {
     "device": "cpu, cuda or auto",
     "batch_size": "a whole number from 1 to 256",
     "torch_threads": "a whole number from 1 to 256",
+    "runtime": "auto, pytorch or openvino",
     "regions": "class or object",
     "deadline": "seconds from 1 to 600",
     "queue_url": "the address of a Redis, such as redis://:password@host:6379/0, or nothing to use a file",
@@ -63,6 +64,7 @@ class Settings(BaseSettings):
         device: where the networks run; auto takes a GPU if there is one.
         batch_size: images per forward pass.
         torch_threads: cores that one forward pass may use; unset leaves the choice to torch.
+        runtime: what computes the networks on a CPU; auto measures each version once and takes the faster.
         regions: whether a class gets one brush region, or each of its objects one; model_regions on a control wins.
         deadline: seconds after which an answer to Label Studio is complete; a job predicts what is missing.
         queue_url: Redis for jobs and their records, where workers run on several machines; unset keeps them in files.
@@ -97,6 +99,7 @@ class Settings(BaseSettings):
     # On a CPU larger batches are no faster, and an annotator who opens a task waits for the current one.
     batch_size: int = Field(2, ge=1, le=256)
     torch_threads: int | None = Field(None, ge=1, le=256)
+    runtime: Literal["auto", "pytorch", "openvino"] = "auto"
     regions: Literal["class", "object"] = "class"
     # Below Label Studio's 100 s even where a proxy holds back the blanks that keep it waiting.
     deadline: float = Field(60.0, ge=1, le=600)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +20,9 @@ from models.segment import Prediction
 
 if TYPE_CHECKING:
     from models.pipeline import Steps
-    from models.runtime import Runtime
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
+Runtime = Literal["auto", "pytorch", "openvino"]  # what computes networks; auto: the faster one
 
 
 class Embedding(Protocol):

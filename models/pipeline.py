@@ -10,19 +10,28 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.activation_maps import DEFAULT_METHOD, METHODS, Explanation, activation_maps, default_threshold, explain, in_logits
+from models.activation_maps import (
+    DEFAULT_METHOD,
+    METHODS,
+    Explanation,
+    activation_maps,
+    default_threshold,
+    explain,
+    in_logits,
+)
 from models.checkpoint import Card, load_weights, read_card, save_weights
 from models.classifier import STRIDE, Classifier, ClassifierConfig
 from models.closed_form import closed_form
 from models.devices import autocast
 from models.errors import CheckpointError, ModelError
+from models.families import Runtime
 from models.fba_net import FBANet, FBANetConfig
 from models.interactive import answer
 from models.masks.components import without_small_components
 from models.prompt import Answer, Mask, Prompt
 from models.prompted_class import likeliest_class
 from models.refiner import Subject, centre_map, fba_matting, refine
-from models.runtime import Runtime, networks_of, pytorch_networks
+from models.runtime import networks_of, pytorch_networks
 from models.segment import Prediction, Segment, outline_uncertainty, sharpness
 from models.trimap import SIZE, TrimapConfig, coarse_mask, trimap_config, trimap_from_mask
 from models.wall import WallView, find_wall, roll_up, unroll
@@ -227,7 +236,9 @@ class Pipeline:
                     subjects.append(Subject(image, step.trimap, centred, self.config.refines(label)))
                     places.append((found[-1], len(found[-1])))
                 found[-1].append(step)
-        matting = closed_form if self.config.refiner == "closed-form" else fba_matting(self.networks.refiner, self.device)
+        matting = (
+            closed_form if self.config.refiner == "closed-form" else fba_matting(self.networks.refiner, self.device)
+        )
         with autocast(self.device):
             alphas = refine(matting, subjects, self.refiner.config.crop_size)
         for (steps, index), alpha in zip(places, alphas, strict=True):

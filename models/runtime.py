@@ -23,8 +23,9 @@ from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
@@ -34,6 +35,7 @@ from torch import Tensor, nn
 
 from models.classifier import STRIDE, Classifier, ClassifierOutput
 from models.devices import autocast, computes_bfloat16
+from models.families import Runtime
 from models.fba_net import CHANNELS, FBANet, FBANetOutput, network_input
 from models.trimap import BACKGROUND, FOREGROUND, UNKNOWN
 
@@ -47,8 +49,6 @@ MIN_AGREEMENT = {"OpenVINO float32": 0.995, "OpenVINO bfloat16": 0.99}  # IoU wi
 SMALL = 0.01  # of a probe: smaller masks are compared as if they were that large, or a single cell would decide
 PROBES = 2  # frames and crops on which runtimes are compared
 ROUNDS = 3
-
-Runtime = Literal["auto", "pytorch", "openvino"]
 
 
 @dataclass(frozen=True)
@@ -145,11 +145,29 @@ def networks_of(
     return graphs.networks(chosen, classifier)
 
 
+def all_networks(classifier: Classifier, refiner: FBANet) -> dict[str, Networks]:
+    """The networks in every runtime that this CPU and this installation have, by name, whatever their masks are like.
+
+    Args:
+        classifier, refiner: in evaluation mode, on the CPU.
+    """
+    device = torch.device("cpu")
+    offered = {PYTORCH: pytorch_networks(classifier, refiner, device)}
+    if find_spec("openvino") is not None:
+        offered |= _Graphs(*convert(classifier, refiner)).offered(classifier)
+    return offered
+
+
 class _Graphs:
     """The converted networks of a checkpoint, not yet compiled."""
 
     def __init__(self, classifier: Any, refiner: Any) -> None:
         self._classifier, self._refiner = classifier, refiner
+
+    def offered(self, classifier: Classifier) -> dict[str, Networks]:
+        """The networks in each precision that this CPU has, by the runtime's name."""
+        native = computes_bfloat16(torch.device("cpu"))
+        return {n: self.networks(n, classifier) for n, bits in PRECISIONS.items() if native or bits != "bf16"}
 
     def networks(self, name: str, classifier: Classifier) -> Networks:
         """Both networks in the precision of a runtime's name; compiled on first use."""
@@ -214,39 +232,36 @@ def _folder(directory: Path, weights: Mapping[str, str], classifier: Classifier,
 
 
 def _stored(folder: Path, classifier: Classifier, refiner: FBANet) -> tuple[Any, Any]:
-    """Both converted networks, from `folder` if they are there, else made and kept there."""
-    if not (folder / "refiner.xml").is_file():
-        made = convert(classifier, refiner)
-        if not _keep(folder, made):
-            return made
-    return _core().read_model(folder / "classifier.xml"), _core().read_model(folder / "refiner.xml")
+    """Both converted networks, from `folder` if they are there and whole, else made and kept there."""
+    core = _core()
+    if folder.is_dir():
+        try:
+            return core.read_model(folder / "classifier.xml"), core.read_model(folder / "refiner.xml")
+        except RuntimeError as error:
+            logger.info("%s does not read as converted networks and is made again: %s", folder, error)
+            shutil.rmtree(folder, ignore_errors=True)
+    made = convert(classifier, refiner)
+    _keep(folder, made)
+    return made
 
 
-def _keep(folder: Path, made: tuple[Any, Any]) -> bool:
-    """Write converted networks, all of them or none; False if the place cannot be written to."""
+def _keep(folder: Path, made: tuple[Any, Any]) -> None:
+    """Write converted networks, all of them or none; a sentence in the log if the place cannot be written to."""
     import openvino
 
     try:
         folder.parent.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".partial-") as partial:
+            whole = Path(partial) / folder.name
             for name, model in zip(("classifier", "refiner"), made, strict=True):
-                openvino.save_model(model, Path(partial) / f"{name}.xml", compress_to_fp16=False)
-            whole = Path(partial) / "whole"
-            whole.mkdir()
-            for file in (*Path(partial).glob("*.xml"), *Path(partial).glob("*.bin")):
-                file.rename(whole / file.name)
-            try:
+                openvino.save_model(model, whole / f"{name}.xml", compress_to_fp16=False)
+            if not folder.exists():  # else another process was first
                 whole.rename(folder)
-            except OSError:
-                if not (folder / "refiner.xml").is_file():  # else another process was first
-                    raise
         for other in folder.parent.iterdir():  # of earlier weights or an earlier OpenVINO
             if other != folder and not other.name.startswith("."):
                 shutil.rmtree(other, ignore_errors=True)
     except (OSError, RuntimeError) as error:
-        logger.info("converted networks cannot be kept in %s (%s): each start converts them anew", folder, error)
-        return False
-    return True
+        logger.info("converted networks cannot be kept in %s (%s): each start converts them again", folder, error)
 
 
 def convert(classifier: Classifier, refiner: FBANet) -> tuple[Any, Any]:
@@ -349,7 +364,7 @@ def _measured(folder: Path, graphs: _Graphs, classifier: Classifier, refiner: FB
         partial.write_text(json.dumps(asdict(measured), indent=2) + "\n", encoding="utf-8")
         partial.rename(file)
     except OSError as error:
-        logger.info("what was measured cannot be kept in %s (%s): each start measures anew", folder, error.strerror)
+        logger.info("what was measured cannot be kept in %s (%s): each start measures again", folder, error.strerror)
     return measured
 
 
@@ -360,9 +375,7 @@ def measure(graphs: _Graphs, classifier: Classifier, refiner: FBANet) -> Measure
     with torch.inference_mode():
         expected = _masks(classifier(frames), refiner(crops))
     sides = {PYTORCH: pytorch_networks(classifier, refiner, device)}
-    for name, precision in PRECISIONS.items():
-        if precision != "bf16" or computes_bfloat16(device):
-            sides[name] = graphs.networks(name, classifier)
+    sides |= graphs.offered(classifier)
     agreement = {
         name: _agreement(expected, _masks(networks.classifier(frames), networks.refiner(crops)))
         for name, networks in sides.items()

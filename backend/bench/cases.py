@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from backend.bench import networks, serving
+from backend.bench import networks, runtime, serving
 from backend.bench.measure import Case
 from backend.bench.setting import Setting
 
@@ -15,5 +15,7 @@ CASES: dict[str, Callable[[Setting], Case]] = {
     "matting": networks.matting,
     "crops": networks.crops,
     "backbones": networks.backbones,
+    "runtime": runtime.runtime,
+    "overhead": runtime.overhead,
     "rle": networks.rle_codec,
 }

@@ -1,10 +1,9 @@
 """Cases that need no server: what our way of doing things saves against the usual one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import module_from_spec, spec_from_file_location
 from types import ModuleType
-from typing import Any
 
 import cv2
 import numpy as np
@@ -90,14 +89,7 @@ def backbones(setting: Setting) -> Case:
 
 def matting(setting: Setting) -> Case:
     """FBANet or, where installed, closed-form matting, on the crops of a frame's objects; times are per frame."""
-    crops: list[Crop] = []
-
-    def keep(batch: Any) -> list[NDArray[np.float32]]:
-        crops.extend(batch)
-        return [crop.cam for crop in batch]
-
-    pipeline = setting.pipeline
-    refine(keep, subjects_of(setting.size), pipeline.refiner.config.crop_size)
+    pipeline, crops = setting.pipeline, crops_of(setting)
     ours = fba_matting(pipeline.refiner, pipeline.device)
     sides = {"FBANet": lambda: ours(crops)}
     if installed():
@@ -149,6 +141,18 @@ def _reference_codec() -> ModuleType | None:
     brush = module_from_spec(spec)
     spec.loader.exec_module(brush)
     return brush
+
+
+def crops_of(setting: Setting) -> list[Crop]:
+    """What a matting solves for the objects of a synthetic frame."""
+    crops: list[Crop] = []
+
+    def keep(batch: Sequence[Crop]) -> list[NDArray[np.float32]]:
+        crops.extend(batch)
+        return [crop.cam for crop in batch]
+
+    refine(keep, subjects_of(setting.size), setting.pipeline.refiner.config.crop_size)
+    return crops
 
 
 def subjects_of(size: int) -> list[Subject]:

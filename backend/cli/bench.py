@@ -78,8 +78,9 @@ def _print(result: dict[str, Any]) -> None:
     console.print(
         "×: times the row above that has ×1.00, median and quartiles of the rounds. Targets: 95 % of the runs.\n"
         f"{known['cpu']}, {known['cores']} cores, {known['torch_threads']} torch threads, {known['instructions']}, "
-        f"load {known['load']} at the start; Python {known['python']}, torch {known['torch']}, timm {known['timm']}, "
-        f"numpy {known['numpy']}, OpenCV {known['cv2']}; model {result['model']}",
+        f"load {known['load']} at the start; Python {known['python']}, torch {known['torch']}, "
+        f"OpenVINO {known['openvino']}, timm {known['timm']}, numpy {known['numpy']}, "
+        f"OpenCV {known['cv2']}; model {result['model']}",
         highlight=False,
     )
 
