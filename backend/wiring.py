@@ -94,7 +94,8 @@ def serving_of(
     settings: Settings, parts: Parts, load: Callable[[str], Callable[[Path], Model]] | None = None
 ) -> Serving:
     """Which model answers for a project, in the server and in a job alike; `load` as in `assemble_core`."""
-    load = load or partial(load_on, runtime=settings.runtime, threads=settings.torch_threads)
+    kept = settings.data_dir / "runtime"
+    load = load or partial(load_on, runtime=settings.runtime, threads=settings.torch_threads, kept=kept)
     inference = Inference(
         batch_size=settings.batch_size,
         # A batch is no faster on a CPU, so there is nothing to wait for.

@@ -89,7 +89,7 @@ class Explained(Protocol):
 class Accelerated(Protocol):
     """A model whose networks other runtimes can compute, too. Optional: only `load_model` asks for it."""
 
-    def use_runtime(self, directory: Path, runtime: Runtime) -> None:
+    def use_runtime(self, directory: Path, runtime: Runtime, kept: Path | None = None) -> None:
         """Choose between them, as `load_model` is told."""
 
 
@@ -105,13 +105,14 @@ def _load_cam(directory: Path, device: str) -> Model:
 FAMILIES: dict[str, Loader] = {"cam": _load_cam}
 
 
-def load_model(directory: Path, device: str = "cpu", runtime: Runtime = "pytorch") -> Model:
+def load_model(directory: Path, device: str = "cpu", runtime: Runtime = "pytorch", kept: Path | None = None) -> Model:
     """Load a checkpoint's model by the family that its card names.
 
     Args:
         directory: checkpoint folder.
         device: cpu, cuda, or auto for a GPU if there is one.
         runtime: what computes the networks: pytorch, openvino, or auto for the faster one.
+        kept: folder for what another runtime makes of this checkpoint; one in it if None.
 
     Raises:
         CheckpointError: the folder is incomplete or damaged, or its family is unknown.
@@ -129,7 +130,7 @@ def load_model(directory: Path, device: str = "cpu", runtime: Runtime = "pytorch
         device = "cuda" if torch.cuda.is_available() else "cpu"
     model = FAMILIES[family](directory, device)
     if runtime != "pytorch" and isinstance(model, Accelerated):
-        model.use_runtime(directory, runtime)
+        model.use_runtime(directory, runtime, kept)
     return model
 
 

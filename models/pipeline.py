@@ -196,15 +196,16 @@ class Pipeline:
         """The refiner and the kind of maps, for reports."""
         return {"refiner": self.config.refiner, "cam": self.config.maps}
 
-    def use_runtime(self, directory: Path, runtime: Runtime) -> None:
+    def use_runtime(self, directory: Path, runtime: Runtime, kept: Path | None = None) -> None:
         """Have the networks computed by another runtime where that is faster; see `models.runtime.networks_of`.
 
         Args:
             directory: the checkpoint that the pipeline was loaded from, unchanged since.
             runtime: "auto" for the faster one, or its name.
+            kept: folder for what is made of this checkpoint; one in it if None.
         """
         weights = read_card(directory).weights
-        self.networks = networks_of(directory, weights, self.classifier, self.refiner, self.device, runtime)
+        self.networks = networks_of(directory, weights, self.classifier, self.refiner, self.device, runtime, kept)
 
     def predict(self, images: Sequence[Image]) -> list[Prediction]:
         """Find every class on every image.

@@ -6,6 +6,8 @@ OpenVINO computes on CPUs and without gradients; maps that need a backward pass 
 and what was measured lie beside the weights and are made again when weights, OpenVINO or the machine change:
 
     CHECKPOINT/runtime/KEY/classifier.xml classifier.bin refiner.xml refiner.bin measured-MACHINE.json
+
+Of the weights that come with the package, which many may use and few may write to, they lie where the caller says.
 """
 
 import hashlib
@@ -109,24 +111,26 @@ def networks_of(
     refiner: FBANet,
     device: torch.device,
     wanted: Runtime = "auto",
+    kept: Path | None = None,
 ) -> Networks:
     """The networks of a checkpoint in the runtime that suits this machine.
 
     The first time, the networks are converted and the runtimes measured, which takes seconds.
 
     Args:
-        directory: checkpoint folder; what is made is kept in it if this user may write there.
+        directory: checkpoint folder.
         weights: file name -> SHA-256, as the card has it.
         classifier, refiner: loaded, in evaluation mode, on `device`.
         device: only "cpu" has a choice.
         wanted: "auto" for the fastest, "pytorch" or "openvino" for that one; where OpenVINO cannot compute the networks
             or its masks differ, PyTorch does, and a sentence in the log says so.
+        kept: folder for what is made of this checkpoint, `runtime` in it if None; made if this user may write there.
     """
     ours = pytorch_networks(classifier, refiner, device)
     if wanted == "pytorch" or device.type != "cpu":
         return ours
     try:
-        folder = _folder(directory, weights, classifier, refiner)
+        folder = (kept or directory / FOLDER) / _key(weights, classifier, refiner)
         graphs = _Graphs(*_stored(folder, classifier, refiner))
         measured = _measured(folder, graphs, classifier, refiner)
     except Exception as error:  # of a library that sees this network, this CPU or this disk for the first time
@@ -224,11 +228,11 @@ def _core() -> Any:
     return openvino.Core()
 
 
-def _folder(directory: Path, weights: Mapping[str, str], classifier: Classifier, refiner: FBANet) -> Path:
-    """Where the converted networks of these weights lie, for this OpenVINO."""
+def _key(weights: Mapping[str, str], classifier: Classifier, refiner: FBANet) -> str:
+    """Name of the folder with the converted networks of these weights, for this OpenVINO."""
     configs = [asdict(classifier.config), asdict(refiner.config)]
     text = json.dumps([FORMAT, version("openvino"), version("timm"), configs, dict(weights)], sort_keys=True)
-    return directory / FOLDER / hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _stored(folder: Path, classifier: Classifier, refiner: FBANet) -> tuple[Any, Any]:
@@ -250,7 +254,7 @@ def _keep(folder: Path, made: tuple[Any, Any]) -> None:
     import openvino
 
     try:
-        folder.parent.mkdir(exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".partial-") as partial:
             whole = Path(partial) / folder.name
             for name, model in zip(("classifier", "refiner"), made, strict=True):

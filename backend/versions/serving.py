@@ -23,6 +23,7 @@ from models.errors import CheckpointError
 from models.families import Embedding, Model, Runtime, load_model
 from models.prompt import Answer, Mask, Prompt
 from models.segment import Prediction
+from models.starter import STARTERS
 
 logger = logging.getLogger(__name__)
 
@@ -297,17 +298,21 @@ def _modified(directory: Path) -> int:
         return -1
 
 
-def load_on(device: str, runtime: Runtime = "pytorch", threads: int | None = None) -> Callable[[Path], Model]:
+def load_on(
+    device: str, runtime: Runtime = "pytorch", threads: int | None = None, kept: Path | None = None
+) -> Callable[[Path], Model]:
     """A loader of models on a device: cpu, cuda, or auto for a GPU if there is one.
 
     Args:
         device: where the networks run.
         runtime: what computes them; see `load_model`.
         threads: cores that one forward pass may use; None leaves the choice to torch.
+        kept: folder for what a runtime makes of shipped checkpoints; of others it is kept in the checkpoint.
     """
 
     def load(directory: Path) -> Model:
         limit_torch(threads)  # what is compiled or measured here keeps this thread's number of cores
-        return load_model(directory, device, runtime)
+        shipped = kept is not None and directory in STARTERS.values()
+        return load_model(directory, device, runtime, kept / directory.name if shipped else None)
 
     return load
