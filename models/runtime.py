@@ -24,6 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import cache
+from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -223,9 +224,7 @@ class _Compiled:
 
 @cache
 def _core() -> Any:
-    import openvino
-
-    return openvino.Core()
+    return import_module("openvino").Core()
 
 
 def _key(weights: Mapping[str, str], classifier: Classifier, refiner: FBANet) -> str:
@@ -251,8 +250,7 @@ def _stored(folder: Path, classifier: Classifier, refiner: FBANet) -> tuple[Any,
 
 def _keep(folder: Path, made: tuple[Any, Any]) -> None:
     """Write converted networks, all of them or none; a sentence in the log if the place cannot be written to."""
-    import openvino
-
+    openvino = import_module("openvino")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".partial-") as partial:
@@ -286,14 +284,13 @@ def convert(classifier: Classifier, refiner: FBANet) -> tuple[Any, Any]:
 
 def _converted(network: nn.Module, example: Tensor) -> Any:
     # Not openvino.convert_model, which reports its use to its maker over the network.
-    from openvino.frontend import FrontEndManager
-    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
-
+    manager = import_module("openvino.frontend").FrontEndManager()
+    decoding = import_module("openvino.frontend.pytorch.ts_decoder")
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about branches on sizes, which all sizes take alike
         traced = torch.jit.trace(network.eval(), example, check_trace=False)
-    frontend = FrontEndManager().load_by_framework("pytorch")
-    decoder = TorchScriptPythonDecoder(traced)  # named: the frontend does not keep it alive
+    frontend = manager.load_by_framework("pytorch")
+    decoder = decoding.TorchScriptPythonDecoder(traced)  # named: the frontend does not keep it alive
     return frontend.convert(frontend.load(decoder))
 
 

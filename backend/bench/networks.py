@@ -1,6 +1,7 @@
 """Cases that need no server: what our way of doing things saves against the usual one."""
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import module_from_spec, spec_from_file_location
 from types import ModuleType
@@ -55,7 +56,7 @@ def maps(setting: Setting) -> Case:
     """Maps of all classes from one forward pass, or from pytorch-grad-cam, which is asked class by class."""
     import pytorch_grad_cam
 
-    classifier = setting.pipeline.classifier
+    classifier = deepcopy(setting.pipeline.classifier).cpu()
     size = classifier.config.input_size
     images = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
     network = _Explained(classifier)
@@ -90,7 +91,7 @@ def backbones(setting: Setting) -> Case:
 def matting(setting: Setting) -> Case:
     """FBANet or, where installed, closed-form matting, on the crops of a frame's objects; times are per frame."""
     pipeline, crops = setting.pipeline, crops_of(setting)
-    ours = fba_matting(pipeline.refiner, pipeline.device)
+    ours = fba_matting(pipeline.networks.refiner, pipeline.device)
     sides = {"FBANet": lambda: ours(crops)}
     if installed():
         sides["closed-form matting"] = lambda: closed_form(crops)
@@ -100,7 +101,7 @@ def matting(setting: Setting) -> Case:
 def crops(setting: Setting) -> Case:
     """FBANet on a crop around each object, or on the whole frame once for each class."""
     pipeline, subjects = setting.pipeline, subjects_of(SIZE)
-    ours = fba_matting(pipeline.refiner, pipeline.device)
+    ours = fba_matting(pipeline.networks.refiner, pipeline.device)
 
     def whole() -> None:
         for one in subjects:  # one by one: together they would fill the memory

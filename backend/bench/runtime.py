@@ -18,7 +18,8 @@ from models.starter import STARTERS
 
 def runtime(setting: Setting) -> Case:
     """Each starter's bare classifier pass and whole frame, and FBANet on four objects, in each runtime."""
-    sides, against = {}, {}
+    sides: dict[str, Callable[[], object]] = {}
+    against: dict[str, str] = {}
     for model, (pipeline, offered) in _starters(setting).items():
         for name, networks in offered.items():
             against |= {f"{model} {what}, {name}": f"{model} {what}, {PYTORCH}" for what in ("pass", "frame")}
@@ -34,7 +35,8 @@ def runtime(setting: Setting) -> Case:
 
 def overhead(setting: Setting) -> Case:
     """A whole frame against one bare classifier pass in the same runtime."""
-    sides, against = {}, {}
+    sides: dict[str, Callable[[], object]] = {}
+    against: dict[str, str] = {}
     for model, (pipeline, offered) in _starters(setting).items():
         for name, networks in offered.items():
             sides[f"{model} pass, {name}"] = _pass(pipeline, networks)

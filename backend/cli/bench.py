@@ -12,7 +12,7 @@ from rich.table import Table
 from backend.bench.cases import CASES
 from backend.bench.measure import figures, machine
 from backend.bench.setting import Setting
-from backend.cli.models import model_option
+from backend.cli.models import device_option, model_option
 from backend.cli.output import json_option, progress_bar, write_json
 from models.starter import STARTER
 
@@ -24,6 +24,7 @@ from models.starter import STARTER
 @click.option("--size", type=click.IntRange(min=64), default=512, show_default=True, help="Side of the frames, pixels.")
 @click.option("--images", type=click.IntRange(min=2), default=4, show_default=True, help="Frames of a batch.")
 @click.option("--clients", type=click.IntRange(min=1), help="That keep the server busy; the cores and two if omitted.")
+@device_option
 @json_option
 def bench(
     cases: tuple[str, ...],
@@ -32,6 +33,7 @@ def bench(
     size: int,
     images: int,
     clients: int | None,
+    device: str,
     json_file: Path | None,
 ) -> None:
     """Measure the chosen CASEs, or all of them, side by side in one run.
@@ -50,7 +52,7 @@ def bench(
             move(done, len(chosen), f"{runs} runs", name)
 
         clients = clients or len(os.sched_getaffinity(0)) + 2
-        with Setting(model or STARTER, size, rounds, images, clients, os.environ, tick) as setting:
+        with Setting(model or STARTER, size, rounds, images, clients, os.environ, tick, device) as setting:
             for done, name in enumerate(chosen):
                 move(done, len(chosen), "", name)
                 result["cases"][name] = figures(CASES[name](setting))

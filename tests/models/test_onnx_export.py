@@ -3,12 +3,13 @@
 import json
 
 import numpy as np
-import openvino
 import pytest
 import torch
 
 import models.onnx_export as onnx_export
 from models.errors import DataError, ModelError
+
+openvino = pytest.importorskip("openvino")
 
 
 @pytest.mark.parametrize("count", [1, 3])

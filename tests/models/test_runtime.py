@@ -22,6 +22,7 @@ from models.pipeline import PipelineConfig, load_pipeline, save_pipeline
 from models.starter import STARTERS
 from models.wall import WallView
 
+pytest.importorskip("openvino")
 CPU = torch.device("cpu")
 NAMES = [name for name, precision in runtime.PRECISIONS.items() if precision == "f32" or computes_bfloat16(CPU)]
 
