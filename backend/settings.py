@@ -34,6 +34,7 @@ EXPECTED = {
     "device": "cpu, cuda or auto",
     "batch_size": "a whole number from 1 to 256",
     "torch_threads": "a whole number from 1 to 256",
+    "runtime": "auto, pytorch or openvino",
     "regions": "class or object",
     "prefetch": "a whole number from 0 to 32; 0 predicts no task before it is opened",
     "deadline": "seconds from 1 to 600",
@@ -69,6 +70,7 @@ class Settings(BaseSettings):
         device: where the networks run; auto takes a GPU if there is one.
         batch_size: images per forward pass.
         torch_threads: cores that one forward pass may use; unset leaves the choice to torch.
+        runtime: what computes the networks on a CPU; auto measures each version once and takes the faster.
         regions: whether a class gets one brush region, or each of its objects one; model_regions on a control wins.
         prefetch: tasks of a project predicted ahead when one is opened, while nothing else is asked; 0 for none.
         deadline: seconds after which an answer to Label Studio is complete; a job predicts what is missing.
@@ -104,6 +106,7 @@ class Settings(BaseSettings):
     # On a CPU larger batches are no faster, and an annotator who opens a task waits for the current one.
     batch_size: int = Field(2, ge=1, le=256)
     torch_threads: int | None = Field(None, ge=1, le=256)
+    runtime: Literal["auto", "pytorch", "openvino"] = "auto"
     regions: Literal["class", "object"] = "class"
     prefetch: int = Field(2, ge=0, le=32)
     # Below Label Studio's 100 s even where a proxy holds back the blanks that keep it waiting.

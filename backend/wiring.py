@@ -6,6 +6,7 @@ Server and worker meet in the data folder, or in Redis.
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from backend.database.credentials import Credentials
@@ -90,8 +91,12 @@ class Core:
     responder: Responder
 
 
-def serving_of(settings: Settings, parts: Parts, load: Callable[[str], Callable[[Path], Model]] = load_on) -> Serving:
-    """Which model answers for a project, in the server and in a job alike; `load` gives the loader on a device."""
+def serving_of(
+    settings: Settings, parts: Parts, load: Callable[[str], Callable[[Path], Model]] | None = None
+) -> Serving:
+    """Which model answers for a project, in the server and in a job alike; `load` as in `assemble_core`."""
+    kept = settings.data_dir / "runtime"
+    load = load or partial(load_on, runtime=settings.runtime, threads=settings.torch_threads, kept=kept)
     inference = Inference(
         batch_size=settings.batch_size,
         # A batch is no faster on a CPU, so there is nothing to wait for.
@@ -112,12 +117,12 @@ def predictor_of(settings: Settings, serving: Serving, parts: Parts, cache: Pred
     )
 
 
-def assemble_core(settings: Settings, load: Callable[[str], Callable[[Path], Model]] = load_on) -> Core:
+def assemble_core(settings: Settings, load: Callable[[str], Callable[[Path], Model]] | None = None) -> Core:
     """The parts that answer requests; no weights are loaded before the first prediction.
 
     Args:
         settings: what is configured.
-        load: gives the loader of models on a device.
+        load: gives the loader of models on a device; None for that of the settings.
     """
     parts = assemble(settings)
     serving = serving_of(settings, parts, load)

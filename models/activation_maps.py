@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.classifier import STRIDE, Classifier
+from models.classifier import STRIDE, Classifier, ClassifierOutput
 from models.errors import ModelError
 
 DEFAULT_METHOD = "HiResCAM"
@@ -61,7 +61,11 @@ class Explanation:
 
 
 def explain(
-    classifier: Classifier, images: Tensor, strides: Sequence[int] = (STRIDE,), presence_scale: float = 1.0
+    classifier: Classifier,
+    images: Tensor,
+    strides: Sequence[int] = (STRIDE,),
+    presence_scale: float = 1.0,
+    forward: Callable[[Tensor], ClassifierOutput] | None = None,
 ) -> Explanation:
     """Run the classifier once and collect activations and gradients; once more for presence at another scale.
 
@@ -70,15 +74,17 @@ def explain(
         images: shape (B, 3, S, S), floats in [0, 1].
         strides: of the layers to look at: 4 is the last convolution, the others are the top-down path's.
         presence_scale: fraction of S at which presence is judged, in (0, 1].
+        forward: computes the classifier where no gradients are needed, see `models.runtime`; itself if None.
 
     Raises:
         ModelError: the classifier has no layer of such a stride.
     """
+    forward = forward or classifier
     deeper = [stride for stride in strides if stride != STRIDE]
     gradients: dict[int, Tensor] = {}
     if not deeper:
         with torch.inference_mode():
-            output = classifier(images)
+            output = forward(images)
     else:
         if unknown := set(deeper) - set(classifier.strides):
             offered = ", ".join(map(str, classifier.strides))
@@ -101,7 +107,7 @@ def explain(
     smaller = round(presence_scale * images.shape[-1] / STEP) * STEP
     if 0 < smaller < images.shape[-1]:
         with torch.inference_mode():
-            output = classifier(F.interpolate(images, size=(smaller, smaller), mode="bilinear", antialias=True))
+            output = forward(F.interpolate(images, size=(smaller, smaller), mode="bilinear", antialias=True))
     return Explanation(classifier, images, output.logits.detach(), tuple(layers))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from models.pipeline import Steps
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
+Runtime = Literal["auto", "pytorch", "openvino"]  # what computes networks; auto: the faster one
 
 
 class Embedding(Protocol):
@@ -84,6 +85,14 @@ class Explained(Protocol):
         """For each image the steps of each class."""
 
 
+@runtime_checkable
+class Accelerated(Protocol):
+    """A model whose networks other runtimes can compute, too. Optional: only `load_model` asks for it."""
+
+    def use_runtime(self, directory: Path, runtime: Runtime, kept: Path | None = None) -> None:
+        """Choose between them, as `load_model` is told."""
+
+
 Loader = Callable[[Path, str], Model]  # checkpoint folder, device -> model
 
 
@@ -96,12 +105,14 @@ def _load_cam(directory: Path, device: str) -> Model:
 FAMILIES: dict[str, Loader] = {"cam": _load_cam}
 
 
-def load_model(directory: Path, device: str = "cpu") -> Model:
+def load_model(directory: Path, device: str = "cpu", runtime: Runtime = "pytorch", kept: Path | None = None) -> Model:
     """Load a checkpoint's model by the family that its card names.
 
     Args:
         directory: checkpoint folder.
         device: cpu, cuda, or auto for a GPU if there is one.
+        runtime: what computes the networks: pytorch, openvino, or auto for the faster one.
+        kept: folder for what another runtime makes of this checkpoint; one in it if None.
 
     Raises:
         CheckpointError: the folder is incomplete or damaged, or its family is unknown.
@@ -117,7 +128,10 @@ def load_model(directory: Path, device: str = "cpu") -> Model:
         import torch
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return FAMILIES[family](directory, device)
+    model = FAMILIES[family](directory, device)
+    if runtime != "pytorch" and isinstance(model, Accelerated):
+        model.use_runtime(directory, runtime, kept)
+    return model
 
 
 def steps_of(model: Model, images: Sequence[Image]) -> list[list[Steps]]:

@@ -263,7 +263,7 @@ def _drawn(
         cv2.circle(trimap, (column, row), radius, FOREGROUND if click.positive else BACKGROUND, cv2.FILLED)
     cam = np.asarray(1 / (1 + np.exp(-logits)), dtype=np.float32)
     with autocast(pipeline.device):
-        matting = fba_matting(pipeline.refiner, pipeline.device)
+        matting = fba_matting(pipeline.networks.refiner, pipeline.device)
         (alpha,) = refine(matting, [Subject(image, trimap, cam)], pipeline.refiner.config.crop_size)
     mask = without_small_components(alpha >= 0.5, config.min_component)
     return mask, sharpness(alpha, mask), outline_uncertainty(alpha, trimap)

@@ -8,19 +8,30 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from models.activation_maps import DEFAULT_METHOD, METHODS, activation_maps, default_threshold, explain, in_logits
+from models.activation_maps import (
+    DEFAULT_METHOD,
+    METHODS,
+    Explanation,
+    activation_maps,
+    default_threshold,
+    explain,
+    in_logits,
+)
 from models.checkpoint import Card, load_weights, read_card, save_weights
 from models.classifier import STRIDE, Classifier, ClassifierConfig
 from models.closed_form import closed_form
 from models.devices import autocast
 from models.errors import CheckpointError, ModelError
+from models.families import Runtime
 from models.fba_net import FBANet, FBANetConfig
 from models.interactive import answer
 from models.masks.components import without_small_components
 from models.prompt import Answer, Mask, Prompt
 from models.prompted_class import likeliest_class
 from models.refiner import Subject, centre_map, fba_matting, refine
+from models.runtime import networks_of, pytorch_networks
 from models.segment import Prediction, Segment, outline_uncertainty, sharpness
 from models.stages import stage
 from models.threads import spread
@@ -172,6 +183,7 @@ class Pipeline:
         self.device = torch.device(device)
         self.classifier = classifier.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self.refiner = refiner.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self.networks = pytorch_networks(self.classifier, self.refiner, self.device)
         self.config = config or PipelineConfig()
         self.name = name
 
@@ -185,6 +197,17 @@ class Pipeline:
     def description(self) -> dict[str, str]:
         """The refiner and the kind of maps, for reports."""
         return {"refiner": self.config.refiner, "cam": self.config.maps}
+
+    def use_runtime(self, directory: Path, runtime: Runtime, kept: Path | None = None) -> None:
+        """Have the networks computed by another runtime where that is faster; see `models.runtime.networks_of`.
+
+        Args:
+            directory: the checkpoint that the pipeline was loaded from, unchanged since.
+            runtime: "auto" for the faster one, or its name.
+            kept: folder for what is made of this checkpoint; one in it if None.
+        """
+        weights = read_card(directory).weights
+        self.networks = networks_of(directory, weights, self.classifier, self.refiner, self.device, runtime, kept)
 
     def predict(self, images: Sequence[Image]) -> list[Prediction]:
         """Find every class on every image.
@@ -216,7 +239,7 @@ class Pipeline:
             steps = spread(lambda part: self._trimap_step(*part), parts)
             refined = [i for i, step in enumerate(steps) if step.coarse.any() and self.config.refiner != "none"]
             subjects = spread(lambda i: self._subject(parts[i][0], steps[i]), refined)
-        matting = closed_form if self.config.refiner == "closed-form" else fba_matting(self.refiner, self.device)
+        matting = closed_form if self.config.refiner == "closed-form" else fba_matting(self.networks.refiner, self.device)
         with autocast(self.device):
             alphas = refine(matting, subjects, self.refiner.config.crop_size)
         with stage("components"):
@@ -230,6 +253,9 @@ class Pipeline:
     def _subject(self, image: Image, step: Steps) -> Subject:
         centred = centre_map(step.cam, self.config.map_threshold_of(step.label))
         return Subject(image, step.trimap, centred, self.config.refines(step.label))
+
+    def _explain(self, batch: Tensor, presence_scale: float = 1.0) -> Explanation:
+        return explain(self.classifier, batch, self.config.layers, presence_scale, self.networks.classifier)
 
     def maps(self, images: Sequence[Image]) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
         """Presence and activation maps of every class, from one forward pass, or two where `presence_scale` is not 1.
@@ -250,7 +276,7 @@ class Pipeline:
         batch = torch.from_numpy(np.stack([square for square, _, _ in squares])).to(self.device)
         batch = batch.permute(0, 3, 1, 2).float() / 255  # (B, 3, S, S), channels last in memory
         with stage("classifier"), autocast(self.device):
-            explanation = explain(self.classifier, batch, self.config.layers, self.config.presence_scale)
+            explanation = self._explain(batch, self.config.presence_scale)
         cut: dict[str, list[NDArray[np.float32]]] = {}
         with stage("maps"), autocast(self.device):
             for method in methods:
@@ -293,7 +319,7 @@ class Pipeline:
         strips = np.stack([unroll(images[i], fine[i], STRIP_MARGIN) for i in found])  # (B', ROWS, RAYS + 2 margin, 3)
         batch = torch.from_numpy(strips).to(self.device).permute(0, 3, 1, 2).float() / 255
         with autocast(self.device):
-            explanation = explain(self.classifier, batch, self.config.layers)
+            explanation = self._explain(batch)
             read = {method: activation_maps(explanation, method).float().cpu().numpy() for method in maps}
         logits = explanation.logits.float().sigmoid().cpu().numpy()
         for place, index in enumerate(found):
@@ -314,7 +340,7 @@ class Pipeline:
         absolute = all(in_logits(self.config.cam, stride) for stride in self.config.layers)
         scale = 1.0 if absolute else self.config.presence_scale
         with autocast(self.device):
-            explanation = explain(self.classifier, batch, self.config.layers, scale)
+            explanation = self._explain(batch, scale)
             maps = activation_maps(explanation, self.config.cam)[0]
         finest = min(explanation.layers, key=lambda layer: layer.stride).activations[0]
         cells = maps.float().cpu().numpy()  # (C, s, s)

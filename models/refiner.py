@@ -7,8 +7,9 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from models.fba_net import FBANet, network_input
+from models.fba_net import FBANetOutput, network_input
 from models.masks.components import connected_components, only_component
 from models.stages import stage
 from models.threads import spread
@@ -67,8 +68,8 @@ class Crop:
 Matting = Callable[[Sequence[Crop]], Sequence[NDArray[np.float32]]]  # crops -> alpha of each, (S, S) in [0, 1]
 
 
-def fba_matting(network: FBANet, device: torch.device) -> Matting:
-    """FBANet as a matting; the network in evaluation mode, on `device`."""
+def fba_matting(network: Callable[[Tensor], FBANetOutput], device: torch.device) -> Matting:
+    """FBANet as a matting, in evaluation mode on `device` or as `models.runtime` computes it."""
 
     def matting(crops: Sequence[Crop]) -> list[NDArray[np.float32]]:
         inputs = np.stack([network_input(crop.image, crop.trimap, crop.cam) for crop in crops])

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from backend.bench import networks, prefetch, serving, stages
+from backend.bench import networks, prefetch, runtime, serving, stages
 from backend.bench.measure import Case
 from backend.bench.setting import Setting
 
@@ -18,5 +18,7 @@ CASES: dict[str, Callable[[Setting], Case]] = {
     "matting": networks.matting,
     "crops": networks.crops,
     "backbones": networks.backbones,
+    "runtime": runtime.runtime,
+    "overhead": runtime.overhead,
     "rle": networks.rle_codec,
 }

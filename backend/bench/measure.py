@@ -6,10 +6,11 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-LIBRARIES = ("torch", "timm", "numpy", "cv2")
+LIBRARIES = ("torch", "openvino", "timm", "numpy", "cv2")
 
 
 @dataclass
@@ -121,7 +122,8 @@ def machine() -> dict[str, Any]:
     """The machine of the measurement, and its load at the start."""
     import torch
 
-    versions = {name: str(__import__(name).__version__) for name in LIBRARIES}
+    # OpenVINO has no wheels for some machines.
+    versions = {name: str(__import__(name).__version__) if find_spec(name) else "none" for name in LIBRARIES}
     return {
         "cpu": _cpu_name(),
         "cores": len(os.sched_getaffinity(0)),

@@ -1,10 +1,10 @@
 """Cases that need no server: what our way of doing things saves against the usual one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from copy import deepcopy
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import module_from_spec, spec_from_file_location
 from types import ModuleType
-from typing import Any
 
 import cv2
 import numpy as np
@@ -56,7 +56,7 @@ def maps(setting: Setting) -> Case:
     """Maps of all classes from one forward pass, or from pytorch-grad-cam, which is asked class by class."""
     import pytorch_grad_cam
 
-    classifier = setting.pipeline.classifier
+    classifier = deepcopy(setting.pipeline.classifier).cpu()
     size = classifier.config.input_size
     images = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
     network = _Explained(classifier)
@@ -90,15 +90,8 @@ def backbones(setting: Setting) -> Case:
 
 def matting(setting: Setting) -> Case:
     """FBANet or, where installed, closed-form matting, on the crops of a frame's objects; times are per frame."""
-    crops: list[Crop] = []
-
-    def keep(batch: Any) -> list[NDArray[np.float32]]:
-        crops.extend(batch)
-        return [crop.cam for crop in batch]
-
-    pipeline = setting.pipeline
-    refine(keep, subjects_of(setting.size), pipeline.refiner.config.crop_size)
-    ours = fba_matting(pipeline.refiner, pipeline.device)
+    pipeline, crops = setting.pipeline, crops_of(setting)
+    ours = fba_matting(pipeline.networks.refiner, pipeline.device)
     sides = {"FBANet": lambda: ours(crops)}
     if installed():
         sides["closed-form matting"] = lambda: closed_form(crops)
@@ -108,7 +101,7 @@ def matting(setting: Setting) -> Case:
 def crops(setting: Setting) -> Case:
     """FBANet on a crop around each object, or on the whole frame once for each class."""
     pipeline, subjects = setting.pipeline, subjects_of(SIZE)
-    ours = fba_matting(pipeline.refiner, pipeline.device)
+    ours = fba_matting(pipeline.networks.refiner, pipeline.device)
 
     def whole() -> None:
         for one in subjects:  # one by one: together they would fill the memory
@@ -149,6 +142,18 @@ def _reference_codec() -> ModuleType | None:
     brush = module_from_spec(spec)
     spec.loader.exec_module(brush)
     return brush
+
+
+def crops_of(setting: Setting) -> list[Crop]:
+    """What a matting solves for the objects of a synthetic frame."""
+    crops: list[Crop] = []
+
+    def keep(batch: Sequence[Crop]) -> list[NDArray[np.float32]]:
+        crops.extend(batch)
+        return [crop.cam for crop in batch]
+
+    refine(keep, subjects_of(setting.size), setting.pipeline.refiner.config.crop_size)
+    return crops
 
 
 def subjects_of(size: int) -> list[Subject]:

@@ -27,7 +27,13 @@ START_SECONDS = 300.0  # on a machine that is busy with other things
 ANSWER_SECONDS = 900.0
 # The server is one of its own: it must not take jobs from the queue of one that is at work, nor ask for its login.
 OTHERS = ("PREMASK_", "LABEL_STUDIO_")
-MEASURED = ("PREMASK_DEVICE", "PREMASK_BATCH_SIZE", "PREMASK_THREADS", "PREMASK_TORCH_THREADS")
+MEASURED = (
+    "PREMASK_DEVICE",
+    "PREMASK_BATCH_SIZE",
+    "PREMASK_THREADS",
+    "PREMASK_TORCH_THREADS",
+    "PREMASK_RUNTIME",
+)
 PROJECT = "1.1795393773"  # as Label Studio refers to it
 
 

@@ -24,6 +24,7 @@ class Setting:
         clients: that ask for predictions at the same time where the server is kept busy.
         environ: of the server.
         tick: called after each run of a side.
+        device: where `batch`, `matting` and `crops` run; the others are about CPUs, or about the server of `environ`.
     """
 
     model: Path
@@ -33,12 +34,13 @@ class Setting:
     clients: int
     environ: Mapping[str, str]
     tick: Callable[[], None]
+    device: str = "cpu"
     _running: ExitStack = field(default_factory=ExitStack)
 
     @cached_property
     def pipeline(self) -> Pipeline:
         """The model, loaded."""
-        return load_pipeline(self.model)
+        return load_pipeline(self.model, self.device)
 
     @cached_property
     def frames(self) -> list[Image]:

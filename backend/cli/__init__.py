@@ -30,6 +30,7 @@ COMMANDS = {
     "curve": ("backend.cli.evaluate", "Measure how masks improve with the number of accepted images."),
     "bench": ("backend.cli.bench", "Measure how fast it is, side by side with other ways."),
     "export": ("backend.cli.export", "Write labels as COCO, YOLO, nnU-Net, PNG, CVAT or DICOM Segmentation."),
+    "export-model": ("backend.cli.export_model", "Write a model's networks as ONNX, for other servers."),
     "phantom": ("backend.cli.models", "Write synthetic images with exact masks, of OCT and other projects."),
     "demo": ("backend.cli.demo", "Start Label Studio and the backend with a sample project."),
 }

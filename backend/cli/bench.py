@@ -11,7 +11,7 @@ from rich.table import Table
 from backend.bench.cases import CASES
 from backend.bench.measure import figures, machine
 from backend.bench.setting import Setting
-from backend.cli.models import model_option
+from backend.cli.models import device_option, model_option
 from backend.cli.output import json_option, progress_bar, table_console, write_json
 from models.starter import STARTER
 
@@ -23,6 +23,7 @@ from models.starter import STARTER
 @click.option("--size", type=click.IntRange(min=64), default=512, show_default=True, help="Side of the frames, pixels.")
 @click.option("--images", type=click.IntRange(min=2), default=4, show_default=True, help="Frames of a batch.")
 @click.option("--clients", type=click.IntRange(min=1), help="That keep the server busy; the cores and two if omitted.")
+@device_option
 @json_option
 def bench(
     cases: tuple[str, ...],
@@ -31,6 +32,7 @@ def bench(
     size: int,
     images: int,
     clients: int | None,
+    device: str,
     json_file: Path | None,
 ) -> None:
     """Measure the chosen CASEs, or all of them, side by side in one run.
@@ -49,7 +51,7 @@ def bench(
             move(done, len(chosen), f"{runs} runs", name)
 
         clients = clients or len(os.sched_getaffinity(0)) + 2
-        with Setting(model or STARTER, size, rounds, images, clients, os.environ, tick) as setting:
+        with Setting(model or STARTER, size, rounds, images, clients, os.environ, tick, device) as setting:
             for done, name in enumerate(chosen):
                 move(done, len(chosen), "", name)
                 result["cases"][name] = figures(CASES[name](setting))
@@ -77,8 +79,9 @@ def _print(result: dict[str, Any]) -> None:
     console.print(
         "×: times the row above that has ×1.00, median and quartiles of the rounds. Targets: 95 % of the runs.\n"
         f"{known['cpu']}, {known['cores']} cores, {known['torch_threads']} torch threads, {known['instructions']}, "
-        f"load {known['load']} at the start; Python {known['python']}, torch {known['torch']}, timm {known['timm']}, "
-        f"numpy {known['numpy']}, OpenCV {known['cv2']}; model {result['model']}",
+        f"load {known['load']} at the start; Python {known['python']}, torch {known['torch']}, "
+        f"OpenVINO {known['openvino']}, timm {known['timm']}, numpy {known['numpy']}, "
+        f"OpenCV {known['cv2']}; model {result['model']}",
         highlight=False,
     )
 

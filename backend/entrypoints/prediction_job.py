@@ -20,7 +20,6 @@ from backend.prediction.cache import PredictionCache
 from backend.settings import Settings
 from backend.system.logs import configure_logging
 from backend.system.processes import PARENT, die_with_parent
-from backend.versions.serving import load_on
 from backend.wiring import assemble, predictor_of, serving_of
 from models.families import Model
 
@@ -29,7 +28,7 @@ def main(
     environ: Mapping[str, str],
     project: str,
     job: str,
-    load: Callable[[str], Callable[[Path], Model]] = load_on,
+    load: Callable[[str], Callable[[Path], Model]] | None = None,
     **options: Any,
 ) -> int:
     """Predict what the leases have for a project; returns the exit code.
@@ -38,7 +37,7 @@ def main(
         environ: the settings.
         project: Label Studio's project id.
         job: id of the job that this is done for.
-        load: gives the loader of models on a device.
+        load: gives the loader of models on a device; None for that of the settings.
         options: for `PredictionRun`.
     """
     try:

@@ -18,7 +18,6 @@ from backend.label_studio.naming import Naming
 from backend.settings import Settings
 from backend.system.login import Login
 from backend.system.logs import configure_logging
-from backend.versions.serving import load_on
 from backend.wiring import Core, assemble_core, starter
 from models.checkpoint import read_card
 from models.errors import CheckpointError
@@ -28,11 +27,11 @@ from models.phantom import render_phantom
 logger = logging.getLogger(__name__)
 
 
-def build_app(load: Callable[[str], Callable[[Path], Model]] = load_on) -> Flask:
+def build_app(load: Callable[[str], Callable[[Path], Model]] | None = None) -> Flask:
     """The application; its models are loaded in the background from now on.
 
     Args:
-        load: gives the loader of models on a device.
+        load: gives the loader of models on a device; None for that of the settings.
     """
     settings = Settings.from_environ(os.environ)
     configure_logging(settings.log_level, settings.log_format, settings.secrets)

@@ -50,8 +50,8 @@ class Inference:
         self._gather_seconds = gather_seconds
         self._changed = threading.Condition()
         self._waiting: deque[_Waiting] = deque()
-        self._tasks = ThreadPoolExecutor(1, "inference", _limit_torch, (torch_threads,))
-        self._prompts = ThreadPoolExecutor(1, "prompts", _limit_torch, (torch_threads,))
+        self._tasks = ThreadPoolExecutor(1, "inference", limit_torch, (torch_threads,))
+        self._prompts = ThreadPoolExecutor(1, "prompts", limit_torch, (torch_threads,))
 
     def predict(self, model: Model, images: Sequence[Image]) -> list[Future[Prediction]]:
         """Put images into the queue.
@@ -144,7 +144,8 @@ def _predict(batch: Sequence[_Waiting]) -> list[Prediction]:
     return predictions
 
 
-def _limit_torch(threads: int | None) -> None:
+def limit_torch(threads: int | None) -> None:
+    """Let forward passes of this thread use as many cores at most; None leaves the choice to torch."""
     if threads is not None:
         import torch
 

@@ -18,13 +18,14 @@ from pathlib import Path
 
 from backend.errors import RegistryError
 from backend.system.memory import trim
-from backend.versions.inference import Image, Inference
+from backend.versions.inference import Image, Inference, limit_torch
 from backend.versions.registry import Registry
 from models.checkpoint import CARD, read_card
 from models.errors import CheckpointError
-from models.families import Embedding, Model, load_model
+from models.families import Embedding, Model, Runtime, load_model
 from models.prompt import Answer, Mask, Prompt
 from models.segment import Prediction
+from models.starter import STARTERS
 
 logger = logging.getLogger(__name__)
 
@@ -377,6 +378,21 @@ def _modified(directory: Path) -> int:
         return -1
 
 
-def load_on(device: str) -> Callable[[Path], Model]:
-    """A loader of models on a device: cpu, cuda, or auto for a GPU if there is one."""
-    return partial(load_model, device=device)
+def load_on(
+    device: str, runtime: Runtime = "pytorch", threads: int | None = None, kept: Path | None = None
+) -> Callable[[Path], Model]:
+    """A loader of models on a device: cpu, cuda, or auto for a GPU if there is one.
+
+    Args:
+        device: where the networks run.
+        runtime: what computes them; see `load_model`.
+        threads: cores that one forward pass may use; None leaves the choice to torch.
+        kept: folder for what a runtime makes of shipped checkpoints; of others it is kept in the checkpoint.
+    """
+
+    def load(directory: Path) -> Model:
+        limit_torch(threads)  # what is compiled or measured here keeps this thread's number of cores
+        shipped = kept is not None and directory in STARTERS.values()
+        return load_model(directory, device, runtime, kept / directory.name if shipped else None)
+
+    return load

@@ -6,7 +6,8 @@ import time
 import numpy as np
 import pytest
 
-from backend.versions.serving import Serving
+from backend.versions.serving import Serving, load_on
+from models.starter import STARTERS
 from tests.backend.fakes import eventually, publish, write_checkpoint
 
 CLASSES = ("Lumen", "Fibrous cap")
@@ -241,3 +242,16 @@ def test_a_request_that_comes_while_models_are_loaded_waits_for_the_same_model(s
     asking.join(20)
     assert served == ["oct-lite0"]
     assert loader.loaded == ["oct-lite0"]
+
+
+def test_what_is_made_of_a_shipped_model_is_kept_outside_the_package(tmp_path, monkeypatch):
+    """And of any other model inside its own folder."""
+    asked = []
+    monkeypatch.setattr("backend.versions.serving.load_model", lambda *arguments: asked.append(arguments))
+    load = load_on("cpu", "auto", kept=tmp_path)
+    load(STARTERS["light"])
+    load(tmp_path / "p1-r001")
+    assert asked == [
+        (STARTERS["light"], "cpu", "auto", tmp_path / STARTERS["light"].name),
+        (tmp_path / "p1-r001", "cpu", "auto", None),
+    ]

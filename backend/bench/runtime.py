@@ -1,0 +1,66 @@
+"""Cases of what computes the networks: PyTorch, or OpenVINO in the precisions that this processor has."""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+
+from backend.bench.measure import Case, alternate
+from backend.bench.networks import crops_of
+from backend.bench.setting import Setting
+from models.families import steps_of
+from models.fba_net import network_input
+from models.pipeline import Pipeline, load_pipeline
+from models.runtime import PYTORCH, Networks, all_networks
+from models.starter import STARTERS
+
+
+def runtime(setting: Setting) -> Case:
+    """Each starter's bare classifier pass and whole frame, and FBANet on four objects, in each runtime."""
+    sides: dict[str, Callable[[], object]] = {}
+    against: dict[str, str] = {}
+    for model, (pipeline, offered) in _starters(setting).items():
+        for name, networks in offered.items():
+            against |= {f"{model} {what}, {name}": f"{model} {what}, {PYTORCH}" for what in ("pass", "frame")}
+            sides[f"{model} pass, {name}"] = _pass(pipeline, networks)
+            sides[f"{model} frame, {name}"] = _frame(setting, pipeline, networks)
+    crops = torch.from_numpy(np.stack([network_input(c.image, c.trimap, c.cam) for c in crops_of(setting)[:4]]))
+    for name, networks in offered.items():
+        against[f"FBANet, {name}"] = f"FBANet, {PYTORCH}"
+        sides[f"FBANet, {name}"] = partial(networks.refiner, crops)
+    about = f"a classifier pass, a frame at {setting.size} x {setting.size}, FBANet on {len(crops)} objects"
+    return Case(about, alternate(sides, setting.rounds, setting.tick), against=against)
+
+
+def overhead(setting: Setting) -> Case:
+    """A whole frame against one bare classifier pass in the same runtime."""
+    sides: dict[str, Callable[[], object]] = {}
+    against: dict[str, str] = {}
+    for model, (pipeline, offered) in _starters(setting).items():
+        for name, networks in offered.items():
+            sides[f"{model} pass, {name}"] = _pass(pipeline, networks)
+            sides[f"{model} frame, {name}"] = _frame(setting, pipeline, networks)
+            against |= {f"{model} {what}, {name}": f"{model} pass, {name}" for what in ("pass", "frame")}
+    return Case(
+        "a whole frame against a classifier pass", alternate(sides, setting.rounds, setting.tick), against=against
+    )
+
+
+def _starters(setting: Setting) -> dict[str, tuple[Pipeline, dict[str, Networks]]]:
+    """Each shipped model and its networks in every runtime that this machine has, by name."""
+    loaded = {model: load_pipeline(folder) for model, folder in STARTERS.items()}
+    return {model: (one, all_networks(one.classifier, one.refiner)) for model, one in loaded.items()}
+
+
+def _pass(pipeline: Pipeline, networks: Networks) -> Callable[[], object]:
+    size = pipeline.classifier.config.input_size
+    return partial(networks.classifier, torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)))
+
+
+def _frame(setting: Setting, pipeline: Pipeline, networks: Networks) -> Callable[[], object]:
+    def run() -> None:
+        pipeline.networks = networks
+        steps_of(pipeline, setting.frames[:1])
+
+    return run
