@@ -8,6 +8,7 @@ served before it.
 
 import logging
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
@@ -16,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from backend.errors import RegistryError
+from backend.system.loops import Loop
 from backend.versions.inference import Image, Inference
 from backend.versions.registry import Registry
 from models.checkpoint import CARD, read_card
@@ -23,6 +25,8 @@ from models.errors import CheckpointError
 from models.families import Embedding, Model, load_model
 from models.prompt import Answer, Mask, Prompt
 from models.segment import Prediction
+
+AGAIN_SECONDS = 5.0  # between the first tries with a project whose version cannot be found out
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +127,7 @@ class Serving:
         active = self._resolve(project, frozenset(classes))
         return None if active is None else active.version
 
-    def watch(self, every: float = 1.0) -> Callable[[], None]:
+    def watch(self, every: float = 1.0, reports: Path | None = None) -> Callable[[], None]:
         """Take up changes by itself from now on, until the returned function is called.
 
         Otherwise the first request after a promotion would only begin to load the new version, and the annotator who
@@ -131,21 +135,22 @@ class Serving:
 
         Args:
             every: seconds between two readings of the registry.
+            reports: folder where its thread reports; None for nowhere.
         """
-        stopped = threading.Event()
+        loop = Loop("watching-versions", AGAIN_SECONDS, reports, max_pause=60.0)
 
         def follow() -> None:
-            while not stopped.wait(every):
-                with self._lock:
-                    asked = list(self._active)
-                for project, classes in asked:
-                    try:
-                        self._resolve(project, classes)
-                    except Exception:
-                        logger.exception("project %s: reading the registry for a new version failed", project)
+            with self._lock:
+                asked = list(self._active)
+            loop.keep({project for project, _ in asked})
+            for project, classes in asked:
+                loop.attempt(project, partial(self._follow, project, classes), time.monotonic())
 
-        threading.Thread(target=follow, name="watch", daemon=True).start()
-        return stopped.set
+        return loop.start(follow, every).set
+
+    def _follow(self, project: str, classes: frozenset[str]) -> None:
+        self._registry.current(project)  # raises what `_resolve` only passes over
+        self._resolve(project, classes)
 
     def active(self, project: str) -> list[str]:
         """The versions that answer for a project now: several if its config changed, none before it asked."""
@@ -215,22 +220,26 @@ class Serving:
         except RegistryError as error:
             self._report(str(error))
             wanted_fails = True
-        directories = [info.directory for info in infos] + ([self._starter] if self._starter is not None else [])
-        for directory in directories:
-            candidate = self._candidate(directory)
+        wanted: list[tuple[Path, str | None]] = [(info.directory, info.version) for info in infos]
+        if self._starter is not None:
+            wanted.append((self._starter, None))
+        for directory, version in wanted:
+            candidate = self._candidate(directory, version)
             if candidate is None:
                 wanted_fails = True
             elif not classes or classes & candidate.classes:
                 return candidate, wanted_fails
         return None, wanted_fails
 
-    def _candidate(self, directory: Path) -> Candidate | None:
+    def _candidate(self, directory: Path, version: str | None) -> Candidate | None:
         try:
             if (directory, _modified(directory)) in self._broken:
                 return None
             card = read_card(directory)
+            if version not in (None, card.name):  # predictions would have a name that no version has
+                raise CheckpointError(f"its card is of {card.name[:80]!r}")
         except CheckpointError as error:
-            self._report(f"cannot serve {directory}: {error}; promote another version or restore that folder")
+            self._report(f"cannot serve {directory}: {error.cause}; promote another version or restore that folder")
             return None
         return Candidate(card.name, directory, frozenset(card.classes))
 
