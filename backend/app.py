@@ -1,6 +1,6 @@
 """The application: blueprints and error handlers over parts that are handed in. The routes are in `backend.web`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from flask import Flask
 
@@ -11,6 +11,7 @@ from backend.jobs.queue import JobQueue
 from backend.prediction.prompts import Prompts
 from backend.prediction.responder import Responder
 from backend.system.login import Login
+from backend.system.loops import LoopReport
 from backend.versions.registry import Registry
 from backend.versions.serving import Serving
 from backend.web import api, label_studio
@@ -30,7 +31,9 @@ def create_app(
     registry: Registry,
     credentials: Credentials,
     login: Login | None = None,
+    allowed_hosts: Collection[str] = (),
     ready: Callable[[], Sequence[Check]] = tuple,
+    loops: Callable[[], Sequence[LoopReport]] = tuple,
     minutes_per_mask: float | None = None,
     max_request_bytes: int = 512 << 20,
     max_predicts: int = 6,
@@ -46,7 +49,9 @@ def create_app(
         registry: model versions.
         credentials: keeps each project's Label Studio, as `/setup` names it.
         login: asked of callers; None lets everybody in.
+        allowed_hosts: names under which it answers, as in `secure`.
         ready: checks that decide whether predictions can be answered, for `/ready`.
+        loops: the loops that look after projects, for `/metrics`.
         minutes_per_mask: minutes of drawing a mask by hand, for the dashboard; None if they were not measured.
         max_request_bytes: larger bodies are refused with 413.
         max_predicts: prediction requests at the same time; beyond it 503, so that threads stay free for `/health`.
@@ -54,10 +59,10 @@ def create_app(
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = max_request_bytes
     number_requests(app)
-    secure(app, login)
+    secure(app, login, allowed_hosts)
     answer_errors(app, error_json, "application/json")
     for blueprint in (
-        operation_routes(serving, jobs, ready),
+        operation_routes(serving, jobs, ready, loops),
         label_studio.prediction_routes(serving, responder, prompts, credentials, max_predicts),
         label_studio.training_routes(jobs, automatic),
         label_studio.project_routes(registry, jobs, credentials),

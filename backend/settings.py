@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -48,6 +49,7 @@ EXPECTED = {
     "minutes_per_mask": "minutes above 0, at most 600",
     "max_request_mb": "a whole number of megabytes from 1 to 4096",
     "image_hosts": "host names separated by commas",
+    "allowed_hosts": "host names separated by commas, such as annotate.example.org or .example.org, or * for any",
     "basic_auth_user": "a user name without a colon, together with PREMASK_BASIC_AUTH_PASSWORD",
     "basic_auth_password": "a password of 8 characters or more, together with PREMASK_BASIC_AUTH_USER",
     "webhook_token": "a random string of 8 characters or more, together with user and password",
@@ -84,6 +86,8 @@ class Settings(BaseSettings):
         minutes_per_mask: time in which your annotators draw one mask by hand; unset, no saved minutes are shown.
         max_request_mb: larger request bodies are refused with 413.
         image_hosts: hosts besides Label Studio's from which images may be fetched.
+        allowed_hosts: names under which the server answers besides addresses, names without a dot and .internal; any
+            name while a password is set and none is given here. `*` takes any.
         basic_auth_user: user name that callers need; unset lets everybody in.
         basic_auth_password: the password for it.
         webhook_token: opens /webhook without them, for Label Studio's webhooks.
@@ -122,6 +126,7 @@ class Settings(BaseSettings):
     # A request repeats every annotation and prediction of its tasks, masks and all: 1,500 tasks can be 100 MB.
     max_request_mb: int = Field(512, ge=1, le=4096)
     image_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     basic_auth_user: str | None = Field(None, pattern="^[^:]+$")
     basic_auth_password: SecretStr | None = Field(None, min_length=8)
     webhook_token: SecretStr | None = Field(None, min_length=8)
@@ -161,7 +166,7 @@ class Settings(BaseSettings):
             raise SettingsError("\n  ".join([f"cannot start: {count} cannot be used", *problems]))
         return settings
 
-    @field_validator("image_hosts", mode="before")
+    @field_validator("image_hosts", "allowed_hosts", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return (
@@ -169,6 +174,14 @@ class Settings(BaseSettings):
             if isinstance(value, str)
             else value
         )
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if re.fullmatch(r"\*|(\*?\.)?[\w-]+(\.[\w-]+)*", name) is None:
+                raise ValueError(f"{name!r} is no host name; leave out http://, the port and the path")
+        return value
 
     @field_validator("starter", mode="before")
     @classmethod
@@ -195,6 +208,7 @@ class Settings(BaseSettings):
             raise ValueError("it must begin with http:// or https://")
         if not parts.hostname:
             raise ValueError("it names no host")
+        _ = parts.port  # raises ValueError if it is none
         return value.rstrip("/")
 
     @field_validator("queue_url")
@@ -218,6 +232,11 @@ class Settings(BaseSettings):
                 f"run `chown -R {os.getuid()} {value}` or choose another folder"
             ) from None
         return value
+
+    @property
+    def loops_dir(self) -> Path:
+        """Where the loops of all processes report."""
+        return self.data_dir / "loops"
 
     @property
     def secrets(self) -> tuple[str, ...]:

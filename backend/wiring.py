@@ -3,7 +3,11 @@
 Server and worker meet in the data folder, or in Redis.
 """
 
+import errno
 import logging
+import os
+import sqlite3
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +17,7 @@ from backend.database.credentials import Credentials
 from backend.database.jobs import JobStore
 from backend.database.leases import Leases
 from backend.database.records import Records, RedisRecords, SqliteRecords
+from backend.errors import BackendError, ServeError
 from backend.jobs.automatic import AutomaticTraining
 from backend.jobs.queue import JobQueue, Queues, redis_queues, sqlite_queues
 from backend.label_studio.connections import Connections
@@ -46,11 +51,20 @@ class Parts:
 
 
 def assemble(settings: Settings) -> Parts:
-    """The shared parts.
+    """The shared parts, all of which are there and can be used.
 
     Raises:
-        JobError: the job records cannot be reached.
+        ServeError: something cannot be opened; the text says what, and what to do.
     """
+    try:
+        parts = _assembled(settings)
+        _try_out(settings, parts)
+    except Exception as error:
+        raise _told(settings, error) from error
+    return parts
+
+
+def _assembled(settings: Settings) -> Parts:
     folder = settings.data_dir
     records: Records
     if settings.queue_url is None:
@@ -58,17 +72,57 @@ def assemble(settings: Settings) -> Parts:
     else:
         url = settings.queue_url.get_secret_value()
         records, queues = RedisRecords(url), redis_queues(url)
-        records.tables("")  # an address that cannot be reached is better known now than at the first request
     credentials = Credentials(folder / "credentials.json", settings.label_studio_url, settings.label_studio_api_key)
     return Parts(
         registry=Registry(folder / "models", settings.keep_versions),
         store=JobStore(records),
         leases=Leases(records),
-        automatic=AutomaticTraining(records, settings.train_after),
+        automatic=AutomaticTraining(records, settings.train_after, reports=settings.loops_dir),
         queues=queues,
         credentials=credentials,
         connections=Connections(credentials, settings.image_hosts),
     )
+
+
+def _try_out(settings: Settings, parts: Parts) -> None:
+    """What cannot be read or written is better known now than at the first request."""
+    for folder in (settings.data_dir, parts.registry.root):
+        folder.mkdir(exist_ok=True)
+        os.listdir(folder)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"room")
+    parts.registry.projects()
+    parts.store.find()
+    parts.credentials.addresses()
+    JobQueue(parts.store, parts.leases, parts.queues).waiting()
+
+
+def _told(settings: Settings, error: Exception) -> BackendError:
+    """A failure at the start in one sentence, with what to do about it."""
+    chain: list[BaseException] = [error]
+    while (cause := chain[-1].__cause__ or getattr(chain[-1], "orig", None)) is not None and cause not in chain:
+        chain.append(cause)
+    damaged = next((one for one in chain if type(one) is sqlite3.DatabaseError), None)
+    if damaged is not None:
+        files = ", ".join(sorted(path.name for path in settings.data_dir.glob("*.sqlite")))
+        remedy = "restore it, or move it away: jobs on record are lost, model versions stay"
+        return ServeError(f"cannot start: a file of {settings.data_dir} ({files}) is damaged: {damaged}", remedy)
+    if isinstance(error, BackendError):
+        return ServeError(f"cannot start: {error.cause}", error.remedy)
+    if isinstance(error, OSError):
+        where = error.filename or settings.data_dir
+        remedy = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else _rights(where)
+        return ServeError(f"cannot start: {where} cannot be used: {error.strerror or error}", remedy)
+    if settings.queue_url is not None and isinstance(error, ValueError):
+        return ServeError("cannot start: PREMASK_QUEUE_URL is no address of a Redis", "check its port and its number")
+    logger.debug("the start failed", exc_info=error)
+    return ServeError(
+        f"cannot start: {type(error).__name__}: {error}", "PREMASK_LOG_LEVEL=DEBUG says more; restore what it names"
+    )
+
+
+def _rights(where: object) -> str:
+    return f"run `chown -R {os.getuid()} {where}`, or choose another folder by PREMASK_DATA_DIR"
 
 
 def starter(settings: Settings) -> Path | None:
@@ -126,7 +180,7 @@ def assemble_core(settings: Settings, load: Callable[[str], Callable[[Path], Mod
     """
     parts = assemble(settings)
     serving = serving_of(settings, parts, load)
-    serving.watch()
+    serving.watch(reports=settings.loops_dir)
     predictor = predictor_of(settings, serving, parts)
     jobs = JobQueue(parts.store, parts.leases, parts.queues)
     requests = Requests()

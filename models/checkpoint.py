@@ -1,4 +1,9 @@
-"""Checkpoints: safetensors weights and a JSON card in one folder, written and read together; nothing is unpickled."""
+"""Checkpoints: safetensors weights and a JSON card in one folder, written and read together; nothing is unpickled.
+
+Cards are read by many that touch no weights: torch, which takes seconds to load, is imported where weights are.
+"""
+
+from __future__ import annotations
 
 import hashlib
 import json
@@ -7,13 +12,16 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from safetensors.torch import load_file, save_file
-from torch import nn
+from pydantic import Field, TypeAdapter
 
+from models.documents import Figure, Part, read_json
 from models.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 CARD = "card.json"
 PACKAGED = "tf_efficientnet_lite0"  # the backbone whose ImageNet weights an installed package carries
@@ -55,6 +63,63 @@ class Card:
     family: str = "cam"
 
 
+class _ClassFigures(Part):
+    frames: int | None = None
+    iou: Figure = None
+    boundary_f: Figure = None
+
+
+class Metrics(Part):
+    """Figures of a model on held-out images, as `premask evaluate` writes them; those that pages read."""
+
+    mean_iou: Figure = None
+    frames: int | None = None
+    classes: dict[str, _ClassFigures] | None = None
+
+
+class _Data(Part):
+    train: int | None = None
+    held_out: int | None = None
+
+
+class _Pictures(Part):
+    iou: Figure = None
+    map: str
+    trimap: str
+    boundary: str
+    mask: str
+    accepted: str
+
+
+class _GalleryImage(Part):
+    name: str
+    end: str
+    iou: Figure = None
+    frame: str
+    classes: list[_Pictures]
+
+
+class _CardFile(Part):
+    """What a card must be for all that is read of it: the fields of `Card`, and what pages and reports show of them."""
+
+    name: str = Field(min_length=1)
+    classes: list[str]
+    backbone: str
+    created: str
+    parent: str | None = None
+    description: str = ""
+    data: _Data = Field(default_factory=_Data)
+    metrics: Metrics = Field(default_factory=Metrics)
+    config: dict[str, Any] = Field(default_factory=dict)
+    training: dict[str, Any] = Field(default_factory=dict)
+    weights: dict[str, str] = Field(default_factory=dict)
+    gallery: list[_GalleryImage] = Field(default_factory=list)
+    family: str = "cam"
+
+
+_CARD_FILE = TypeAdapter(_CardFile)
+
+
 def read_card(directory: Path) -> Card:
     """The card alone, without touching the weights.
 
@@ -63,11 +128,15 @@ def read_card(directory: Path) -> Card:
     """
     path = directory / CARD
     try:
-        return Card(**json.loads(path.read_text(encoding="utf-8")))
+        content = read_json(path, _CARD_FILE).model_dump(exclude_unset=True)
     except FileNotFoundError:
         raise CheckpointError(f"{directory} is no checkpoint: it has no {CARD}") from None
-    except (OSError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{path} does not read as a model card: {error}") from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} does not read as a model card: {error}", "restore that file, or promote another version"
+        ) from error
+    # A later release may write fields that this one does not know.
+    return Card(**{name: value for name, value in content.items() if name in _CardFile.model_fields})
 
 
 def write_card(directory: Path, card: Card) -> None:
@@ -86,6 +155,8 @@ def save_weights(directory: Path, card: Card, networks: Mapping[str, nn.Module])
     Raises:
         CheckpointError: `directory` exists already.
     """
+    from safetensors.torch import save_file
+
     if directory.exists():
         raise CheckpointError(f"{directory} exists; a checkpoint is never overwritten, choose another name")
     directory.parent.mkdir(parents=True, exist_ok=True)
@@ -149,6 +220,8 @@ def load_weights(directory: Path, card: Card, name: str, network: nn.Module) -> 
     Raises:
         CheckpointError: a file is missing, its checksum differs from the card's, or it does not fit the network.
     """
+    from safetensors.torch import load_file
+
     whole = f"{name}.safetensors"
     files = sorted(file for file in card.weights if file == whole or file.startswith(f"{name}-")) or [whole]
     for file in files:

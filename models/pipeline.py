@@ -239,7 +239,9 @@ class Pipeline:
             steps = spread(lambda part: self._trimap_step(*part), parts)
             refined = [i for i, step in enumerate(steps) if step.coarse.any() and self.config.refiner != "none"]
             subjects = spread(lambda i: self._subject(parts[i][0], steps[i]), refined)
-        matting = closed_form if self.config.refiner == "closed-form" else fba_matting(self.networks.refiner, self.device)
+        matting = (
+            closed_form if self.config.refiner == "closed-form" else fba_matting(self.networks.refiner, self.device)
+        )
         with autocast(self.device):
             alphas = refine(matting, subjects, self.refiner.config.crop_size)
         with stage("components"):

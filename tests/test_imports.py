@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 LINT = (Path(sys.executable).with_name("lint-imports"), "--no-logo", "--no-cache")
 
 # Anything else is imported inside the function that needs it, so that the models load with these alone.
-MODELS_IMPORT_FIRST = {"cv2", "numpy", "safetensors", "scipy", "timm", "torch", "torchvision", "models"}
+MODELS_IMPORT_FIRST = {"cv2", "numpy", "pydantic", "safetensors", "scipy", "timm", "torch", "torchvision", "models"}
 READ_THE_ENVIRONMENT = ("backend/cli/", "backend/entrypoints/", "backend/jobs/process.py")  # the last hands it on
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb"}
 

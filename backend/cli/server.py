@@ -32,11 +32,13 @@ def serve(host: str | None, port: str | None, with_worker: bool, json_file: Path
     from backend.entrypoints.supervisor import WORKER, Supervisor
     from backend.system.logs import configure_logging
     from backend.system.ports import url_of
+    from backend.wiring import assemble
 
     given = {"PREMASK_HOST": host, "PREMASK_PORT": port}
     environ = {**os.environ, **{name: value for name, value in given.items() if value is not None}}
     settings = Settings.from_environ(environ)
     configure_logging(settings.log_level, settings.log_format, settings.secrets)
+    assemble(settings)  # what cannot be used is told once, by this process, and nothing is started
     url = url_of(settings.host, settings.port)
     supervisor = Supervisor(settings, environ, worker=WORKER if with_worker else None)
     for number in (signal.SIGTERM, signal.SIGINT):

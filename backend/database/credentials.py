@@ -6,22 +6,31 @@ so a project's address and token are only kept and used as the pair that came to
 an address from a request, and neither does another request's token.
 """
 
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
-from pydantic import SecretStr
+from pydantic import SecretStr, TypeAdapter
+from typing_extensions import TypedDict
 
 from backend.errors import LabelStudioError
 from backend.system.files import write_json
+from models.documents import read_json
 
 logger = logging.getLogger(__name__)
 
 # Anyone who reaches /setup can write here.
 MAX_PROJECTS = 1000
 MAX_LENGTH = 4096  # characters of an address or a token
+
+
+class _Entry(TypedDict):
+    url: str
+    api_key: str
+
+
+ENTRIES = TypeAdapter(dict[str, _Entry])
 
 
 @dataclass(frozen=True)
@@ -50,7 +59,7 @@ class Credentials:
         """Keep the address and token that `/setup` gave for a project; an incomplete pair is ignored."""
         if not 0 < len(hostname) <= MAX_LENGTH or not 0 < len(token) <= MAX_LENGTH:
             return
-        entry = {"url": hostname.rstrip("/"), "api_key": token}
+        entry: _Entry = {"url": hostname.rstrip("/"), "api_key": token}
         if self._read().get(project) == entry:
             return  # /setup comes with every page that is opened
         with FileLock(f"{self._path}.lock"):
@@ -93,12 +102,11 @@ class Credentials:
             )
         return Credential(self._url or entry["url"], SecretStr(entry["api_key"]))
 
-    def _read(self) -> dict[str, dict[str, str]]:
+    def _read(self) -> dict[str, _Entry]:
         try:
-            entries: dict[str, dict[str, str]] = json.loads(self._path.read_text(encoding="utf-8"))
+            return read_json(self._path, ENTRIES)
         except FileNotFoundError:
             return {}
-        except ValueError:
-            logger.error("%s is damaged and ignored; Label Studio's next /setup writes it again", self._path)
+        except ValueError as error:
+            logger.error("%s is damaged and ignored: %s; Label Studio's next /setup writes it again", self._path, error)
             return {}
-        return entries

@@ -3,19 +3,22 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from backend.errors import BackendError
 from backend.jobs.queue import JobQueue
+from backend.system.loops import ALL, SILENT_SECONDS, LoopReport
 from backend.versions.serving import Serving
 from models.checkpoint import read_card
 from models.errors import ModelError
 
 FINE, DOUBTFUL, BROKEN = "ok", "warning", "broken"
 GIGABYTE = 1 << 30
+MAX_TOLD = 5  # failing projects that a finding names
 SCARCE, TOO_LITTLE = 5 * GIGABYTE, GIGABYTE // 2
 
 
@@ -73,6 +76,25 @@ def queue(jobs: JobQueue) -> str:
     waiting = jobs.waiting()
     jobs.store.find(limit=1)
     return f"reachable, {waiting} jobs wait"
+
+
+def loops(reports: Sequence[LoopReport]) -> Check:
+    """Whether the loops that look after projects go round, and which projects fail in them."""
+    name = "loops over projects"
+    silent = [report for report in reports if time.time() - report.at > SILENT_SECONDS]
+    failing = [
+        f"{report.name}: {'a round' if project == ALL else f'project {project}'}: {reason}"
+        for report in reports
+        for project, reason in report.reasons.items()
+    ]
+    if silent:
+        found = ", ".join(f"{one.name} (process {one.process})" for one in silent)
+        return Check(name, BROKEN, f"no news for {SILENT_SECONDS / 60:.0f} minutes of {found}", "restart that process")
+    if failing:
+        more = f"; and {len(failing) - MAX_TOLD} more" if len(failing) > MAX_TOLD else ""
+        remedy = "each is tried again by itself; other projects go on meanwhile"
+        return Check(name, DOUBTFUL, "; ".join(failing[:MAX_TOLD]) + more, remedy)
+    return Check(name, FINE, ", ".join(sorted({report.name for report in reports})) or "none runs now")
 
 
 def model(serving: Serving, starter: Path | None) -> Check:

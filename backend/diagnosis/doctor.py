@@ -18,6 +18,7 @@ from backend.label_studio.connect import BROKEN as BROKEN_STATES
 from backend.label_studio.label_config import parse_label_config
 from backend.label_studio.task_images import task_images
 from backend.settings import Settings
+from backend.system.loops import loop_reports
 from backend.system.ports import check_port, url_of
 from backend.wiring import Parts
 from models.checkpoint import check_weights
@@ -47,6 +48,7 @@ def examine(settings: Settings, parts: Parts, project: str | None) -> Iterator[C
 
 def _here(settings: Settings, parts: Parts) -> Iterator[Look]:
     yield "queue", lambda: checks.queue(JobQueue(parts.store, parts.leases, parts.queues))
+    yield "loops over projects", lambda: checks.loops(loop_reports(settings.loops_dir))
     yield "starter weights", lambda: _starter(settings.starter)
     for known in parts.registry.projects():
         yield f"versions of project {known}", partial(_served, parts, known)

@@ -1,15 +1,20 @@
 """How gunicorn runs the backend: one process, threads that wait for nobody, and nothing loaded before it forks."""
 
 import os
+import sys
 from typing import Any
 
 from gunicorn.glogging import Logger
 
+from backend.errors import SettingsError
 from backend.settings import Settings
 from backend.system.logs import configure_logging
 from backend.system.processes import PARENT, die_with_parent
 
-settings = Settings.from_environ(os.environ)
+try:
+    settings = Settings.from_environ(os.environ)
+except SettingsError as error:
+    sys.exit(f"premask: {error}")
 configure_logging(settings.log_level, settings.log_format, settings.secrets)
 
 

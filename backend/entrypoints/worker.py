@@ -63,7 +63,8 @@ def main(environ: Mapping[str, str], **commands: Sequence[str]) -> int:
         settings = Settings.from_environ(environ)
         configure_logging(settings.log_level, settings.log_format, settings.secrets)
         parts = assemble(settings)
-        worker = Worker(parts.store, parts.leases, parts.queues, build_runner(settings, parts, **commands))
+        runner = build_runner(settings, parts, **commands)
+        worker = Worker(parts.store, parts.leases, parts.queues, runner, settings.loops_dir)
     except BackendError as error:
         print(f"premask worker: {error}", file=sys.stderr)
         return 1

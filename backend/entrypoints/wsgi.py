@@ -9,15 +9,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flask import Flask
+from gunicorn.errors import AppImportError
 
 from backend.app import create_app
 from backend.diagnosis import checks
 from backend.diagnosis.checks import Check
+from backend.errors import BackendError
 from backend.label_studio.addresses import LOOPBACK
 from backend.label_studio.naming import Naming
 from backend.settings import Settings
 from backend.system.login import Login
 from backend.system.logs import configure_logging
+from backend.system.loops import loop_reports
 from backend.wiring import Core, assemble_core, starter
 from models.checkpoint import read_card
 from models.errors import CheckpointError
@@ -33,9 +36,12 @@ def build_app(load: Callable[[str], Callable[[Path], Model]] | None = None) -> F
     Args:
         load: gives the loader of models on a device; None for that of the settings.
     """
-    settings = Settings.from_environ(os.environ)
-    configure_logging(settings.log_level, settings.log_format, settings.secrets)
-    core, login = assemble_core(settings, load), login_of(settings)
+    try:
+        settings = Settings.from_environ(os.environ)
+        configure_logging(settings.log_level, settings.log_format, settings.secrets)
+        core, login = assemble_core(settings, load), login_of(settings)
+    except BackendError as error:
+        raise AppImportError(f"premask: {error}") from error  # which gunicorn prints instead of a traceback
     naming_of(settings, core, login).watch()
     core.serving.warm_up([render_phantom(0).image])
     return app_of(settings, core, login)
@@ -52,12 +58,20 @@ def app_of(settings: Settings, core: Core, login: Login | None) -> Flask:
         registry=core.parts.registry,
         credentials=core.parts.credentials,
         login=login,
+        allowed_hosts=names_of(settings, login),
         ready=lambda: ready(settings, core),
+        loops=lambda: loop_reports(settings.loops_dir),
         minutes_per_mask=settings.minutes_per_mask,
         max_request_bytes=settings.max_request_mb << 20,
         # Some threads stay free for /health, /setup and pages while predictions run.
         max_predicts=max(settings.threads * 4 // 5, 1),
     )
+
+
+def names_of(settings: Settings, login: Login | None) -> tuple[str, ...]:
+    """The names under which the server answers, besides those that need none; none of them: any, with a password."""
+    # Where it is told to listen, it may be told its name.
+    return (*settings.allowed_hosts, settings.host) if settings.allowed_hosts or login is None else ()
 
 
 def ready(settings: Settings, core: Core) -> list[Check]:
@@ -76,7 +90,7 @@ def naming_of(settings: Settings, core: Core, login: Login | None) -> Naming:
         name = None if shipped is None else read_card(shipped).name
     except CheckpointError:
         name = None  # it cannot be served either, and serving says why
-    return Naming(core.serving.served, core.parts.connections.client, login, name)
+    return Naming(core.serving.served, core.parts.connections.client, login, name, settings.loops_dir)
 
 
 def login_of(settings: Settings) -> Login | None:

@@ -9,18 +9,21 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 from backend.database.jobs import ACTIVE, TRAINING
 from backend.database.records import Document, Records
-from backend.errors import BackendError
 from backend.jobs.queue import JobQueue
 from backend.label_studio.client import TaskRow
+from backend.system.loops import Loop
 
 logger = logging.getLogger(__name__)
 
 CALM_SECONDS = 10.0  # a project is checked after this time without an event ...
-MAX_SECONDS = 60.0  # ... or after this time, if events never cease or Label Studio did not answer
+MAX_SECONDS = 60.0  # ... or after this time, if events never cease
+AGAIN_SECONDS = 60.0  # between the first tries with a Label Studio that does not answer
 NOTED, LEARNED = "noted", "learned:"  # tables
 
 
@@ -38,12 +41,16 @@ class AutomaticTraining:
         records: shared by server and workers.
         after: newly accepted tasks after which a project trains; 0 for never.
         clock: Unix time.
+        reports: folder where its thread reports; None for nowhere.
     """
 
-    def __init__(self, records: Records, after: int, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, records: Records, after: int, clock: Callable[[], float] = time.time, reports: Path | None = None
+    ) -> None:
         self._records = records
         self._after = after
         self._clock = clock
+        self._loop = Loop("automatic-training", AGAIN_SECONDS, reports)
 
     def note(self, project: str) -> None:
         """Note that a project's annotations have changed: it is checked when no more such events come."""
@@ -73,46 +80,41 @@ class AutomaticTraining:
         self._records.change(LEARNED + project, work)
 
     def look(self, jobs: JobQueue, client: Callable[[str], Tasks]) -> None:
-        """Start a training for each noted project with enough that is new. Never raises."""
-        try:
-            noted = self._records.read(NOTED)
-        except BackendError as error:
-            logger.error("automatic training: %s", error)
-            return
+        """Start a training for each noted project with enough that is new; one that fails is looked at again later.
+
+        Raises:
+            JobError: the notes cannot be read.
+        """
+        noted = self._records.read(NOTED)
+        self._loop.keep(noted)
         for project, note in noted.items():
-            # An event that seems far ahead was noted before the clock was set back.
-            if not 0 < note["at"] - self._clock() <= MAX_SECONDS:
-                self._look_at(project, note, jobs, client)
+            if self._is_due(note):
+                self._loop.attempt(project, partial(self._look_at, project, note, jobs, client), self._clock())
+
+    def _is_due(self, note: Document) -> bool:
+        # An event that seems far ahead was noted before the clock was set back; a note that cannot be read is due.
+        at = note.get("at") if isinstance(note, Mapping) else None
+        return not (isinstance(at, float | int) and 0 < at - self._clock() <= MAX_SECONDS)
 
     def watch(self, jobs: JobQueue, client: Callable[[str], Tasks], stopped: threading.Event, every: float) -> None:
         """Call `look` every `every` seconds on a thread of its own, since Label Studio may take its time."""
         if self._after:
-
-            def work() -> None:
-                while not stopped.wait(every):
-                    self.look(jobs, client)
-
-            threading.Thread(target=work, name="automatic-training", daemon=True).start()
+            self._loop.start(lambda: self.look(jobs, client), every, stopped)
 
     def _look_at(self, project: str, note: Document, jobs: JobQueue, client: Callable[[str], Tasks]) -> None:
-        try:
-            if jobs.store.find(project, ACTIVE, kind=TRAINING):
-                return  # events since it began are considered when it is over
-            accepted = {
-                str(row.id): _stamp(row.annotations.split(","))
-                for row in client(project).task_rows(project, annotated=True)
-            }
-            known = self._records.read(LEARNED + project)
-            new = sum(known.get(task, {}).get("annotations") != stamp for task, stamp in accepted.items())
-            if new >= self._after:
-                job, _ = jobs.submit(project)
-                logger.info("project %s: %d newly accepted tasks; job %s trains on them", project, new, job.id)
-                jobs.store.log(job.id, f"began by itself: {new} newly accepted tasks")
-        except BackendError as error:
-            logger.warning("project %s: cannot see what is newly accepted, checked again later: %s", project, error)
-            self._replace(project, note, {"since": note["since"], "at": self._clock() + MAX_SECONDS})
-        else:
-            self._replace(project, note, None)
+        if jobs.store.find(project, ACTIVE, kind=TRAINING):
+            return  # events since it began are considered when it is over
+        accepted = {
+            str(row.id): _stamp(row.annotations.split(","))
+            for row in client(project).task_rows(project, annotated=True)
+        }
+        known = self._records.read(LEARNED + project)
+        new = sum(known.get(task, {}).get("annotations") != stamp for task, stamp in accepted.items())
+        if new >= self._after:
+            job, _ = jobs.submit(project)
+            logger.info("project %s: %d newly accepted tasks; job %s trains on them", project, new, job.id)
+            jobs.store.log(job.id, f"began by itself: {new} newly accepted tasks")
+        self._replace(project, note, None)
 
     def _replace(self, project: str, note: Document, by: Document | None) -> None:
         """Change a note unless another event came meanwhile."""

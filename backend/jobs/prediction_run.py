@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-from backend.database.leases import UNLABELLED, Leases
+from backend.database.leases import ALL, UNLABELLED, Leases
 from backend.database.records import Result
 from backend.errors import JobError, LabelStudioError
 from backend.label_studio.client import TaskRow
@@ -142,8 +142,11 @@ class PredictionRun:
             taken = self._leases.acquire_due(self._project, self._job, CHUNK, LEASE_SECONDS)
             if tasks := [int(task) for task in taken if task.isdigit()]:
                 self._chunk(tasks)
+            elif scopes := [scope for scope in taken if scope in (ALL, UNLABELLED)]:
+                self._look_up(scopes)
             elif taken:
-                self._look_up(taken)
+                logger.warning("%s are no ids of tasks and are passed over", ", ".join(map(repr, taken))[:200])
+                self._finish(taken)
             else:
                 left, wait = self._leases.remaining(self._project, self._job)
                 if wait is None:

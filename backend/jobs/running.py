@@ -65,6 +65,19 @@ class Attempt:
         if not self._store.advance(self.job, **changes):
             raise JobInterrupted("it was cancelled, or another worker took it")
 
+    def fence(self) -> None:
+        """Let pass only the attempt that has the job now: called in the moment before what it made is published.
+
+        A worker may be paused for minutes between two steps, with its machine, while another takes its job. What tells
+        this attempt from any other is who claimed the job, and when.
+
+        Raises:
+            JobInterrupted: the job was cancelled, or claimed again.
+        """
+        now = self._store.get(self.job.id)
+        if now.state not in RUNNING or (now.worker, now.started) != (self.job.worker, self.job.started):
+            raise JobInterrupted("it was cancelled, or another worker took it")
+
     def log(self, line: str) -> None:
         """Add a line to the job's log."""
         self._store.log(self.job.id, line)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from backend.database.jobs import Job
-from backend.errors import JobError
+from backend.errors import JobError, RegistryError
 from backend.jobs.running import Attempt
 from backend.label_studio.acceptance import parent_prediction
 from backend.label_studio.annotations import AcceptedReport, write_data_folder
@@ -142,14 +142,23 @@ class TrainingWork:
         """Publish the new version. From here on the job cannot be cancelled, and it is finished after a crash."""
         message = f"publishing {job.version}"
         attempt.say(state="publishing", progress=0.97, message=message, metrics=job.metrics)
-        info = self._published(job) or self._registry.publish(job.project, checkpoint)
+        info = self._published(job) or self._publish_once(attempt, job, checkpoint)
         verdict = f": {job.metrics['verdict']}" if job.metrics["verdict"] else ""
         if not job.metrics["promote"]:
             return f"{info.version} stays a candidate{verdict}"
         current = self._registry.current(job.project)
         if current is None or current.version != info.version:
-            self._registry.promote(job.project, info.version)
+            self._registry.promote(job.project, info.version, attempt.fence)
         return f"{info.version} is served from now on{verdict}"
+
+    def _publish_once(self, attempt: Attempt, job: Job, checkpoint: Path) -> VersionInfo:
+        try:
+            return self._registry.publish(job.project, checkpoint, attempt.fence)
+        except RegistryError:
+            # A worker that had the job before may have held the lock, paused, and published it only now.
+            if (info := self._published(job)) is None:
+                raise
+            return info
 
     def _published(self, job: Job) -> VersionInfo | None:
         """The job's version, if it is in the registry already."""

@@ -6,6 +6,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 from huey.consumer import Consumer
 
@@ -13,6 +15,7 @@ from backend.database.jobs import ACTIVE, KEPT, PREDICTION, Job, JobStore
 from backend.database.leases import Leases
 from backend.jobs.queue import JobQueue, Queues, on_this_machine
 from backend.jobs.running import Runner
+from backend.system.loops import Loop
 from backend.system.processes import identity, is_alive, kill_group
 
 logger = logging.getLogger(__name__)
@@ -32,9 +35,12 @@ class Worker:
         leases: tasks that want a prediction.
         queues: the queues.
         runner: does the jobs.
+        reports: folder where it reports what it cannot recover; None for nowhere.
     """
 
-    def __init__(self, store: JobStore, leases: Leases, queues: Queues, runner: Runner) -> None:
+    def __init__(
+        self, store: JobStore, leases: Leases, queues: Queues, runner: Runner, reports: Path | None = None
+    ) -> None:
         self.name = worker_name()
         self.jobs = JobQueue(store, leases, queues, run=lambda job_id: runner.run(job_id, self.name))
         self._store, self._leases, self._runner = store, leases, runner
@@ -42,6 +48,7 @@ class Worker:
             _Consumer(queue, workers=1, periodic=False, max_delay=1.0, shutdown_timeout=20) for queue in queues.values()
         ]
         self._stopped = threading.Event()
+        self._loop = Loop("recovering-jobs", BEAT_SECONDS, reports, max_pause=60.0)
 
     def run(self, beside: Callable[[threading.Event], None] = lambda stopped: None) -> None:
         """Work until `stop`; then end running jobs, which begin again with the next worker.
@@ -68,16 +75,10 @@ class Worker:
     def recover(self) -> None:
         """Queue waiting jobs that the queue has lost, take up those whose worker is gone, and tasks left over."""
         active = self._store.find(states=ACTIVE, limit=KEPT)
+        self._loop.keep({_key(job) for job in active})
         for job in active:
-            if job.state == "queued":
-                self.jobs.send(job)
-            elif job.worker == self.name:
-                if job.id not in self._runner.running:  # its end could not be recorded
-                    self._runner.restart(job, f"it broke off while {job.state}, as the worker's log says")
-            elif _orphaned(job):
-                if job.process is not None and on_this_machine(job):
-                    kill_group(job.process)
-                self._runner.restart(job, f"its worker died while {job.state}")
+            # What cannot be done about one job is no reason to leave the others.
+            self._loop.attempt(_key(job), partial(self._recover, job), time.monotonic())
         for project in self._leases.due():
             waits = any(job.kind == PREDICTION and job.project == project for job in active)
             if not waits and self._may_retry(project):
@@ -90,14 +91,29 @@ class Worker:
                 return abs(time.time() - last.updated) > AFTER_FAILURE_SECONDS
         return True
 
+    def _recover(self, job: Job) -> None:
+        if job.state == "queued":
+            self.jobs.send(job)
+        elif job.worker == self.name:
+            if job.id not in self._runner.running:  # its end could not be recorded
+                self._runner.restart(job, f"it broke off while {job.state}, as the worker's log says")
+        elif _orphaned(job):
+            if job.process is not None and on_this_machine(job):
+                kill_group(job.process)
+            self._runner.restart(job, f"its worker died while {job.state}")
+
     def _look_after(self) -> None:
-        try:
-            self._store.beat(self.name)
-            self.recover()
-            for consumer in self._consumers:
-                consumer.check_worker_health()
-        except Exception:  # a full disk or a locked file now may be gone at the next beat
-            logger.exception("looking after the jobs failed; tried again in %.0f s", BEAT_SECONDS)
+        # A full disk or a locked file now may be gone at the next beat. No step waits for another.
+        for step in (lambda: self._store.beat(self.name), self.recover, self._revive):
+            try:
+                step()
+            except Exception:
+                logger.exception("looking after the jobs failed; tried again in %.0f s", BEAT_SECONDS)
+        self._loop.round(lambda: None)
+
+    def _revive(self) -> None:
+        for consumer in self._consumers:
+            consumer.check_worker_health()
 
 
 class _Consumer(Consumer):  # type: ignore[misc]
@@ -110,6 +126,10 @@ class _Consumer(Consumer):  # type: ignore[misc]
 def worker_name() -> str:
     """The name of this process in job records: "host/pid:start"."""
     return f"{socket.gethostname()}/{identity(os.getpid())}"
+
+
+def _key(job: Job) -> str:
+    return f"{job.project} ({job.kind})"
 
 
 def _orphaned(job: Job) -> bool:

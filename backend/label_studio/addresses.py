@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -31,6 +31,22 @@ Judge = Callable[[Address], bool]
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 # Besides the link-local 169.254.169.254, where machines in clouds get credentials without being asked for any.
 METADATA = {ip_address(text) for text in ("fd00:ec2::254", "100.100.100.200", "168.63.129.16")}
+# Networks that hold no hosts, or none that is reachable from everywhere, and which `ipaddress` lets pass, depending on
+# Python's release: IANA's registries of special-purpose addresses grow.
+THIS_NETWORK = ip_network("0.0.0.0/8")
+GLOBAL_UNICAST = ip_network("2000::/3")
+NOT_PUBLIC = [
+    ip_network(text)
+    for text in (
+        "192.88.99.0/24",  # relays of 6to4
+        "2001::/23",  # protocols, Teredo among them
+        "2001:db8::/32",  # documentation
+        "2002::/16",  # 6to4
+        "3fff::/20",  # documentation
+    )
+]
+NAT64 = ip_network("64:ff9b::/96")
+ISATAP = (0x00005EFE, 0x02005EFE)  # bits 64 to 95 of an address that ends in one of IPv4
 
 
 class AddressRefused(ValueError):
@@ -38,21 +54,49 @@ class AddressRefused(ValueError):
 
 
 def is_host(address: Address) -> bool:
-    """Whether an address belongs to a machine that somebody runs: not link-local, not a group, not reserved."""
-    if address.is_loopback:
-        return True  # of IPv6, "reserved" as well
-    unusable = address.is_link_local or address.is_multicast or address.is_unspecified or address.is_reserved
-    return not (unusable or address in METADATA)
+    """Whether an address belongs to a machine that somebody runs: not link-local, not a group, not reserved.
+
+    Of an address that leads to others, as those of transition mechanisms do, all have to.
+    """
+    return all(map(_is_host, _within(address)))
 
 
 def is_other_host(address: Address) -> bool:
     """As `is_host`, and not this machine itself."""
-    return is_host(address) and not address.is_loopback
+    return is_host(address) and not any(one.is_loopback for one in _within(address))
 
 
 def is_public(address: Address) -> bool:
     """Whether an address is reachable from everywhere, so that nothing is gained by having us connect to it."""
-    return is_host(address) and address.is_global
+    special = isinstance(address, IPv6Address) and address not in GLOBAL_UNICAST and address.ipv4_mapped is None
+    return is_host(address) and not special and all(map(_is_public, _within(address)))
+
+
+def _is_host(address: Address) -> bool:
+    if address.is_loopback:
+        return True  # of IPv6, "reserved" as well
+    unusable = address.is_link_local or address.is_multicast or address.is_unspecified or address.is_reserved
+    return not (unusable or address in METADATA or address in THIS_NETWORK)
+
+
+def _is_public(address: Address) -> bool:
+    return address.is_global and not any(address in network for network in NOT_PUBLIC)
+
+
+def _within(address: Address) -> list[Address]:
+    """An address and those of IPv4 that it leads to; instead of one that is only written as IPv6, what it stands for.
+
+    >>> [str(one) for one in _within(ip_address("2002:a9fe:a9fe::1"))]
+    ['2002:a9fe:a9fe::1', '169.254.169.254']
+    """
+    if isinstance(address, IPv4Address):
+        return [address]
+    if (mapped := address.ipv4_mapped) is not None:
+        return [mapped]
+    led = [address.sixtofour, *(address.teredo or ())]
+    if address in NAT64 or int(address) >> 32 & 0xFFFFFFFF in ISATAP:
+        led.append(IPv4Address(int(address) & 0xFFFFFFFF))
+    return [address, *(one for one in led if one is not None)]
 
 
 def permitted(host: str, port: int | None, judge: Judge) -> list[str]:
@@ -66,15 +110,9 @@ def permitted(host: str, port: int | None, judge: Judge) -> list[str]:
         found = [str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
     except UnicodeError as error:
         raise OSError(f"{host[:80]!r} is no host name") from error
-    if passing := [text for text in dict.fromkeys(found) if judge(_plain(text))]:
+    if passing := [text for text in dict.fromkeys(found) if judge(ip_address(text))]:
         return passing
     raise AddressRefused(f"{host} is at {', '.join(dict.fromkeys(found))}")
-
-
-def _plain(text: str) -> Address:
-    address = ip_address(text)
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return mapped or address
 
 
 class GuardedAdapter(HTTPAdapter):

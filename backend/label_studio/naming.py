@@ -4,21 +4,20 @@ Label Studio fills its column "Prediction score" and picks what annotators start
 (`backend.label_studio.connect.rename`), and a version may be promoted by a training, a page or a command.
 """
 
-import logging
-import threading
 import time
 from collections.abc import Callable, Set
+from functools import partial
+from pathlib import Path
 
 from backend.errors import LabelStudioError
 from backend.label_studio import connect
 from backend.label_studio.client import LabelStudio
 from backend.system.login import Login
+from backend.system.loops import Loop
 from backend.versions.registry import version_number
 
-logger = logging.getLogger(__name__)
-
 SETTLED_SECONDS = 2.0  # Label Studio writes down what /setup answered, and with it the name as it was before
-AGAIN_SECONDS = 60.0  # between two tries with a Label Studio that does not answer
+AGAIN_SECONDS = 60.0  # between the first tries with a Label Studio that does not answer
 
 
 class Naming:
@@ -29,6 +28,7 @@ class Naming:
         client: the Label Studio of a project; raises LabelStudioError.
         login: what Label Studio has to send this backend; None for nothing.
         starter: the name of the version that serves projects without one of their own, if there is one.
+        reports: folder where its thread reports; None for nowhere.
     """
 
     def __init__(
@@ -37,26 +37,17 @@ class Naming:
         client: Callable[[str], LabelStudio],
         login: Login | None = None,
         starter: str | None = None,
+        reports: Path | None = None,
     ) -> None:
         self._served, self._client, self._login = served, client, login
         self._starter = starter
         self._named: dict[str, str] = {}
         self._due: dict[tuple[str, str], float] = {}
-        self._failed: dict[str, str] = {}  # what was said of it already
+        self._loop = Loop("naming", AGAIN_SECONDS, reports)
 
     def watch(self, every: float = 1.0) -> Callable[[], None]:
         """Look for changes from now on, every so many seconds, until the returned function is called."""
-        stopped = threading.Event()
-
-        def look() -> None:
-            while not stopped.wait(every):
-                try:
-                    self.look(time.monotonic())
-                except Exception:
-                    logger.exception("naming the backend in Label Studio failed")
-
-        threading.Thread(target=look, name="naming", daemon=True).start()
-        return stopped.set
+        return self._loop.start(lambda: self.look(time.monotonic()), every).set
 
     def look(self, now: float) -> None:
         """Rename what is due.
@@ -71,26 +62,24 @@ class Naming:
         sole = {project: next(iter(found)) for project, found in versions.items() if len(found) == 1}
         changed = [(project, version) for project, version in sole.items() if self._named.get(project) != version]
         self._due = {key: self._due.get(key, now + SETTLED_SECONDS) for key in changed}
-        for key in [key for key, when in self._due.items() if when <= now]:
-            project, version = key
-            try:
-                self._name(project, version)
-            except LabelStudioError as error:
-                self._due[key] = now + AGAIN_SECONDS
-                if self._failed.get(project) != str(error):
-                    logger.warning("project %s: Label Studio cannot show scores of %s yet: %s", *key, error)
-                self._failed[project] = str(error)
-            else:
-                self._named[project] = version
-                self._failed.pop(project, None)
-                del self._due[key]
+        self._loop.keep(sole)
+        for (project, version), when in list(self._due.items()):
+            if when <= now:
+                self._loop.attempt(project, partial(self._name, project, version), now)
 
     def _name(self, project: str, version: str) -> None:
-        client = self._client(project)
-        # Label Studio asks every backend for its version first: ours are those that answer with it.
-        for backend in client.ml_backends(project):
-            if backend.get("model_version") == version and self._is_ours(project, str(backend.get("title"))):
-                connect.rename(client, project, backend, self._login)
+        try:
+            client = self._client(project)
+            # Label Studio asks every backend for its version first: ours are those that answer with it.
+            for backend in client.ml_backends(project):
+                if backend.get("model_version") == version and self._is_ours(project, str(backend.get("title"))):
+                    connect.rename(client, project, backend, self._login)
+        except LabelStudioError as error:
+            raise LabelStudioError(
+                f"Label Studio cannot show scores of {version} yet: {error}", error.status, error.detail
+            ) from error
+        self._named[project] = version
+        del self._due[project, version]
 
     def _is_ours(self, project: str, title: str) -> bool:
         """Whether a name was given here, or is the one that the documentation tells people to type."""

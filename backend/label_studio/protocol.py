@@ -18,6 +18,7 @@ from models.segment import Prediction, Segment, entropy
 START_TRAINING = "START_TRAINING"
 # The version of a project that no model covers yet: a name, since after a null Label Studio asks again and again.
 UNTRAINED = "untrained"
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 PROJECT_ID = re.compile(r"([0-9]{1,18})(\.[0-9]{1,18})?")
 
 
@@ -298,6 +299,8 @@ def _object(value: Any, what: str) -> dict[str, Any]:
 def _text(value: Any, what: str) -> str:
     if not isinstance(value, str):
         raise BadRequest(f"{what} should be a string, got {_seen(value)}")
+    if LONE_SURROGATE.search(value):  # JSON can write one, but no file, database or address holds it
+        raise BadRequest(f"{what} should be text, got one half of a pair that makes a character (a lone surrogate)")
     return value
 
 

@@ -40,15 +40,15 @@ class Transport:
     """
 
     def __init__(self, url: str, api_key: str, timeout: tuple[float, float] = (5.0, 60.0)) -> None:
-        parts = urlsplit(url.strip())
-        if parts.scheme not in PORTS or not parts.hostname:
-            raise LabelStudioError(f"Label Studio's address should look like http://host:8080, got {url!r}")
+        parts = _parts_of(url.strip())
+        if parts is None or parts.scheme not in PORTS or not parts.hostname or _port(parts) is None:
+            raise LabelStudioError(f"Label Studio's address should look like http://host:8080, got {url[:200]!r}")
         if parts.username is not None:
             raise LabelStudioError(
                 "Label Studio's address holds a user name; give its key apart from it, as the API key"
             )
         self.url = url.strip().rstrip("/")
-        self._base = urlsplit(self.url).path
+        self._base = parts.path.rstrip("/")
         self._root = self.url.removesuffix(self._base)
         self.timeout = timeout
         self._local = threading.local()
@@ -70,7 +70,9 @@ class Transport:
                 Label Studio writes the address it knows itself by, which is often localhost: that counts as this
                 server too when the port is the same. The file is fetched from `url` in any case.
         """
-        parts = urlsplit(address)
+        parts = _parts_of(address)
+        if parts is None:
+            return None
         if not parts.scheme and not parts.netloc:
             path = address if address.startswith("/") else f"/{address}"
         else:
@@ -97,9 +99,9 @@ class Transport:
         steps = unquote(path.partition("?")[0]).split("/")
         authorized = path.startswith(FILE_PATHS) and ".." not in steps
         try:
-            return self._send("GET", path, authorized=authorized, stream=True, allow_redirects=False)
+            return self._send("GET", path, authorized=authorized, stream=True)
         except LabelStudioError as error:
-            if error.status in (None, 401):
+            if error.status is None or error.status < 400 or error.status == 401:
                 raise
             cause = f"HTTP {error.status} ({error.detail or 'no reason given'})"
             # Missing uploads are a 500 in Label Studio, files outside every storage a 404.
@@ -129,13 +131,9 @@ class Transport:
         Raises:
             LabelStudioError: no answer, a refusal, or no JSON.
         """
-        response = self._send(method, path, allow_redirects=False, **options)
+        response = self._send(method, path, **options)
         if response.is_redirect:
-            raise LabelStudioError(
-                f"{method} {self.url}{path.partition('?')[0]} is sent on elsewhere",
-                response.status_code,
-                remedy=f"set LABEL_STUDIO_URL to the address that begins with {_origin(response)}",
-            )
+            raise self._sent_on(method, path, response)
         try:
             return response.json() if response.content else {}
         except requests.JSONDecodeError as error:
@@ -157,11 +155,11 @@ class Transport:
         return response
 
     def _request(self, method: str, path: str, header: str, options: Mapping[str, Any]) -> requests.Response:
+        """One request. Redirects are never followed: a key, in a header or a body, goes to the address it is for."""
         headers = {"Authorization": header} if header else {}
+        asked: dict[str, Any] = {"timeout": self.timeout, **options, "headers": headers, "allow_redirects": False}
         try:
-            return self._session.request(
-                method, self.url + path, headers=headers, **{"timeout": self.timeout, **options}
-            )
+            return self._session.request(method, self.url + path, **asked)
         except requests.exceptions.SSLError as error:
             raise LabelStudioError(
                 f"the certificate of {self.url} is not trusted: {error}",
@@ -178,6 +176,11 @@ class Transport:
                 f"Label Studio cannot be reached at {self.url}: {_cause(error)}",
                 remedy="check LABEL_STUDIO_URL, and inside Docker use the service's name instead of localhost",
             ) from error
+        except ValueError as error:  # an address, a key or a header of the answer that cannot be written or read
+            raise LabelStudioError(
+                f"{method} {self.url}{path.partition('?')[0]} cannot be asked: {error}",
+                remedy="check LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY for signs that do not belong there",
+            ) from error
 
     @property
     def _session(self) -> requests.Session:
@@ -188,7 +191,10 @@ class Transport:
         return session
 
     def _access_token(self, personal_token: str) -> str:
-        response = self._request("POST", "/api/token/refresh", "", {"json": {"refresh": personal_token}})
+        path = "/api/token/refresh"
+        response = self._request("POST", path, "", {"json": {"refresh": personal_token}})
+        if response.is_redirect:
+            raise self._sent_on("POST", path, response)
         if response.status_code != 200 or "access" not in (answer := _json(response)):
             raise LabelStudioError(
                 f"{self.url} refused the personal access token (HTTP {response.status_code})",
@@ -197,6 +203,13 @@ class Transport:
                 "Personal Access Token",
             )
         return str(answer["access"])
+
+    def _sent_on(self, method: str, path: str, response: requests.Response) -> LabelStudioError:
+        return LabelStudioError(
+            f"{method} {self.url}{path.partition('?')[0]} is sent on elsewhere",
+            response.status_code,
+            remedy=f"set LABEL_STUDIO_URL to the address that begins with {_origin(response)}",
+        )
 
     def _refusal(self, method: str, path: str, response: requests.Response) -> LabelStudioError:
         status, detail = response.status_code, _detail(response)
@@ -246,6 +259,14 @@ def read_bounded(response: requests.Response, max_bytes: int, deadline: float) -
     return bytes(body)
 
 
+def _parts_of(address: str) -> SplitResult | None:
+    """The parts of an address, None of one that is malformed."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return None
+
+
 def _port(parts: SplitResult) -> int | None:
     try:
         return parts.port or PORTS.get(parts.scheme)
@@ -262,7 +283,10 @@ def _json(response: requests.Response) -> dict[str, Any]:
 
 
 def _origin(response: requests.Response) -> str:
-    target = urlsplit(urljoin(response.url, response.headers["Location"]))
+    try:
+        target = urlsplit(urljoin(response.url, response.headers["Location"]))
+    except ValueError:
+        return "its own host: what it names is no address"
     return f"{target.scheme}://{target.netloc.rpartition('@')[2]}{target.path}"
 
 

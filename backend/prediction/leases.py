@@ -38,8 +38,8 @@ class RequestLeases:
         self._broken = False
         self._given: set[str] = set()
         self._unanswered: set[str] = set()  # there is no entry for them, and no job has to try
-        # Label Studio's ids are numbers; anything else is answered, but no job could import it.
-        self._tasks = set() if version is None else {str(t["id"]) for t in asked.tasks if type(t["id"]) is int}
+        # Label Studio's ids are numbers from 1 up; anything else is answered, but no job could import it.
+        self._tasks = set() if version is None else {str(t["id"]) for t in asked.tasks if _is_id(t["id"])}
         # An annotator waits for a single task: no other request may take it over.
         self._committed = len(asked.tasks) == 1
         self._held = self._acquire() if self._tasks else set()
@@ -127,3 +127,7 @@ class RequestLeases:
             self._broken = True
             logger.error("project %s: %s; predictions may be stored twice", self._project, error)
             return otherwise
+
+
+def _is_id(value: object) -> bool:
+    return type(value) is int and 0 < value < 1 << 63

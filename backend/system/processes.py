@@ -38,7 +38,8 @@ def identity(pid: int) -> str | None:
 
 def is_alive(process: str) -> bool:
     """Whether the process of that identity still runs."""
-    return identity(int(process.partition(":")[0])) == process
+    number = process.partition(":")[0]
+    return number.isascii() and number.isdecimal() and len(number) < 10 and identity(int(number)) == process
 
 
 def kill_group(process: str) -> None:

@@ -12,22 +12,26 @@ Publishing also removes old versions: beyond the newest few, only the served one
 to are kept.
 """
 
-import json
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from pydantic import TypeAdapter
 
 from backend.errors import RegistryError, UnknownVersion, VersionConflict
 from backend.system.files import sync_folder, sync_tree, write_json
 from models.checkpoint import CARD, Card, read_card, write_card
+from models.documents import read_json
+from models.errors import CheckpointError
 
+PROJECT = re.compile("[0-9A-Za-z]{1,32}")
 INCOMING = ".incoming-"
 REMOVED = ".removed-"
 STATE = "served.json"
@@ -75,6 +79,9 @@ class _State:
     last_number: int = 0
 
 
+_STATE = TypeAdapter(_State)
+
+
 class Registry:
     """The versions below a folder, safe to use from several threads and processes at once.
 
@@ -88,9 +95,13 @@ class Registry:
         self._keep = keep
 
     def projects(self) -> list[str]:
-        """Every project that has a version."""
-        folders = sorted(self.root.glob("project-*"))
-        return [folder.name.removeprefix("project-") for folder in folders if self._directories(folder.name[8:])]
+        """Every project that has a version; other folders beside theirs, such as copies, are passed over."""
+        names = sorted(folder.name.removeprefix("project-") for folder in self.root.glob("project-*"))
+        return [name for name in names if PROJECT.fullmatch(name) and self._directories(name)]
+
+    def names(self, project: str) -> list[str]:
+        """The name of every complete version of a project, oldest first, whatever became of served.json."""
+        return [directory.name for directory in self._directories(project)]
 
     def versions(self, project: str) -> list[VersionInfo]:
         """Every complete version of a project, oldest first."""
@@ -141,8 +152,14 @@ class Registry:
             short = f"-{_short(backbone)}" if backbone else ""
             return f"p{project}-r{state.last_number:03d}{short}"
 
-    def publish(self, project: str, checkpoint: Path) -> VersionInfo:
+    def publish(self, project: str, checkpoint: Path, fence: Callable[[], None] = lambda: None) -> VersionInfo:
         """Copy a finished checkpoint into the registry under the name on its card, as a candidate.
+
+        Args:
+            project: Label Studio's project id.
+            checkpoint: the folder.
+            fence: called under the project's lock, in the moment before the version appears; raises if the caller may
+                not publish any more, because another worker has taken its job meanwhile.
 
         Raises:
             CheckpointError: `checkpoint` has no readable card.
@@ -160,23 +177,35 @@ class Registry:
             try:
                 shutil.copytree(checkpoint, incoming)
                 sync_tree(incoming)
+                fence()
                 incoming.rename(target)
                 sync_folder(target.parent)
             except OSError as error:
+                raise RegistryError(
+                    f"{name} cannot be published to {target.parent}: {error.strerror or error}",
+                    "make room or give this user the right, then ask again",
+                ) from error
+            finally:
                 shutil.rmtree(incoming, ignore_errors=True)
-                raise RegistryError(f"{name} cannot be published to {target.parent}: {error.strerror}") from error
             state.last_number = max(state.last_number, number)
             self._prune(project, state)
             return self._info(project, name, state)
 
-    def promote(self, project: str, version: str) -> VersionInfo:
+    def promote(self, project: str, version: str, fence: Callable[[], None] = lambda: None) -> VersionInfo:
         """Serve a version from now on.
+
+        Args:
+            project: Label Studio's project id.
+            version: its name.
+            fence: as for `publish`.
 
         Raises:
             UnknownVersion: the project has no such version.
         """
-        self.version(project, version)
+        self.version(project, version)  # makes no folder for a project that has none
         with self._writing(project) as state:
+            self.version(project, version)  # a publication may have removed it while this waited for the lock
+            fence()
             if state.current != version:
                 state.history.append(state.current)
                 state.current = version
@@ -221,7 +250,12 @@ class Registry:
         name = self.reserve(target, card.backbone)
         with tempfile.TemporaryDirectory(dir=self.root, prefix=INCOMING) as folder:
             copy = Path(folder) / name
-            shutil.copytree(original.directory, copy)
+            try:
+                shutil.copytree(original.directory, copy)
+            except OSError as error:  # it may be removed by a publication meanwhile
+                raise RegistryError(
+                    f"{original.version} cannot be copied to project {target}: {error.strerror or error}", "ask again"
+                ) from error
             write_card(copy, replace(card, name=name, parent=original.version))
             self.publish(target, copy)
         return self.promote(target, name)
@@ -244,14 +278,18 @@ class Registry:
 
     def _folder(self, project: str) -> Path:
         # Ids come from requests and end up in a path.
-        if not re.fullmatch(r"[0-9A-Za-z]{1,32}", project):
+        if not PROJECT.fullmatch(project):
             raise UnknownVersion(f"{project!r} is no project id; expected a number such as 3")
         return self.root / f"project-{project}"
 
     def _directories(self, project: str) -> list[Path]:
-        candidates = self._folder(project).glob(f"p{project}-r*/{CARD}")
-        numbered = [(version_number(project, card.parent.name), card.parent) for card in candidates]
-        return [directory for number, directory in sorted((n, d) for n, d in numbered if n is not None)]
+        candidates = [path.parent for path in self._folder(project).glob(f"p{project}-r*/{CARD}")]
+        numbered = [(version_number(project, directory.name), directory) for directory in candidates]
+        return [
+            directory
+            for number, directory in sorted((n, d) for n, d in numbered if n is not None)
+            if _name_in(directory) in (None, directory.name)
+        ]
 
     def _info(self, project: str, version: str, state: _State) -> VersionInfo:
         served = "served" if version == state.current else "retired" if version in state.ever_served else "candidate"
@@ -262,11 +300,15 @@ class Registry:
     def _state(self, project: str) -> _State:
         path = self._folder(project) / STATE
         try:
-            return _State(**json.loads(path.read_text(encoding="utf-8")))
+            state = read_json(path, _STATE)
+            for name in (state.current, *state.history, *state.ever_served):
+                if name is not None and version_number(project, name) is None:  # it becomes part of a path
+                    raise ValueError(f"{name[:80]!r} is no version of project {project}")
         except FileNotFoundError:
             return _State()
-        except (OSError, ValueError, TypeError) as error:
-            raise RegistryError(f"{path} is damaged ({error}); delete it and promote a version") from error
+        except (OSError, ValueError) as error:
+            raise RegistryError(f"{path} is damaged ({error})", "delete it and promote a version") from error
+        return state
 
     @contextmanager
     def _writing(self, project: str) -> Iterator[_State]:
@@ -302,8 +344,24 @@ def _locked(folder: Path) -> Iterator[None]:
 
 def version_number(project: str, version: str) -> int | None:
     """The number in a version's name, None if it is no version of that project."""
-    match = re.fullmatch(rf"p{project}-r([0-9]{{3,}})(-[0-9A-Za-z.]+)?", version)
+    match = re.fullmatch(rf"p{re.escape(project)}-r([0-9]{{3,}})(-[0-9A-Za-z.]+)?", version)
     return int(match[1]) if match else None
+
+
+def _name_in(directory: Path) -> str | None:
+    """The name on a checkpoint's card, None if that cannot be read. A copy beside a version has the version's name."""
+    try:
+        return _name_on(directory / CARD, (directory / CARD).stat().st_mtime_ns)
+    except OSError:
+        return None
+
+
+@lru_cache(4096)
+def _name_on(card: Path, modified: int) -> str | None:
+    try:
+        return read_card(card.parent).name
+    except CheckpointError:
+        return None
 
 
 def _short(backbone: str) -> str:

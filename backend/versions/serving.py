@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from backend.errors import RegistryError
+from backend.system.loops import Loop
 from backend.system.memory import trim
 from backend.versions.inference import Image, Inference, limit_torch
 from backend.versions.registry import Registry
@@ -26,6 +27,8 @@ from models.families import Embedding, Model, Runtime, load_model
 from models.prompt import Answer, Mask, Prompt
 from models.segment import Prediction
 from models.starter import STARTERS
+
+AGAIN_SECONDS = 5.0  # between the first tries with a project whose version cannot be found out
 
 logger = logging.getLogger(__name__)
 
@@ -153,7 +156,7 @@ class Serving:
         active = self._resolve(project, frozenset(classes))
         return None if active is None else active.version
 
-    def watch(self, every: float = 1.0) -> Callable[[], None]:
+    def watch(self, every: float = 1.0, reports: Path | None = None) -> Callable[[], None]:
         """Take up changes by itself from now on, until the returned function is called.
 
         Otherwise the first request after a promotion would only begin to load the new version, and the annotator who
@@ -161,20 +164,23 @@ class Serving:
 
         Args:
             every: seconds between two readings of the registry.
+            reports: folder where its thread reports; None for nowhere.
         """
-        stopped = threading.Event()
+        loop = Loop("watching-versions", AGAIN_SECONDS, reports, max_pause=60.0)
 
         def follow() -> None:
-            while not stopped.wait(every):
-                self._give_memory_back()
-                for project, classes in self._changed():
-                    try:
-                        self._resolve(project, classes)
-                    except Exception:
-                        logger.exception("project %s: reading the registry for a new version failed", project)
+            self._give_memory_back()
+            with self._lock:
+                loop.keep({project for project, _ in self._active})
+            for project, classes in self._changed():
+                if not loop.attempt(project, partial(self._follow, project, classes), time.monotonic()):
+                    self._unsettled.add((project, classes))  # until it works
 
-        threading.Thread(target=follow, name="watch", daemon=True).start()
-        return stopped.set
+        return loop.start(follow, every).set
+
+    def _follow(self, project: str, classes: frozenset[str]) -> None:
+        self._registry.current(project)  # raises what `_resolve` only passes over
+        self._resolve(project, classes)
 
     def _changed(self) -> list[tuple[str, frozenset[str]]]:
         """Projects, with their classes, whose version may be another one than at the last call.
@@ -286,22 +292,26 @@ class Serving:
         except RegistryError as error:
             self._report(str(error))
             wanted_fails = True
-        directories = [info.directory for info in infos] + ([self._starter] if self._starter is not None else [])
-        for directory in directories:
-            candidate = self._candidate(directory)
+        wanted: list[tuple[Path, str | None]] = [(info.directory, info.version) for info in infos]
+        if self._starter is not None:
+            wanted.append((self._starter, None))
+        for directory, version in wanted:
+            candidate = self._candidate(directory, version)
             if candidate is None:
                 wanted_fails = True
             elif not classes or classes & candidate.classes:
                 return candidate, wanted_fails
         return None, wanted_fails
 
-    def _candidate(self, directory: Path) -> Candidate | None:
+    def _candidate(self, directory: Path, version: str | None) -> Candidate | None:
         try:
             if (directory, _modified(directory)) in self._broken:
                 return None
             card = read_card(directory)
+            if version not in (None, card.name):  # predictions would have a name that no version has
+                raise CheckpointError(f"its card is of {card.name[:80]!r}")
         except CheckpointError as error:
-            self._report(f"cannot serve {directory}: {error}; promote another version or restore that folder")
+            self._report(f"cannot serve {directory}: {error.cause}; promote another version or restore that folder")
             return None
         return Candidate(card.name, directory, frozenset(card.classes))
 

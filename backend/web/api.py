@@ -79,7 +79,7 @@ def version_routes(registry: Registry, serving: Serving, jobs: JobQueue) -> Blue
 
     @routes.get("/versions")
     def names() -> ResponseReturnValue:
-        return {"versions": [info.version for project in registry.projects() for info in registry.versions(project)]}
+        return {"versions": [name for project in registry.projects() for name in registry.names(project)]}
 
     @routes.get("/api/versions")
     def list_versions() -> ResponseReturnValue:

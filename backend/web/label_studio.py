@@ -12,6 +12,7 @@ The last three are of older and commercial releases.
 
 import logging
 import threading
+from contextlib import suppress
 
 from flask import Blueprint, Response
 from flask.typing import ResponseReturnValue
@@ -19,7 +20,7 @@ from werkzeug.exceptions import ServiceUnavailable
 
 from backend.database.credentials import Credentials
 from backend.database.jobs import ACTIVE
-from backend.errors import BadRequest, ConfigError
+from backend.errors import BadRequest, ConfigError, JobConflict, UnknownJob
 from backend.jobs.automatic import AutomaticTraining
 from backend.jobs.queue import JobQueue
 from backend.label_studio.label_config import parse_label_config
@@ -146,11 +147,14 @@ def project_routes(registry: Registry, jobs: JobQueue, credentials: Credentials)
     @routes.post("/delete")
     def delete() -> ResponseReturnValue:
         project = project_id(json_object().get("project"), "/delete")
-        cancelled = [jobs.cancel(job.id).id for job in jobs.store.find(project, ACTIVE)]
+        credentials.forget(project)  # first: whatever else cannot be done, the token is gone
+        cancelled = []
+        for job in jobs.store.find(project, ACTIVE):
+            with suppress(JobConflict, UnknownJob):  # its version is being published, or it has ended meanwhile
+                cancelled.append(jobs.cancel(job.id).id)
         jobs.leases.abandon(project, "")
-        credentials.forget(project)
         # Hours of training and the pictures that tell what it was worth: only a person with a shell removes them.
-        return {"project": project, "cancelled": cancelled, "kept": [v.version for v in registry.versions(project)]}
+        return {"project": project, "cancelled": cancelled, "kept": registry.names(project)}
 
     @routes.post("/duplicate_model")
     def duplicate() -> ResponseReturnValue:

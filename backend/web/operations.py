@@ -26,6 +26,7 @@ from backend.diagnosis.checks import BROKEN, Check
 from backend.errors import BackendError
 from backend.jobs.queue import JobQueue
 from backend.system.logs import REQUEST_ID
+from backend.system.loops import LoopReport
 from backend.system.metrics import IN_FLIGHT, REGISTRY, REQUEST_SECONDS, REQUESTS
 from backend.versions.serving import Serving
 
@@ -67,19 +68,25 @@ def number_requests(app: Flask) -> None:
         return response
 
 
-def operation_routes(serving: Serving, jobs: JobQueue, ready: Callable[[], Sequence[Check]]) -> Blueprint:
+def operation_routes(
+    serving: Serving,
+    jobs: JobQueue,
+    ready: Callable[[], Sequence[Check]],
+    loops: Callable[[], Sequence[LoopReport]] = tuple,
+) -> Blueprint:
     """/, /health, /ready and /metrics.
 
     Args:
         serving: which version answers for a project.
         jobs: the job queue.
         ready: checks that decide whether predictions can be answered.
+        loops: the loops that look after projects.
     """
     routes = Blueprint("operations", __name__)
     shown = CollectorRegistry()
     for collector in (ProcessCollector, PlatformCollector):
         collector(registry=shown)
-    shown.register(State(serving, jobs))
+    shown.register(State(serving, jobs, loops))
 
     @routes.get("/")
     @routes.get("/health")
@@ -102,8 +109,8 @@ def operation_routes(serving: Serving, jobs: JobQueue, ready: Callable[[], Seque
 class State(Collector):
     """Gauges that are looked up when Prometheus asks."""
 
-    def __init__(self, serving: Serving, jobs: JobQueue) -> None:
-        self._serving, self._jobs = serving, jobs
+    def __init__(self, serving: Serving, jobs: JobQueue, loops: Callable[[], Sequence[LoopReport]] = tuple) -> None:
+        self._serving, self._jobs, self._loops = serving, jobs, loops
 
     def collect(self) -> Iterator[GaugeMetricFamily | InfoMetricFamily]:
         """The metrics, each with its samples."""
@@ -112,6 +119,7 @@ class State(Collector):
         for project, served in self._serving.served():
             models.add_metric([project, served], 1)
         yield models
+        yield from self._loop_metrics()
         try:
             waiting, jobs = self._jobs.waiting(), self._jobs.store.find(limit=1000)
         except BackendError as error:
@@ -124,6 +132,25 @@ class State(Collector):
         for (kind, state), count in Counter((job.kind, job.state) for job in jobs).items():
             states.add_metric([kind, state], count)
         yield states
+
+    def _loop_metrics(self) -> Iterator[GaugeMetricFamily]:
+        labels = ["loop", "host", "process"]
+        age = GaugeMetricFamily(
+            "premask_loop_age_seconds", "Since a loop over projects last reported: at most about 15 s.", labels=labels
+        )
+        failing = GaugeMetricFamily(
+            "premask_loop_failing", "Projects that fail now and are tried again later.", labels=labels
+        )
+        projects = GaugeMetricFamily(
+            "premask_loop_project_failing", "The first of those projects by name.", labels=[*labels, "project"]
+        )
+        for report in self._loops():
+            which = [report.name, report.host, report.process]
+            age.add_metric(which, max(time.time() - report.at, 0.0))
+            failing.add_metric(which, report.failing)
+            for project in report.reasons:
+                projects.add_metric([*which, project], 1)
+        yield from (age, failing, projects)
 
 
 def _route() -> str:

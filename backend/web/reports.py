@@ -1,16 +1,58 @@
 """Jobs and versions as JSON for people and scripts; nothing in it is secret."""
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from pydantic import ValidationError
+
 from backend.database.jobs import Job
+from backend.errors import RegistryError
 from backend.versions.registry import Registry, VersionInfo, version_number
 from backend.versions.serving import Serving
+from models.checkpoint import Metrics
+from models.documents import Figure, Part
 from models.errors import CheckpointError
 
 MAX_JOBS = 1000  # that are looked through for what became of trainings
+
+
+class _Accepted(Part):
+    drawn: int
+    iou: Figure = None
+    unchanged: int
+    added: int
+
+
+class _Report(Part):
+    title: str | None = None
+    used: int | None = None
+    classes: dict[str, int] | None = None
+    acceptance: dict[str, dict[str, _Accepted]] | None = None
+    kept: dict[str, dict[str, _Accepted]] | None = None  # what earlier releases call it
+
+
+class _Measured(Part):
+    new: Metrics | None = None
+    parent: Metrics | None = None
+
+
+def readable(job: Job) -> Job:
+    """A job without what pages could not read: records of other releases, or of processes that printed nonsense."""
+    return replace(
+        job,
+        report=_checked(_Report, job.report),
+        metrics=_checked(_Measured, job.metrics),
+        figures=job.figures if isinstance(job.figures, dict) else {},
+    )
+
+
+def _checked(kind: type[Part], content: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return kind.model_validate(content).model_dump(exclude_unset=True)
+    except (ValidationError, RecursionError):
+        return {}
 
 
 def job_report(job: Job) -> dict[str, Any]:
@@ -56,15 +98,17 @@ def project_report(registry: Registry, serving: Serving, jobs: Sequence[Job], pr
 
     Returns:
         `current`: the version that should be served, None for the starter; `serving`: those that answer right now,
-        which is the one before while a new one loads.
+        which is the one before while a new one loads; `error`: why the rest is missing, where served.json is damaged.
     """
-    current = registry.current(project)
+    report: dict[str, Any] = {"project": project, "serving": serving.active(project)}
+    try:
+        current, versions = registry.current(project), registry.versions(project)
+    except RegistryError as error:
+        return report | {"current": None, "versions": [], "error": str(error)}
     trainings = _trainings(jobs, project)
-    return {
-        "project": project,
+    return report | {
         "current": None if current is None else current.version,
-        "serving": serving.active(project),
-        "versions": [version_report(info, trainings.get(info.version)) for info in registry.versions(project)],
+        "versions": [version_report(info, trainings.get(info.version)) for info in versions],
     }
 
 
@@ -97,7 +141,7 @@ def history(registry: Registry, jobs: Sequence[Job], project: str) -> list[dict[
 def _trainings(jobs: Sequence[Job], project: str) -> dict[str, Job]:
     """The training of each version that was published."""
     done = [job for job in reversed(jobs) if job.project == project and job.state == "done" and job.kind == "training"]
-    return {job.version: job for job in done if job.version is not None}
+    return {job.version: readable(job) for job in done if job.version is not None}
 
 
 def _iso(stamp: float | None) -> str | None:

@@ -1,6 +1,7 @@
 """Access: passwords and tokens, requests from other sites' pages, and what browsers may do with the answers."""
 
 import secrets
+from collections.abc import Collection
 from hmac import compare_digest
 from urllib.parse import urlsplit
 
@@ -12,6 +13,7 @@ from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Forbidden, Unauthorized
 
 from backend.system.login import TOKEN_HEADER, Login
+from backend.web.hosts import Hosts
 
 # Load balancers and Label Studio ask these before they know a password.
 OPEN = ("/", "/health")
@@ -35,16 +37,21 @@ HEADERS = {
 }
 
 
-def secure(app: Flask, login: Login | None) -> None:
+def secure(app: Flask, login: Login | None, allowed_hosts: Collection[str] = ()) -> None:
     """Check every request of an application, and send browsers the headers that keep them safe.
 
     Args:
         app: the application.
         login: asked of callers; None lets everybody in.
+        allowed_hosts: names under which it answers, as in `Hosts`. With a password and no names any name will do: a
+            page that passes for the server does not have the password.
     """
+    hosts = Hosts(allowed_hosts) if login is None or allowed_hosts else None
 
     @app.before_request
     def check() -> None:
+        if hosts is not None and request.path not in OPEN:
+            hosts.check(request.headers.get("Host"))
         _refuse_other_sites()
         if request.path in OPEN or admitted(request, login):
             return
@@ -115,13 +122,20 @@ def _refuse_other_sites() -> None:
         return
     origin = request.headers.get("Origin")
     site = request.headers.get("Sec-Fetch-Site") or (
-        "same-origin" if origin is None or urlsplit(origin).netloc == request.host else "cross-site"
+        "same-origin" if origin is None or _host_of(origin) == request.host else "cross-site"
     )
     if site not in ("same-origin", "none"):
         raise Forbidden(
             f"a page of {origin or 'another site'} tried to change something here; a proxy before this server must "
             "hand on the Host header"
         )
+
+
+def _host_of(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
 
 
 def admitted(request: Request, login: Login | None) -> bool:

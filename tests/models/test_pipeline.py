@@ -251,7 +251,7 @@ def test_a_save_that_dies_leaves_no_checkpoint(make_pipeline, tmp_path, monkeypa
     def fail(*arguments):
         raise OSError("disk full")
 
-    monkeypatch.setattr("models.checkpoint.save_file", fail)
+    monkeypatch.setattr("safetensors.torch.save_file", fail)
     with pytest.raises(OSError, match="disk full"):
         save_pipeline(make_pipeline(), tmp_path / "v1", card())
     assert not (tmp_path / "v1").exists()

@@ -30,9 +30,9 @@ def moment(iso: str) -> str:
     """23 Nov 2026, 08:25, in UTC; what is no time is left as it is."""
     try:
         time = datetime.fromisoformat(iso)
-    except ValueError:
+        time = time.astimezone(UTC) if time.tzinfo else time
+    except (ValueError, OverflowError):  # the latter at either end of the calendar
         return iso
-    time = time.astimezone(UTC) if time.tzinfo else time
     return f"{time.day} {time:%b %Y, %H:%M}"
 
 

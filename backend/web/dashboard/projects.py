@@ -1,15 +1,18 @@
 """Projects as the pages know them: from their jobs, their versions and their credentials."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 from backend.database.credentials import Credentials
 from backend.database.jobs import ACTIVE, TRAINING, Job
-from backend.errors import UnknownVersion
+from backend.errors import BackendError, UnknownVersion
 from backend.jobs.queue import JobQueue
 from backend.versions.registry import Registry
 from backend.versions.serving import Serving
-from backend.web.reports import MAX_JOBS, history, job_report
+from backend.web.reports import MAX_JOBS, history, job_report, readable
+
+logger = logging.getLogger(__name__)
 
 
 class Projects:
@@ -26,10 +29,10 @@ class Projects:
         self._registry, self._serving, self._jobs, self._credentials = registry, serving, jobs, credentials
 
     def summaries(self) -> list[dict[str, Any]]:
-        """Every known project, by number."""
+        """Every known project, by number; of one that cannot be shown only "error", so that the others are."""
         known = self._jobs.store.find(limit=MAX_JOBS)
         ordered = sorted(self._known(known), key=lambda project: (len(project), project))
-        return [self._summary(project, known) for project in ordered]
+        return [self._summary_or_error(project, known) for project in ordered]
 
     def summary(self, project: str) -> dict[str, Any]:
         """One project. Raises UnknownVersion if it is not known."""
@@ -47,10 +50,20 @@ class Projects:
     def _known(self, jobs: Sequence[Job]) -> set[str]:
         return {*self._registry.projects(), *(job.project for job in jobs), *self._credentials.addresses()}
 
+    def _summary_or_error(self, project: str, jobs: Sequence[Job]) -> dict[str, Any]:
+        try:
+            return self._summary(project, jobs)
+        except BackendError as error:
+            reason = str(error)
+        except Exception as error:
+            logger.exception("project %s: its summary cannot be made", project)
+            reason = f"{type(error).__name__}; the server's log says more"
+        return {"id": project, "title": f"Project {project}", "error": reason}
+
     def _summary(self, project: str, jobs: Sequence[Job]) -> dict[str, Any]:
         """The figures of both pages; `jobs` may hold those of other projects too."""
         versions = history(self._registry, jobs, project)
-        reports = [job_report(job) for job in jobs if job.project == project]
+        reports = [job_report(readable(job)) for job in jobs if job.project == project]
         current = self._registry.current(project)
         address = self._credentials.addresses().get(project)
         title = next((title for job in reports if (title := job["report"].get("title"))), "")

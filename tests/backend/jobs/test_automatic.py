@@ -151,3 +151,35 @@ def test_a_thread_of_the_worker_looks_by_itself(accept, automatic, jobs, label_s
 def test_without_the_setting_nothing_is_noted(records):
     AutomaticTraining(records, after=0).note("3")
     assert records.tables("") == []
+
+
+class Malformed:
+    """Label Studio, or something in its place, whose answer is of another shape."""
+
+    def task_rows(self, project_id, *, annotated):
+        return {"detail": "Not found."}["tasks"]
+
+
+@pytest.mark.parametrize("broken", ["http://[", "detail", "note", "learned"])
+def test_one_project_with_a_bad_record_keeps_no_other_from_training(
+    automatic, jobs, label_studio, clock, project, accept, records, broken
+):
+    """Whatever is wrong with it, and for as long as it is."""
+    accept(0, 1)
+    if broken == "note":
+        records.change("noted", lambda rows: rows.update({"98": {"since": None, "at": "soon"}, "99": ["?"]}))
+    else:
+        automatic.note("98")
+    if broken == "learned":
+        records.change("learned:98", lambda rows: rows.update({"7": ["?"]}))
+
+    def client(wanted):
+        if wanted == project:
+            return LabelStudio(label_studio.url, label_studio.legacy_token)
+        return Malformed() if broken == "detail" else LabelStudio("http://[", "key")
+
+    for _ in range(3):
+        clock.now += 11
+        automatic.look(jobs, client)
+    assert jobs.store.find(project, kind="training")
+    assert not jobs.store.find("98", kind="training")

@@ -299,3 +299,10 @@ def test_a_run_that_is_killed_at_any_request_is_finished_by_the_next(
         run.run()
     assert versions(label_studio) == once(tasks)
     assert leases.remaining(project, JOB) == (0, None)
+
+
+def test_a_request_for_what_is_neither_a_task_nor_a_scope_predicts_nothing(run, label_studio, leases, project, tasks):
+    leases.request(project, ["-5", "every", "1.5"])
+    run.run()
+    assert label_studio.predictions == {}
+    assert leases.due() == []

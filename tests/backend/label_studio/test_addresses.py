@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
@@ -67,6 +68,28 @@ class Names:
         ("::", False, False, False),
         ("224.0.0.1", False, False, False),
         ("255.255.255.255", False, False, False),
+        ("0.1.2.3", False, False, False),
+        ("fec0::1", True, True, False),  # site-local
+        ("2002:808:808::1", True, True, False),  # 6to4, to 8.8.8.8 ...
+        ("2002:7f00:1::1", True, False, False),  # ... to 127.0.0.1 ...
+        ("2002:a9fe:a9fe::1", False, False, False),  # ... and to 169.254.169.254
+        ("192.88.99.1", True, True, False),
+        ("2001:0:4136:e378:8000:63bf:80ff:fffe", True, False, False),  # Teredo, to 127.0.0.1 ...
+        ("2001:0:a9fe:a9fe:8000:63bf:3fff:fdd2", False, False, False),  # ... and by way of 169.254.169.254
+        ("2001:0:4136:e378:8000:63bf:3fff:fdd2", True, True, False),
+        ("64:ff9b::8.8.8.8", False, False, False),  # NAT64
+        ("64:ff9b::169.254.169.254", False, False, False),
+        ("64:ff9b:1::a00:1", False, False, False),
+        ("2001:4860::5efe:7f00:1", True, False, False),  # ISATAP, to 127.0.0.1 ...
+        ("2001:4860::200:5efe:a9fe:a9fe", False, False, False),  # ... and to 169.254.169.254
+        ("2001:4860::5efe:a00:1", True, True, False),
+        ("::10.0.0.1", False, False, False),  # written as IPv6 in two outdated ways
+        ("::ffff:0:10.0.0.1", False, False, False),
+        ("::ffff:8.8.8.8", True, True, True),
+        ("3fff::1", True, True, False),  # documentation
+        ("2001:db8::1", True, True, False),
+        ("5f00::1", False, False, False),
+        ("2001:20::1", True, True, False),
     ],
 )
 def test_an_address_is_a_host_another_host_or_public(address: str, host: bool, other: bool, public: bool) -> None:
@@ -83,6 +106,16 @@ def test_an_address_is_a_host_another_host_or_public(address: str, host: bool, o
 def test_what_is_public_is_another_host_and_what_is_another_host_is_a_host(address: Any) -> None:
     assert is_public(address) <= is_other_host(address) <= is_host(address)
     assert not (address.is_private and is_public(address))
+
+
+@given(st.ip_addresses(v=4), st.sampled_from(["::ffff:{}", "2002:{}::1", "2001:0:{}::1", "64:ff9b::{}"]))
+def test_an_address_within_another_is_judged_too(inner: Any, form: str) -> None:
+    """What is refused as it is stays refused in every form that leads to it."""
+    groups = inner.packed.hex()
+    outer = ip_address(form.format(f"{groups[:4]}:{groups[4:]}"))
+    assert is_host(outer) <= is_host(inner)
+    assert is_other_host(outer) <= is_other_host(inner)
+    assert is_public(outer) == (is_public(inner) and form == "::ffff:{}")
 
 
 def test_a_name_is_asked_once_so_that_it_cannot_answer_differently_the_second_time(

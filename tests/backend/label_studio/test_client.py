@@ -1,13 +1,17 @@
 """Label Studio's API with either kind of key, and refusals that say what to change."""
 
+import contextlib
 from pathlib import Path
 
 import pytest
+from flask import Flask, Response, redirect
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from backend.errors import LabelStudioError
 from backend.label_studio import client as client_module
 from backend.label_studio.client import LabelStudio
-from tests.backend.fake_label_studio import PERSONAL_TOKEN, FakeLabelStudio
+from tests.backend.fake_label_studio import PERSONAL_TOKEN, FakeLabelStudio, serving
 from tests.backend.label_studio.file_server import FileServer
 
 
@@ -47,6 +51,52 @@ def test_a_revoked_personal_token_says_where_to_create_one(server: FakeLabelStud
     with pytest.raises(LabelStudioError, match=r"personal access token.*create one in Account & Settings") as caught:
         client.check()
     assert PERSONAL_TOKEN not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("key", ["legacy", PERSONAL_TOKEN])
+@pytest.mark.parametrize("call", ["check", "presign"])
+def test_no_key_follows_to_another_host(elsewhere: FileServer, status: int, key: str, call: str) -> None:
+    """A server that is taken over, or a slip in its proxy, must not hand the team's key on."""
+    app = Flask("label-studio")
+    app.add_url_rule(
+        "/<path:path>", view_func=lambda path: redirect(f"{elsewhere.url}/{path}", status), methods=["GET", "POST"]
+    )
+    with serving(app) as url:
+        client = LabelStudio(url, key)
+        if call == "presign" and key == "legacy":
+            assert client.get_file("/data/upload/a.png").status_code == status  # left to the caller
+        else:
+            with pytest.raises(LabelStudioError, match=rf"sent on elsewhere; set LABEL_STUDIO_URL .*{elsewhere.url}"):
+                client.check() if call == "check" else client.get_file("/data/upload/a.png")
+    assert elsewhere.hosts == []
+
+
+@pytest.mark.parametrize("location", ["http://[", "http://\xff", "//", "http://a:b:c/"])
+def test_an_answer_that_leads_nowhere_is_an_error_of_label_studio(location: str) -> None:
+    app = Flask("label-studio")
+    app.add_url_rule("/<path:path>", view_func=lambda path: Response(status=302, headers={"Location": location}))
+    with serving(app) as url, pytest.raises(LabelStudioError):
+        LabelStudio(url, "key").check()
+
+
+@given(st.text(max_size=40).map(lambda text: f"http://{text}") | st.text(max_size=40))
+@example("http://[")
+@example("http://[::1")
+@example("http://host:99999")
+@example("http://host:port")
+@example("http://\u2100.example")
+@example("http://\ud800")
+def test_an_address_that_is_none_is_refused_in_a_sentence(url: str) -> None:
+    """Anybody who reaches /setup says where Label Studio is."""
+    with contextlib.suppress(LabelStudioError):
+        assert LabelStudio(url, "key").own_path("http://[") is None
+
+
+@pytest.mark.parametrize("key", ["\u20ac", "\ud800", "a\nb"])
+def test_a_key_that_cannot_be_sent_is_an_error_in_a_sentence(server: FakeLabelStudio, key: str) -> None:
+    with pytest.raises(LabelStudioError, match="LABEL_STUDIO"):
+        LabelStudio(server.url, key).check()
 
 
 def test_the_key_is_not_shown(client: LabelStudio, server: FakeLabelStudio) -> None:

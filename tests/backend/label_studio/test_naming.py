@@ -125,3 +125,30 @@ def test_a_project_that_has_two_versions_while_its_config_changes_waits(
     served = {(str(project), "oct-lite0"), (str(project), f"p{project}-r001")}
     look(Naming(lambda: served, lambda project: client, LOGIN), 0)
     assert label_studio.requests == []
+
+
+@pytest.mark.parametrize(
+    "broken", [KeyError("results"), ValueError("Invalid IPv6 URL"), TypeError("no list")], ids=repr
+)
+def test_one_project_that_cannot_be_named_keeps_no_other_from_its_name(
+    label_studio: FakeLabelStudio,
+    client: LabelStudio,
+    backend: Backend,
+    caplog: pytest.LogCaptureFixture,
+    broken: Exception,
+) -> None:
+    project = label_studio.add_project(BRUSH)
+    shown = label_studio.backends[connect(client, project, backend.url, login=LOGIN).backend_id]
+    backend.version = f"p{project}-r001-lite0"
+
+    def reach(wanted: str) -> LabelStudio:
+        if wanted != str(project):
+            raise broken
+        return client
+
+    served = {(name, backend.version) for name in ("0", str(project), "99")}
+    naming = Naming(lambda: served, reach, LOGIN, "oct-lite0")
+    for at in range(30):
+        naming.look(at)
+    assert shown["title"] == backend.version
+    assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) == 2  # one each, not 60

@@ -1,0 +1,115 @@
+"""A worker that was paused, with its machine, does nothing with a job that another has taken meanwhile."""
+
+import shutil
+import threading
+
+import pytest
+
+from backend.errors import JobInterrupted, RegistryError
+from backend.jobs.running import Attempt
+from backend.versions import registry as module
+from backend.versions.registry import Registry
+from tests.backend.fakes import publish
+
+ONE, OTHER = "machine/1:1", "another/2:2"
+
+
+def taken_over(store, runner_that, job_id):
+    """The job is taken from its worker, and done by another from beginning to end."""
+    assert store.release(store.get(job_id), "queued", "its worker was silent", restarts=1)
+    runner_that("crash").run(job_id, OTHER)  # training again would fail
+
+
+@pytest.mark.parametrize("moment", ["publish", "promote"])
+@pytest.mark.parametrize("within", [False, True])
+def test_a_worker_that_wakes_up_after_its_job_was_taken_publishes_nothing(
+    store, registry, runner_that, project, monkeypatch, moment, within
+):
+    """Paused before it asks for the registry's lock, or while it waits for it."""
+    job, _ = store.submit("training", project)
+    real, paused = getattr(Registry, moment), []
+
+    def pausing(self, *arguments, **options):
+        if not paused:
+            paused.append(moment)
+            if within:
+                arguments, options = arguments[:2], {"fence": waking(arguments[2])}
+            else:
+                taken_over(store, runner_that, job.id)
+        return real(self, *arguments, **options)
+
+    def waking(fence):
+        def check():
+            other = store.release(store.get(job.id), "queued", "its worker was silent", restarts=1)
+            assert other
+            assert store.claim(job.id, OTHER)
+            fence()
+
+        return check
+
+    monkeypatch.setattr(Registry, moment, pausing)
+    runner_that("promote").run(job.id, ONE)
+    after = store.get(job.id)
+    assert paused == [moment]
+    assert after.worker == OTHER
+    names = registry.names(project)
+    if within:
+        assert (len(names), registry.current(project)) == (moment == "promote", None)
+    else:
+        assert (after.state, names) == ("done", [after.version])
+
+
+def test_the_same_worker_that_has_claimed_it_again_is_another_attempt(store, project, tmp_path):
+    job, _ = store.submit("training", project)
+    store.claim(job.id, ONE)
+    first = Attempt(store, store.get(job.id), tmp_path, threading.Event())
+    first.fence()
+    store.release(store.get(job.id), "queued", "it broke off", restarts=1)
+    store.claim(job.id, ONE)
+    with pytest.raises(JobInterrupted):
+        first.fence()
+    Attempt(store, store.get(job.id), tmp_path, threading.Event()).fence()
+
+
+def test_what_the_other_published_while_this_one_waited_for_the_lock_is_taken_as_its_own(
+    store, registry, runner_that, project, monkeypatch
+):
+    real = Registry.publish
+
+    def published_meanwhile(self, owner, checkpoint, fence):
+        real(self, owner, checkpoint)
+        return real(self, owner, checkpoint, fence)
+
+    monkeypatch.setattr(Registry, "publish", published_meanwhile)
+    job, _ = store.submit("training", project)
+    runner_that("promote").run(job.id, ONE)
+    assert store.get(job.id).state == "done"
+    assert registry.current(project).version == store.get(job.id).version
+
+
+def test_a_version_that_is_pruned_while_a_promotion_waits_is_not_served(tmp_path, monkeypatch):
+    registry = Registry(tmp_path / "models", keep=1)
+    old = publish(registry, tmp_path)
+    locked, begun = module._locked, []
+
+    def after_another_publication(folder):
+        if not begun:
+            begun.append(1)
+            publish(registry, tmp_path)
+        return locked(folder)
+
+    monkeypatch.setattr(module, "_locked", after_another_publication)
+    with pytest.raises(RegistryError, match=f"no version '{old}'"):
+        registry.promote("3", old)
+    assert registry.current("3") is None
+
+
+def test_a_version_that_vanishes_while_it_is_copied_is_a_sentence(registry, tmp_path, monkeypatch):
+    registry.promote("3", publish(registry, tmp_path))
+
+    def gone(source, target):
+        raise shutil.Error([(str(source), str(target), "No such file or directory")])
+
+    monkeypatch.setattr(shutil, "copytree", gone)
+    with pytest.raises(RegistryError, match="cannot be copied to project 4"):
+        registry.duplicate("3", "4")
