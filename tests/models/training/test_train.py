@@ -60,7 +60,8 @@ def test_a_run_tells_its_stages_and_leaves_a_checkpoint(tmp_path):
     assert code == 0, lines
     stages = [line["stage"] for line in lines]
     assert list(dict.fromkeys(stages)) == ["classifier", "refiner", "evaluating", "saving", "done"]
-    assert lines[-1]["promote"] is True
+    assert lines[-1]["promote"] is False
+    assert "about 15 more corrected tasks would tell" in lines[-1]["evidence"]["missing"]
     assert lines[-1]["metrics"]["classes"]["square"]["frames"] == 1
     pipeline = load_pipeline(tmp_path / "out")
     assert pipeline.name == "r1"
@@ -246,7 +247,7 @@ def test_nothing_needs_to_be_held_out(tmp_path):
     assert code == 0, lines
     assert lines[-1]["metrics"]["mean_iou"] is None
     assert json.loads((tmp_path / "out" / "card.json").read_text())["data"]["train"] == 6
-    assert verdict([], [], tolerance=0.01)[0] is False
+    assert verdict([], [], tolerance=0.01).promote is False
 
 
 def test_a_first_training_goes_half_the_way_from_the_shipped_refiner(tmp_path, monkeypatch):
