@@ -19,7 +19,7 @@ from backend.settings import Settings
 from backend.system.login import Login
 from backend.system.logs import configure_logging
 from backend.versions.serving import load_on
-from backend.wiring import Core, assemble_core, starter
+from backend.wiring import Core, assemble_core, outlooks_of, starter
 from models.checkpoint import read_card
 from models.errors import CheckpointError
 from models.families import Model
@@ -50,6 +50,7 @@ def app_of(settings: Settings, core: Core, login: Login | None) -> Flask:
         automatic=core.parts.automatic,
         registry=core.parts.registry,
         credentials=core.parts.credentials,
+        outlooks=outlooks_of(settings, core.parts, core.serving),
         login=login,
         ready=lambda: ready(settings, core),
         minutes_per_mask=settings.minutes_per_mask,
@@ -94,4 +95,8 @@ def login_of(settings: Settings) -> Login | None:
         settings.basic_auth_user,
         settings.basic_auth_password.get_secret_value(),
         None if token is None else token.get_secret_value(),
+        settings.viewer_user,
+        None if settings.viewer_password is None else settings.viewer_password.get_secret_value(),
+        settings.role_header,
+        settings.role_proxies,
     )

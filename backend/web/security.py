@@ -2,19 +2,20 @@
 
 import secrets
 from hmac import compare_digest
+from ipaddress import ip_address, ip_network
 from urllib.parse import urlsplit
 
-from flask import Blueprint, Flask, Response, request
+from flask import Blueprint, Flask, Response, g, request
 from flask.blueprints import BlueprintSetupState
 from flask.sessions import SecureCookieSessionInterface
 from flask_wtf.csrf import CSRFError, CSRFProtect
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Forbidden, Unauthorized
 
-from backend.system.login import TOKEN_HEADER, Login
+from backend.system.login import LEAD, TOKEN_HEADER, VIEWER, Login
 
 # Load balancers and Label Studio ask these before they know a password.
-OPEN = ("/", "/health")
+OPEN = ("/", "/health", "/favicon.ico")
 WEBHOOK = "/webhook"
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 SESSION_COOKIE = "premask_session"
@@ -44,12 +45,16 @@ def secure(app: Flask, login: Login | None) -> None:
     @app.before_request
     def check() -> None:
         _refuse_other_sites()
-        if login is None or request.path in OPEN or _knows_password(login) or _knows_token(login):
+        g.role = LEAD if login is None else _role(login)
+        if request.path in OPEN:
             return
-        raise Unauthorized(
-            "user and password are needed (HTTP Basic authentication)",
-            www_authenticate=WWWAuthenticate("basic", {"realm": "premask", "charset": "UTF-8"}),
-        )
+        if g.role is None:
+            raise Unauthorized(
+                "user and password are needed (HTTP Basic authentication)",
+                www_authenticate=WWWAuthenticate("basic", {"realm": "premask", "charset": "UTF-8"}),
+            )
+        if g.role != LEAD and request.method not in SAFE_METHODS:
+            raise Forbidden("you may look at everything here; only a lead may change something")
 
     @app.after_request
     def protect(response: Response) -> Response:
@@ -120,12 +125,34 @@ def _refuse_other_sites() -> None:
         )
 
 
-def _knows_password(login: Login) -> bool:
+def _role(login: Login) -> str | None:
+    """LEAD, VIEWER, or None for a caller who is not known."""
+    if login.role_header is not None and _through_proxy(login):
+        said = (request.headers.get(login.role_header) or "").strip().lower()
+        if said in (LEAD, VIEWER):
+            return said
+    if _knows_password(login.user, login.password) or _knows_token(login):
+        return LEAD
+    if login.viewer_user is not None and _knows_password(login.viewer_user, login.viewer_password or ""):
+        return VIEWER
+    return None
+
+
+def _through_proxy(login: Login) -> bool:
+    """Whether the connection comes from a proxy that may say who somebody is: everybody can send a header."""
+    try:
+        address = ip_address(request.remote_addr or "")
+    except ValueError:
+        return False
+    return any(address in ip_network(proxy, strict=False) for proxy in login.role_proxies)
+
+
+def _knows_password(user: str, password: str) -> bool:
     given = request.authorization
     if given is None or given.type != "basic":
         return False
     # Both are compared, always: how long it takes tells nothing about either.
-    return _same(given.username, login.user) & _same(given.password, login.password)
+    return _same(given.username, user) & _same(given.password, password)
 
 
 def _knows_token(login: Login) -> bool:
