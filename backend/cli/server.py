@@ -20,6 +20,8 @@ from backend.settings import Settings
 if TYPE_CHECKING:
     from backend.versions.registry import Registry
 
+CONNECT_READS = ("PREMASK_DATA_DIR", "PREMASK_MIN_ACCEPTED", "PREMASK_PUBLIC_URL")
+
 project_option = click.option("--project", required=True, help="Label Studio's project id.")
 
 
@@ -98,7 +100,11 @@ def connect(
     if (backend_user is None) != (backend_password is None):
         raise click.UsageError("--backend-user and --backend-password go together: give both or neither")
     login = Login(backend_user, backend_password, webhook_token) if backend_user and backend_password else None
-    connected = register(LabelStudio(url, api_key), project, backend_url, click.echo, login=login)
+    settings = Settings.from_environ({name: os.environ[name] for name in CONNECT_READS if name in os.environ})
+    connected = register(
+        LabelStudio(url, api_key), project, backend_url, click.echo, login=login, needed=settings.min_accepted,
+        dashboard=settings.public_url,
+    )  # fmt: skip
     write_json(json_file, asdict(connected))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from backend.database.jobs import Job
-from backend.errors import JobError
+from backend.errors import BackendError, JobError
 from backend.jobs.automatic import stamps_of
 from backend.jobs.running import Attempt
 from backend.label_studio.acceptance import parent_prediction
@@ -131,10 +131,16 @@ class TrainingWork:
             and report.classes.keys().isdisjoint(card.classes)
         ):
             parent = None  # it knows none of the classes: ImageNet weights, at hand, know more of them
+        if job.version is not None:  # of an attempt that was killed
+            self._registry.give_back(job.project, job.version)
         version = self._registry.reserve(job.project, backbone)
-        attempt.say(state="training", version=version, metrics={}, message=f"training {version}")
-        command = [*self._command, str(self._specification(folder, parent, backbone, version, report.as_drawn))]
-        result = attempt.process(command, _Stages(attempt), self._plan.limit_seconds)
+        try:
+            attempt.say(state="training", version=version, metrics={}, message=f"training {version}")
+            command = [*self._command, str(self._specification(folder, parent, backbone, version, report.as_drawn))]
+            result = attempt.process(command, _Stages(attempt), self._plan.limit_seconds)
+        except (BackendError, OSError):
+            self._registry.give_back(job.project, version)
+            raise
         metrics = {"new": result.get("metrics"), "parent": result.get("parent_metrics")}
         metrics |= {"promote": bool(result.get("promote")), "verdict": str(result.get("reason") or "")}
         metrics["evidence"] = result.get("evidence") or {}

@@ -127,10 +127,15 @@ class Budget:
         self._must |= {step} if must else set()
 
     def room(self, share: float = 1.0) -> int | None:
-        """Images that a share of the time left is enough for, at least one; None without a limit."""
+        """Images that a share of the free time is enough for, at least one; None without a limit."""
         if self.seconds is None or not self.image_seconds:
             return None
-        return max(int(share * (self.seconds - self.spent) / self.image_seconds), 1)
+        return max(int(share * self._free() / self.image_seconds), 1)
+
+    def _free(self) -> float:
+        """Seconds before the limit that nothing must have."""
+        must = sum(images for step, images in self._planned.items() if step in self._must)
+        return math.inf if self.seconds is None else self.seconds - self.spent - must * self.image_seconds
 
     def share_out(self, ratio: float) -> None:
         """Divide the time between the loops, before the first of them.
@@ -149,7 +154,7 @@ class Budget:
         if self.seconds is None:
             return None
         # What came before may have taken longer than planned.
-        return min(self._loops[stage], max(self.LOOPS * (self.seconds - self.spent), 0.1))
+        return min(self._loops[stage], max(self.LOOPS * self._free(), 0.1))
 
     def over(self, stage: str) -> None:
         """A loop has ended."""

@@ -47,7 +47,7 @@ from models.wall import WallView
 
 STATE_FORMAT = 3  # of training states; those of another format are not taken up
 # Of the minutes, where they are short: to measure held-out images, to look at views for FBANet, to score on the way.
-JUDGED_TIME, VIEWS_TIME, CHECKS_TIME = 0.08, 0.08, 0.2
+JUDGED_TIME, VIEWS_TIME, CHECKS_TIME, PRESENCE_TIME = 0.08, 0.08, 0.2, 0.15
 PICTURES = 14  # images that are predicted again to be drawn
 # Of the learning rate, and of the backbone's share in it, for networks that know their task and learn on.
 FINE, FINE_BACKBONE = 0.2, 0.5
@@ -147,7 +147,8 @@ def train(spec: TrainingSpec, report: Report) -> TrainingResult:
     report(Progress("classifier", 1000, 1000, "calibrating it"))
     _look_at_speed(run, pipeline)
     with budget.step("presence"):
-        calibrate_presence(pipeline, spread(run.train_samples, budget.room(0.2) or len(run.train_samples)), run.judged)
+        few = budget.room(PRESENCE_TIME) or len(run.folder.samples)
+        calibrate_presence(pipeline, spread(run.train_samples, few), spread(run.judged, few))
     if budget.allows("maps"):
         with budget.step("maps"):
             pipeline.config = calibrate_maps(pipeline, run.judged)

@@ -52,7 +52,8 @@ def simulate(seconds, *, image=0.2, load=1.0, probe=0.2, steps=100_000, images=3
         if stage == "classifier":
             clock.now += 2 * image
             budget.looked_at(1, image)
-            look("presence", min(100, budget.room(0.2) or 100) + count)
+            few = budget.room(0.15) or 1000
+            look("presence", min(100, few) + min(count, few))
     look("refiners", 3 * count) if budget.allows("refiners") else look("figures", count)
     if budget.allows("band"):
         look("band", 5 * count)
