@@ -13,7 +13,18 @@ from backend.demo.processes import Server
 from backend.system.files import write_json
 
 COMPLETE = "database-is-complete"
-ACCESS = ("PREMASK_BASIC_AUTH_USER", "PREMASK_BASIC_AUTH_PASSWORD", "PREMASK_WEBHOOK_TOKEN")
+ACCESS = tuple(
+    f"PREMASK_{name}"
+    for name in (
+        "BASIC_AUTH_USER",
+        "BASIC_AUTH_PASSWORD",
+        "WEBHOOK_TOKEN",
+        "VIEWER_USER",
+        "VIEWER_PASSWORD",
+        "ROLE_HEADER",
+        "ROLE_PROXIES",
+    )
+)
 
 
 @dataclass(frozen=True)

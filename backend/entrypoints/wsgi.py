@@ -13,6 +13,7 @@ from flask import Flask
 from backend.app import create_app
 from backend.diagnosis import checks
 from backend.diagnosis.checks import Check
+from backend.jobs.outlook import Outlooks
 from backend.label_studio.addresses import LOOPBACK
 from backend.label_studio.naming import Naming
 from backend.settings import Settings
@@ -36,11 +37,12 @@ def build_app(load: Callable[[str], Callable[[Path], Model]] = load_on) -> Flask
     settings = Settings.from_environ(os.environ)
     configure_logging(settings.log_level, settings.log_format, settings.secrets)
     core, login = assemble_core(settings, load), login_of(settings)
-    naming_of(settings, core, login).watch()
-    return app_of(settings, core, login)
+    outlooks = outlooks_of(settings, core.parts, core.serving)
+    naming_of(settings, core, login, outlooks).watch()
+    return app_of(settings, core, login, outlooks)
 
 
-def app_of(settings: Settings, core: Core, login: Login | None) -> Flask:
+def app_of(settings: Settings, core: Core, login: Login | None, outlooks: Outlooks | None = None) -> Flask:
     """The application over parts that are there already."""
     return create_app(
         serving=core.serving,
@@ -50,7 +52,7 @@ def app_of(settings: Settings, core: Core, login: Login | None) -> Flask:
         automatic=core.parts.automatic,
         registry=core.parts.registry,
         credentials=core.parts.credentials,
-        outlooks=outlooks_of(settings, core.parts, core.serving),
+        outlooks=outlooks,
         login=login,
         ready=lambda: ready(settings, core),
         minutes_per_mask=settings.minutes_per_mask,
@@ -69,14 +71,19 @@ def ready(settings: Settings, core: Core) -> list[Check]:
     ]
 
 
-def naming_of(settings: Settings, core: Core, login: Login | None) -> Naming:
+def naming_of(settings: Settings, core: Core, login: Login | None, outlooks: Outlooks | None = None) -> Naming:
     """The part that tells Label Studio which version is served."""
     shipped = starter(settings)
     try:
         name = None if shipped is None else read_card(shipped).name
     except CheckpointError:
         name = None  # it cannot be served either, and serving says why
-    return Naming(core.serving.served, core.parts.connections.client, login, name)
+
+    def said(project: str) -> str | None:
+        known = outlooks.of(project, wait=0) if outlooks is not None else None
+        return None if known is None or known.problem else known.sentence
+
+    return Naming(core.serving.served, core.parts.connections.client, login, name, said, settings.public_url)
 
 
 def login_of(settings: Settings) -> Login | None:

@@ -15,13 +15,13 @@ def say(**line):
 
 def main(how, spec):
     data = Path(spec["data"])
+    if how == "timed":
+        say(stage="classifier", done=1, total=2, left=90.0, spent=10.0)
+        say(stage="refiner", done=1, total=2, left=30.0, spent=90.0)
     say(stage="classifier", done=1, total=2, message=f"{len(list((data / 'images').iterdir()))} images")
     for step in range(20 if how == "slow" else 0):
         time.sleep(0.1)
         say(stage="classifier", done=step, total=20, message="slowly", metrics={"step": step, "loss": 0.5})
-    if how == "timed":
-        say(stage="classifier", done=1, total=2, left=90.0, spent=10.0)
-        say(stage="refiner", done=1, total=2, left=30.0, spent=90.0)
     if how == "hang":
         subprocess.Popen(["sleep", "600"])  # a data loader, say
         time.sleep(600)

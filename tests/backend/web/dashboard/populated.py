@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -20,6 +21,7 @@ from backend.database.jobs import JobStore
 from backend.versions.registry import Registry
 from models.checkpoint import Card, read_card, write_card
 from models.data.sample import Sample
+from models.evaluation.comparison import add_comparison
 from models.evaluation.evaluate import Agreement, Decision, FrameFigures
 from models.evaluation.gallery import GALLERY, add_gallery
 from models.masks.metrics import iou
@@ -63,6 +65,16 @@ def figures(ious: Sequence[float], tasks: int) -> dict:
         for label, n, value in zip(CLASSES, frames, ious, strict=True)
     }
     return {"classes": classes, "mean_iou": round(float(np.mean(ious)), 3), "frames": tasks}
+
+
+def evidence(ious: Sequence[float], promoted: bool) -> dict:
+    """What a training says for its promotion."""
+    classes = {
+        label: {"state": "weak" if value < 0.5 else "measured", "iou": value, "tasks": 9}
+        for label, value in zip(CLASSES, ious, strict=True)
+    }
+    missing = "" if promoted else "about 10 more corrected tasks would tell: 2 held-out groups have corrected masks"
+    return {"missing": missing, "classes": classes, "groups": 5 if promoted else 2, "needed": 4}
 
 
 class BlurredTruth:
@@ -113,9 +125,15 @@ def draw_gallery(folder: Path) -> Path:
             if step.label in sample.masks
         }
         frames.append(FrameFigures(sample.name, 0.1, agreements, {label: Decision(True, True) for label in agreements}))
-    checkpoint = folder / "drawn"
+    checkpoint, card = folder / "drawn", Card("drawn", list(CLASSES), "", "")
     checkpoint.mkdir()
-    add_gallery(checkpoint, Card("drawn", list(CLASSES), "", ""), cast(Any, pipeline), samples, frames)
+    add_gallery(checkpoint, card, cast(Any, pipeline), samples, frames)
+    # The version before was worse everywhere, a little differently.
+    before = [
+        replace(frame, agreements={c: Agreement(*[a.iou * (0.9 - 0.1 * n)] * 4) for c, a in frame.agreements.items()})
+        for n, frame in enumerate(frames)
+    ]
+    add_comparison(checkpoint, card, (cast(Any, pipeline), cast(Any, pipeline)), samples, (before, frames))
     return checkpoint
 
 
@@ -157,6 +175,14 @@ def populate(
             message="340 of 1000 tasks: predicting with p3-r005-lite0",
             figures={"done": 340, "total": 1000},
             eta=1240.0,
+            report={
+                "predicted": 338,
+                "unanswered": 2,
+                "problems": [
+                    {"task": 12, "reason": "image s3://bucket/12.png: the host does not answer; check the address"},
+                    {"task": 31, "reason": "the model failed on its 9x9x3 image; the log says more"},
+                ],
+            },
         )
         named["queued"] = store.submit("training", "4")[0].id
         failed = store.submit("training", "6")[0].id
@@ -198,10 +224,11 @@ def busy(folder: Path, registry: Registry, store: JobStore, drawn: Path) -> None
             parent=parent,
             data={"train": accepted - held_out, "held_out": held_out},
             metrics=figures(ious, held_out),
+            training={"evidence": evidence(ious, promoted)},
         )
         checkpoint = folder / version
         checkpoint.mkdir(parents=True)
-        if number == 5:
+        if number in (5, 6):
             card.gallery = read_card(drawn).gallery
             shutil.copytree(drawn / GALLERY, checkpoint / GALLERY)
         write_card(checkpoint, card)
@@ -218,6 +245,14 @@ def busy(folder: Path, registry: Registry, store: JobStore, drawn: Path) -> None
                 "title": "Coronary OCT, pullback 7",
                 "used": accepted,
                 "classes": dict(zip(CLASSES, (accepted, accepted // 3, accepted // 4, accepted // 20), strict=True)),
+                "colours": dict(zip(CLASSES, ("#2e86de", "#f6b93b", "#e55039", "#78e08f"), strict=True)),
+                "annotators": {
+                    who: {
+                        label: dict(zip(("drawn", "iou", "unchanged", "added"), row, strict=True))
+                        for label, row in zip(CLASSES, rows, strict=True)
+                    }
+                    for who, rows in (("ada@example.org", KEPT["p3-r004-lite0"]), ("user 7", KEPT["p3-r001-lite0"]))
+                },
                 "kept": {
                     who: {
                         label: dict(zip(("drawn", "iou", "unchanged", "added"), row, strict=True))

@@ -69,8 +69,8 @@ def test_a_weak_class_is_called_so():
     assert row.lacks.startswith("weak: below 0.5")
 
 
-def done(number, **card):
-    return {**version(number, a=0.4), "state": "served", **card}
+def done(number, accepted=10, **card):
+    return {**version(number, accepted, a=0.4), "state": "served", **card}
 
 
 @pytest.mark.parametrize(
