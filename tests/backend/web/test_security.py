@@ -90,7 +90,7 @@ def test_a_proxy_says_who_is_a_lead(make_client, said, address, status):
 def test_browsers_are_led_to_the_pages_and_others_told_that_it_lives(make_client):
     client = make_client(login=VIEWED)
     page = client.get("/", headers={"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
-    assert (page.status_code, page.location) == (302, "/dashboard/")
+    assert (page.status_code, page.location) == (302, "/dashboard")
     assert client.get("/").json["status"] == "UP"
     assert client.get("/", headers={"Accept": "*/*"}).json["status"] == "UP"
     icon = client.get("/favicon.ico", buffered=True)

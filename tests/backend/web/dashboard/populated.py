@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 from unittest.mock import patch
 
 import cv2
@@ -81,9 +81,10 @@ class BlurredTruth:
     """Stands in for a pipeline: its masks are the truth, shifted and blurred the more the higher the seed."""
 
     classes = CLASSES
+    description: ClassVar = {"refiner": "none", "cam": "none"}
 
-    def __init__(self, images: dict[bytes, tuple[int, dict]]) -> None:
-        self._images = images
+    def __init__(self, images: dict[bytes, tuple[int, dict]], shift: int = 1) -> None:
+        self._images, self._shift = images, shift
 
     def steps(self, images: Sequence[np.ndarray]) -> list[list[Steps]]:
         return [self._one(image) for image in images]
@@ -94,6 +95,7 @@ class BlurredTruth:
         for label in self.classes:
             truth = masks.get(label, np.zeros(image.shape[:2], bool)).astype(np.float32)
             shift = np.array([[1, 0, 4 * index], [0, 1, 2 * index]], np.float32)
+            shift[:, 2] *= self._shift
             cam = cv2.GaussianBlur(cv2.warpAffine(truth, shift, truth.shape[::-1]), (0, 0), 6)
             cam = cam / max(cam.max(), 1e-6)
             mask = (cam > 0.5).astype(np.uint8)
@@ -133,7 +135,9 @@ def draw_gallery(folder: Path) -> Path:
         replace(frame, agreements={c: Agreement(*[a.iou * (0.9 - 0.1 * n)] * 4) for c, a in frame.agreements.items()})
         for n, frame in enumerate(frames)
     ]
-    add_comparison(checkpoint, card, (cast(Any, pipeline), cast(Any, pipeline)), samples, (before, frames))
+    add_comparison(
+        checkpoint, card, (cast(Any, BlurredTruth(images, 3)), cast(Any, pipeline)), samples, (before, frames)
+    )
     return checkpoint
 
 
