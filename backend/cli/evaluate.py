@@ -38,7 +38,7 @@ from models.training.train import TrainingSpec
     "models",
     type=existing_model,
     multiple=True,
-    help="Checkpoint folder; light, shipped, if omitted. More of them are compared in --tables.",
+    help="Checkpoint folder; xception, shipped, if omitted. More of them are compared in --tables.",
 )
 @click.option("--refiner", type=click.Choice(REFINERS), help="Instead of the model's own.")
 @click.option("--cam", type=click.Choice(list(METHODS)), help="Activation-map method instead of the model's own.")

@@ -4,11 +4,11 @@ from pathlib import Path
 
 _HERE = Path(__file__).parent
 # Intravascular OCT, four classes. docs/results.md compares them.
-STARTERS = {"light": _HERE / "oct-lite0", "xception": _HERE / "oct-xception"}
-STARTER = STARTERS["light"]  # unless another is asked for: better on held-out frames than Xception's, and cheaper
+STARTERS = {"xception": _HERE / "oct-xception", "light": _HERE / "oct-lite0"}
+STARTER = STARTERS["xception"]  # unless another is asked for; light costs less
 FIRST_REFINER = _HERE / "refiner"  # an FBANet that every training begins from which has no parent
 
 
 def model_folder(name: str) -> Path:
-    """The checkpoint folder that a user means: "light" or "xception" for a shipped one, else a path."""
+    """The checkpoint folder that a user means: "xception" or "light" for a shipped one, else a path."""
     return STARTERS.get(name.lower(), Path(name))
