@@ -36,6 +36,7 @@ class Progress:
 
 
 Report = Callable[[Progress], None]
+MIN_LOOP_SECONDS = 0.1  # of a loop for which there is no time: a step or two
 
 
 def print_progress(progress: Progress) -> None:
@@ -153,8 +154,8 @@ class Budget:
         """Seconds that a loop may take; None without a limit."""
         if self.seconds is None:
             return None
-        # What came before may have taken longer than planned.
-        return min(self._loops[stage], max(self.LOOPS * self._free(), 0.1))
+        # What came before may have taken longer than planned, or all of the time.
+        return max(min(self._loops[stage], self.LOOPS * self._free()), MIN_LOOP_SECONDS)
 
     def over(self, stage: str) -> None:
         """A loop has ended."""

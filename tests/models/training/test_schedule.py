@@ -109,3 +109,14 @@ def test_a_step_that_would_take_too_long_is_left_out_for_what_must_follow():
     assert not budget.allows("band")
     budget.share_out(0.2)
     assert budget.allows("figures")
+
+
+def test_where_reading_took_all_of_the_time_a_loop_still_has_an_end():
+    """No seconds at all would mean no limit."""
+    budget = Budget(18.0, 60.0, Clock())
+    budget.looked_at(1, 0.5)
+    budget.plan("figures", 3, must=True)
+    budget.share_out(0.2)
+    assert 0 < budget.loop("classifier") < 1
+    assert 0 < budget.loop("refiner") < 1
+    assert budget.room() == 1
