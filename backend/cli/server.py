@@ -20,8 +20,6 @@ from backend.settings import Settings
 if TYPE_CHECKING:
     from backend.versions.registry import Registry
 
-CONNECT_READS = ("PREMASK_DATA_DIR", "PREMASK_MIN_ACCEPTED", "PREMASK_PUBLIC_URL")
-
 project_option = click.option("--project", required=True, help="Label Studio's project id.")
 
 
@@ -81,6 +79,16 @@ def worker() -> None:
     show_envvar=True,
     help="Webhooks send it instead of the password.",
 )
+@click.option("--public-url", envvar="PREMASK_PUBLIC_URL", show_envvar=True, help="Where people open it, if elsewhere.")
+@click.option(
+    "--min-accepted",
+    envvar="PREMASK_MIN_ACCEPTED",
+    show_envvar=True,
+    type=click.IntRange(min=1),
+    default=4,
+    show_default=True,
+    help="Accepted tasks that the backend asks for before a first training.",
+)
 @json_option
 def connect(
     url: str,
@@ -90,6 +98,8 @@ def connect(
     backend_user: str | None,
     backend_password: str | None,
     webhook_token: str | None,
+    public_url: str | None,
+    min_accepted: int,
     json_file: Path | None,
 ) -> None:
     """Register the backend with a Label Studio project and say what Label Studio must allow."""
@@ -100,11 +110,15 @@ def connect(
     if (backend_user is None) != (backend_password is None):
         raise click.UsageError("--backend-user and --backend-password go together: give both or neither")
     login = Login(backend_user, backend_password, webhook_token) if backend_user and backend_password else None
-    settings = Settings.from_environ({name: os.environ[name] for name in CONNECT_READS if name in os.environ})
     connected = register(
-        LabelStudio(url, api_key), project, backend_url, click.echo, login=login, needed=settings.min_accepted,
-        dashboard=settings.public_url,
-    )  # fmt: skip
+        LabelStudio(url, api_key),
+        project,
+        backend_url,
+        click.echo,
+        login=login,
+        needed=min_accepted,
+        dashboard=public_url,
+    )
     write_json(json_file, asdict(connected))
 
 

@@ -77,6 +77,18 @@ def test_a_run_tells_its_stages_and_leaves_a_checkpoint(tmp_path):
     assert (tmp_path / "out" / "gallery" / shown["frame"]).is_file()
 
 
+@pytest.mark.slow
+def test_minutes_that_are_over_before_training_begins_end_it_all_the_same(tmp_path):
+    """0.3 minutes took 3.9; and every report tells the time left of the whole run."""
+    data = write_squares(tmp_path / "data", count=12)
+    code, lines = run(tmp_path, data=str(data), minutes=0.001)
+    assert code == 0, lines
+    steps = [line["metrics"]["step"] for line in lines if "step" in (line.get("metrics") or {})]
+    assert max(steps) < 1000  # of at least 2400
+    assert all("left" in line for line in lines if line["stage"] == "saving")
+    assert lines[-1]["metrics"]["frames"] == 1  # of the two that are held out
+
+
 @pytest.mark.parametrize(
     ("spec", "complaint"),
     [
