@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from models.checkpoint import Card, read_card
 from models.classifier import Classifier, ClassifierConfig
+from models.data.groups import completed
 from models.data.reader import DataFolder, open_data_folder
 from models.data.sample import Sample
 from models.data.splitter import ONE_GROUP, of_one_group, spread
@@ -156,7 +157,8 @@ def train(spec: TrainingSpec, report: Report) -> TrainingResult:
     metrics = summarise(frames, pipeline)
     parent_metrics = summarise(frames_before, run.rival) if run.rival and frames_before is not None else None
     found = verdict(
-        frames, frames_before, spec.tolerance, classes=pipeline.classes, groups=run.folder.groups(),
+        frames, frames_before, spec.tolerance, classes=pipeline.classes,
+        groups=completed({name: sample.group for name, sample in run.folder.samples.items()}),
         named=any(sample.group is not None for sample in run.held_out), as_drawn=spec.as_drawn,
     )  # fmt: skip
     report(Progress("saving", 0, 1, str(spec.out)))
