@@ -261,7 +261,7 @@ def _measured(run: _Run, report: Report) -> tuple[_Run, list[FrameFigures] | Non
     budget.plan("figures", len(judged), must=True)
     budget.plan("band", 4 * masked + len(judged))
     budget.plan("worse", MAX_FRAMES + len(judged))
-    budget.plan("pictures", PICTURES, must=True)
+    budget.plan("pictures", min(PICTURES, 3 * len(judged)), must=True)
     frames_before = None
     if run.rival:
         budget.plan("before", len(judged), must=True)
