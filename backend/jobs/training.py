@@ -255,10 +255,11 @@ class _Stages:
         state, begin, end = stage
         done, total = float(report.get("done") or 0), float(report.get("total") or 0)
         reached = begin + (end - begin) * min(done / total, 1.0) if total > 0 else begin
-        left, spent = report.get("left"), report.get("spent")
-        known = isinstance(left, int | float) and isinstance(spent, int | float)
-        if known and left + spent > 0:
-            reached = FETCHED + (TRAINED - FETCHED) * spent / (spent + left)
+        left, spent, eta = report.get("left"), report.get("spent"), dict[str, float]()
+        if isinstance(left, int | float) and isinstance(spent, int | float):
+            eta = {"eta": float(left)}
+            if left + spent > 0:
+                reached = FETCHED + (TRAINED - FETCHED) * spent / (spent + left)
         self._progress = max(self._progress, round(reached, 4))
         figures = report.get("metrics")
         self._attempt.say(
@@ -266,7 +267,7 @@ class _Stages:
             progress=self._progress,
             message=str(report.get("message") or ""),
             figures=figures if isinstance(figures, dict) else {},
-            **({"eta": float(left)} if known else {}),
+            **eta,
         )
 
 

@@ -82,7 +82,7 @@ def most_different(
 
     A class that was drawn in vain counts 0, one that was rightly left out 1.
     """
-    found = []
+    found: list[tuple[str, Mapping[str, tuple[float, float]]]] = []
     for old, now in zip(before, new, strict=True):
         pairs = {label: (_score(old, label), _score(now, label)) for label in now.decisions.keys() | now.agreements}
         ranked = sorted(pairs.items(), key=lambda pair: (-abs(pair[1][0] - pair[1][1]), pair[0]))

@@ -73,7 +73,8 @@ def standing(job: Report, versions: Sequence[Report]) -> tuple[str, str]:
     """
     version = next((one for one in versions if one["version"] == job.get("version")), None)
     if job["state"] != "done" or version is None or version["state"] == "removed":
-        return job["state"], job.get("reason") if job["state"] == "failed" else job.get("message") or ""
+        said = job.get("reason") if job["state"] == "failed" else job.get("message")
+        return str(job["state"]), str(said or "")
     evidence = version.get("evidence") or {}
     doubtful = any(found["state"] != "measured" for found in (evidence.get("classes") or {}).values())
     name, missing = version["version"], evidence.get("missing") or ""
@@ -195,7 +196,8 @@ def kept_rows(jobs: Iterable[Report]) -> list[AcceptanceRow]:
 
 def annotator_rows(jobs: Iterable[Report]) -> list[AcceptanceRow]:
     """Acceptance statistics of each annotator at the last training that counted them, the busiest first."""
-    counted = next((found for job in jobs if (found := (job.get("report") or {}).get("annotators"))), {})
+    told = (dict[str, Report]((job.get("report") or {}).get("annotators") or {}) for job in jobs)
+    counted: dict[str, Report] = next(filter(None, told), {})
     rows = [_kept_row(name, classes) for name, classes in counted.items()]
     return sorted((row for row in rows if row.drawn or row.added), key=lambda row: (-row.drawn, row.version))
 
