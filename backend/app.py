@@ -7,6 +7,7 @@ from flask import Flask
 from backend.database.credentials import Credentials
 from backend.diagnosis.checks import Check
 from backend.jobs.automatic import AutomaticTraining
+from backend.jobs.outlook import Outlooks
 from backend.jobs.queue import JobQueue
 from backend.prediction.prompts import Prompts
 from backend.prediction.responder import Responder
@@ -30,6 +31,7 @@ def create_app(
     automatic: AutomaticTraining,
     registry: Registry,
     credentials: Credentials,
+    outlooks: Outlooks | None = None,
     login: Login | None = None,
     allowed_hosts: Collection[str] = (),
     ready: Callable[[], Sequence[Check]] = tuple,
@@ -48,6 +50,7 @@ def create_app(
         automatic: starts trainings by itself.
         registry: model versions.
         credentials: keeps each project's Label Studio, as `/setup` names it.
+        outlooks: what was accepted since the served version, for the dashboard; None shows nothing of it.
         login: asked of callers; None lets everybody in.
         allowed_hosts: names under which it answers, as in `secure`.
         ready: checks that decide whether predictions can be answered, for `/ready`.
@@ -68,7 +71,7 @@ def create_app(
         label_studio.project_routes(registry, jobs, credentials),
         api.job_routes(jobs),
         api.version_routes(registry, serving, jobs),
-        dashboard(registry, serving, jobs, credentials, minutes_per_mask),
+        dashboard(registry, serving, jobs, credentials, minutes_per_mask, outlooks),
     ):
         app.register_blueprint(blueprint)
     return app

@@ -5,6 +5,7 @@ import os
 import re
 import tempfile
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -21,7 +22,14 @@ PREFIX = "PREMASK_"
 NO_SETTINGS = (f"{PREFIX}PARENT", f"{PREFIX}SOAK_", f"{PREFIX}OCT_DATA")
 # How alike a name without the prefix has to be to a setting's, so that it is not another program's.
 SURELY_MEANT = 0.91
-SECRET = ("label_studio_api_key", "basic_auth_password", "webhook_token", "queue_url")
+SECRET = (
+    "label_studio_api_key",
+    "basic_auth_password",
+    "viewer_password",
+    "webhook_token",
+    "queue_url",
+    "notify_url",
+)
 
 # What to write instead, per field; a problem is reported as "NAME=seen: expected ...; remedy".
 EXPECTED = {
@@ -47,6 +55,12 @@ EXPECTED = {
     "group_field": "the name of a field of the tasks' data, such as patient",
     "train_after": "a whole number from 0 up; 0 trains only when somebody asks for it",
     "minutes_per_mask": "minutes above 0, at most 600",
+    "notify_url": 'the address of a webhook that takes {"text": ...}, such as https://hooks.slack.com/services/...',
+    "public_url": "the address under which people open this server, such as https://premask.example",
+    "viewer_user": "a user name without a colon, together with PREMASK_VIEWER_PASSWORD",
+    "viewer_password": "a password of 8 characters or more, together with PREMASK_VIEWER_USER",
+    "role_header": "the name of a header, such as X-Premask-Role, together with PREMASK_ROLE_PROXIES",
+    "role_proxies": "addresses or networks separated by commas, such as 10.0.0.5,172.18.0.0/16",
     "max_request_mb": "a whole number of megabytes from 1 to 4096",
     "image_hosts": "host names separated by commas",
     "allowed_hosts": "host names separated by commas, such as annotate.example.org or .example.org, or * for any",
@@ -84,6 +98,12 @@ class Settings(BaseSettings):
         group_field: tasks equal in this field are split together; unset: patient, study, series or group, if in all.
         train_after: newly accepted tasks after which a project trains by itself; 0 for never.
         minutes_per_mask: time in which your annotators draw one mask by hand; unset, no saved minutes are shown.
+        notify_url: a webhook that is told when a job ends or fails, in Slack's form; unset tells nobody.
+        public_url: where people open this server, for links to the dashboard; unset: as Label Studio reaches it.
+        viewer_user: user name of those who may look at pages and figures but change nothing.
+        viewer_password: the password for it.
+        role_header: a header by which a proxy says "viewer" or "lead" of whoever it has let in.
+        role_proxies: the proxies whose header counts.
         max_request_mb: larger request bodies are refused with 413.
         image_hosts: hosts besides Label Studio's from which images may be fetched.
         allowed_hosts: names under which the server answers besides addresses, names without a dot and .internal; any
@@ -123,6 +143,12 @@ class Settings(BaseSettings):
     group_field: str | None = Field(None, min_length=1)
     train_after: int = Field(0, ge=0)
     minutes_per_mask: float | None = Field(None, gt=0, le=600)
+    notify_url: SecretStr | None = None
+    public_url: str | None = None
+    viewer_user: str | None = Field(None, pattern="^[^:]+$")
+    viewer_password: SecretStr | None = Field(None, min_length=8)
+    role_header: str | None = Field(None, pattern="^[A-Za-z0-9-]{1,64}$")
+    role_proxies: Annotated[tuple[str, ...], NoDecode] = ()
     # A request repeats every annotation and prediction of its tasks, masks and all: 1,500 tasks can be 100 MB.
     max_request_mb: int = Field(512, ge=1, le=4096)
     image_hosts: Annotated[tuple[str, ...], NoDecode] = ()
@@ -166,7 +192,7 @@ class Settings(BaseSettings):
             raise SettingsError("\n  ".join([f"cannot start: {count} cannot be used", *problems]))
         return settings
 
-    @field_validator("image_hosts", "allowed_hosts", mode="before")
+    @field_validator("image_hosts", "allowed_hosts", "role_proxies", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return (
@@ -198,7 +224,25 @@ class Settings(BaseSettings):
             raise ValueError("there is no card.json in it")
         return value
 
-    @field_validator("label_studio_url")
+    @field_validator("role_proxies")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for one in value:
+            try:
+                ip_network(one, strict=False)
+            except ValueError:
+                raise ValueError(f"{one!r} is neither an address nor a network") from None
+        return value
+
+    @field_validator("notify_url")
+    @classmethod
+    def _is_webhook(cls, value: SecretStr | None) -> SecretStr | None:
+        parts = urlsplit("" if value is None else value.get_secret_value())
+        if value is not None and (parts.scheme not in ("http", "https") or not parts.hostname):
+            raise ValueError("it must begin with http:// or https:// and name a host")
+        return value
+
+    @field_validator("label_studio_url", "public_url")
     @classmethod
     def _is_url(cls, value: str | None) -> str | None:
         if value is None:
@@ -257,6 +301,13 @@ def _unaccompanied(variables: Mapping[str, str]) -> list[str]:
             ("PREMASK_BASIC_AUTH_USER", "PREMASK_BASIC_AUTH_PASSWORD"),
             ("PREMASK_BASIC_AUTH_PASSWORD", "PREMASK_BASIC_AUTH_USER"),
             ("PREMASK_WEBHOOK_TOKEN", "PREMASK_BASIC_AUTH_USER"),
+            ("PREMASK_VIEWER_USER", "PREMASK_VIEWER_PASSWORD"),
+            ("PREMASK_VIEWER_PASSWORD", "PREMASK_VIEWER_USER"),
+            # A password for some is none for the others.
+            ("PREMASK_VIEWER_USER", "PREMASK_BASIC_AUTH_USER"),
+            ("PREMASK_ROLE_HEADER", "PREMASK_ROLE_PROXIES"),
+            ("PREMASK_ROLE_HEADER", "PREMASK_BASIC_AUTH_USER"),
+            ("PREMASK_ROLE_PROXIES", "PREMASK_ROLE_HEADER"),
         )
         if name in variables and other not in variables
     ]

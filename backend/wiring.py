@@ -14,19 +14,22 @@ from functools import partial
 from pathlib import Path
 
 from backend.database.credentials import Credentials
-from backend.database.jobs import JobStore
+from backend.database.jobs import Job, JobStore
 from backend.database.leases import Leases
 from backend.database.records import Records, RedisRecords, SqliteRecords
 from backend.errors import BackendError, ServeError
 from backend.jobs.automatic import AutomaticTraining
+from backend.jobs.outlook import Outlooks
 from backend.jobs.queue import JobQueue, Queues, redis_queues, sqlite_queues
 from backend.label_studio.connections import Connections
+from backend.notify.webhook import Webhook, job_text
 from backend.prediction.cache import PredictionCache
 from backend.prediction.predictor import Predictor
 from backend.prediction.prefetch import Prefetch, Requests
 from backend.prediction.prompts import Prompts
 from backend.prediction.responder import Responder
 from backend.settings import Settings
+from backend.system.ports import url_of
 from backend.versions.inference import Inference
 from backend.versions.registry import Registry
 from backend.versions.serving import Serving, load_on
@@ -169,6 +172,25 @@ def predictor_of(settings: Settings, serving: Serving, parts: Parts, cache: Pred
         cache=cache,
         per_object=settings.regions == "object",
     )
+
+
+def notifier(settings: Settings, parts: Parts) -> Callable[[Job], None]:
+    """Tells people of each job that ends, where a webhook is configured."""
+    if settings.notify_url is None:
+        return lambda job: None
+    webhook = Webhook(settings.notify_url.get_secret_value())
+
+    def tell(job: Job) -> None:
+        title = str(job.report.get("title") or f"project {job.project}")
+        root = settings.public_url or url_of(settings.host, settings.port)
+        webhook.send(job_text(job, title, f"{root}/dashboard/projects/{job.project}"))
+
+    return tell
+
+
+def outlooks_of(settings: Settings, parts: Parts, serving: Serving) -> Outlooks:
+    """What was accepted in each project since its served version."""
+    return Outlooks(parts.connections.client, parts.registry, serving.served_version, settings.min_accepted)
 
 
 def assemble_core(settings: Settings, load: Callable[[str], Callable[[Path], Model]] | None = None) -> Core:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from backend.cli.data import data_options
 from backend.cli.output import json_option, print_metrics, progress_bar, write_json
+from backend.web.dashboard.formats import duration
 from models.checkpoint import read_card
 from models.classifier import BACKBONES
 from models.data.files import IMAGE_SUFFIXES, read_image
@@ -187,12 +188,15 @@ def train(data: Path, out: Path, parent: Path | str, json_file: Path | None, **o
             text = progress.message
             if progress.metrics:
                 text = ", ".join(f"{k} {v:.4g}" for k, v in progress.metrics.items()) + f", {text}"
+            if progress.left is not None:
+                text += f", about {duration(progress.left)} left"
             move(progress.done, progress.total, text, progress.stage)
 
         result = train_model(spec, report)
     print_metrics(result.metrics)
-    click.echo(f"{out}: {result.reason}")
-    write_json(json_file, asdict(result.card) | {"promote": result.promote, "reason": result.reason})
+    found = result.verdict
+    click.echo(f"{out}: {'; '.join(filter(None, [found.reason, found.missing]))}")
+    write_json(json_file, asdict(result.card) | {"promote": found.promote, "reason": found.reason})
 
 
 @click.command()

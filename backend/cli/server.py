@@ -80,6 +80,16 @@ def worker() -> None:
     show_envvar=True,
     help="Webhooks send it instead of the password.",
 )
+@click.option("--public-url", envvar="PREMASK_PUBLIC_URL", show_envvar=True, help="Where people open it, if elsewhere.")
+@click.option(
+    "--min-accepted",
+    envvar="PREMASK_MIN_ACCEPTED",
+    show_envvar=True,
+    type=click.IntRange(min=1),
+    default=4,
+    show_default=True,
+    help="Accepted tasks that the backend asks for before a first training.",
+)
 @json_option
 def connect(
     url: str,
@@ -89,6 +99,8 @@ def connect(
     backend_user: str | None,
     backend_password: str | None,
     webhook_token: str | None,
+    public_url: str | None,
+    min_accepted: int,
     json_file: Path | None,
 ) -> None:
     """Register the backend with a Label Studio project and say what Label Studio must allow."""
@@ -99,7 +111,15 @@ def connect(
     if (backend_user is None) != (backend_password is None):
         raise click.UsageError("--backend-user and --backend-password go together: give both or neither")
     login = Login(backend_user, backend_password, webhook_token) if backend_user and backend_password else None
-    connected = register(LabelStudio(url, api_key), project, backend_url, click.echo, login=login)
+    connected = register(
+        LabelStudio(url, api_key),
+        project,
+        backend_url,
+        click.echo,
+        login=login,
+        needed=min_accepted,
+        dashboard=public_url,
+    )
     write_json(json_file, asdict(connected))
 
 

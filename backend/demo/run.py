@@ -94,6 +94,7 @@ def bring_up(options: Options, console: Console, running: list[Running]) -> Summ
             step.say(f"stopped what an earlier run left: {', '.join(leftovers)}" if leftovers else "")
             check(options)
             servers.discard_unfinished(folder)
+            servers.bring_up_to_date(folder)
 
         with steps.step("Start Label Studio") as step:
             running.append(label_studio.start())

@@ -13,7 +13,18 @@ from backend.demo.processes import Server
 from backend.system.files import write_json
 
 COMPLETE = "database-is-complete"
-ACCESS = ("PREMASK_BASIC_AUTH_USER", "PREMASK_BASIC_AUTH_PASSWORD", "PREMASK_WEBHOOK_TOKEN")
+ACCESS = tuple(
+    f"PREMASK_{name}"
+    for name in (
+        "BASIC_AUTH_USER",
+        "BASIC_AUTH_PASSWORD",
+        "WEBHOOK_TOKEN",
+        "VIEWER_USER",
+        "VIEWER_PASSWORD",
+        "ROLE_HEADER",
+        "ROLE_PROXIES",
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -49,6 +60,16 @@ def discard_unfinished(folder: Path) -> None:
 def keep(folder: Path) -> None:
     """Mark Label Studio's database as complete: it answers."""
     (folder / "label-studio" / COMPLETE).touch()
+
+
+def bring_up_to_date(folder: Path) -> None:
+    """Move the backend's data from where earlier releases kept them, out of reach of `premask versions` and others."""
+    old = folder / "backend"
+    for path in sorted(old.glob("*")) if old.is_dir() else []:
+        if not (folder / path.name).exists():
+            path.rename(folder / path.name)
+    if old.is_dir() and not any(old.iterdir()):
+        old.rmdir()
 
 
 def label_studio(folder: Path, port: int, program: Path, environ: Mapping[str, str]) -> Server:
@@ -96,11 +117,11 @@ def label_studio(folder: Path, port: int, program: Path, environ: Mapping[str, s
 
 
 def backend(folder: Path, port: int, label_studio_url: str, environ: Mapping[str, str]) -> Server:
-    """`premask serve`: the backend with its job worker, its data in `folder`/backend."""
+    """`premask serve`: the backend with its job worker, its data in `folder`, where every command looks for them."""
     login = login_of(folder)
     # It listens on this machine alone, and the demo asks it for news without a password.
     env = {name: value for name, value in environ.items() if name not in ACCESS} | {
-        "PREMASK_DATA_DIR": str((folder / "backend").resolve()),
+        "PREMASK_DATA_DIR": str(folder.resolve()),
         "LABEL_STUDIO_URL": label_studio_url,
         "LABEL_STUDIO_API_KEY": login.token,
         "PYTHONUNBUFFERED": "1",

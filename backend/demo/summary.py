@@ -25,12 +25,23 @@ class Summary:
     seconds: dict[str, float]
     folder: Path
 
+    def command(self, name: str, options: str) -> str:
+        """A command of premask as it finds this run's data."""
+        usual = self.folder.resolve() == Path("premask-data").resolve()
+        return f"{'' if usual else f'PREMASK_DATA_DIR={self.folder} '}.venv/bin/premask {name} {options}"
+
+    @property
+    def dashboard(self) -> str:
+        """The page of the sample project."""
+        return f"{self.backend}/dashboard/projects/{self.project}"
+
     def write(self, path: Path) -> None:
         """Write it as JSON, without the password and the token."""
         content: dict[str, Any] = {
             "label_studio": self.label_studio,
             "backend": self.backend,
             "project": self.project,
+            "dashboard": self.dashboard,
             "email": self.login.email,
             "tasks": self.scores.tasks,
             "tasks_predicted": self.scores.predicted,
@@ -63,10 +74,12 @@ class Summary:
         console.print(
             Panel(
                 f"Open      [bold]{self.label_studio}/projects/{self.project}/data[/bold]\n"
-                f"Log in    {self.login.email}   password {self.login.password}\n\n"
+                f"Log in    {self.login.email}   password {self.login.password}\n"
+                f"Dashboard [bold]{self.dashboard}[/bold]\n\n"
                 "Correct   click a task: its masks are drawn; brush, erase, Submit\n"
-                "Train     after a few: Settings > Model > ••• > Start Training\n"
-                "Redraw    select tasks, then Actions > Retrieve Predictions\n\n"
+                "Train     after a few: Settings > Model > ••• > Start Training, or on the dashboard\n"
+                "Redraw    select tasks, then Actions > Retrieve Predictions\n"
+                f"Shell     {self.command('versions list', f'--project {self.project}')}\n\n"
                 f"Logs in {self.folder / 'logs'}; [bold]Ctrl-C[/bold] stops everything and keeps your work.",
                 title="premask is ready",
                 expand=False,

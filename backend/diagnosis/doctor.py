@@ -16,12 +16,13 @@ from backend.label_studio.addresses import LOOPBACK
 from backend.label_studio.client import LabelStudio
 from backend.label_studio.connect import BROKEN as BROKEN_STATES
 from backend.label_studio.label_config import parse_label_config
+from backend.label_studio.readiness import count_accepted, no_model
 from backend.label_studio.task_images import task_images
 from backend.settings import Settings
 from backend.system.loops import loop_reports
 from backend.system.ports import check_port, url_of
 from backend.wiring import Parts
-from models.checkpoint import check_weights
+from models.checkpoint import check_weights, read_card
 
 LABEL_STUDIO, KEY = "Label Studio", "Label Studio's key"
 ADAPTER = "PremaskModel"  # in backend.entrypoints.label_studio_ml, as that server names it at /health
@@ -66,7 +67,8 @@ def _starter(folder: Path | None) -> Check | str:
 def _served(parts: Parts, project: str) -> str:
     current = parts.registry.current(project)
     if current is None:
-        return f"{len(parts.registry.versions(project))} candidates, none served"
+        count = len(parts.registry.versions(project))
+        return f"{count} {'version' if count == 1 else 'versions'}, none served"
     check_weights(current.directory)
     return f"{current.version} is served, checksums right"
 
@@ -134,6 +136,7 @@ def _label_studio(settings: Settings, parts: Parts, project: str | None) -> Iter
     yield "local files", lambda: _local_files(client, project)
     if project is not None:
         yield f"project {project}", lambda: _project(client, project)
+        yield "model of the project", lambda: _model(settings, parts, client, project)
         yield "backend in Label Studio", lambda: _registered(client, project)
         yield "webhook in Label Studio", lambda: _webhook(client, project)
         yield "an image of a task", lambda: _image(parts, client, project)
@@ -182,6 +185,19 @@ def _project(client: LabelStudio, project: str) -> Check | str:
     return (
         f"{found.get('title')!r}, {found.get('task_number', 0)} tasks, classes: {', '.join(config.classes) or 'none'}"
     )
+
+
+def _model(settings: Settings, parts: Parts, client: LabelStudio, project: str) -> Check | str:
+    config = parse_label_config(str(client.project(project).get("label_config", "")))
+    current = parts.registry.current(project)
+    folders = [folder for folder in (current.directory if current else None, settings.starter) if folder is not None]
+    known = next((card for card in map(read_card, folders) if set(card.classes) & set(config.classes)), None)
+    if known is not None:
+        missing = [label for label in config.classes if label not in known.classes]
+        return f"{known.name}" + (f", which does not know {', '.join(missing)}" if missing else "")
+    accepted = count_accepted(client, project)
+    remedy = "accept some more" if accepted < settings.min_accepted else "press Start Training"
+    return Check("model of the project", DOUBTFUL, no_model(accepted, settings.min_accepted), remedy)
 
 
 def _registered(client: LabelStudio, project: str) -> Check | str:

@@ -55,7 +55,7 @@ def main(
             predictor,
             lambda classes: serving.served_version(project, classes),
             parts.leases,
-            _tell,
+            lambda tally, total, message: _tell(run, tally, total, message),
             **options,
         )
         run.run()
@@ -66,8 +66,9 @@ def main(
     return 0
 
 
-def _tell(tally: Tally, total: int, message: str) -> None:
-    report = {"done": tally.done, "total": total, "message": message, "tally": asdict(tally)}
+def _tell(run: PredictionRun, tally: Tally, total: int, message: str) -> None:
+    report = {"done": tally.done + run.drawn, "total": total, "message": message, "tally": asdict(tally)}
+    report |= {"left": run.left, "problems": run.problems}
     _print({"stage": "predicting", **report})
 
 

@@ -15,7 +15,7 @@ from backend.jobs.worker import BEAT_SECONDS, Worker
 from backend.settings import Settings
 from backend.system.logs import configure_logging
 from backend.system.processes import PARENT, die_with_parent
-from backend.wiring import Parts, assemble, starter
+from backend.wiring import Parts, assemble, notifier, starter
 
 
 def build_runner(
@@ -49,7 +49,7 @@ def build_runner(
         command=training_command,
     )
     kinds: dict[str, Work] = {TRAINING: trainer, PREDICTION: PredictionWork(prediction_command)}
-    return Runner(parts.store, parts.leases, kinds, settings.data_dir / "jobs")
+    return Runner(parts.store, parts.leases, kinds, settings.data_dir / "jobs", notifier(settings, parts))
 
 
 def main(environ: Mapping[str, str], **commands: Sequence[str]) -> int:

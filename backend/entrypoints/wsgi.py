@@ -15,13 +15,14 @@ from backend.app import create_app
 from backend.diagnosis import checks
 from backend.diagnosis.checks import Check
 from backend.errors import BackendError
+from backend.jobs.outlook import Outlooks
 from backend.label_studio.addresses import LOOPBACK
 from backend.label_studio.naming import Naming
 from backend.settings import Settings
 from backend.system.login import Login
 from backend.system.logs import configure_logging
 from backend.system.loops import loop_reports
-from backend.wiring import Core, assemble_core, starter
+from backend.wiring import Core, assemble_core, outlooks_of, starter
 from models.checkpoint import read_card
 from models.errors import CheckpointError
 from models.families import Model
@@ -42,12 +43,13 @@ def build_app(load: Callable[[str], Callable[[Path], Model]] | None = None) -> F
         core, login = assemble_core(settings, load), login_of(settings)
     except BackendError as error:
         raise AppImportError(f"premask: {error}") from error  # which gunicorn prints instead of a traceback
-    naming_of(settings, core, login).watch()
+    outlooks = outlooks_of(settings, core.parts, core.serving)
+    naming_of(settings, core, login, outlooks).watch()
     core.serving.warm_up([render_phantom(0).image])
-    return app_of(settings, core, login)
+    return app_of(settings, core, login, outlooks)
 
 
-def app_of(settings: Settings, core: Core, login: Login | None) -> Flask:
+def app_of(settings: Settings, core: Core, login: Login | None, outlooks: Outlooks | None = None) -> Flask:
     """The application over parts that are there already."""
     return create_app(
         serving=core.serving,
@@ -57,6 +59,7 @@ def app_of(settings: Settings, core: Core, login: Login | None) -> Flask:
         automatic=core.parts.automatic,
         registry=core.parts.registry,
         credentials=core.parts.credentials,
+        outlooks=outlooks,
         login=login,
         allowed_hosts=names_of(settings, login),
         ready=lambda: ready(settings, core),
@@ -83,14 +86,21 @@ def ready(settings: Settings, core: Core) -> list[Check]:
     ]
 
 
-def naming_of(settings: Settings, core: Core, login: Login | None) -> Naming:
+def naming_of(settings: Settings, core: Core, login: Login | None, outlooks: Outlooks | None = None) -> Naming:
     """The part that tells Label Studio which version is served."""
     shipped = starter(settings)
     try:
         name = None if shipped is None else read_card(shipped).name
     except CheckpointError:
         name = None  # it cannot be served either, and serving says why
-    return Naming(core.serving.served, core.parts.connections.client, login, name, settings.loops_dir)
+
+    def said(project: str) -> str | None:
+        known = outlooks.of(project, wait=0) if outlooks is not None else None
+        return None if known is None or known.problem else known.sentence
+
+    return Naming(
+        core.serving.served, core.parts.connections.client, login, name, settings.loops_dir, said, settings.public_url
+    )
 
 
 def login_of(settings: Settings) -> Login | None:
@@ -109,4 +119,8 @@ def login_of(settings: Settings) -> Login | None:
         settings.basic_auth_user,
         settings.basic_auth_password.get_secret_value(),
         None if token is None else token.get_secret_value(),
+        settings.viewer_user,
+        None if settings.viewer_password is None else settings.viewer_password.get_secret_value(),
+        settings.role_header,
+        settings.role_proxies,
     )

@@ -71,7 +71,7 @@ class AutomaticTraining:
             project: Label Studio's project id.
             tasks: as exported, with their annotations.
         """
-        now = {str(task["id"]): _stamp(one["id"] for one in task.get("annotations") or []) for task in tasks}
+        now = stamps_of(tasks)
 
         def work(rows: dict[str, Document]) -> None:
             rows.clear()
@@ -105,11 +105,10 @@ class AutomaticTraining:
         if jobs.store.find(project, ACTIVE, kind=TRAINING):
             return  # events since it began are considered when it is over
         accepted = {
-            str(row.id): _stamp(row.annotations.split(","))
-            for row in client(project).task_rows(project, annotated=True)
+            str(row.id): stamp(row.annotations.split(",")) for row in client(project).task_rows(project, annotated=True)
         }
         known = self._records.read(LEARNED + project)
-        new = sum(known.get(task, {}).get("annotations") != stamp for task, stamp in accepted.items())
+        new = sum(known.get(task, {}).get("annotations") != now for task, now in accepted.items())
         if new >= self._after:
             job, _ = jobs.submit(project)
             logger.info("project %s: %d newly accepted tasks; job %s trains on them", project, new, job.id)
@@ -128,6 +127,11 @@ class AutomaticTraining:
         self._records.change(NOTED, work, [project])
 
 
-def _stamp(ids: Iterable[Any]) -> str:
+def stamps_of(tasks: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Task -> its annotations as one text, of exported tasks."""
+    return {str(task["id"]): stamp(one["id"] for one in task.get("annotations") or []) for task in tasks}
+
+
+def stamp(ids: Iterable[Any]) -> str:
     """Annotations of a task as one text, the same for any order."""
     return ",".join(sorted(str(one).strip() for one in ids))

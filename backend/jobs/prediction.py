@@ -38,11 +38,14 @@ class PredictionWork:
             tally.update(line["tally"])
             # A process that stores something before it is killed may be restarted any number of times.
             survived = {"restarts": 0} if tally["predicted"] else {}
+            known = {"eta": float(line["left"])} if isinstance(line.get("left"), int | float) else {}
+            problems = line.get("problems")
             attempt.say(
                 progress=min(done / total, 1.0) if total else 0.0,
                 message=f"{done} of {total} tasks: {line['message']}",
                 figures={"done": done, "total": total},
-                report=dict(tally),
+                report=dict(tally) | ({"problems": problems} if problems else {}),
+                **known,
                 **survived,
             )
 

@@ -9,6 +9,7 @@ sent one by one by another call; what is missing even then stays requested, and 
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -30,6 +31,8 @@ PATIENCE_SECONDS = 600.0  # with a Label Studio that does not answer
 FIRST_PAUSE, MAX_PAUSE = 1.0, 60.0  # seconds between two tries
 MAX_LOST = 5  # imports in a row without an answer
 REFUSED = (401, 403, 404)  # trying again or one by one does not help
+MAX_PROBLEMS = 100  # tasks whose reason is kept
+EVERY = 0.5  # seconds between two reports of tasks that are predicted
 AWAY = (429, 502, 503, 504)  # a proxy's answers while Label Studio restarts
 
 
@@ -54,8 +57,10 @@ class Project(Protocol):
 class Predictions(Protocol):
     """The part of `backend.prediction.predictor.Predictor` that is used here."""
 
-    def predict(self, request: PredictRequest) -> list[Any]:
-        """One entry per task, an empty list for a task without an answer."""
+    def predict(
+        self, request: PredictRequest, done: Callable[[int], None], problem: Callable[[Any, str], None]
+    ) -> list[Any]:
+        """One entry per task, an empty list for a task without an answer; `done` and `problem` are told meanwhile."""
 
 
 @dataclass
@@ -96,6 +101,13 @@ class PredictionRun:
         pause: waits for a number of seconds.
         patience: seconds after which the run fails if Label Studio does not answer.
         import_seconds: how long Label Studio may take to store a chunk.
+        every: seconds between two reports of tasks that are predicted.
+
+    Attributes:
+        tally: tasks by outcome.
+        drawn: tasks of the chunk at hand that are predicted, and not stored yet.
+        left: seconds left, from the speed so far; None while unknown.
+        problems: {"task", "reason"} of the first tasks that got no prediction.
     """
 
     def __init__(
@@ -111,8 +123,13 @@ class PredictionRun:
         pause: Callable[[float], None] = time.sleep,
         patience: float = PATIENCE_SECONDS,
         import_seconds: float = IMPORT_SECONDS,
+        every: float = EVERY,
     ) -> None:
         self.tally = Tally()
+        self.drawn, self.problems = 0, list[dict[str, Any]]()
+        self.left: float | None = None
+        self._every, self._said_at = every, -math.inf
+        self._made, self._seconds, self._chunk_began = 0, 0.0, time.monotonic()
         self._project, self._job = project, job
         self._client, self._predictor, self._served, self._leases = client, predictor, served, leases
         self._tell, self._pause = tell, pause
@@ -181,18 +198,43 @@ class PredictionRun:
             {"id": task, "data": rows[task].data} for task in tasks if task in rows and task not in present
         ]
         if asked:
+            self._chunk_began = time.monotonic()
             self._say(f"predicting with {version}")
-            entries = self._entries(asked, config)
+            entries, reasons = self._entries(asked, config, version)
             if unanswered := [task for task in asked if not entries[task["id"]]]:
                 # Most images come from Label Studio: perhaps it was away for a moment.
                 self._patiently(lambda: self._client.project(self._project))
-                entries |= self._entries(unanswered, config)
+                again, reasons = self._entries(unanswered, config, version)
+                entries |= again
+            for task in (task["id"] for task in asked if not entries[task["id"]]):
+                self._problem(task, reasons.get(str(task), "no answer; the log says more"))
             self._store(entries, version)
+            self._made, self.drawn = self._made + len(asked), 0
+            self._seconds += time.monotonic() - self._chunk_began
+            self._chunk_began = time.monotonic()
         self._say(f"predicting with {version}")
 
-    def _entries(self, tasks: list[dict[str, Any]], config: LabelConfig) -> dict[int, Any]:
-        entries = self._predictor.predict(PredictRequest(self._project, tasks, config))
-        return {task["id"]: entry for task, entry in zip(tasks, entries, strict=True)}
+    def _entries(
+        self, tasks: list[dict[str, Any]], config: LabelConfig, version: str
+    ) -> tuple[dict[int, Any], dict[str, str]]:
+        """The entry of each task, and why there is none of some."""
+        reasons: dict[str, str] = {}
+        retried = self.drawn > 0  # these were counted the first time
+
+        def done(count: int) -> None:
+            self.drawn = self.drawn if retried else count
+            if time.monotonic() - self._said_at >= self._every:
+                self._say(f"predicting with {version}")
+
+        def problem(task: Any, why: str) -> None:
+            reasons[str(task)] = why
+
+        entries = self._predictor.predict(PredictRequest(self._project, tasks, config), done, problem)
+        return {task["id"]: entry for task, entry in zip(tasks, entries, strict=True)}, reasons
+
+    def _problem(self, task: int, why: str) -> None:
+        if len(self.problems) < MAX_PROBLEMS:
+            self.problems.append({"task": task, "reason": why[:500]})
 
     def _store(self, entries: Mapping[int, Any], version: str) -> None:
         """Import a chunk's entries, except for tasks that got a prediction meanwhile."""
@@ -287,6 +329,7 @@ class PredictionRun:
         logger.warning("task %s: its prediction was not stored: %s", entry["task"], why)
         self.tally.refused += 1
         self._refused[entry["task"]] = why
+        self._problem(entry["task"], f"Label Studio did not store its prediction: {why}")
         # Requested again at the end of this run, which would otherwise not end.
         self._finish([entry["task"]])
 
@@ -327,8 +370,13 @@ class PredictionRun:
             self._leases.finish(self._project, [str(task) for task in tasks], self._job)
 
     def _say(self, sentence: str) -> None:
-        left, _ = self._leases.remaining(self._project, self._job)
-        self._tell(self.tally, self.tally.done + left, sentence)
+        waiting, _ = self._leases.remaining(self._project, self._job)
+        now = time.monotonic()
+        self._said_at, made = now, self._made + self.drawn
+        if made:
+            spent = self._seconds + (now - self._chunk_began if self.drawn else 0.0)
+            self.left = round(spent / made * max(waiting - self.drawn, 0), 1)
+        self._tell(self.tally, self.tally.done + waiting, sentence)
 
 
 def _away(error: LabelStudioError) -> bool:

@@ -60,7 +60,7 @@ class Attempt:
         """
         if self._stopping.is_set():
             raise JobInterrupted("the worker was stopped; the job begins again when it is back")
-        if "progress" in changes:
+        if "progress" in changes and "eta" not in changes:
             changes["eta"] = self._eta(changes["progress"])
         if not self._store.advance(self.job, **changes):
             raise JobInterrupted("it was cancelled, or another worker took it")
@@ -161,9 +161,18 @@ class Runner:
         leases: tasks whose prediction is requested.
         kinds: the work, by kind of job.
         folder: for the jobs' files.
+        ended: told of each job that is done or has failed; returns at once and never raises.
     """
 
-    def __init__(self, store: JobStore, leases: Leases, kinds: Mapping[str, Work], folder: Path) -> None:
+    def __init__(
+        self,
+        store: JobStore,
+        leases: Leases,
+        kinds: Mapping[str, Work],
+        folder: Path,
+        ended: Callable[[Job], None] = lambda job: None,
+    ) -> None:
+        self._ended = ended
         self._store = store
         self._leases = leases
         self._kinds = kinds
@@ -187,7 +196,8 @@ class Runner:
         try:
             attempt.folder.mkdir(parents=True, exist_ok=True)
             message = self._kinds[job.kind].do(attempt)
-            self._store.advance(job, state="done", progress=1.0, eta=None, message=message, reason="")
+            if self._store.advance(job, state="done", progress=1.0, eta=None, message=message, reason=""):
+                self._ended(self._store.get(job_id))
         except JobInterrupted as error:
             attempt.log(str(error))
             self._store.release(job, "queued", str(error), restarts=job.restarts)
@@ -239,6 +249,7 @@ class Runner:
             return  # cancelled, or another worker has it
         logger.error("job %s: project %s: %s failed: %s", job.id, job.project, job.kind, reason)
         self._store.log(job.id, f"failed: {reason}")
+        self._ended(self._store.get(job.id))
         for old in self._store.find(states=("failed",), limit=1000)[KEPT_FAILURES:]:
             shutil.rmtree(self._folder / old.id, ignore_errors=True)
 

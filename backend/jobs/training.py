@@ -2,31 +2,36 @@
 
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from backend.database.jobs import Job
-from backend.errors import JobError, RegistryError
+from backend.errors import BackendError, JobError, RegistryError
+from backend.jobs.automatic import stamps_of
 from backend.jobs.running import Attempt
 from backend.label_studio.acceptance import parent_prediction
 from backend.label_studio.annotations import AcceptedReport, write_data_folder
 from backend.label_studio.images import ImageLoader
 from backend.label_studio.label_config import parse_label_config
+from backend.label_studio.readiness import accepted_in, too_few
 from backend.label_studio.task_data import group_field
 from backend.system.files import write_json
 from backend.versions.registry import Registry, VersionInfo
 from models.checkpoint import CARD, PACKAGED, read_card
 
 COMMAND = (sys.executable, "-m", "models.training")
-# Stage that training reports -> state of the job, and the part of the progress bar that it fills.
+# Stage that training reports -> state of the job, and where its part of the bar begins and ends.
 STAGES = {
     "classifier": ("training", 0.10, 0.50),
     "refiner": ("training", 0.50, 0.85),
     "evaluating": ("evaluating", 0.85, 0.95),
     "saving": ("evaluating", 0.95, 0.97),
 }
+FETCHED, TRAINED = 0.10, 0.97  # of the bar: between them a training whose time is known fills it evenly
+ACCEPTED = "accepted.json"  # beside a version's card: the annotations that it learnt from, by task
 
 
 class Project(Protocol):
@@ -114,11 +119,7 @@ class TrainingWork:
         job, folder = attempt.job, attempt.folder
         report = self._fetch(attempt, folder / "data")
         if report.used < self._plan.min_accepted:
-            raise JobError(
-                f"project {job.project} has {_count(report.used, 'accepted task')} to learn from and needs "
-                f"{self._plan.min_accepted}; annotate and submit {self._plan.min_accepted - report.used} more, then "
-                f"press Start Training again{_left_out(report)}"
-            )
+            raise JobError(too_few(job.project, report.used, self._plan.min_accepted, _left_out(report)))
         current = self._registry.current(job.project)
         parent = current.directory if current is not None else self._starter
         card = read_card(parent) if parent is not None else None
@@ -130,12 +131,20 @@ class TrainingWork:
             and report.classes.keys().isdisjoint(card.classes)
         ):
             parent = None  # it knows none of the classes: ImageNet weights, at hand, know more of them
+        if job.version is not None:  # of an attempt that was killed
+            self._registry.give_back(job.project, job.version)
         version = self._registry.reserve(job.project, backbone)
-        attempt.say(state="training", version=version, metrics={}, message=f"training {version}")
-        command = [*self._command, str(self._specification(folder, parent, backbone, version))]
-        result = attempt.process(command, _Stages(attempt), self._plan.limit_seconds)
+        try:
+            attempt.say(state="training", version=version, metrics={}, message=f"training {version}")
+            command = [*self._command, str(self._specification(folder, parent, backbone, version, report.as_drawn))]
+            result = attempt.process(command, _Stages(attempt), self._plan.limit_seconds)
+        except (BackendError, OSError):
+            self._registry.give_back(job.project, version)
+            raise
         metrics = {"new": result.get("metrics"), "parent": result.get("parent_metrics")}
         metrics |= {"promote": bool(result.get("promote")), "verdict": str(result.get("reason") or "")}
+        metrics["evidence"] = result.get("evidence") or {}
+        shutil.copyfile(folder / ACCEPTED, folder / "checkpoint" / ACCEPTED)
         return replace(job, version=version, metrics=metrics)
 
     def _publish(self, attempt: Attempt, job: Job, checkpoint: Path) -> str:
@@ -144,12 +153,15 @@ class TrainingWork:
         attempt.say(state="publishing", progress=0.97, message=message, metrics=job.metrics)
         info = self._published(job) or self._publish_once(attempt, job, checkpoint)
         verdict = f": {job.metrics['verdict']}" if job.metrics["verdict"] else ""
+        evidence = job.metrics.get("evidence") or {}
+        verdict += f"; {evidence['missing']}" if evidence.get("missing") else ""
+        verdict += f". {doubts}" if (doubts := class_doubts(evidence)) else ""
         if not job.metrics["promote"]:
             return f"{info.version} stays a candidate{verdict}"
         current = self._registry.current(job.project)
         if current is None or current.version != info.version:
             self._registry.promote(job.project, info.version, attempt.fence)
-        return f"{info.version} is served from now on{verdict}"
+        return f"{info.version} was promoted{verdict}"
 
     def _publish_once(self, attempt: Attempt, job: Job, checkpoint: Path) -> VersionInfo:
         try:
@@ -173,11 +185,16 @@ class TrainingWork:
         config = parse_label_config(project["label_config"])
         tasks = client.export(job.project)
         self._learned(job.project, tasks)
-        attempt.say(progress=0.02, message=f"fetching {_count(len(tasks), 'annotated task')}")
+        write_json(attempt.folder / ACCEPTED, stamps_of(tasks))
+        if (accepted := accepted_in(tasks)) < self._plan.min_accepted:  # said before thousands of images are fetched
+            raise JobError(too_few(job.project, accepted, self._plan.min_accepted))
+        begun, ahead = time.monotonic(), self._plan.minutes * 60
+        attempt.say(progress=0.02, eta=ahead, message=f"fetching {_count(len(tasks), 'annotated task')}")
 
         def counted() -> Iterator[Mapping[str, Any]]:
             for done, task in enumerate(tasks):
-                attempt.say(progress=0.02 + 0.08 * done / len(tasks))
+                seconds = (time.monotonic() - begun) / done * (len(tasks) - done) if done else 0.0
+                attempt.say(progress=0.02 + 0.08 * done / len(tasks), eta=seconds + self._plan.minutes * 60)
                 yield task
 
         report = write_data_folder(
@@ -191,10 +208,13 @@ class TrainingWork:
         for line in report.text.splitlines():
             attempt.log(line)
         # What was left out is in the folder and, counted, in `dropped`: a project may have thousands of such tasks.
-        attempt.say(report=asdict(replace(report, left_out=[])) | {"title": str(project.get("title") or "")})
+        kept = asdict(replace(report, left_out=[], as_drawn=[])) | {"as_drawn": len(report.as_drawn)}
+        attempt.say(report=kept | {"title": str(project.get("title") or ""), "colours": dict(config.colours)})
         return report
 
-    def _specification(self, folder: Path, parent: Path | None, backbone: str | None, version: str) -> Path:
+    def _specification(
+        self, folder: Path, parent: Path | None, backbone: str | None, version: str, as_drawn: Sequence[str]
+    ) -> Path:
         path = folder / "specification.json"
         write_json(
             path,
@@ -207,9 +227,28 @@ class TrainingWork:
                 "device": self._plan.device,
                 "backbone": backbone or "auto",
                 "name": version,
+                "as_drawn": as_drawn,
             },
         )
         return path
+
+
+def class_doubts(evidence: Mapping[str, Any]) -> str:
+    """The classes that a version draws too weakly to help, and those that nothing has measured, in a sentence.
+
+    >>> class_doubts({"classes": {"a": {"state": "measured"}, "b": {"state": "weak", "iou": 0.24}}})
+    'Weak: b (IoU 0.24)'
+    """
+    classes = (evidence.get("classes") or {}).items()
+    weak = [
+        f"{label} (IoU {found['iou']:.2f})" if found.get("iou") is not None else label
+        for label, found in classes
+        if found["state"] == "weak"
+    ]
+    unmeasured = [label for label, found in classes if found["state"] == "not measured"]
+    parts = [f"Weak: {', '.join(weak)}"] if weak else []
+    parts += [f"Not measured: {', '.join(unmeasured)}"] if unmeasured else []
+    return ". ".join(parts)
 
 
 class _Stages:
@@ -225,6 +264,11 @@ class _Stages:
         state, begin, end = stage
         done, total = float(report.get("done") or 0), float(report.get("total") or 0)
         reached = begin + (end - begin) * min(done / total, 1.0) if total > 0 else begin
+        left, spent, eta = report.get("left"), report.get("spent"), dict[str, float]()
+        if isinstance(left, int | float) and isinstance(spent, int | float):
+            eta = {"eta": float(left)}
+            if left + spent > 0:
+                reached = FETCHED + (TRAINED - FETCHED) * spent / (spent + left)
         self._progress = max(self._progress, round(reached, 4))
         figures = report.get("metrics")
         self._attempt.say(
@@ -232,6 +276,7 @@ class _Stages:
             progress=self._progress,
             message=str(report.get("message") or ""),
             figures=figures if isinstance(figures, dict) else {},
+            **eta,
         )
 
 

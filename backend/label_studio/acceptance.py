@@ -1,6 +1,6 @@
 """Acceptance statistics: masks of predictions against the masks that annotators accepted in their place."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,8 +35,47 @@ class AcceptanceStatistics:
         self.unchanged += iou == 1.0
 
 
-# Model version -> class -> its statistics.
+# Model version (or annotator) -> class -> its statistics.
 AcceptanceByVersion = dict[str, dict[str, AcceptanceStatistics]]
+
+
+def count_classes(
+    statistics: AcceptanceByVersion,
+    of: str,
+    drawn: Mapping[str, Mask],
+    accepted: Mapping[str, Mask],
+    known: Iterable[str],
+) -> None:
+    """Add an image to the statistics of a version or an annotator.
+
+    Args:
+        statistics: added to.
+        of: the version or the annotator.
+        drawn: predicted masks by class.
+        accepted: masks accepted in their place.
+        known: classes whose presence both state.
+    """
+    for label in known:
+        classes = statistics.setdefault(of, {})
+        classes.setdefault(label, AcceptanceStatistics()).count(drawn.get(label), accepted.get(label))
+
+
+def annotator_of(annotation: Mapping[str, Any]) -> str:
+    """Whoever made an annotation, for people: an address where Label Studio says one, else the user's number."""
+    by = annotation.get("completed_by")
+    if isinstance(by, Mapping):
+        by = by.get("email") or by.get("id")
+    return "unknown" if by in (None, "") else str(by) if "@" in str(by) else f"user {by}"
+
+
+def is_as_drawn(annotation: Mapping[str, Any]) -> bool:
+    """Whether Label Studio itself says that every region is a prediction's, untouched.
+
+    For predictions that have been deleted since. Who removed one of several regions is not seen by this.
+    """
+    regions = [region for region in annotation.get("result") or [] if isinstance(region, Mapping)]
+    origins = {region.get("origin") for region in regions if "origin" in region}
+    return annotation.get("parent_prediction") is not None and bool(regions) and origins == {"prediction"}
 
 
 def parent_prediction(

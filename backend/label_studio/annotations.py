@@ -11,7 +11,13 @@ import cv2
 import numpy as np
 
 from backend.errors import ImageError, RegionError
-from backend.label_studio.acceptance import AcceptanceByVersion, AcceptanceStatistics, acceptance_sentence
+from backend.label_studio.acceptance import (
+    AcceptanceByVersion,
+    acceptance_sentence,
+    annotator_of,
+    count_classes,
+    is_as_drawn,
+)
 from backend.label_studio.controls import CHOICES, REGION_CONTROLS
 from backend.label_studio.controls.brush import BrushLabels
 from backend.label_studio.controls.choices import Choices
@@ -65,6 +71,8 @@ class AcceptedReport:
         problems: a sentence for each image or region that could not be read, the first MAX_PROBLEMS.
         left_out: each task, or image of a task, that was left out, for people, and a sentence why.
         acceptance: model version -> class -> how many of its masks were accepted.
+        annotators: annotator -> class -> how many of the masks that they were shown they accepted.
+        as_drawn: names of images that were accepted exactly as a version had drawn them.
         groups: groups among the tasks used; 0 where no field of the tasks says which.
     """
 
@@ -76,6 +84,8 @@ class AcceptedReport:
     problems: list[str] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
     acceptance: AcceptanceByVersion = field(default_factory=dict)
+    annotators: AcceptanceByVersion = field(default_factory=dict)
+    as_drawn: list[str] = field(default_factory=list)
     groups: int = 0
 
     def problem(self, text: str) -> None:
@@ -190,8 +200,9 @@ def write_data_folder(
                 address = str(address_at(task.get("data"), image.path))
                 for text in truth.problems:
                     report.problem(f"{what}, image {shown(address)}: {text}")
+                image_name = f"{name} {image.label}".strip()
                 folder.add(
-                    f"{name} {image.label}".strip(),
+                    image_name,
                     pixels,
                     truth.masks,
                     truth.presence,
@@ -204,10 +215,22 @@ def write_data_folder(
                 report.images += 1
                 if not used:
                     used, prediction = True, parent_prediction(annotation)
+                compared = None
                 if prediction is not None:
-                    _count_acceptance(
-                        prediction, truth, config, image, list(parts), pixels.shape[:2], report.acceptance
-                    )
+                    compared = _predicted(prediction, config, image, list(parts), pixels.shape[:2])
+                if prediction is None or compared is None:
+                    unchanged = is_as_drawn(annotation)
+                else:
+                    known = [
+                        label
+                        for label in compared.masks.keys() | truth.masks.keys()
+                        if compared.presence[label] is not None and truth.presence[label] is not None
+                    ]
+                    version = str(prediction.get("model_version"))
+                    count_classes(report.acceptance, version, compared.masks, truth.masks, known)
+                    count_classes(report.annotators, annotator_of(annotation), compared.masks, truth.masks, known)
+                    unchanged = _same(compared, truth)
+                report.as_drawn += [image_name] if unchanged else []
             report.used += used
         for left_out in report.left_out:
             folder.leave_out(*left_out)
@@ -239,6 +262,14 @@ def accepted_annotation(task: Mapping[str, Any]) -> Mapping[str, Any]:
     return newest
 
 
+def newest_accepted(annotations: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The one of a task's annotations that counts, as `accepted_annotation` finds it; None if none does."""
+    try:
+        return accepted_annotation({"annotations": annotations})
+    except _LeftOut:
+        return None
+
+
 def read_annotation(
     annotation: Mapping[str, Any], config: LabelConfig, shape: tuple[int, ...], counts: Counter[str]
 ) -> Truth:
@@ -249,6 +280,14 @@ def read_annotation(
     """
     image = TaskImage(config.image_key, config.image_key)
     return read_regions(sort_regions(annotation, config, [image], counts)[image], config, shape, counts)
+
+
+def readable(annotation: Mapping[str, Any], config: LabelConfig, shape: tuple[int, ...]) -> Truth | None:
+    """As `read_annotation`; None where it cannot be read or says nothing."""
+    try:
+        return read_annotation(annotation, config, shape, Counter())
+    except (_LeftOut, RegionError):
+        return None
 
 
 @dataclass(frozen=True)
@@ -466,26 +505,26 @@ class _Reading:
         return Truth(masks, presence, tuple(self._problems))
 
 
-def _count_acceptance(
+def _predicted(
     prediction: Mapping[str, Any],
-    truth: Truth,
     config: LabelConfig,
     image: TaskImage,
     images: Sequence[TaskImage],
     shape: tuple[int, ...],
-    acceptance: AcceptanceByVersion,
-) -> None:
-    """Compare the masks that were predicted on an image with those that were accepted."""
+) -> Truth | None:
+    """What was predicted of an image; None if it is not ours, or of another config."""
     try:
         drawn = sort_regions(prediction, config, images, Counter())[image]
-        predicted = read_regions(drawn, config.on(image.column), shape, Counter())
+        return read_regions(drawn, config.on(image.column), shape, Counter())
     except (_LeftOut, RegionError):
-        return  # not ours, or of another config
-    version = str(prediction.get("model_version"))
-    for label in predicted.masks.keys() | truth.masks.keys():
-        if predicted.presence[label] is not None and truth.presence[label] is not None:
-            classes = acceptance.setdefault(version, {})
-            classes.setdefault(label, AcceptanceStatistics()).count(predicted.masks.get(label), truth.masks.get(label))
+        return None
+
+
+def _same(predicted: Truth, accepted: Truth) -> bool:
+    """Whether a prediction was accepted pixel for pixel, also one of nothing."""
+    if predicted.masks.keys() != accepted.masks.keys() or predicted.presence != accepted.presence:
+        return False
+    return all(np.array_equal(mask, accepted.masks[label]) for label, mask in predicted.masks.items())
 
 
 def _listed(names: Collection[str]) -> str:

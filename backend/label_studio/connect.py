@@ -11,6 +11,7 @@ from backend.label_studio.addresses import LOOPBACK
 from backend.label_studio.client import LabelStudio
 from backend.label_studio.label_config import parse_label_config
 from backend.label_studio.protocol import UNTRAINED
+from backend.label_studio.readiness import count_accepted, no_model
 from backend.system.login import Login
 
 TITLE = "premask"  # of a backend that serves no model yet
@@ -43,6 +44,9 @@ def connect(
     backend_url: str,
     progress: Callable[[str], None] = lambda line: None,
     login: Login | None = None,
+    *,
+    needed: int = 4,
+    dashboard: str | None = None,
 ) -> Connected:
     """Register the backend with a project and switch predictions on; done twice it changes nothing.
 
@@ -52,6 +56,8 @@ def connect(
         backend_url: the backend's address as Label Studio's own machine or container reaches it.
         progress: called with a line for people at each step.
         login: what the backend asks of its callers; None if it asks nothing.
+        needed: accepted tasks that a training needs.
+        dashboard: where people open the backend; None for `backend_url`.
 
     Raises:
         LabelStudioError: says which call failed and what to change.
@@ -72,6 +78,9 @@ def connect(
     if backend.get("state") in BROKEN:
         raise LabelStudioError(_unhealthy(backend_url, str(backend.get("error_message") or "")))
     backend = rename(client, project_id, backend, login)
+    if not str(backend.get("description") or "").strip():
+        told = description("", dashboard or backend_url, str(project_id))
+        backend = _changed(client, project_id, backend, login, description=told)
     progress(f"{'Already registered' if registered else 'Registered'} as {backend['title']!r} at {backend['url']}")
     # The project's model_version is the title of the backend whose predictions annotators start from.
     wanted = {"show_collab_predictions": True, "model_version": backend["title"]}
@@ -85,7 +94,25 @@ def connect(
     for warning in warnings:
         progress(f"Note: {warning}")
     version = backend.get("model_version")
+    if not version or version == UNTRAINED:
+        progress(f"{no_model(count_accepted(client, str(project_id)), needed)}.")
     return Connected(int(backend["id"]), str(project_id), registered is None, version or None, warnings)
+
+
+def description(said: str, dashboard: str, project: str) -> str:
+    """What Label Studio shows of the backend beside its name: the state of the project, and where its dashboard is."""
+    page = f"{dashboard.rstrip('/')}/dashboard/projects/{project}"
+    return f"{f'{said}. ' if said else ''}Versions, figures and progress: {page}"
+
+
+def describe(
+    client: LabelStudio, project_id: str | int, backend: dict[str, Any], login: Login | None, text: str
+) -> dict[str, Any]:
+    """Give a registered backend a description, unless it has it; one that people wrote is left alone."""
+    told = str(backend.get("description") or "")
+    if told == text or (told and "/dashboard/projects/" not in told):
+        return backend
+    return _changed(client, project_id, backend, login, description=text)
 
 
 def rename(client: LabelStudio, project_id: str | int, backend: dict[str, Any], login: Login | None) -> dict[str, Any]:

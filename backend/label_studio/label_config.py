@@ -1,7 +1,8 @@
 """A project's labelling config (XML) as controls, labels and the image they belong to."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from typing import Any
@@ -20,6 +21,7 @@ from models.errors import brief
 __all__ = ["Control", "LabelConfig", "parse_label_config"]
 
 LABEL_TAGS = ("Label", "Choice")
+COLOUR = re.compile(r"#(?:[0-9A-Fa-f]{3}|[0-9A-Fa-f]{6})|[A-Za-z]{3,20}")
 PREDICTED = {*TOOLS, *(control.tag for control in CONTROLS)}
 # Lower is better; what holds any mask is equally good.
 PREFERENCE = {tag: 0 if adapter.exact else place for place, (tag, adapter) in enumerate(REGION_CONTROLS.items())}
@@ -37,11 +39,13 @@ class LabelConfig:
         controls: every supported control that is bound to an image, in the config's order; at least one.
         left_out: a sentence for each tag on an image that nothing is predicted for.
         elsewhere: names of tags that show something else than an image of `columns`; what is said of them is not read.
+        colours: class and colour of each label that has one, as CSS writes it.
     """
 
     controls: tuple[Control, ...]
     left_out: tuple[str, ...] = ()
     elsewhere: frozenset[str] = frozenset()
+    colours: tuple[tuple[str, str], ...] = field(default=(), repr=False, compare=False)
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
@@ -163,7 +167,8 @@ def parse_label_config(xml: str) -> LabelConfig:
     if not controls:
         raise ConfigError("; ".join([_nothing_to_fill(root, images), *left_out]))
     named = {name for tag in root.iter() if (name := tag.get("name"))}
-    return LabelConfig(controls, tuple(left_out), frozenset(named - {control.to_name for control in controls}))
+    elsewhere = frozenset(named - {control.to_name for control in controls})
+    return LabelConfig(controls, tuple(left_out), elsewhere, tuple(_colours(root).items()))
 
 
 class _Builder(TreeBuilder):
@@ -268,6 +273,16 @@ def _per_object(tag: Element) -> bool | None:
     if regions not in (None, "class", "object"):
         raise ConfigError(f'model_regions="{_short(regions)}" should be "class" or "object"')
     return None if regions is None else regions == "object"
+
+
+def _colours(root: Element) -> dict[str, str]:
+    colours: dict[str, str] = {}
+    for label in root.iter("Label"):
+        colour = label.get("background", "").strip()
+        if COLOUR.fullmatch(colour):  # it is written into pages
+            for name in _names(label.get("predicted_values", "")) or [label.get("alias") or label.get("value") or ""]:
+                colours.setdefault(name, colour)
+    return colours
 
 
 def _labels(control: Element) -> dict[str, str]:

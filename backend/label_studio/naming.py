@@ -17,6 +17,7 @@ from backend.system.loops import Loop
 from backend.versions.registry import version_number
 
 SETTLED_SECONDS = 2.0  # Label Studio writes down what /setup answered, and with it the name as it was before
+TOLD_SECONDS = 600.0  # after which the description is looked at again
 AGAIN_SECONDS = 60.0  # between the first tries with a Label Studio that does not answer
 
 
@@ -29,6 +30,8 @@ class Naming:
         login: what Label Studio has to send this backend; None for nothing.
         starter: the name of the version that serves projects without one of their own, if there is one.
         reports: folder where its thread reports; None for nowhere.
+        said: the state of a project in a sentence, None while it is not known.
+        dashboard: where people open this backend; None for where Label Studio reaches it.
     """
 
     def __init__(
@@ -38,7 +41,11 @@ class Naming:
         login: Login | None = None,
         starter: str | None = None,
         reports: Path | None = None,
+        said: Callable[[str], str | None] = lambda project: None,
+        dashboard: str | None = None,
     ) -> None:
+        self._said, self._dashboard = said, dashboard
+        self._told: dict[str, float] = {}
         self._served, self._client, self._login = served, client, login
         self._starter = starter
         self._named: dict[str, str] = {}
@@ -66,6 +73,22 @@ class Naming:
         for (project, version), when in list(self._due.items()):
             if when <= now:
                 self._loop.attempt(project, partial(self._name, project, version), now)
+        self._describe(set(sole) & set(self._named), now)
+
+    def _describe(self, projects: Set[str], now: float) -> None:
+        """Tell Label Studio's users how a project stands and where its dashboard is."""
+        for project in projects:
+            if now - self._told.get(project, -TOLD_SECONDS) < TOLD_SECONDS or (said := self._said(project)) is None:
+                continue
+            self._told[project] = now
+            self._loop.attempt(project, partial(self._say, project, said), now)
+
+    def _say(self, project: str, said: str) -> None:
+        client = self._client(project)
+        for backend in client.ml_backends(project):
+            if self._is_ours(project, str(backend.get("title"))):
+                text = connect.description(said, self._dashboard or str(backend["url"]), project)
+                connect.describe(client, project, backend, self._login, text)
 
     def _name(self, project: str, version: str) -> None:
         try:

@@ -38,8 +38,10 @@ class _Item:
     key: Hashable
     images: Sequence[TaskImage]
     loading: dict[TaskImage, Future[Image]] = field(default_factory=dict)
+    why: str = ""  # why it gets no masks
 
 
+Problem = Callable[[Any, str], None]  # called with a task's id and why it gets no masks
 # An image of a task of a batch.
 _Part = tuple[_Item, TaskImage]
 
@@ -73,17 +75,36 @@ class Predictor:
         self._cache = cache or PredictionCache()
         self._per_object = per_object
 
-    def predict(self, request: PredictRequest) -> list[Any]:
-        """One entry per task, in order; an empty list for a task without an entry, whose reason is logged."""
-        resolved = self._serving.resolve(request.project_id, request.config.classes)
-        return [json.loads(entry) for entries in self.stream(request, resolved) for entry in entries]
+    def predict(
+        self,
+        request: PredictRequest,
+        done: Callable[[int], None] = lambda tasks: None,
+        problem: Problem = lambda task, why: None,
+    ) -> list[Any]:
+        """One entry per task, in order; an empty list for a task without an entry, whose reason is logged.
 
-    def stream(self, request: PredictRequest, resolved: Resolved | None) -> Iterator[list[Entry]]:
+        Args:
+            request: the tasks.
+            done: told of the number of tasks that are finished, as it grows.
+            problem: told of each task without an entry, and why.
+        """
+        resolved = self._serving.resolve(request.project_id, request.config.classes)
+        found: list[Any] = []
+        for entries in self.stream(request, resolved, problem):
+            for entry in entries:
+                found.append(json.loads(entry))
+                done(len(found))
+        return found
+
+    def stream(
+        self, request: PredictRequest, resolved: Resolved | None, problem: Problem = lambda task, why: None
+    ) -> Iterator[list[Entry]]:
         """The entries of all tasks, in order, a few at a time as they are finished; never raises.
 
         Args:
             request: the tasks.
             resolved: the version that answers for the project, None if no model covers it.
+            problem: told of each task that the model could not answer, and why.
         """
         began = time.monotonic()
         given = answered = 0
@@ -100,7 +121,7 @@ class Predictor:
                 )
             else:
                 version = served.version
-                for entries in self._batches(request, served):
+                for entries in self._batches(request, served, problem):
                     given += len(entries)
                     answered += sum(entry != NOTHING for entry in entries)
                     yield entries
@@ -121,10 +142,10 @@ class Predictor:
         resolved = self._serving.resolve(request.project_id, request.config.classes)
         served = None if resolved is None else resolved.model()
         if served is not None:
-            for _ in self._batches(request, served):
+            for _ in self._batches(request, served, lambda task, why: None):
                 pass
 
-    def _batches(self, request: PredictRequest, served: Served) -> Iterator[list[Entry]]:
+    def _batches(self, request: PredictRequest, served: Served, problem: Problem) -> Iterator[list[Entry]]:
         source = self._images(request.project_id)
         config = hashlib.sha256(repr(request.config).encode()).hexdigest()
         ahead: deque[list[_Item]] = deque()
@@ -136,9 +157,9 @@ class Predictor:
                 begun = [item for items in ahead for item in items]
                 # While one batch is on the networks, the images of the next are fetched.
                 if len(ahead) == 2:
-                    yield self._finish(ahead.popleft(), request, served, source)
+                    yield self._finish(ahead.popleft(), request, served, source, problem)
             for items in ahead:
-                yield self._finish(items, request, served, source)
+                yield self._finish(items, request, served, source, problem)
         finally:
             for loading in (loading for item in begun for loading in item.loading.values()):
                 loading.cancel()  # no one waits for it any longer
@@ -160,7 +181,7 @@ class Predictor:
             item.loading[image] = self._loaders.submit(item.project, source.load, item.task, image.path)
 
     def _finish(
-        self, items: Sequence[_Item], request: PredictRequest, served: Served, source: ImageSource
+        self, items: Sequence[_Item], request: PredictRequest, served: Served, source: ImageSource, problem: Problem
     ) -> list[Entry]:
         """Entries of one batch.
 
@@ -182,7 +203,11 @@ class Predictor:
         finally:
             for key in unfinished:
                 self._cache.finish(key, None)
-        return [future.result() or NOTHING for future, _ in joined]
+        entries = [future.result() or NOTHING for future, _ in joined]
+        for item, entry in zip(items, entries, strict=True):
+            if entry == NOTHING:
+                problem(item.task.get("id"), item.why or "another request for it failed; the server's log says why")
+        return entries
 
     def _predictions(
         self, items: Sequence[_Item], served: Served, source: ImageSource
@@ -211,6 +236,7 @@ class Predictor:
             entry = task_entry(list(predictions.items()), request.config, version, per_object=self._per_object)
             return json.dumps(entry).encode()
         except Exception:
+            item.why = "the prediction could not be written as regions; the log says more"
             logger.exception("task %s: no masks: the prediction could not be written as regions", item.task.get("id"))
             return None
 
@@ -230,8 +256,10 @@ def _loaded(item: _Item, image: Future[Image]) -> Image | None:
     try:
         return image.result()
     except BackendError as error:
+        item.why = str(error)
         logger.warning("task %s: no masks: %s", item.task.get("id"), error)
     except Exception:
+        item.why = "its image could not be loaded; the log says more"
         logger.exception("task %s: no masks: its image could not be loaded", item.task.get("id"))
     return None
 
@@ -241,5 +269,6 @@ def _predicted(item: _Item, image: Image, prediction: Future[Prediction]) -> Pre
         return prediction.result()
     except Exception:
         shape = "x".join(map(str, image.shape))
+        item.why = f"the model failed on its {shape} image; the log says more"
         logger.exception("task %s: no masks: the model failed on its %s image", item.task.get("id"), shape)
     return None

@@ -4,6 +4,7 @@ import base64
 from dataclasses import dataclass, field
 
 TOKEN_HEADER = "X-Premask-Token"
+LEAD, VIEWER = "lead", "viewer"  # who may change things, and who may look
 
 
 @dataclass(frozen=True)
@@ -15,11 +16,18 @@ class Login:
         password: of HTTP Basic authentication.
         webhook_token: opens /webhook without them, as `?token=` or in the header X-Premask-Token: Label Studio's
             webhooks about annotations carry no password. None: webhooks need user and password.
+        viewer_user, viewer_password: of those who may look but change nothing; None for nobody.
+        role_header: by which a proxy says LEAD or VIEWER of whom it has let in; None for no proxy.
+        role_proxies: addresses or networks of these proxies.
     """
 
     user: str
     password: str = field(repr=False)
     webhook_token: str | None = field(default=None, repr=False)
+    viewer_user: str | None = None
+    viewer_password: str | None = field(default=None, repr=False)
+    role_header: str | None = None
+    role_proxies: tuple[str, ...] = ()
 
     @property
     def webhook_headers(self) -> dict[str, str]:

@@ -146,11 +146,22 @@ class Registry:
         return None if index is None else state.history[index] or STARTER
 
     def reserve(self, project: str, backbone: str | None = None) -> str:
-        """The name for a version that is about to be trained; the number is spent even if it is never published."""
+        """The name for a version that is about to be trained; its number is spent unless it is given back."""
         with self._writing(project) as state:
             state.last_number += 1
             short = f"-{_short(backbone)}" if backbone else ""
             return f"p{project}-r{state.last_number:03d}{short}"
+
+    def give_back(self, project: str, version: str) -> None:
+        """Take back a name that nothing came of, so that no gap stays: a project's first version is r001.
+
+        A number that was given after it, or has been published, stays spent.
+        """
+        number = version_number(project, version)
+        with self._writing(project) as state:
+            published = [version_number(project, directory.name) or 0 for directory in self._directories(project)]
+            if number is not None and number == state.last_number and number > max(published, default=0):
+                state.last_number -= 1
 
     def publish(self, project: str, checkpoint: Path, fence: Callable[[], None] = lambda: None) -> VersionInfo:
         """Copy a finished checkpoint into the registry under the name on its card, as a candidate.

@@ -2,7 +2,8 @@
 
 Every request gets an id, which its answer and its log lines carry.
 
-GET /, /health   alive, instantly, also while models are loaded or busy
+GET /            the dashboard, to a browser; else as /health
+GET /health      alive, instantly, also while models are loaded or busy
 GET /ready       whether the server could answer a prediction now, and the remedy if not
 GET /metrics     counts and times in Prometheus' format
 """
@@ -14,8 +15,9 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
+from pathlib import Path
 
-from flask import Blueprint, Flask, Response, g, request
+from flask import Blueprint, Flask, Response, g, redirect, request, send_from_directory, url_for
 from flask.typing import ResponseReturnValue
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
@@ -32,6 +34,7 @@ from backend.versions.serving import Serving
 
 logger = logging.getLogger(__name__)
 
+ICON = Path(__file__).parent / "dashboard" / "static" / "icon.svg"
 ID_HEADER = "X-Request-ID"
 SANE_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 UNKNOWN_ROUTE = "unknown"  # one name for all paths that lead nowhere: a caller must not make up series
@@ -88,10 +91,19 @@ def operation_routes(
         collector(registry=shown)
     shown.register(State(serving, jobs, loops))
 
-    @routes.get("/")
     @routes.get("/health")
     def health() -> ResponseReturnValue:
         return {"status": "UP", "name": "premask"}
+
+    @routes.get("/")
+    def root() -> ResponseReturnValue:
+        # Label Studio's own backends answer as /health here; who comes with a browser wants the pages.
+        wants_page = request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html"
+        return redirect(url_for("dashboard.index")) if wants_page else health()
+
+    @routes.get("/favicon.ico")
+    def favicon() -> ResponseReturnValue:
+        return send_from_directory(ICON.parent, ICON.name, mimetype="image/svg+xml", max_age=86_400)
 
     @routes.get("/ready")
     def is_ready() -> ResponseReturnValue:

@@ -84,6 +84,7 @@ def version_report(info: VersionInfo, training: Job | None = None) -> dict[str, 
         "metrics": card.metrics,
         "before": None if training is None else training.metrics.get("parent"),
         "gallery": card.gallery,
+        "evidence": card.training.get("evidence") or {},
     }
 
 
@@ -131,6 +132,7 @@ def history(registry: Registry, jobs: Sequence[Job], project: str) -> list[dict[
             "metrics": job.metrics.get("new") or {},
             "before": job.metrics.get("parent"),
             "accepted": job.report.get("used"),
+            "evidence": job.metrics.get("evidence") or {},
         }
         for version, job in trainings.items()
         if version not in there

@@ -3,20 +3,21 @@
 import secrets
 from collections.abc import Collection
 from hmac import compare_digest
+from ipaddress import ip_address, ip_network
 from urllib.parse import urlsplit
 
-from flask import Blueprint, Flask, Request, Response, request
+from flask import Blueprint, Flask, Request, Response, g, request
 from flask.blueprints import BlueprintSetupState
 from flask.sessions import SecureCookieSessionInterface
 from flask_wtf.csrf import CSRFError, CSRFProtect
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Forbidden, Unauthorized
 
-from backend.system.login import TOKEN_HEADER, Login
+from backend.system.login import LEAD, TOKEN_HEADER, VIEWER, Login
 from backend.web.hosts import Hosts
 
 # Load balancers and Label Studio ask these before they know a password.
-OPEN = ("/", "/health")
+OPEN = ("/", "/health", "/favicon.ico")
 WEBHOOK = "/webhook"
 # Name of an application's extension: whether the caller with such headers, as WSGI has them, may send a body.
 ADMITS = "premask-admits"
@@ -53,14 +54,18 @@ def secure(app: Flask, login: Login | None, allowed_hosts: Collection[str] = ())
         if hosts is not None and request.path not in OPEN:
             hosts.check(request.headers.get("Host"))
         _refuse_other_sites()
-        if request.path in OPEN or admitted(request, login):
+        g.role = role_of(request, login)
+        if request.path in OPEN:
             return
-        raise Unauthorized(
-            "user and password are needed (HTTP Basic authentication)",
-            www_authenticate=WWWAuthenticate("basic", {"realm": "premask", "charset": "UTF-8"}),
-        )
+        if g.role is None:
+            raise Unauthorized(
+                "user and password are needed (HTTP Basic authentication)",
+                www_authenticate=WWWAuthenticate("basic", {"realm": "premask", "charset": "UTF-8"}),
+            )
+        if g.role != LEAD and request.method not in SAFE_METHODS:
+            raise Forbidden("you may look at everything here; only a lead may change something")
 
-    app.extensions[ADMITS] = lambda environ: admitted(Request(environ), login)
+    app.extensions[ADMITS] = lambda environ: role_of(Request(environ), login) is not None
 
     @app.after_request
     def protect(response: Response) -> Response:
@@ -138,17 +143,36 @@ def _host_of(origin: str) -> str | None:
         return None
 
 
-def admitted(request: Request, login: Login | None) -> bool:
-    """Whether a request comes from a caller who knows the password, or the token where that will do."""
-    return login is None or _knows_password(request, login) or _knows_token(request, login)
+def role_of(request: Request, login: Login | None) -> str | None:
+    """LEAD, VIEWER, or None for a caller who is not known; the webhook's token admits to the webhook."""
+    if login is None:
+        return LEAD
+    if login.role_header is not None and _through_proxy(request, login):
+        said = (request.headers.get(login.role_header) or "").strip().lower()
+        if said in (LEAD, VIEWER):
+            return said
+    if _knows_password(request, login.user, login.password) or _knows_token(request, login):
+        return LEAD
+    if login.viewer_user is not None and _knows_password(request, login.viewer_user, login.viewer_password or ""):
+        return VIEWER
+    return None
 
 
-def _knows_password(request: Request, login: Login) -> bool:
+def _through_proxy(request: Request, login: Login) -> bool:
+    """Whether the connection comes from a proxy that may say who somebody is: everybody can send a header."""
+    try:
+        address = ip_address(request.remote_addr or "")
+    except ValueError:
+        return False
+    return any(address in ip_network(proxy, strict=False) for proxy in login.role_proxies)
+
+
+def _knows_password(request: Request, user: str, password: str) -> bool:
     given = request.authorization
     if given is None or given.type != "basic":
         return False
     # Both are compared, always: how long it takes tells nothing about either.
-    return _same(given.username, login.user) & _same(given.password, login.password)
+    return _same(given.username, user) & _same(given.password, password)
 
 
 def _knows_token(request: Request, login: Login) -> bool:

@@ -51,14 +51,14 @@ def add_gallery(
     for number, (name, scores, end) in enumerate(_chosen(figures), 1):
         ranked = sorted(scores, key=scores.__getitem__, reverse=end == "best")[:MAX_CLASSES]
         frame, drawn = _pictures(pipeline, by_name[name], ranked)
-        _write(folder / f"{number}-frame.jpg", frame)
+        write_picture(folder / f"{number}-frame.jpg", frame)
         classes: list[dict[str, Any]] = []
         for label, pictures in drawn.items():
             classes.append({"class": label, "iou": scores[label]})
             for column, picture in pictures.items():
                 kind = "jpg" if picture.ndim == 3 else "png"
                 classes[-1][column] = f"{number}-{pipeline.classes.index(label)}-{column}.{kind}"
-                _write(folder / classes[-1][column], picture)
+                write_picture(folder / classes[-1][column], picture)
         card.gallery.append(
             {"name": name, "end": end, "iou": _mean(scores), "frame": f"{number}-frame.jpg", "classes": classes}
         )
@@ -71,7 +71,7 @@ def _pictures(
     """The image, and Figure 5's columns of each class."""
     image = sample.read_image()
     steps = {step.label: step for step in pipeline.steps([image])[0]}
-    small = _shrunk(image, cv2.INTER_AREA)
+    small = shrunk_picture(image)
     drawn = {}
     for label in labels:
         pictures = step_pictures(small, _small(steps[label]))
@@ -103,8 +103,17 @@ def _mean(scores: Mapping[str, float]) -> float:
 
 def _small(step: Steps) -> Steps:
     """The step at the size of its picture: outlines drawn before shrinking would fade."""
-    mask = _shrunk(step.mask.astype(np.uint8), cv2.INTER_NEAREST).astype(bool)
-    return replace(step, mask=mask, alpha=_shrunk(step.alpha, cv2.INTER_AREA))
+    return replace(step, mask=shrunk_mask(step.mask), alpha=_shrunk(step.alpha, cv2.INTER_AREA))
+
+
+def shrunk_picture(image: Picture) -> Picture:
+    """An image at the size of its picture; shape (h, w, 3), uint8."""
+    return _shrunk(image, cv2.INTER_AREA)
+
+
+def shrunk_mask(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """A mask at the size of its picture; shape (h, w), bool."""
+    return _shrunk(mask.astype(np.uint8), cv2.INTER_NEAREST).astype(bool)
 
 
 def _shrunk(picture: NDArray[Any], interpolation: int) -> NDArray[Any]:
@@ -114,8 +123,8 @@ def _shrunk(picture: NDArray[Any], interpolation: int) -> NDArray[Any]:
     return np.asarray(cv2.resize(picture, size, interpolation=interpolation))
 
 
-def _write(path: Path, picture: Picture) -> None:
-    """Write a grey picture as PNG, a coloured one as JPEG."""
+def write_picture(path: Path, picture: Picture) -> None:
+    """Write a grey picture as PNG, a coloured one as JPEG. Raises CheckpointError."""
     try:
         if picture.ndim == 2:
             write_png(path, picture)

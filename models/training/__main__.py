@@ -27,6 +27,7 @@ def main(path: Path) -> int:
         for key in ("data", "out", "parent", "weights"):
             if values.get(key):
                 values[key] = Path(values[key])
+        values["as_drawn"] = tuple(values.get("as_drawn") or ())
         spec = TrainingSpec(**values)
         result = train(spec, _Printer())
     except (ModelError, ValueError, TypeError, OSError) as error:
@@ -37,8 +38,9 @@ def main(path: Path) -> int:
             "stage": "done",
             "metrics": result.metrics,
             "parent_metrics": result.parent_metrics,
-            "promote": result.promote,
-            "reason": result.reason,
+            "promote": result.verdict.promote,
+            "reason": result.verdict.reason,
+            "evidence": result.verdict.report(),
         }
     )
     return 0

@@ -92,9 +92,9 @@ class OptimisationLoop(Generic[Network]):
         self._average.update(self.network)
         self.clock.step += 1
         self._loss = loss.item() if self.clock.step == 1 else 0.95 * self._loss + 0.05 * loss.item()
-        left = f"about {self.clock.remaining():.0f} s left"
         figures = {"step": self.clock.step, "loss": self._loss}
-        self._report(Progress(self._stage, round(self.clock.progress * 1000), 1000, left, figures))
+        done, left = round(self.clock.progress * 1000), self.clock.remaining()
+        self._report(Progress(self._stage, done, 1000, f"the {self._stage} learns", figures, left))
         if time.monotonic() - self._written_at > self._save_every:
             self.save()
 

@@ -17,29 +17,39 @@ from numpy.typing import NDArray
 
 from models.checkpoint import Card, read_card
 from models.classifier import Classifier, ClassifierConfig
+from models.data.groups import completed
 from models.data.reader import DataFolder, open_data_folder
 from models.data.sample import Sample
-from models.data.splitter import ONE_GROUP, of_one_group
+from models.data.splitter import ONE_GROUP, of_one_group, spread
 from models.errors import CheckpointError, DataError
+from models.evaluation.comparison import add_comparison
 from models.evaluation.evaluate import FrameFigures, measure, summarise
 from models.evaluation.gallery import add_gallery
 from models.fba_net import FBANet
 from models.pipeline import Pipeline, PipelineConfig, check_device, load_pipeline, save_pipeline
-from models.training.calibration import calibrate_band, calibrate_maps, calibrate_presence, made_worse
+from models.training.calibration import (
+    MAX_FRAMES,
+    MAX_PRESENCE_FRAMES,
+    calibrate_band,
+    calibrate_maps,
+    calibrate_presence,
+    made_worse,
+)
 from models.training.classifier_loop import ClassifierHyperparameters, train_classifier
 from models.training.frames import Frames, folder_frames
 from models.training.input_size import input_size
 from models.training.presets import PRESETS, Preset
 from models.training.pretrained import LIGHT, first_refiner, load_pretrained, resolve_backbone
-from models.training.promotion import verdict
+from models.training.promotion import Verdict, verdict
 from models.training.refiner_loop import RefinerHyperparameters, train_refiner
-from models.training.schedule import Network, Progress, Report
+from models.training.schedule import Budget, Network, Progress, Report
 from models.training.state import TrainingState
 from models.wall import WallView
 
-STATE_FORMAT = 2  # of training states; those of another format are not taken up
-CLASSIFIER_TIME = 0.62  # of the minutes; FBANet gets REFINER_TIME, the figures the rest
-REFINER_TIME = 0.21
+STATE_FORMAT = 3  # of training states; those of another format are not taken up
+# Of the minutes, where they are short: to measure held-out images, to look at views for FBANet, to score on the way.
+JUDGED_TIME, VIEWS_TIME, CHECKS_TIME, PRESENCE_TIME = 0.08, 0.08, 0.2, 0.15
+PICTURES = 14  # images that are predicted again to be drawn
 # Of the learning rate, and of the backbone's share in it, for networks that know their task and learn on.
 FINE, FINE_BACKBONE = 0.2, 0.5
 
@@ -65,6 +75,7 @@ class TrainingSpec:
         skip_bad: leave out inconsistent files instead of failing.
         wall: the class on whose wall the others lie; "auto" for the parent's, where the data has it; or "none".
         contrast: weight of FBANet's contrastive term, by which frames without masks help; 0 for none.
+        as_drawn: names of images that were accepted as some model had drawn them: they are no evidence for another.
     """
 
     data: Path
@@ -83,6 +94,7 @@ class TrainingSpec:
     skip_bad: bool = False
     wall: str = "auto"
     contrast: float = 0.0
+    as_drawn: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Raises ValueError for values that no training could use."""
@@ -104,15 +116,13 @@ class TrainingResult:
         card: of the new checkpoint.
         metrics: `evaluate`'s figures of the new model on the held-out frames.
         parent_metrics: the parent's on the same frames, where its classes are the same.
-        promote: not worse than the parent, within the tolerance; true without a parent.
-        reason: why, for people.
+        verdict: whether the evidence is enough to promote it, and what is missing.
     """
 
     card: Card
     metrics: dict[str, Any]
     parent_metrics: dict[str, Any] | None
-    promote: bool
-    reason: str
+    verdict: Verdict
 
 
 def train(spec: TrainingSpec, report: Report) -> TrainingResult:
@@ -130,27 +140,38 @@ def train(spec: TrainingSpec, report: Report) -> TrainingResult:
     if spec.out.exists():  # better said now than when the training is done
         raise CheckpointError(f"{spec.out} exists; a checkpoint is never overwritten, choose another name")
     check_device(spec.device)
-    run = _prepare(spec)
-    start -= run.state.spent()  # by processes that were killed
+    run = _prepare(spec, start)
+    budget, report = run.budget, run.budget.telling(report)
+    run, frames_before = _measured(run, report)
     classifier, history = _train_classifier(run, report)
     pipeline = Pipeline(classifier, run.pipeline.refiner, run.pipeline.config, name=spec.name, device=spec.device)
-    calibrate_presence(pipeline, run.train_samples, run.held_out)
-    pipeline.config = calibrate_maps(pipeline, run.held_out)
+    report(Progress("classifier", 1000, 1000, "calibrating it"))
+    _look_at_speed(run, pipeline)
+    with budget.step("presence"):
+        few = budget.room(PRESENCE_TIME) or len(run.folder.samples)
+        calibrate_presence(pipeline, spread(run.train_samples, few), spread(run.judged, few))
+    if budget.allows("maps"):
+        with budget.step("maps"):
+            pipeline.config = calibrate_maps(pipeline, run.judged)
     pipeline, frames = _train_refiner(run, pipeline, report)
-    metrics, parent_metrics, frames_before = summarise(frames, pipeline), None, None
-    if run.rival:
-        frames_before = measure(run.rival, run.held_out, progress=_evaluating(report, "the model trained from"))
-        parent_metrics = summarise(frames_before, run.rival)
-    promote, reason = verdict(frames, frames_before, spec.tolerance)
+    metrics = summarise(frames, pipeline)
+    parent_metrics = summarise(frames_before, run.rival) if run.rival and frames_before is not None else None
+    found = verdict(
+        frames, frames_before, spec.tolerance, classes=pipeline.classes,
+        groups=completed({name: sample.group for name, sample in run.folder.samples.items()}),
+        named=any(sample.group is not None for sample in run.held_out), as_drawn=spec.as_drawn,
+    )  # fmt: skip
     report(Progress("saving", 0, 1, str(spec.out)))
     card = _card(run, pipeline, history)
     card.metrics = metrics
-    card.training |= {"steps": run.steps, "seconds": round(time.monotonic() - start, 1)}
+    card.training |= {"steps": run.steps, "seconds": round(budget.spent, 1), "evidence": found.report()}
     save_pipeline(pipeline, spec.out, card)
-    add_gallery(spec.out, card, pipeline, run.held_out, frames)
+    add_gallery(spec.out, card, pipeline, run.judged, frames)
+    if run.rival and frames_before is not None:
+        add_comparison(spec.out, card, (run.rival, pipeline), run.judged, (frames_before, frames))
     shutil.rmtree(run.state.folder, ignore_errors=True)
     report(Progress("saving", 1, 1, str(spec.out)))
-    return TrainingResult(card, metrics, parent_metrics, promote, reason)
+    return TrainingResult(card, metrics, parent_metrics, found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,8 +188,10 @@ class _Run:
         pipeline: before the first step.
         frames: the images to learn from, at training resolution.
         steps: batches for the classifier.
-        seconds: limit on the run; None for none.
+        budget: the time of the run.
         state: by which the run goes on after it was killed.
+        judged: the held-out images that there is time to measure: all of them, unless the minutes are short.
+        checks: how often the classifier is scored.
     """
 
     spec: TrainingSpec
@@ -182,11 +205,13 @@ class _Run:
     pipeline: Pipeline
     frames: Frames
     steps: int
-    seconds: float | None
+    budget: Budget
     state: TrainingState
+    judged: list[Sample]
+    checks: int
 
 
-def _prepare(spec: TrainingSpec) -> _Run:
+def _prepare(spec: TrainingSpec, start: float) -> _Run:
     """Read the data and the parent, and decide how long to train. Raises DataError and CheckpointError."""
     preset = PRESETS[spec.preset]
     folder = open_data_folder(spec.data, skip_bad=spec.skip_bad)
@@ -198,6 +223,7 @@ def _prepare(spec: TrainingSpec) -> _Run:
     pipeline = begin(spec, lambda: preset.input_size or input_size(train_samples), folder.classes, parent)
     steps = max((spec.epochs or preset.epochs) * math.ceil(len(train_samples) / preset.batch), 1)
     rival = parent if parent and parent.classes == folder.classes else None
+    state = TrainingState(spec.out.with_name(f".{spec.out.name}.training"), _run_fingerprint(spec, folder))
     return _Run(
         spec=spec,
         preset=preset,
@@ -212,9 +238,58 @@ def _prepare(spec: TrainingSpec) -> _Run:
             train_samples, folder.classes, pipeline.classifier.config.input_size, pipeline.config.wall
         ),
         steps=max(steps, preset.min_steps) if spec.epochs is None else steps,
-        seconds=_seconds(spec, preset),
-        state=TrainingState(spec.out.with_name(f".{spec.out.name}.training"), _run_fingerprint(spec, folder)),
+        budget=Budget(_seconds(spec, preset), time.monotonic() - start + state.spent()),
+        state=state,
+        judged=held_out,
+        checks=preset.checks,
     )
+
+
+def _measured(run: _Run, report: Report) -> tuple[_Run, list[FrameFigures] | None]:
+    """The run with as many held-out images and checks as its minutes have room for, and the rival's figures on them."""
+    budget = run.budget
+    report(Progress("classifier", 0, 1000, "looking at how fast this machine is"))
+    _look_at_speed(run, run.rival or run.pipeline)
+    found = run.state.load("plan")
+    known = found[1] if found else None  # a run that goes on is measured on what it began with
+    count = known["judged"] if known else min(len(run.held_out), budget.room(JUDGED_TIME) or len(run.held_out))
+    judged = spread(run.held_out, count)
+    masked = min(len(judged), MAX_FRAMES)
+    budget.plan("presence", min(len(run.train_samples), MAX_PRESENCE_FRAMES) + len(judged))
+    budget.plan("maps", 3 * masked)  # one forward pass and many maps
+    budget.plan("refiners", 3 * len(judged))
+    budget.plan("figures", len(judged), must=True)
+    budget.plan("band", 4 * masked + len(judged))
+    budget.plan("worse", MAX_FRAMES + len(judged))
+    budget.plan("pictures", min(PICTURES, 3 * len(judged)), must=True)
+    frames_before = None
+    if run.rival:
+        budget.plan("before", len(judged), must=True)
+        with budget.step("before") as looked:
+
+            def tell(done: int, total: int) -> None:
+                looked()
+                report(
+                    Progress("classifier", 0, 1000, f"measuring {run.parent and run.parent.name}, {done} of {total}")
+                )
+
+            frames_before = measure(run.rival, judged, progress=tell)
+    budget.share_out(run.preset.refiner_share)
+    seconds, each = budget.loop("classifier"), len(judged) * budget.image_seconds
+    checks = run.checks
+    if seconds is not None and each:
+        checks = min(max(int(CHECKS_TIME * seconds / each), 1), checks)
+    checks = known["checks"] if known else checks
+    run.state.save("plan", {}, {"judged": len(judged), "checks": checks})
+    return replace(run, judged=judged, checks=checks), frames_before
+
+
+def _look_at_speed(run: _Run, model: Pipeline) -> None:
+    """Tell the budget how long an image takes now: other programs come and go."""
+    times = [time.monotonic()]
+    probe = (run.held_out or run.train_samples)[:2]
+    measure(model, probe, progress=lambda done, total: times.append(time.monotonic()))
+    run.budget.looked_at(1, times[-1] - times[-2])  # the first one warms up
 
 
 def _train_classifier(run: _Run, report: Report) -> tuple[Classifier, list[dict[str, float]]]:
@@ -224,7 +299,7 @@ def _train_classifier(run: _Run, report: Report) -> tuple[Classifier, list[dict[
 
     def score(classifier: Classifier) -> NDArray[np.float64]:
         coarse = Pipeline(classifier, before.refiner, replace(before.config, refiner="none"), device=spec.device)
-        return np.array([frame.quality for frame in measure(coarse, run.held_out)])
+        return np.array([frame.quality for frame in measure(coarse, run.judged)])
 
     hyperparameters = ClassifierHyperparameters(
         run.steps,
@@ -232,14 +307,14 @@ def _train_classifier(run: _Run, report: Report) -> tuple[Classifier, list[dict[
         view=preset.view,
         rate=preset.rate * (FINE if run.teacher else 1.0),
         backbone_rate=preset.backbone_rate * (FINE_BACKBONE if run.teacher else 1.0),
-        checks=preset.checks,
+        checks=run.checks,
         frozen=_frozen(spec, preset, before),
     )
     classifier, history = train_classifier(
-        before.classifier, run.frames, hyperparameters, score=score if run.held_out else None, report=report,
-        seed=spec.seed, device=torch.device(spec.device), seconds=run.seconds and run.seconds * CLASSIFIER_TIME,
-        state=run.state,
+        before.classifier, run.frames, hyperparameters, score=score if run.judged else None, report=report,
+        seed=spec.seed, device=torch.device(spec.device), seconds=run.budget.loop("classifier"), state=run.state,
     )  # fmt: skip
+    run.budget.over("classifier")
     return (_midway(run.teacher.classifier, classifier) if run.teacher else classifier), history
 
 
@@ -248,28 +323,40 @@ def _train_refiner(run: _Run, pipeline: Pipeline, report: Report) -> tuple[Pipel
 
     Where no image is held out a teacher's refiner stays: nothing tells whether a new one is better.
     """
-    spec, trained = run.spec, pipeline.refiner
-    teach = bool(run.held_out) or not run.teacher
+    spec, budget, judged, trained = run.spec, run.budget, run.judged, pipeline.refiner
+    teach = bool(judged) or not run.teacher
     if teach:
         pipeline.config = replace(pipeline.config, unrefined=())
         hyperparameters = RefinerHyperparameters(
             max(round(run.steps * run.preset.refiner_share), 1),
             rate=FINE * run.preset.rate,
-            views=min(200, 2 * len(run.train_samples) + 20),
+            views=min(200, 2 * len(run.train_samples) + 20, budget.room(VIEWS_TIME) or 200),
             contrast=spec.contrast,
         )
         trained = train_refiner(
             pipeline, run.frames, hyperparameters, report=report, seed=spec.seed,
-            seconds=run.seconds and run.seconds * REFINER_TIME, state=run.state,
+            seconds=budget.loop("refiner"), state=run.state,
         )  # fmt: skip
-    pipeline, frames = _best_refiner(pipeline, trained, run.held_out, report)
-    band = calibrate_band(pipeline, run.held_out)
-    if band != pipeline.config:
-        pipeline.config = band
-        frames = measure(pipeline, run.held_out, progress=_evaluating(report, "the calibrated band"))
-    if teach and (worse := made_worse(pipeline, frames, run.train_samples)):
-        pipeline.config = replace(pipeline.config, unrefined=worse)
-        frames = measure(pipeline, run.held_out, progress=_evaluating(report, f"{', '.join(worse)} as mapped"))
+    budget.over("refiner")
+    if budget.allows("refiners"):
+        with budget.step("refiners") as looked:
+            pipeline, frames = _best_refiner(pipeline, trained, judged, report, looked)
+    else:
+        with budget.step("figures") as looked:
+            pipeline.refiner = _midway(pipeline.refiner, trained)
+            frames = measure(pipeline, judged, progress=_evaluating(report, "the new model", looked))
+    if budget.allows("band"):
+        with budget.step("band") as looked:
+            band = calibrate_band(pipeline, judged)
+            if band != pipeline.config:
+                pipeline.config = band
+                frames = measure(pipeline, judged, progress=_evaluating(report, "the calibrated band"))
+    if teach and budget.allows("worse"):
+        with budget.step("worse"):
+            if worse := made_worse(pipeline, frames, run.train_samples):
+                pipeline.config = replace(pipeline.config, unrefined=worse)
+                frames = measure(pipeline, judged, progress=_evaluating(report, f"{', '.join(worse)} as mapped"))
+    budget.drop("figures", "band", "worse")
     return pipeline, frames
 
 
@@ -389,7 +476,7 @@ def _midway(before: Network, learned: Network) -> Network:
 
 
 def _best_refiner(
-    pipeline: Pipeline, trained: FBANet, held_out: Sequence[Sample], report: Report
+    pipeline: Pipeline, trained: FBANet, held_out: Sequence[Sample], report: Report, looked: Callable[[], None]
 ) -> tuple[Pipeline, list[FrameFigures]]:
     """The new refiner, the one it began from, or their mean: what does best on the held-out frames.
 
@@ -402,14 +489,18 @@ def _best_refiner(
         candidate = Pipeline(
             pipeline.classifier, refiner, pipeline.config, name=pipeline.name, device=str(pipeline.device)
         )
-        candidates.append((candidate, measure(candidate, held_out, progress=_evaluating(report, which))))
+        candidates.append((candidate, measure(candidate, held_out, progress=_evaluating(report, which, looked))))
     if not held_out:
         return candidates[-1]
     return max(candidates, key=lambda pair: summarise(pair[1], pair[0])["mean_iou"] or 0.0)
 
 
-def _evaluating(report: Report, which: str) -> Callable[[int, int], None]:
-    return lambda done, total: report(Progress("evaluating", done, total, which))
+def _evaluating(report: Report, which: str, looked: Callable[[], None] = lambda: None) -> Callable[[int, int], None]:
+    def tell(done: int, total: int) -> None:
+        looked()
+        report(Progress("evaluating", done, total, f"measuring {which}"))
+
+    return tell
 
 
 def _check_trainable(folder: DataFolder, train_samples: Sequence[Sample]) -> None:

@@ -455,6 +455,10 @@ class FakeLabelStudio:
                 "predictions": [p for p in self.predictions.values() if p["task"] == task_id],
             }
 
+        @app.get("/api/tasks/<int:task_id>/annotations/")
+        def annotations_of(task_id: int) -> Any:
+            return [one for one in list(self.annotations.values()) if one["task"] == task_id]
+
         @app.post("/api/tasks/<int:task_id>/annotations/")
         def annotate(task_id: int) -> tuple[dict[str, Any], int]:
             return self.annotations[self.add_annotation(task_id, **request.get_json())], 201

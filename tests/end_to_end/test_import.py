@@ -32,7 +32,7 @@ def test_twenty_frames_go_in_twice_and_get_their_masks(stack: Stack, tmp_path: P
     path = write_dicom(tmp_path / f"{NAME}.dcm", [one.image for one in phantoms], PixelSpacing=[0.02, 0.02])
     project = int(stack.client.create_project("import", CONFIG)["id"])
     target = ("--url", stack.label_studio.url, "--api-key", stack.login.token, "--project", project)
-    data = {"PREMASK_DATA_DIR": str(stack.folder / "backend")}
+    data = {"PREMASK_DATA_DIR": str(stack.folder)}
     premask("import", path, *target, "--every", 3, "--series", "first", **data)
     premask("import", path, *target, "--series", "first", **data)
     premask("import", path, *target, "--every", 10, "--series", "second", **data | {"PREMASK_DATA_DIR": str(tmp_path)})

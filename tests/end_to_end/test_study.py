@@ -31,7 +31,7 @@ def phantoms() -> dict[str, list[Phantom]]:
 
 
 def test_a_study_of_270_frames(stack: Stack, phantoms: dict[str, list[Phantom]], tmp_path: Path) -> None:
-    client, data = stack.client, {"PREMASK_DATA_DIR": str(stack.folder / "backend")}
+    client, data = stack.client, {"PREMASK_DATA_DIR": str(stack.folder)}
     images = {patient: [phantom.image for phantom in shown] for patient, shown in phantoms.items()}
     (tmp_path / "study").mkdir()
     write_dicom(tmp_path / "study" / "A.dcm", images["A"], PatientID="A")

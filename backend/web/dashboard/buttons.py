@@ -8,21 +8,38 @@ from flask.typing import ResponseReturnValue
 
 from backend.database.jobs import TRAINING
 from backend.database.leases import UNLABELLED
+from backend.jobs.outlook import Outlook, Outlooks
 from backend.jobs.queue import JobQueue
+from backend.label_studio.readiness import too_few
 from backend.versions.registry import Registry
 from backend.web.dashboard.projects import Projects
 
 
-def add_buttons(pages: Blueprint, projects: Projects, registry: Registry, jobs: JobQueue) -> None:
+def add_buttons(
+    pages: Blueprint, projects: Projects, registry: Registry, jobs: JobQueue, outlooks: Outlooks | None = None
+) -> None:
     """Add the routes to the pages."""
+
+    def outlook(project: str) -> Outlook | None:
+        """What there is to learn right now."""
+        if outlooks is None:
+            return None
+        outlooks.forget(project)
+        found = outlooks.of(project)
+        return None if found is None or found.problem else found
 
     @pages.post("/projects/<project>/train")
     def train(project: str) -> ResponseReturnValue:
         projects.jobs_of(project)
+        known = outlook(project)
+        if known is not None and known.accepted < known.needed:
+            flash(f"Nothing was begun: {too_few(project, known.accepted, known.needed)}.", "error")
+            return back(project)
         job, joined = jobs.submit(project)
         flash(
             f"Training {job.id} {'is waiting or running already' if joined else 'is queued'}. It fetches the accepted "
-            "tasks, trains, and serves the new version if that is not worse; this page shows how far it is."
+            "tasks and trains. The new version is served if enough corrected tasks say that it helps; otherwise it is "
+            "a candidate, and this page says what is missing."
         )
         return back(project)
 
@@ -39,6 +56,7 @@ def add_buttons(pages: Blueprint, projects: Projects, registry: Registry, jobs: 
     @pages.post("/projects/<project>/versions/<version>/promote")
     def promote(project: str, version: str) -> ResponseReturnValue:
         registry.promote(project, version)
+        outlook(project)
         flash(f"{version} is served from now on. Press Pre-annotate to have it predict the unlabelled tasks.")
         return back(project)
 
@@ -49,6 +67,10 @@ def add_buttons(pages: Blueprint, projects: Projects, registry: Registry, jobs: 
             flash("What is served has changed since this page was loaded, so nothing was done. Look again.", "error")
             return back(project)
         info = registry.rollback(project)
+        known = outlook(project) if info is None else None
+        if known is not None and known.served is None:
+            flash(f"No version is served any more. {known.sentence}.")
+            return back(project)
         name = "The starter" if info is None else info.version
         flash(f"{name} is served again. Press Pre-annotate to have it predict the unlabelled tasks.")
         return back(project)

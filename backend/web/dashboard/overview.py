@@ -1,13 +1,17 @@
 """Tables, figures and charts of the pages, made from reports on jobs and versions alone."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from backend.jobs.outlook import Outlook
+from backend.jobs.training import class_doubts
 from backend.web.dashboard.chart import Chart, line_chart
 
 Report = Mapping[str, Any]
 
+HELPFUL = 0.5  # IoU, as in `models.training.promotion`, which loads networks
 FEW = 10  # accepted tasks with a class below which it is said to lack examples
 
 
@@ -62,6 +66,73 @@ def accepted_tasks(version: Report) -> int | None:
     return version.get("accepted")
 
 
+def standing(job: Report, versions: Sequence[Report]) -> tuple[str, str]:
+    """A finished training as it stands now: a badge, and a sentence.
+
+    What came of it then may have been undone since, and a version that does not help is no success.
+    """
+    version = next((one for one in versions if one["version"] == job.get("version")), None)
+    if job["state"] != "done" or version is None or version["state"] == "removed":
+        said = job.get("reason") if job["state"] == "failed" else job.get("message")
+        return str(job["state"]), str(said or "")
+    evidence = version.get("evidence") or {}
+    doubtful = any(found["state"] != "measured" for found in (evidence.get("classes") or {}).values())
+    name, missing = version["version"], evidence.get("missing") or ""
+    if version["state"] == "served":
+        if missing:
+            return "doubtful", f"{name} is served, promoted by hand; {missing}"
+        return ("doubtful" if doubtful else "served"), f"{name} is served. {doubts(version)}".strip()
+    if version["state"] == "retired":
+        return "retired", f"{name} was served before, and is not any more"
+    return "candidate", f"{name} is a candidate; {missing or 'promote it to have it served'}"
+
+
+def doubts(version: Report | None) -> str:
+    """The weak and the unmeasured classes of a version, "" without any."""
+    return class_doubts((version or {}).get("evidence") or {})
+
+
+def compared(versions: Sequence[Report]) -> Report | None:
+    """The newest version that is there with pictures of it and the one before, side by side."""
+    return next(
+        (
+            version
+            for version in reversed(versions)
+            if version["state"] in ("candidate", "served", "retired")
+            and any(image.get("end") == "differs" for image in version.get("gallery") or ())
+        ),
+        None,
+    )
+
+
+def colours(names: Sequence[str], outlook: Outlook | None, jobs: Iterable[Report]) -> dict[str, str]:
+    """The classes' colours in Label Studio, where it gives them one."""
+    told = outlook.colours if outlook and outlook.colours else {}
+    found = told or next((c for job in jobs if (c := (job.get("report") or {}).get("colours"))), {})
+    return {name: found[name] for name in names if name in found}
+
+
+def expected_gain(versions: Sequence[Report], new: int) -> float | None:
+    """What another training may add to the served version's mean IoU; None where nothing tells.
+
+    Accuracy grows about with the logarithm of the examples. The slope is this project's own: of each version's gain
+    over the one before it, on the same tasks.
+    """
+    pairs = []
+    for version in versions:
+        now, before = mean_iou(version.get("metrics")), mean_iou(version.get("before"))
+        parent = next((one for one in versions if one["version"] == version.get("parent")), None)
+        tasks, fewer = accepted_tasks(version), accepted_tasks(parent) if parent else None
+        if None not in (now, before, tasks, fewer) and 0 < (fewer or 0) < (tasks or 0):
+            pairs.append((math.log((tasks or 1) / (fewer or 1)), (now or 0.0) - (before or 0.0)))
+    served = next((version for version in versions if version["state"] == "served"), None)
+    learnt = accepted_tasks(served) if served else None
+    if not pairs or not learnt or new <= 0:
+        return None
+    slope = sum(x * y for x, y in pairs) / sum(x * x for x, _ in pairs)
+    return max(slope, 0.0) * math.log((learnt + new) / learnt)
+
+
 def mean_iou(figures: Report | None) -> float | None:
     """A model's mean IoU, None if it is not known."""
     return (figures or {}).get("mean_iou")
@@ -97,7 +168,9 @@ def class_rows(names: Sequence[str], version: Report | None, jobs: Iterable[Repo
         elif accepted is not None and accepted < FEW:
             lacks = f"few: {FEW - accepted} more would help"
         elif version is not None and held_out == 0:
-            lacks = "none held out, so its IoU is unknown"
+            lacks = "not measured: none held out"
+        elif (figures.get("iou") or 0.0) < HELPFUL and figures.get("iou") is not None:
+            lacks = f"weak: below {HELPFUL:g} a mask takes about as long to correct as to draw"
         else:
             lacks = ""
         rows.append(ClassRow(name, number, accepted, held_out, figures.get("iou"), figures.get("boundary_f"), lacks))
@@ -119,6 +192,24 @@ def kept_rows(jobs: Iterable[Report]) -> list[AcceptanceRow]:
             if version not in best or row.drawn > best[version].drawn:
                 best[version] = row
     return sorted((row for row in best.values() if row.drawn or row.added), key=lambda row: _by_number(row.version))
+
+
+def annotator_rows(jobs: Iterable[Report]) -> list[AcceptanceRow]:
+    """Acceptance statistics of each annotator at the last training that counted them, the busiest first."""
+    told = (dict[str, Report]((job.get("report") or {}).get("annotators") or {}) for job in jobs)
+    counted: dict[str, Report] = next(filter(None, told), {})
+    rows = [_kept_row(name, classes) for name, classes in counted.items()]
+    return sorted((row for row in rows if row.drawn or row.added), key=lambda row: (-row.drawn, row.version))
+
+
+def kept_by_class(names: Sequence[str], rows: Iterable[AcceptanceRow]) -> list[AcceptanceRow]:
+    """Acceptance statistics of each class over all versions, under the class's name."""
+    found = []
+    for name in names:
+        of = {row.version: row.classes[name] for row in rows if name in row.classes}
+        if of:
+            found.append(replace(_kept_row(name, of), classes={}))
+    return found
 
 
 def kept_in_all(rows: Sequence[AcceptanceRow]) -> AcceptanceRow:

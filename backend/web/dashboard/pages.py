@@ -11,6 +11,7 @@ from flask import Blueprint, abort, render_template, request, send_from_director
 from flask.typing import ResponseReturnValue
 
 from backend.database.credentials import Credentials
+from backend.jobs.outlook import Outlooks
 from backend.jobs.queue import JobQueue
 from backend.versions.registry import STARTER, Registry
 from backend.versions.serving import Serving
@@ -31,6 +32,7 @@ def dashboard(
     jobs: JobQueue,
     credentials: Credentials,
     minutes_per_mask: float | None,
+    outlooks: Outlooks | None = None,
 ) -> Blueprint:
     """The pages as a blueprint.
 
@@ -40,6 +42,7 @@ def dashboard(
         jobs: the job queue.
         credentials: knows the projects that have called, and where people find them.
         minutes_per_mask: minutes of drawing a mask by hand; None, and no saving is shown.
+        outlooks: what was accepted since the served version; None, and nothing is shown of it.
     """
     pages = Blueprint(
         "dashboard", __name__, url_prefix="/dashboard", template_folder="templates", static_folder="static"
@@ -47,8 +50,8 @@ def dashboard(
     protect_forms(pages)
     answer_errors(pages, _error_page, "text/html; charset=utf-8")
     _add_formats(pages)
-    projects = Projects(registry, serving, jobs, credentials)
-    add_buttons(pages, projects, registry, jobs)
+    projects = Projects(registry, serving, jobs, credentials, outlooks)
+    add_buttons(pages, projects, registry, jobs, outlooks)
 
     @pages.get("/")
     @pages.get("")
@@ -59,7 +62,8 @@ def dashboard(
     def project(project: str) -> ResponseReturnValue:
         summary = projects.summary(project)
         log = {job["id"]: jobs.store.log_tail(job["id"], LOG_LINES) for job in summary["active"]}
-        return render_template("dashboard/project.html", **summary, log=log, **_figures(summary, minutes_per_mask))
+        shown = {"log": log, "outlooks_known": outlooks is not None}
+        return render_template("dashboard/project.html", **summary, **shown, **_figures(summary, minutes_per_mask))
 
     @pages.get("/projects/<project>/versions/<version>/gallery/<name>")
     def picture(project: str, version: str, name: str) -> ResponseReturnValue:
@@ -79,13 +83,19 @@ def _figures(summary: dict[str, Any], minutes_per_mask: float | None) -> dict[st
     versions, reports = summary["versions"], summary["jobs"]
     names = overview.class_names(versions, reports)
     kept = overview.kept_rows(reports)
+    outlook = summary["outlook"]
     in_all = overview.kept_in_all(kept)
     shown = [version for version in (summary["served"], *reversed(versions)) if version and version.get("gallery")]
     return {
         "starter": STARTER,
         "recent": reports[:RECENT_JOBS],
         "gallery_of": shown[0] if shown else None,
+        "compared": overview.compared(versions),
         "names": names,
+        "colours": overview.colours(names, outlook, reports),
+        "gain": overview.expected_gain(versions, outlook.new) if outlook else None,
+        "annotators": overview.annotator_rows(reports),
+        "kept_by_class": overview.kept_by_class(names, kept),
         "classes": overview.class_rows(names, summary["served"] or (versions[-1] if versions else None), reports),
         "kept": kept,
         "kept_in_all": in_all,
@@ -108,5 +118,8 @@ def _add_formats(pages: Blueprint) -> None:
     for name in ("figure", "change", "percent", "duration", "moment"):
         pages.add_app_template_filter(getattr(formats, name), name)
     pages.add_app_template_global(formats.seconds_between, "seconds_between")
+    pages.add_app_template_global(overview.standing, "standing")
+    pages.add_app_template_global(overview.doubts, "doubts")
+    pages.add_app_template_global(overview.minutes_saved, "saved")
     pages.add_app_template_global(overview.accepted_tasks, "accepted_tasks")
     pages.add_app_template_global(overview.mean_iou, "mean_iou")

@@ -7,6 +7,7 @@ from typing import Any
 from backend.database.credentials import Credentials
 from backend.database.jobs import ACTIVE, TRAINING, Job
 from backend.errors import BackendError, UnknownVersion
+from backend.jobs.outlook import WAIT_SECONDS, Outlooks
 from backend.jobs.queue import JobQueue
 from backend.versions.registry import Registry
 from backend.versions.serving import Serving
@@ -23,20 +24,31 @@ class Projects:
         serving: which of them answer right now.
         jobs: the job queue.
         credentials: knows the projects that have called, and where people find them.
+        outlooks: what was accepted since the served version; None if it is not looked up.
     """
 
-    def __init__(self, registry: Registry, serving: Serving, jobs: JobQueue, credentials: Credentials) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        serving: Serving,
+        jobs: JobQueue,
+        credentials: Credentials,
+        outlooks: Outlooks | None = None,
+    ) -> None:
         self._registry, self._serving, self._jobs, self._credentials = registry, serving, jobs, credentials
+        self._outlooks = outlooks
 
     def summaries(self) -> list[dict[str, Any]]:
         """Every known project, by number; of one that cannot be shown only "error", so that the others are."""
         known = self._jobs.store.find(limit=MAX_JOBS)
         ordered = sorted(self._known(known), key=lambda project: (len(project), project))
-        return [self._summary_or_error(project, known) for project in ordered]
+        # Of many projects the page waits for none: what was looked up before is shown.
+        wait = 1.0 if len(ordered) <= 3 else 0.0
+        return [self._summary_or_error(project, known, wait) for project in ordered]
 
     def summary(self, project: str) -> dict[str, Any]:
         """One project. Raises UnknownVersion if it is not known."""
-        return self._summary(project, self.jobs_of(project))
+        return self._summary(project, self.jobs_of(project), WAIT_SECONDS)
 
     def jobs_of(self, project: str) -> list[Job]:
         """A project's jobs, newest first. Raises UnknownVersion if it is not known."""
@@ -50,9 +62,9 @@ class Projects:
     def _known(self, jobs: Sequence[Job]) -> set[str]:
         return {*self._registry.projects(), *(job.project for job in jobs), *self._credentials.addresses()}
 
-    def _summary_or_error(self, project: str, jobs: Sequence[Job]) -> dict[str, Any]:
+    def _summary_or_error(self, project: str, jobs: Sequence[Job], wait: float) -> dict[str, Any]:
         try:
-            return self._summary(project, jobs)
+            return self._summary(project, jobs, wait)
         except BackendError as error:
             reason = str(error)
         except Exception as error:
@@ -60,12 +72,13 @@ class Projects:
             reason = f"{type(error).__name__}; the server's log says more"
         return {"id": project, "title": f"Project {project}", "error": reason}
 
-    def _summary(self, project: str, jobs: Sequence[Job]) -> dict[str, Any]:
+    def _summary(self, project: str, jobs: Sequence[Job], wait: float) -> dict[str, Any]:
         """The figures of both pages; `jobs` may hold those of other projects too."""
         versions = history(self._registry, jobs, project)
         reports = [job_report(readable(job)) for job in jobs if job.project == project]
         current = self._registry.current(project)
         address = self._credentials.addresses().get(project)
+        outlook = self._outlooks.of(project, wait) if self._outlooks is not None else None
         title = next((title for job in reports if (title := job["report"].get("title"))), "")
         return {
             "id": project,
@@ -74,6 +87,8 @@ class Projects:
             "versions": versions,
             "served": next((v for v in versions if current is not None and v["version"] == current.version), None),
             "answering": self._serving.active(project),
+            "outlook": outlook,
+            "said": outlook.sentence if outlook else None,
             "rollback_target": self._registry.rollback_target(project),
             "jobs": reports,
             "active": [job for job in reports if job["state"] in ACTIVE],

@@ -186,3 +186,13 @@ def test_looking_changes_nothing_even_where_a_label_studio_is_laxer(label_studio
     assert not inspection.refuses_private_backends(client)
     assert not inspection.refuses_private_webhooks(client)
     assert label_studio.backends == label_studio.webhooks == {}
+
+
+def test_a_project_no_model_knows_is_told_so_in_the_words_of_connect(run: Run, label_studio: FakeLabelStudio) -> None:
+    project = label_studio.add_project(CONFIG.replace("Lumen", "Rust").replace("Fibrous cap", "Blight"))
+    for _ in range(3):
+        label_studio.add_annotation(label_studio.add_task(project, {"image": "a.png"}), [])
+    _, found = run("--project", str(project), **at(label_studio))
+    told = found["model of the project"]
+    assert (told["state"], told["remedy"]) == ("warning", "accept some more")
+    assert told["found"] == "No model knows these classes yet: 3 of 4 needed tasks accepted"

@@ -15,6 +15,9 @@ def say(**line):
 
 def main(how, spec):
     data = Path(spec["data"])
+    if how == "timed":
+        say(stage="classifier", done=1, total=2, left=90.0, spent=10.0)
+        say(stage="refiner", done=1, total=2, left=30.0, spent=90.0)
     say(stage="classifier", done=1, total=2, message=f"{len(list((data / 'images').iterdir()))} images")
     for step in range(20 if how == "slow" else 0):
         time.sleep(0.1)
@@ -43,7 +46,13 @@ def main(how, spec):
     (Path(spec["out"]) / "card.json").write_text(json.dumps(card))
     say(stage="evaluating", done=2, total=2, message="held-out tasks", nice=os.nice(0))
     print("a line that is no JSON", flush=True)
-    new = {"mean_iou": 0.8, "nice": os.nice(0)}
+    new = {"mean_iou": 0.8, "nice": os.nice(0), "as_drawn": spec["as_drawn"]}
+    if how == "weak":
+        classes = {"Lumen": {"state": "weak", "iou": 0.24}, "Fibrous cap": {"state": "not measured", "iou": None}}
+        missing = "about 20 more corrected tasks would tell"
+        evidence = {"missing": missing, "classes": classes, "needed": 4}
+        say(stage="done", metrics=new, parent_metrics=None, promote=False, reason="0.24", evidence=evidence)
+        return
     worse = how == "worse"
     say(stage="done", metrics=new, parent_metrics={"mean_iou": 0.9}, promote=not worse, reason="0.80 against 0.90")
 

@@ -306,3 +306,29 @@ def test_a_request_for_what_is_neither_a_task_nor_a_scope_predicts_nothing(run, 
     run.run()
     assert label_studio.predictions == {}
     assert leases.due() == []
+
+
+def test_every_task_moves_the_progress_and_the_time_left_falls(
+    project, client, predictor, serving, leases, label_studio, tasks
+):
+    """Not a chunk of 32 at once; tasks that are predicted count before their chunk is stored."""
+    told = []
+    run = PredictionRun(
+        project, JOB, client, predictor, lambda classes: serving.served_version(project, classes), leases,
+        lambda tally, total, message: told.append((tally.done + run.drawn, total, run.left)), every=0.0,
+    )  # fmt: skip
+    leases.request(project, [ALL])
+    run.run()
+    assert list(dict.fromkeys(done for done, _, _ in told)) == [0, 1, 2, 3, 4, 5]
+    assert {total for done, total, _ in told if done} == {5}
+    assert all(left is not None and left >= 0 for done, _, left in told if done)
+    assert told[-1][2] == 0
+
+
+def test_each_task_without_a_prediction_is_listed_with_its_reason(run, label_studio, leases, project, tasks):
+    broken = label_studio.add_task(int(project), {"image": "broken.png"})
+    leases.request(project, [ALL])
+    run.run()
+    (problem,) = run.problems
+    assert problem["task"] == broken
+    assert problem["reason"].endswith("broken.png cannot be read")

@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import threading
@@ -85,10 +86,72 @@ def test_a_version_that_is_worse_stays_a_candidate(store, registry, runner_that,
 
 
 def test_too_few_accepted_tasks_are_counted_and_asked_for(store, runner_that, project):
-    job = run(store, runner_that("promote", Plan(min_accepted=7)), project)
+    job = run(store, runner_that("promote", Plan(min_accepted=6)), project)
     assert job.state == "failed"
-    assert "has 5 accepted tasks to learn from and needs 7; annotate and submit 2 more" in job.reason
+    assert "has 5 accepted tasks to learn from and needs 6; annotate and submit 1 more" in job.reason
     assert "1 skipped by the annotator" in job.reason
+
+
+def test_too_few_are_told_before_any_image_is_fetched(store, runner_that, project, label_studio):
+    """Thousands of images take minutes."""
+    job = run(store, runner_that("promote", Plan(min_accepted=9)), project)
+    assert "has 6 accepted tasks to learn from and needs 9; annotate and submit 3 more" in job.reason
+    assert not any(path.endswith(".png") for _, path, _ in label_studio.requests)
+
+
+def test_what_a_promotion_lacks_is_told_with_the_weak_classes(store, registry, runner_that, project):
+    job = run(store, runner_that("weak"), project)
+    assert job.message.endswith(
+        "stays a candidate: 0.24; about 20 more corrected tasks would tell. Weak: Lumen (IoU 0.24). "
+        "Not measured: Fibrous cap"
+    )
+    assert job.metrics["evidence"]["needed"] == 4
+    assert registry.current(project) is None
+
+
+def test_images_accepted_as_they_were_drawn_are_named_to_the_training(store, runner_that, label_studio):
+    """They are no evidence for any version, also where the prediction was deleted since."""
+    project = label_studio.add_project(POLYGONS)
+    moved = {**TRIANGLE, "value": {**TRIANGLE["value"], "points": [[0, 0], [50, 0], [50, 100], [0, 100]]}}
+    for number, accepted in enumerate(([TRIANGLE], [moved], [], [TRIANGLE], [{**TRIANGLE, "origin": "prediction"}])):
+        task = label_studio.add_upload(project, f"{number}.png", png())
+        row = {"task": task, "result": [] if number == 2 else [TRIANGLE], "model_version": "v", "score": 0.9}
+        prediction = label_studio.add_prediction(row) if number != 3 else None
+        label_studio.add_annotation(task, accepted, parent_prediction=prediction, completed_by={"email": "a@x.org"})
+    del label_studio.predictions[prediction]
+    job = run(store, runner_that("tell"), str(project))
+    tasks = sorted(label_studio.tasks)
+    assert job.metrics["new"]["as_drawn"] == [f"task-{tasks[0]}", f"task-{tasks[2]}", f"task-{tasks[4]}"]
+    assert job.report["as_drawn"] == 3
+    assert job.report["annotators"]["a@x.org"]["Lumen"]["drawn"] == 2
+
+
+def test_a_version_keeps_what_it_learnt_from(store, registry, runner_that, project):
+    version = registry.version(project, run(store, runner_that("promote"), project).version)
+    assert len(json.loads((version.directory / "accepted.json").read_text())) == 7
+
+
+def test_failed_trainings_leave_no_gap_in_the_numbers(store, registry, runner_that, project):
+    """The first version of a project is r001."""
+    for how in ("refuse", "crash", "silent"):
+        assert run(store, runner_that(how), project).state == "failed"
+    assert run(store, runner_that("promote"), project).version == f"p{project}-r001-lite0"
+    assert run(store, runner_that("refuse"), project).version == f"p{project}-r002-lite0"
+    assert run(store, runner_that("promote"), project).version == f"p{project}-r002-lite0"
+
+
+def test_the_time_left_is_what_the_training_says(store, runner_that, project, monkeypatch):
+    """One estimate over all stages, and the bar follows it; while images are fetched it covers what comes after."""
+    seen = []
+    advance = store.advance
+    monkeypatch.setattr(store, "advance", lambda job, **changes: seen.append(changes) or advance(job, **changes))
+    run(store, runner_that("timed"), project)
+    told = [(one["eta"], one["progress"]) for one in seen if one.get("eta") is not None and "figures" in one]
+    assert told[:2] == [(90.0, 0.187), (30.0, 0.7525)]
+    begun = next(number for number, one in enumerate(seen) if "figures" in one)
+    fetching = [one["eta"] for one in seen[:begun] if one.get("eta") is not None]
+    assert fetching
+    assert min(fetching) >= 600.0
 
 
 def test_step_loss_and_seconds_left_are_known_while_it_trains(store, runner_that, project, monkeypatch):

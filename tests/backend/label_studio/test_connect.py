@@ -8,7 +8,7 @@ from flask import Flask, request
 
 from backend.errors import LabelStudioError
 from backend.label_studio.client import LabelStudio
-from backend.label_studio.connect import connect
+from backend.label_studio.connect import connect, describe
 from backend.system.login import Login
 from backend.web.security import secure
 from tests.backend.fake_label_studio import FakeLabelStudio, serving
@@ -179,3 +179,37 @@ def test_connecting_without_the_login_names_what_is_missing(
     with pytest.raises(LabelStudioError, match="asks for a user and a password"):
         connect(client, server.add_project(BRUSH), guarded_url)
     assert "s3cret" not in repr(Login("lead", "s3cret", "h00k")) + repr(server.backends)
+
+
+def test_a_project_no_model_knows_is_told_so_with_its_count(server: FakeLabelStudio, client: LabelStudio) -> None:
+    app = Flask("backend")
+    app.add_url_rule("/health", view_func=lambda: {"status": "UP"})
+    app.add_url_rule("/setup", endpoint="setup", view_func=lambda: {"model_version": "untrained"}, methods=["POST"])
+    project, lines = server.add_project(BRUSH), list[str]()
+    for _ in range(3):
+        server.add_annotation(server.add_task(project, {"image": "a.png"}), [])
+    with serving(app) as url:
+        connect(client, project, url, lines.append, needed=4)
+    assert "No model knows these classes yet: 3 of 4 needed tasks accepted." in lines
+
+
+def test_label_studio_shows_where_the_dashboard_is(
+    server: FakeLabelStudio, client: LabelStudio, backend_url: str
+) -> None:
+    project = server.add_project(BRUSH)
+    connected = connect(client, project, backend_url, dashboard="https://masks.example/")
+    told = server.backends[connected.backend_id]["description"]
+    assert told.endswith(f"https://masks.example/dashboard/projects/{project}")
+
+
+def test_a_description_that_people_wrote_is_left_alone(
+    server: FakeLabelStudio, client: LabelStudio, backend_url: str
+) -> None:
+    project = server.add_project(BRUSH)
+    number = connect(client, project, backend_url).backend_id
+    server.backends[number]["description"] = "ask Ada"
+    backend = describe(client, project, server.backends[number], None, "new: /dashboard/projects/1")
+    assert backend["description"] == "ask Ada"
+    server.backends[number]["description"] = "old: /dashboard/projects/1"
+    describe(client, project, server.backends[number], None, "new: /dashboard/projects/1")
+    assert server.backends[number]["description"] == "new: /dashboard/projects/1"

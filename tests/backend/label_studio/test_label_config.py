@@ -206,3 +206,15 @@ def test_every_tool_is_a_control_with_each_labels_beside_it() -> None:
 def test_a_short_config_cannot_name_more_controls_than_can_be_read() -> None:
     with pytest.raises(ConfigError, match="more than 1000 ways"):
         parse_label_config(tools_beside_labels(1000, 1000))
+
+
+def test_labels_keep_the_colours_that_the_config_gives_them():
+    """Written into pages, so only what is surely a colour."""
+    labels = (
+        '<Label value="LM" predicted_values="Lumen" background="#2e86de"/><Label value="cap" background="green"/>'
+        '<Label value="plain"/><Label value="evil" background="red\' onload=\'x"/>'
+    )
+    config = parse_label_config(
+        f'<View><Image name="i" value="$image"/><BrushLabels name="b" toName="i">{labels}</BrushLabels></View>'
+    )
+    assert dict(config.colours) == {"Lumen": "#2e86de", "cap": "green"}

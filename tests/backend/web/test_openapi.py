@@ -7,7 +7,7 @@ from schemathesis.openapi import from_dict
 from backend.web.openapi import document
 
 # Not for machines: styles and scripts of the pages, and the page that says that there is no such page.
-PAGES_ONLY = {"/dashboard/static/{filename}", "/dashboard/{elsewhere}"}
+PAGES_ONLY = {"/favicon.ico", "/dashboard/static/{filename}", "/dashboard/{elsewhere}"}
 
 
 def test_the_description_names_the_routes_and_methods_of_the_application(client):

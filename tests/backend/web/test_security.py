@@ -31,7 +31,7 @@ def basic(user: str, password: str) -> dict[str, str]:
 
 
 def test_every_route_but_the_open_ones_asks_for_the_password(guarded):
-    rules = [rule for rule in guarded.application.url_map.iter_rules() if rule.rule not in ("/", "/health")]
+    rules = [rule for rule in guarded.application.url_map.iter_rules() if rule.rule not in security.OPEN]
     assert len(rules) > 8
     for rule in rules:
         for method in rule.methods - {"OPTIONS"}:
@@ -41,6 +41,60 @@ def test_every_route_but_the_open_ones_asks_for_the_password(guarded):
     assert guarded.get("/nowhere").status_code == 401
     for path in ("/", "/health"):
         assert guarded.get(path).status_code == 200
+
+
+VIEWED = Login("lead", "pass:wörd", "h00k", "guest", "look-0nly", "X-Role", ("127.0.0.1", "10.0.0.0/8"))
+
+
+def test_a_viewer_sees_everything_and_changes_nothing(make_client, registry):
+    client = make_client(login=VIEWED)
+    guest = basic("guest", "look-0nly")
+    for path in ("/dashboard", "/versions", "/api/jobs", "/api/versions"):
+        assert client.get(path, headers=guest).status_code == 200
+    rules = [rule for rule in client.application.url_map.iter_rules() if "POST" in rule.methods]
+    assert len(rules) > 10
+    for rule in rules:
+        answer = client.post(re.sub("<[^>]*>", "1", rule.rule), headers=guest)
+        assert answer.status_code == 403, rule
+        assert "only a lead may change" in answer.text
+    assert client.get("/versions", headers=basic("guest", "pass:wörd")).status_code == 401
+
+
+def test_a_viewers_page_has_no_buttons(make_client, credentials):
+    client = make_client(login=VIEWED)
+    credentials.remember("5", "http://ls.example", "t0ken")
+    assert "/projects/5/train" in client.get("/dashboard/projects/5", headers=basic("lead", "pass:wörd")).text
+    page = client.get("/dashboard/projects/5", headers=basic("guest", "look-0nly")).text
+    assert "<form" not in page
+    assert "a lead may change it" in page
+
+
+@pytest.mark.parametrize(
+    ("said", "address", "status"),
+    [
+        ("lead", "127.0.0.1", 201),
+        ("Lead", "10.1.2.3", 201),
+        ("viewer", "10.1.2.3", 403),
+        ("admin", "10.1.2.3", 401),
+        ("lead", "192.168.1.5", 401),  # everybody can send a header
+        ("", "127.0.0.1", 401),
+    ],
+)
+def test_a_proxy_says_who_is_a_lead(make_client, said, address, status):
+    client = make_client(login=VIEWED)
+    where = {"REMOTE_ADDR": address}
+    answer = client.post("/webhook", json=start_training(), headers={"X-Role": said}, environ_base=where)
+    assert answer.status_code == status
+
+
+def test_browsers_are_led_to_the_pages_and_others_told_that_it_lives(make_client):
+    client = make_client(login=VIEWED)
+    page = client.get("/", headers={"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
+    assert (page.status_code, page.location) == (302, "/dashboard")
+    assert client.get("/").json["status"] == "UP"
+    assert client.get("/", headers={"Accept": "*/*"}).json["status"] == "UP"
+    icon = client.get("/favicon.ico", buffered=True)
+    assert (icon.status_code, icon.mimetype) == (200, "image/svg+xml")
 
 
 def test_the_password_opens_every_route(guarded):

@@ -7,9 +7,10 @@ import shutil
 import time
 from collections.abc import Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 from unittest.mock import patch
 
 import cv2
@@ -20,6 +21,7 @@ from backend.database.jobs import JobStore
 from backend.versions.registry import Registry
 from models.checkpoint import Card, read_card, write_card
 from models.data.sample import Sample
+from models.evaluation.comparison import add_comparison
 from models.evaluation.evaluate import Agreement, Decision, FrameFigures
 from models.evaluation.gallery import GALLERY, add_gallery
 from models.masks.metrics import iou
@@ -65,13 +67,24 @@ def figures(ious: Sequence[float], tasks: int) -> dict:
     return {"classes": classes, "mean_iou": round(float(np.mean(ious)), 3), "frames": tasks}
 
 
+def evidence(ious: Sequence[float], promoted: bool) -> dict:
+    """What a training says for its promotion."""
+    classes = {
+        label: {"state": "weak" if value < 0.5 else "measured", "iou": value, "tasks": 9}
+        for label, value in zip(CLASSES, ious, strict=True)
+    }
+    missing = "" if promoted else "about 10 more corrected tasks would tell: 2 held-out groups have corrected masks"
+    return {"missing": missing, "classes": classes, "groups": 5 if promoted else 2, "needed": 4}
+
+
 class BlurredTruth:
     """Stands in for a pipeline: its masks are the truth, shifted and blurred the more the higher the seed."""
 
     classes = CLASSES
+    description: ClassVar = {"refiner": "none", "cam": "none"}
 
-    def __init__(self, images: dict[bytes, tuple[int, dict]]) -> None:
-        self._images = images
+    def __init__(self, images: dict[bytes, tuple[int, dict]], shift: int = 1) -> None:
+        self._images, self._shift = images, shift
 
     def steps(self, images: Sequence[np.ndarray]) -> list[list[Steps]]:
         return [self._one(image) for image in images]
@@ -82,6 +95,7 @@ class BlurredTruth:
         for label in self.classes:
             truth = masks.get(label, np.zeros(image.shape[:2], bool)).astype(np.float32)
             shift = np.array([[1, 0, 4 * index], [0, 1, 2 * index]], np.float32)
+            shift[:, 2] *= self._shift
             cam = cv2.GaussianBlur(cv2.warpAffine(truth, shift, truth.shape[::-1]), (0, 0), 6)
             cam = cam / max(cam.max(), 1e-6)
             mask = (cam > 0.5).astype(np.uint8)
@@ -113,9 +127,17 @@ def draw_gallery(folder: Path) -> Path:
             if step.label in sample.masks
         }
         frames.append(FrameFigures(sample.name, 0.1, agreements, {label: Decision(True, True) for label in agreements}))
-    checkpoint = folder / "drawn"
+    checkpoint, card = folder / "drawn", Card("drawn", list(CLASSES), "", "")
     checkpoint.mkdir()
-    add_gallery(checkpoint, Card("drawn", list(CLASSES), "", ""), cast(Any, pipeline), samples, frames)
+    add_gallery(checkpoint, card, cast(Any, pipeline), samples, frames)
+    # The version before was worse everywhere, a little differently.
+    before = [
+        replace(frame, agreements={c: Agreement(*[a.iou * (0.9 - 0.1 * n)] * 4) for c, a in frame.agreements.items()})
+        for n, frame in enumerate(frames)
+    ]
+    add_comparison(
+        checkpoint, card, (cast(Any, BlurredTruth(images, 3)), cast(Any, pipeline)), samples, (before, frames)
+    )
     return checkpoint
 
 
@@ -157,6 +179,14 @@ def populate(
             message="340 of 1000 tasks: predicting with p3-r005-lite0",
             figures={"done": 340, "total": 1000},
             eta=1240.0,
+            report={
+                "predicted": 338,
+                "unanswered": 2,
+                "problems": [
+                    {"task": 12, "reason": "image s3://bucket/12.png: the host does not answer; check the address"},
+                    {"task": 31, "reason": "the model failed on its 9x9x3 image; the log says more"},
+                ],
+            },
         )
         named["queued"] = store.submit("training", "4")[0].id
         failed = store.submit("training", "6")[0].id
@@ -198,10 +228,11 @@ def busy(folder: Path, registry: Registry, store: JobStore, drawn: Path) -> None
             parent=parent,
             data={"train": accepted - held_out, "held_out": held_out},
             metrics=figures(ious, held_out),
+            training={"evidence": evidence(ious, promoted)},
         )
         checkpoint = folder / version
         checkpoint.mkdir(parents=True)
-        if number == 5:
+        if number in (5, 6):
             card.gallery = read_card(drawn).gallery
             shutil.copytree(drawn / GALLERY, checkpoint / GALLERY)
         write_card(checkpoint, card)
@@ -218,6 +249,14 @@ def busy(folder: Path, registry: Registry, store: JobStore, drawn: Path) -> None
                 "title": "Coronary OCT, pullback 7",
                 "used": accepted,
                 "classes": dict(zip(CLASSES, (accepted, accepted // 3, accepted // 4, accepted // 20), strict=True)),
+                "colours": dict(zip(CLASSES, ("#2e86de", "#f6b93b", "#e55039", "#78e08f"), strict=True)),
+                "annotators": {
+                    who: {
+                        label: dict(zip(("drawn", "iou", "unchanged", "added"), row, strict=True))
+                        for label, row in zip(CLASSES, rows, strict=True)
+                    }
+                    for who, rows in (("ada@example.org", KEPT["p3-r004-lite0"]), ("user 7", KEPT["p3-r001-lite0"]))
+                },
                 "kept": {
                     who: {
                         label: dict(zip(("drawn", "iou", "unchanged", "added"), row, strict=True))

@@ -1,17 +1,23 @@
 import pytest
 
+from backend.jobs.outlook import Outlook
 from backend.web.dashboard import formats
 from backend.web.dashboard.overview import (
     accepted_tasks,
+    annotator_rows,
     class_names,
     class_rows,
+    colours,
+    expected_gain,
     iou_by_tasks,
     iou_by_version,
+    kept_by_class,
     kept_by_version,
     kept_in_all,
     kept_rows,
     minutes_saved,
     short,
+    standing,
 )
 
 
@@ -53,9 +59,67 @@ def test_what_a_class_lacks_is_said():
         "none": "no accepted task shows it",
         "few": "few: 7 more would help",
         "many": "",
-        "unseen": "none held out, so its IoU is unknown",
+        "unseen": "not measured: none held out",
     }
     assert (rows["many"].number, rows["many"].accepted, rows["many"].held_out, rows["many"].iou) == (3, 50, 1, 0.9)
+
+
+def test_a_weak_class_is_called_so():
+    (row,) = class_rows(["weak"], version(1, weak=0.24), [counted(classes={"weak": 40})])
+    assert row.lacks.startswith("weak: below 0.5")
+
+
+def done(number, accepted=10, **card):
+    return {**version(number, accepted, a=0.4), "state": "served", **card}
+
+
+@pytest.mark.parametrize(
+    ("state", "evidence", "badge", "says"),
+    [
+        ("served", {}, "served", "p3-r001-lite0 is served."),
+        ("served", {"classes": {"a": {"state": "weak", "iou": 0.24}}}, "doubtful", "Weak: a (IoU 0.24)"),
+        ("served", {"classes": {"a": {"state": "not measured"}}}, "doubtful", "Not measured: a"),
+        ("served", {"missing": "about 5 more"}, "doubtful", "promoted by hand; about 5 more"),
+        ("candidate", {"missing": "about 5 more would tell"}, "candidate", "is a candidate; about 5 more would tell"),
+        ("retired", {}, "retired", "was served before, and is not any more"),
+    ],
+)
+def test_a_finished_training_is_shown_as_it_stands_now(state, evidence, badge, says):
+    """After a rollback the card no longer says that the version is served, and a weak one is no success."""
+    training = {"state": "done", "version": "p3-r001-lite0", "message": "p3-r001-lite0 was promoted"}
+    how, sentence = standing(training, [done(1, state=state, evidence=evidence)])
+    assert how == badge
+    assert says in sentence
+
+
+def test_a_training_that_failed_says_why():
+    assert standing({"state": "failed", "version": None, "reason": "no room"}, []) == ("failed", "no room")
+
+
+def test_the_expected_gain_follows_the_projects_own_versions():
+    """From 10 to 20 tasks it gained 0.1; as many times more tasks gain as much again."""
+    first = done(1, accepted=10, state="retired")
+    second = done(2, accepted=20, parent="p3-r001-lite0", before={"mean_iou": 0.4})
+    assert expected_gain([first, second], 20) == pytest.approx(0.1)
+    assert expected_gain([first, second], 0) is None
+    assert expected_gain([second], 20) is None
+    worse = {**second, "before": {"mean_iou": 0.9}}
+    assert expected_gain([first, worse], 20) == 0.0
+
+
+def test_masks_kept_are_told_by_class_and_by_annotator():
+    jobs = [counted(annotators={"user 2": {"a": kept(1, 0.2)}, "ann@x.org": {"a": kept(3, 0.9), "b": kept(1, 0.5)}})]
+    assert [(row.version, row.drawn) for row in annotator_rows(jobs)] == [("ann@x.org", 4), ("user 2", 1)]
+    rows = kept_rows([counted(kept={"v1": {"a": kept(2, 0.5)}, "v2": {"a": kept(2, 1.0, 2)}})])
+    assert [(row.version, row.drawn, row.iou, row.unchanged) for row in kept_by_class(["a", "b"], rows)] == [
+        ("a", 4, 0.75, 2)
+    ]
+
+
+def test_classes_have_the_colours_that_label_studio_gives_them():
+    jobs = [counted(), counted(colours={"a": "#ff0000", "old": "#000000"})]
+    assert colours(["a", "b"], None, jobs) == {"a": "#ff0000"}
+    assert colours(["a", "b"], Outlook(colours={"b": "green"}), jobs) == {"b": "green"}
 
 
 def test_classes_without_any_training_lack_nothing_that_is_known():

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from backend.jobs.outlook import Outlook
 from backend.system.login import Login
 from tests.backend.fakes import publish, setup_body
 from tests.backend.jobs.edit import edit_job
+from tests.backend.web.dashboard.conftest import Visitor
 
 PAGES = ["", "/", "/projects/3", "/projects/4", "/projects/5", "/projects/6"]
 VOID = {"meta", "link", "input", "img"}
@@ -221,6 +223,94 @@ def test_nothing_is_queued_for_a_project_that_is_not_known(visitor, store):
         answer = visitor.client.post(f"/dashboard/projects/99/{button}", data={"csrf_token": token})
         assert answer.status_code == 404
     assert len(store.find()) == before
+
+
+# What there is to learn
+
+
+class Told:
+    """Outlooks that say what they are told to."""
+
+    def __init__(self, outlook):
+        self.outlook = outlook
+
+    def of(self, project, wait=0.0):
+        return self.outlook
+
+    def forget(self, project):
+        pass
+
+
+@pytest.fixture
+def visitor_told(make_client):
+    return lambda **known: Visitor(make_client(outlooks=Told(Outlook(needed=4, **known))))
+
+
+def test_train_says_at_once_that_too_few_tasks_are_accepted(visitor_told, store, credentials):
+    """Not after two minutes of a job."""
+    credentials.remember("5", "http://ls.example", "t0ken")
+    visitor = visitor_told(accepted=3, new=3)
+    for path in ("", "/projects/5"):
+        assert "No model knows these classes yet: 3 of 4 needed tasks accepted." in visitor.read(path)
+    assert "Not yet: 3 of 4 needed tasks are accepted." in Markup(visitor.read("/projects/5")).text
+    assert "annotate and submit 1 more" in visitor.press("5", "train")
+    assert store.find("5") == []
+
+
+def test_what_a_training_could_learn_is_shown_beside_its_button(visitor_told, credentials, store):
+    credentials.remember("5", "http://ls.example", "t0ken")
+    visitor = visitor_told(accepted=30, new=12, looked=12, corrected=7, classes={"Rust": 9, "Blight": 2})
+    page = " ".join(Markup(visitor.read("/projects/5")).text.split())
+    for said in ("Train now?", "Accepted tasks to learn from 12", "Corrected much 7", "of 12 looked into", "Rust 9"):
+        assert said in page
+    assert "is queued" in visitor.press("5", "train")
+
+
+@pytest.mark.usefixtures("populated")
+def test_the_starter_is_never_said_to_draw_what_it_does_not_know(visitor_told, registry):
+    visitor = visitor_told(accepted=190)
+    for _ in range(6):
+        target = registry.rollback_target("3")
+        said = visitor.press("3", "rollback", to=target) if target else ""
+    assert said == "" or "No version is served any more" in said
+    page = visitor.read("/projects/3")
+    assert registry.current("3") is None
+    assert "starter" not in page.lower()
+    assert "No model yet" in page
+    assert "is served from now on" not in visitor.read()
+
+
+@pytest.mark.usefixtures("populated")
+def test_a_candidate_says_what_is_missing_and_shows_its_masks_beside_those_before(visitor):
+    page = visitor.read("/projects/3")
+    text = " ".join(Markup(page).text.split())
+    assert "Missing: about 10 more corrected tasks would tell" in text
+    assert "p3-r006-lite0 and the version before, side by side" in text
+    assert "Promote p3-r006-lite0…" in text
+    pictures = re.findall(r'src="([^"]+/p3-r006-lite0/gallery/d1-[^"]+)"', page)
+    assert len(pictures) >= 4
+    assert visitor.client.get(pictures[1], buffered=True).mimetype == "image/jpeg"
+
+
+@pytest.mark.usefixtures("populated")
+def test_figures_are_explained_where_they_stand(visitor):
+    page = visitor.read("/projects/3")
+    for said in ("Intersection over union", "How well the outlines agree", "The map cut into three"):
+        assert said in page
+
+
+@pytest.mark.usefixtures("populated")
+def test_classes_have_label_studios_colours_and_annotators_their_figures(visitor):
+    page = visitor.read("/projects/3")
+    assert 'color="#2e86de"' in page
+    assert "ada@example.org" in page
+
+
+@pytest.mark.usefixtures("populated")
+def test_tasks_without_masks_are_listed_with_their_reasons(visitor):
+    page = Markup(visitor.read("/projects/3")).text
+    assert "2 tasks without masks, and why" in page
+    assert "the host does not answer" in page
 
 
 # What cannot be

@@ -1,0 +1,46 @@
+"""Whether a project can be trained for: the accepted tasks it has and needs, said in the same words everywhere."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from backend.label_studio.annotations import is_accepted
+from backend.label_studio.client import TaskRow
+
+
+class Tasks(Protocol):
+    """The part of `backend.label_studio.client.LabelStudio` that is used here."""
+
+    def task_rows(self, project_id: str, *, annotated: bool) -> list[TaskRow]:
+        """Tasks in short."""
+
+
+def count_accepted(client: Tasks, project: str) -> int:
+    """Number of a project's tasks with an annotation that was not cancelled."""
+    return len(client.task_rows(project, annotated=True))
+
+
+def accepted_in(tasks: Sequence[Mapping[str, Any]]) -> int:
+    """The same of exported tasks, those left out that a reviewer turned down."""
+    return sum(any(is_accepted(one) for one in task.get("annotations") or []) for task in tasks)
+
+
+def no_model(accepted: int, needed: int) -> str:
+    """Of a project whose classes no model knows.
+
+    >>> no_model(3, 4)
+    'No model knows these classes yet: 3 of 4 needed tasks accepted'
+    >>> no_model(7, 4)
+    'No model knows these classes yet: 7 tasks accepted, enough to press Start Training'
+    """
+    known = f"{accepted} of {needed} needed tasks accepted"
+    if accepted >= needed:
+        known = f"{accepted} {'task' if accepted == 1 else 'tasks'} accepted, enough to press Start Training"
+    return f"No model knows these classes yet: {known}"
+
+
+def too_few(project: str, accepted: int, needed: int, left_out: str = "") -> str:
+    """Why a project cannot be trained for yet, and the remedy."""
+    return (
+        f"project {project} has {accepted} accepted {'task' if accepted == 1 else 'tasks'} to learn from and needs "
+        f"{needed}; annotate and submit {needed - accepted} more, then press Start Training again{left_out}"
+    )

@@ -1,0 +1,1 @@
+"""Messages to people about what has ended: `webhook.py` posts them."""
