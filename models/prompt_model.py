@@ -22,11 +22,14 @@ from numpy.typing import NDArray
 from models.checkpoint import Card, load_weights, read_card, save_weights
 from models.devices import autocast
 from models.errors import CheckpointError
+from models.fba_net import FBANet
 from models.masks.components import connected_components
 from models.pipeline import check_device, check_image
 from models.prompt import Answer, Click, Mask, Prompt
 from models.prompt_network import PADDING, STRIDE, PromptNetwork, PromptNetworkConfig, Prompts, Pyramid
+from models.refiner import Crop, fba_matting
 from models.segment import Prediction, entropy
+from models.trimap import UNKNOWN, TrimapConfig, trimap_from_mask
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
 Edges = tuple[float, float, float, float]  # left, top, right, bottom in pixels
@@ -34,6 +37,7 @@ Probabilities = NDArray[np.float32]  # (S, S), in [0, 1]
 
 FAMILY = "prompts"
 SIDE = 256  # of a view as the network sees it, in pixels
+BAND = TrimapConfig(band=0.2, band_min=2.0, band_max=8.0, core=0.5)  # that the refiner decides, in a view's pixels
 VIEWS = 3  # kept of an image: the whole and two parts
 AROUND = 1.8  # side of a view, relative to the longer side of what was found or of a box ...
 AROUND_BOX = 1.5
@@ -95,16 +99,25 @@ class PromptModel:
     """See the module's text. Embeddings may be shared between threads.
 
     Args:
-        network: moved to `device` and put into evaluation mode.
+        network: moved to `device` and put into evaluation mode, as is the refiner.
+        refiner: decides the pixels beside the network's outline; None leaves them.
         name: the model version.
         device: "cpu" or "cuda".
     """
 
     classes: tuple[str, ...] = ()
 
-    def __init__(self, network: PromptNetwork, *, name: str = "untrained", device: str = "cpu") -> None:
+    def __init__(
+        self,
+        network: PromptNetwork,
+        refiner: FBANet | None = None,
+        *,
+        name: str = "untrained",
+        device: str = "cpu",
+    ) -> None:
         self.device = torch.device(device)
         self.network = network.to(self.device).eval()
+        self.refiner = None if refiner is None else refiner.to(self.device).eval()
         self.name = name
 
     def predict(self, images: Sequence[Image]) -> list[Prediction]:
@@ -180,8 +193,21 @@ class PromptModel:
             while len(embedding.drawn) > MAX_CLICKS:
                 embedding.drawn.popitem(last=False)
         assert drawn is not None
-        mask = paste(drawn.probabilities, drawn.view, embedding.shape)
+        mask = paste(self._refined(embedding, drawn), drawn.view, embedding.shape)
         return kept(mask if box is None else mask & box, clicks), drawn
+
+    def _refined(self, embedding: PromptEmbedding, drawn: Drawn) -> Probabilities:
+        """What was drawn, its edge decided by FBANet; shape (SIDE, SIDE)."""
+        map_ = np.asarray(cv2.resize(drawn.probabilities, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR))
+        if self.refiner is None:
+            return map_
+        trimap = trimap_from_mask((map_ >= 0.5).astype(np.uint8), BAND)
+        if not (trimap == UNKNOWN).any():
+            return map_
+        crop = Crop(np.asarray(cut(embedding.image, drawn.view, SIDE), dtype=np.uint8), trimap, map_)
+        with autocast(self.device):
+            (alpha,) = fba_matting(self.refiner, self.device)([crop])
+        return alpha
 
     def _next(
         self,
