@@ -4,10 +4,10 @@
     pyramid + prompt planes -> U-Net from stride 4 to 16 and back -> logits         once per prompt
 
 Prompts enter late, so that the next click costs the second line alone. Earlier masks and iterative training follow RITM
-(Sofiiuk et al. 2021, arXiv 2102.06583). Added to its click maps is what the image says about the clicked places: for each
-cell the likeness of its colour and of its features to those of the clicks, and the geodesic distance to them, which
-grows with every change of colour on the way (Criminisi et al. 2008, "GeoS"). Group norm, because statistics of the
-images that it was trained on would not hold for those of other projects.
+(Sofiiuk et al. 2021, arXiv 2102.06583). Added to its click maps is what the image says about the clicked places: for
+each cell the likeness of its colour and of its features to those of the clicks, and the geodesic distance to them,
+which grows with every change of colour on the way (Criminisi et al. 2008, "GeoS"). Group norm, because statistics of
+the images that it was trained on would not hold for those of other projects.
 """
 
 from dataclasses import dataclass

@@ -2,7 +2,8 @@
 
 It learns from objects of all kinds: phantoms, collages of them and of photographs, and labelled images. Training is
 iterative, as in RITM (Sofiiuk et al. 2021): the network draws, a robot clicks on an error, and the loss is that of what
-it draws then. A run that was killed goes on where it was when the same command is given again.
+it draws then. A run that was killed goes on where it was when the same command is given again, with other --minutes if
+it shall end earlier or later.
 
     python -m models.studies.prompt_network --out OUT --data data/oct --photos FOLDER --minutes 90
 """
@@ -11,7 +12,6 @@ import argparse
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.checkpoint import Card, packaged_backbone, save_weights
+from models.checkpoint import Card, load_weights, packaged_backbone, read_card
 from models.data.files import read_image
 from models.data.reader import open_data_folder
 from models.errors import CheckpointError
@@ -31,6 +31,7 @@ from models.evaluation.clicks import objects_of
 from models.masks.components import largest_component
 from models.phantom.canvas import wander
 from models.phantom.folder import KINDS
+from models.prompt_model import save_prompt_model
 from models.prompt_network import STRIDE, PromptNetwork, PromptNetworkConfig, Prompts
 from models.studies.prompt_scenes import Labelled, Rgb, Sources
 from models.training.schedule import AveragedWeights, Clock, Progress, print_progress
@@ -55,7 +56,7 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, action="append", default=[], help="folder of photographs, for textures")
     parser.add_argument("--leave-out", default="", help="kinds of phantoms to learn nothing from, with commas")
     parser.add_argument("--images", type=int, default=60, help="phantoms of each kind")
-    parser.add_argument("--parent", type=Path, help="training state of an earlier run to begin from")
+    parser.add_argument("--parent", type=Path, help="checkpoint of an earlier run to begin from")
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--size", type=int, default=128, help="side of a view in pixels, a multiple of 32")
     parser.add_argument("--batch", type=int, default=12)
@@ -80,18 +81,15 @@ def main() -> None:
         flush=True,
     )
     network, steps = fit(arguments, sources)
+    run = {key: _plain(value) for key, value in vars(arguments).items() if key != "out" and value not in (None, [], "")}
+    earlier = read_card(arguments.parent).training["runs"] if arguments.parent else []
     training = {
         "command": "python -m models.studies.prompt_network",
-        "arguments": {key: _plain(value) for key, value in vars(arguments).items() if key != "out"},
-        "steps": steps,
+        "runs": [*earlier, run | {"steps": steps}],  # each from what the one before wrote
     }
     created = datetime.now(UTC).isoformat(timespec="seconds")
-    config = {"network": asdict(network.config)}
-    card = Card(
-        arguments.out.name, [], network.config.backbone, created, description=DESCRIPTION, training=training,
-        config=config, family="prompts",
-    )  # fmt: skip
-    save_weights(arguments.out, card, {"network": network})
+    card = Card(arguments.out.name, [], "", created, description=DESCRIPTION, training=training)
+    save_prompt_model(network, arguments.out, card)
 
 
 def _plain(value: object) -> object:
@@ -146,7 +144,7 @@ def _fitted(image: Rgb, masks: Sequence[NDArray[np.bool_]]) -> tuple[Rgb, list[N
 
 def fit(arguments: argparse.Namespace, sources: Sources) -> tuple[PromptNetwork, int]:
     """Train; returns the averaged network and the number of steps."""
-    settings = {key: str(value) for key, value in vars(arguments).items()}
+    settings = {key: str(value) for key, value in vars(arguments).items() if key != "minutes"}
     fingerprint = hashlib.sha256(repr(sorted(settings.items())).encode()).hexdigest()
     state = TrainingState(arguments.out.with_name(f".{arguments.out.name}.state"), fingerprint)
     torch.manual_seed(arguments.seed)
@@ -157,9 +155,7 @@ def fit(arguments: argparse.Namespace, sources: Sources) -> tuple[PromptNetwork,
     wanted = network.backbone.state_dict()
     network.backbone.load_state_dict({key: weights.get(key, wanted[key]) for key in wanted})
     if arguments.parent:
-        from safetensors.torch import load_file
-
-        network.load_state_dict(without_prefix("average", load_file(arguments.parent)))
+        load_weights(arguments.parent, read_card(arguments.parent), "network", network)
     tuned = arguments.backbone_rate > 0
     network.backbone.requires_grad_(tuned)
     head = [value for name, value in network.named_parameters() if not name.startswith("backbone.")]

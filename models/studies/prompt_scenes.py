@@ -5,7 +5,7 @@ shapes of all kinds, filled from another picture or only changed a little from w
 them, on procedural textures, photographs and phantoms.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 
 import cv2
@@ -50,7 +50,6 @@ class Sources:
     labelled: list[Labelled]
     pictures: list[Rgb]
     collages: float = 0.5
-    _by_object: list[tuple[int, int]] = field(init=False, default_factory=list)
 
     def scene(self, size: int, rng: Rng) -> tuple[Rgb, NDArray[np.bool_]]:
         """An image of shape (size, size, 3), uint8 RGB, and the object that is meant on it, never empty."""
