@@ -102,7 +102,13 @@ def _load_cam(directory: Path, device: str) -> Model:
     return load_pipeline(directory, device)
 
 
-FAMILIES: dict[str, Loader] = {"cam": _load_cam}
+def _load_prompts(directory: Path, device: str) -> Model:
+    from models.prompt_model import load_prompt_model
+
+    return load_prompt_model(directory, device)
+
+
+FAMILIES: dict[str, Loader] = {"cam": _load_cam, "prompts": _load_prompts}
 
 
 def load_model(directory: Path, device: str = "cpu", runtime: Runtime = "pytorch", kept: Path | None = None) -> Model:

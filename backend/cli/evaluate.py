@@ -9,24 +9,40 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from backend.cli.data import data_options
-from backend.cli.models import device_option, existing_model, new_folder, training_options
+from backend.cli.models import ModelFolder, device_option, new_folder, training_options
 from backend.cli.output import figure, json_option, print_metrics, progress_bar, table_console, write_json
 from models.activation_maps import METHODS
 from models.data.reader import DataFolder, open_data_folder
 from models.errors import DataError
 from models.evaluation.charts import WAYS, curve_chart, mean_iou
-from models.evaluation.clicks import STARTS, measure_clicks
+from models.evaluation.clicks import STARTS, measure_clicks, measure_objects
 from models.evaluation.evaluate import measure, summarise, with_settings
+from models.evaluation.grabcut import GrabCut
 from models.evaluation.intervals import with_intervals
 from models.evaluation.report import write_report
 from models.evaluation.robustness import measure_robustness
 from models.evaluation.tables import classifier_row, compare_methods, effort_table, measure_with_effort
 from models.families import Model, load_model
 from models.pipeline import REFINERS, Pipeline
-from models.starter import STARTER
+from models.starter import PROMPTS, STARTER, STARTERS
 from models.studies.curve import label_efficiency
 from models.training.schedule import Progress
 from models.training.train import TrainingSpec
+
+NO_MODEL = "none"
+PROMPTED = ("network", "grabcut", "model")
+
+
+class ModelOrNone(ModelFolder):
+    """A model, or "none" for a project without one."""
+
+    def get_metavar(self, *_: Any, **__: Any) -> str:
+        """The values as help shows them."""
+        return "|".join(["none", "DIR", *STARTERS])
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path | str:
+        """A name becomes its folder."""
+        return value if value == NO_MODEL else super().convert(value, param, ctx)
 
 
 @click.command()
@@ -35,9 +51,10 @@ from models.training.train import TrainingSpec
 @click.option(
     "--model",
     "models",
-    type=existing_model,
+    type=ModelOrNone(),
     multiple=True,
-    help="Checkpoint folder; xception, shipped, if omitted. More of them are compared in --tables.",
+    help="Checkpoint folder; xception, shipped, if omitted. More of them are compared in --tables. none, with --clicks: "
+    "smart tools as they are before a project has a model, object by object.",
 )
 @click.option("--refiner", type=click.Choice(REFINERS), help="Instead of the model's own.")
 @click.option("--cam", type=click.Choice(list(METHODS)), help="Activation-map method instead of the model's own.")
@@ -52,6 +69,12 @@ from models.training.train import TrainingSpec
     "--clicks",
     type=click.IntRange(1, 20),
     help="Also what this many clicks of a smart tool make of each mask, and of none.",
+)
+@click.option(
+    "--prompts",
+    type=click.Choice(PROMPTED),
+    help="With --clicks: point at each object by itself, and let the shipped prompt network answer (which --model none "
+    "does anyway), OpenCV's GrabCut, or the model.",
 )
 @click.option(
     "--robustness",
@@ -70,12 +93,13 @@ from models.training.train import TrainingSpec
 def evaluate(
     data: Path,
     split: str,
-    models: tuple[Path, ...],
+    models: tuple[Path | str, ...],
     refiner: str | None,
     cam: str | None,
     layers: tuple[str, ...],
     with_tables: bool,
     clicks: int | None,
+    prompts: str | None,
     with_robustness: bool,
     report_file: Path | None,
     skip_bad: bool,
@@ -87,11 +111,16 @@ def evaluate(
     The intervals are by bootstrap over groups of images: those of DATA/groups.json ({"NAME": "PATIENT"}) if there is
     one, else blocks of neighbours by name. There are none over fewer than 5 groups.
     """
+    if NO_MODEL in models or prompts is not None:
+        others = {"--tables": with_tables, "--robustness": with_robustness, "--report": report_file is not None}
+        others |= {"--refiner": refiner is not None, "--cam": cam is not None, "--layers": bool(layers)}
+        _evaluate_prompts(data, split, models, clicks, prompts, others, skip_bad, device, json_file)
+        return
     if len(models) > 1 and not with_tables:
         raise click.UsageError("more than one --model is for --tables")
     asked = {"refiner": refiner, "cam": cam, "layers": tuple(map(int, layers))}
     changes = {key: value for key, value in asked.items() if value}
-    loaded = [load_model(folder, device) for folder in models or (STARTER,)]
+    loaded = [load_model(Path(folder), device) for folder in models or (STARTER,)]
     labelled = open_data_folder(data, skip_bad=skip_bad)
     for model in loaded:
         _check_classes(model, labelled)
@@ -136,6 +165,40 @@ def evaluate(
             report_file, pipelines[0], samples, frames, metrics, f"{model.name} on {data.resolve().name}, {split}"
         )
         click.echo(f"report in {report_file}")
+
+
+def _evaluate_prompts(
+    data: Path,
+    split: str,
+    models: tuple[Path | str, ...],
+    clicks: int | None,
+    prompts: str | None,
+    others: Mapping[str, bool],
+    skip_bad: bool,
+    device: str,
+    json_file: Path | None,
+) -> None:
+    """Clicks and boxes, object by object."""
+    named = "--model none" if NO_MODEL in models else f"--prompts {prompts}"
+    if clicks is None:
+        raise click.UsageError(f"{named} needs --clicks: without a model, smart tools are all there is to measure")
+    if wrong := [option for option, given in others.items() if given]:
+        raise click.UsageError(f"{named} measures clicks and boxes alone; leave out {', '.join(wrong)}")
+    if len(models) > 1:
+        raise click.UsageError(f"{named} measures one model; name one --model")
+    if prompts == "model" and (not models or NO_MODEL in models):
+        raise click.UsageError("--prompts model measures a model's own answers; name it with --model")
+    labelled = open_data_folder(data, skip_bad=skip_bad)
+    samples = labelled.split(split)
+    if not samples:
+        raise DataError(f"there is nothing to evaluate on: split {split} of {data} is empty")
+    folder = models[0] if prompts == "model" else PROMPTS
+    model: Model = GrabCut() if prompts == "grabcut" else load_model(Path(folder), device)
+    with progress_bar(f"pointing at objects, answered by {model.name}") as move:
+        metrics = measure_objects(model, samples, labelled.classes, clicks, progress=move)
+    metrics = {"model": model.name, "skipped": dict(labelled.skipped), **metrics}
+    _print_objects(metrics, clicks)
+    write_json(json_file, metrics)
 
 
 @click.command()
@@ -213,6 +276,19 @@ def _print_clicks(clicks: Mapping[str, Any]) -> None:
     for label, known in clicks["classes"].items():
         for start in STARTS:
             table.add_row(label if start == STARTS[0] else "", start, *map(figure, known[start]))
+    table_console().print(table)
+
+
+def _print_objects(metrics: Mapping[str, Any], clicks: int) -> None:
+    columns = ["class", "objects", *(f"{n} click{'s' if n > 1 else ''}" for n in range(1, clicks + 1)), "a box"]
+    table = _table(f"IoU of objects, answered by {metrics['model']}", *columns)
+    for label, known in metrics["classes"].items():
+        table.add_row(label, str(known["objects"]), *map(figure, [*known["clicks"], known["box"]]))
+    if metrics["clicks"] is None:
+        click.echo("There is no object that covers 0.1 % of its image or more: nothing to point at.")
+        return
+    total = sum(known["objects"] for known in metrics["classes"].values())
+    table.add_row("all objects", str(total), *map(figure, [*metrics["clicks"], metrics["box"]]))
     table_console().print(table)
 
 

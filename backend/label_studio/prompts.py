@@ -48,6 +48,14 @@ def prompted_image(task: Mapping[str, Any], context: Mapping[str, Any], config: 
     return next(iter(images_of_region(regions[-1], config, images)), images[0]) if regions else images[0]
 
 
+def prompted_class(context: Mapping[str, Any], config: LabelConfig) -> str | None:
+    """The class of the newest prompt, as the model knows it; None if it has none that the config offers."""
+    regions = merge_results(context.get("result"))
+    label = next((label for region in reversed(regions) if (label := _label(region))), None)
+    control = None if label is None else config.control_for(label, stored=True)
+    return None if label is None or control is None else control.class_of(label) or label
+
+
 def read_prompts(
     task: Mapping[str, Any],
     context: Mapping[str, Any],

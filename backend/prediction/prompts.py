@@ -1,12 +1,13 @@
 """Answers to the smart tools of Label Studio's editor, while the annotator waits: prompt -> region."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any, TypeVar
 
 from backend.errors import BackendError
-from backend.label_studio.prompts import prompted_image, read_prompts
+from backend.label_studio.prompts import prompted_class, prompted_image, read_prompts
 from backend.label_studio.protocol import PredictRequest, nothing_found, prompt_entry
 from backend.label_studio.task_data import address_at
 from backend.label_studio.task_images import TaskImage
@@ -16,6 +17,7 @@ from backend.prediction.prefetch import Requests
 from backend.versions.serving import Served, Serving
 from models.families import Embedding
 from models.segment import Segment
+from models.starter import PROMPTS
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +31,7 @@ class Prompts:
         serving: which model answers for a project.
         images: the image source of a project.
         embeddings: where embeddings are kept.
+        network: checkpoint that answers prompts for classes that no model of the project knows; None for none.
         patience: seconds that a prompt waits for the networks at most.
         requests: where a prompt counts while it is answered.
     """
@@ -39,12 +42,15 @@ class Prompts:
         images: Callable[[str], ImageSource],
         embeddings: Embeddings | None = None,
         *,
+        network: Path | None = PROMPTS,
         patience: float = 60.0,
         requests: Requests | None = None,
     ) -> None:
         self._serving = serving
         self._images = images
         self._embeddings = Embeddings() if embeddings is None else embeddings
+        self._network = network
+        self._network_version: str | None = None
         self._patience = patience
         self._requests = requests or Requests()
 
@@ -65,9 +71,7 @@ class Prompts:
 
     def _entry(self, request: PredictRequest) -> dict[str, Any] | None:
         task, project = request.tasks[0], request.project_id
-        # A class that no model knows is drawn by any model, from the prompt and the image's features.
-        resolved = self._serving.resolve(project, request.config.classes) or self._serving.resolve(project)
-        served = None if resolved is None else resolved.model()
+        served = self._served(project, request.config.classes, prompted_class(request.context or {}, request.config))
         if served is None:
             logger.warning(
                 "project %s: nothing is drawn for prompts: there is no model at all; train one, or let PREMASK_STARTER "
@@ -87,13 +91,28 @@ class Prompts:
         improved = None if answer.improves is None else ids[answer.improves]
         return prompt_entry(segment, asked.control, served.version, improved=improved, item_index=image.item_index)
 
+    def _served(self, project: str, classes: Collection[str], label: str | None) -> Served | None:
+        """What answers a prompt for a class: a model that knows it, else the prompt network, else any model."""
+        resolved = self._serving.resolve(project, classes)
+        served = None if resolved is None else resolved.model()
+        if served is not None and label in served.classes:
+            return served
+        if self._network is not None and (shipped := self._serving.shipped(self._network)) is not None:
+            self._network_version = shipped.version
+            return shipped
+        if served is None and (other := self._serving.resolve(project)) is not None:
+            served = other.model()
+        return served
+
     def _embedding(self, request: PredictRequest, image: TaskImage, served: Served) -> Embedding:
         """The embedding of an image of the task, from memory after the first prompt."""
         task, project, version = request.tasks[0], request.project_id, served.version
 
         def make() -> Embedding:
-            # The project's embeddings by other versions will not be asked for again.
-            self._embeddings.forget(lambda known: known[0] == project and known[3] != version)
+            # Embeddings by earlier versions will not be asked for again; those by the prompt network will.
+            if version != self._network_version:
+                kept = (version, self._network_version)
+                self._embeddings.forget(lambda known: known[0] == project and known[3] not in kept)
             return self._wait(served.embed(self._images(project).load(task, image.path)))
 
         address = str(address_at(task["data"], image.path))

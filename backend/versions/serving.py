@@ -46,12 +46,18 @@ class Candidate:
 
 
 class Served:
-    """A loaded model, its version, and the service that runs it."""
+    """A loaded model, its version, the classes that its card names, and the service that runs it."""
 
     def __init__(
-        self, model: Model, version: str, inference: Inference, used: Callable[[], None] = lambda: None
+        self,
+        model: Model,
+        version: str,
+        classes: frozenset[str],
+        inference: Inference,
+        used: Callable[[], None] = lambda: None,
     ) -> None:
         self.version = version
+        self.classes = classes
         self._model = model
         self._inference = inference
         self._used = used
@@ -150,6 +156,11 @@ class Serving:
         wanted = frozenset(classes)
         active = self._resolve(project, wanted)
         return None if active is None else Resolved(active.version, partial(self._serve, project, wanted, active))
+
+    def shipped(self, directory: Path) -> Served | None:
+        """The model of a checkpoint that belongs to no project, loaded once; None if it cannot be loaded."""
+        candidate = self._candidate(directory)
+        return None if candidate is None else self._loaded(candidate)
 
     def served_version(self, project: str, classes: Collection[str] = ()) -> str | None:
         """The name of the version that `resolve` decides on."""
@@ -353,7 +364,7 @@ class Serving:
                 exc_info=not isinstance(error, CheckpointError),
             )
             return None
-        served = Served(model, candidate.version, self._inference, self._note_use)
+        served = Served(model, candidate.version, candidate.classes, self._inference, self._note_use)
         with self._lock:
             self._resident[candidate.directory] = served
             while len(self._resident) > self._max_resident:

@@ -1,4 +1,4 @@
-"""The worth of clicks: a robot user of the smart tool clicks where the mask is worst, and the mask is drawn again.
+"""The worth of clicks and boxes: a robot user of the smart tool clicks where the mask is worst, and it is drawn again.
 
 The robot of Nickisch et al. 2010 with clicks in place of strokes, as interactive segmentation is measured since (Xu et
 al. 2016): each click is the innermost pixel of the largest error. As in the editor before anything is accepted, clicks
@@ -13,11 +13,12 @@ import numpy as np
 
 from models.data.sample import Sample
 from models.families import Embedding, Model
-from models.masks.components import largest_component
+from models.masks.components import connected_components, largest_component
 from models.masks.metrics import Mask, iou
 from models.prompt import Click, Prompt
 
 STARTS = ("nothing", "model")
+MIN_SHARE = 0.001  # of an image: smaller components are no objects to point at
 
 
 def next_click(mask: Mask, truth: Mask) -> Click | None:
@@ -99,3 +100,72 @@ def measure_clicks(
         if starts["model"]
     }
     return {"count": count, "classes": classes}
+
+
+def objects_of(mask: Mask) -> list[Mask]:
+    """The connected components of a mask that are large enough to point at, the largest first."""
+    labels, found = connected_components(mask)
+    large = [one for one in found if one.area >= MIN_SHARE * mask.size]
+    return [labels == one.number for one in sorted(large, key=lambda one: -one.area)]
+
+
+def tight_box(truth: Mask) -> Mask:
+    """The box around an object, as a mask of the same shape."""
+    box = np.zeros_like(truth)
+    x, y, width, height = cv2.boundingRect(truth.astype(np.uint8))
+    box[y : y + height, x : x + width] = True
+    return box
+
+
+def measure_objects(
+    model: Model,
+    samples: Sequence[Sample],
+    classes: Sequence[str],
+    count: int,
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Point at each object of each class, as annotators do where no model draws by itself.
+
+    Objects are the connected components of a class that cover at least `MIN_SHARE` of the image.
+
+    Args:
+        model: answers the prompts; need not know the classes.
+        samples: labelled images.
+        classes: whose objects to point at.
+        count: clicks on an object, at least 1: the first in its middle, each further one on the largest error.
+        progress: told (done, total) after each sample.
+
+    Returns:
+        {"classes": {CLASS: {"objects", "clicks", "box"}}, "clicks", "box"}: mean IoU after 1, 2 ... clicks, and after a
+        box alone; the outer ones over all objects, None where there are none.
+    """
+    clicks: dict[str, list[list[float]]] = {label: [] for label in classes}
+    boxes: dict[str, list[float]] = {label: [] for label in classes}
+    for done, sample in enumerate(samples, 1):
+        image = sample.read_image()
+        embedding = None
+        for label in (label for label in classes if label in sample.masks):
+            truth = sample.read_mask(label, (image.shape[0], image.shape[1]))
+            for single in objects_of(truth):
+                embedding = model.embed(image) if embedding is None else embedding
+                clicks[label].append(clicked(model, embedding, label, np.zeros_like(single), single, count)[1:])
+                box = model.prompt(embedding, Prompt(boxes=(tight_box(single),)), label)
+                boxes[label].append(iou(box.mask, single))
+        progress(done, len(samples))
+    found = {
+        label: {
+            "objects": len(boxes[label]),
+            "clicks": np.mean(clicks[label], axis=0).tolist(),
+            "box": float(np.mean(boxes[label])),
+        }
+        for label in classes
+        if boxes[label]
+    }
+    rows = [row for label in classes for row in clicks[label]]
+    every = [value for label in classes for value in boxes[label]]
+    return {
+        "classes": found,
+        "clicks": np.mean(rows, axis=0).tolist() if rows else None,
+        "box": float(np.mean(every)) if every else None,
+    }

@@ -6,6 +6,7 @@ _HERE = Path(__file__).parent
 # Intravascular OCT, four classes. docs/results.md compares them.
 STARTERS = {"xception": _HERE / "oct-xception", "light": _HERE / "oct-lite0"}
 STARTER = STARTERS["xception"]  # unless another is asked for; light costs less
+PROMPTS = _HERE / "prompts"  # answers clicks and boxes in projects that no model was trained for
 FIRST_REFINER = _HERE / "refiner"  # an FBANet that every training begins from which has no parent
 
 

@@ -19,7 +19,9 @@ from backend.prediction.prompts import Prompts
 from backend.versions.inference import Inference
 from backend.versions.registry import Registry
 from backend.versions.serving import Serving
+from models.checkpoint import Card, write_card
 from models.pipeline import Pipeline
+from models.prompt import Answer
 from tests.backend.fakes import CONFIG, OTHER_CONFIG, predict_body, publish, write_checkpoint
 from tests.models.conftest import small_pipeline
 
@@ -186,9 +188,68 @@ def test_a_class_that_no_model_knows_is_drawn_from_the_prompt_alone(prompts: Pro
 def test_without_any_model_the_log_says_what_to_do(
     registry: Registry, inference: Inference, pictures: Pictures, caplog: pytest.LogCaptureFixture
 ) -> None:
-    prompts = Prompts(Serving(registry, None, load, inference), lambda project: pictures)
+    prompts = Prompts(Serving(registry, None, load, inference), lambda project: pictures, network=None)
     assert prompts.entries(ask((50, 45)))[0]["result"] == []
     assert "there is no model at all" in caplog.text
+
+
+class Everything:
+    """Stands for the prompt network: knows no class, and answers every prompt with the whole image."""
+
+    name, classes = "everything", ()
+
+    def embed(self, image: Any) -> Any:
+        return image
+
+    def prompt(self, embedding: Any, prompt: Any, label: str | None = None, existing: Any = ()) -> Answer:
+        return Answer(label or "", np.ones(embedding.shape[:2], dtype=bool), 1.0)
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Path:
+    folder = tmp_path / "everything"
+    folder.mkdir()
+    write_card(folder, Card("everything", [], "", "2026-01-01T00:00:00+00:00", family="prompts"))
+    return folder
+
+
+def load_either(directory: Path) -> Any:
+    return Everything() if directory.name == "everything" else load(directory)
+
+
+def test_a_project_without_a_model_is_answered_by_the_prompt_network(
+    registry: Registry, inference: Inference, pictures: Pictures, network: Path
+) -> None:
+    serving = Serving(registry, None, load_either, inference)
+    prompts = Prompts(serving, lambda project: pictures, network=network)
+    (entry,) = prompts.entries(ask((50, 45)))
+    assert entry["model_version"] == "everything"
+    assert REGION_CONTROLS["BrushLabels"].to_mask(entry["result"][0]).all()
+
+
+def test_each_class_is_answered_by_the_model_that_knows_it_and_the_image_is_embedded_once_by_each(
+    registry: Registry, starter: Path, inference: Inference, pictures: Pictures, network: Path
+) -> None:
+    """A new class beside those that the model knows: its prompts go to the prompt network."""
+    config = CONFIG.replace('<Label value="Lumen"', '<Label value="New"/><Label value="Lumen"', 1)
+    serving = Serving(registry, starter, load_either, inference)
+    prompts = Prompts(serving, lambda project: pictures, network=network)
+    versions = [
+        prompts.entries(ask((50, 45), config=config, label=label))[0]["model_version"]
+        for label in ("Lumen", "New", "Lumen", "New")
+    ]
+    assert versions == ["oct-lite0", "everything"] * 2
+    assert Counting.embeddings == 1
+    assert pictures.loads == ["1", "1"]
+
+
+def test_a_prompt_network_that_is_damaged_leaves_the_answer_to_another_model(
+    serving: Serving, pictures: Pictures, tmp_path: Path
+) -> None:
+    prompts = Prompts(serving, lambda project: pictures, network=tmp_path / "gone")
+    (entry,) = prompts.entries(ask((50, 45), config=OTHER_CONFIG, label="Cat"))
+    assert entry["result"][0]["value"]["brushlabels"] == ["Cat"]
+    assert entry["model_version"] == "oct-lite0"
 
 
 @pytest.mark.parametrize(
