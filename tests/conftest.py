@@ -8,6 +8,8 @@ import pytest
 os.environ.setdefault(
     "HF_HUB_OFFLINE", "1"
 )  # before anything reads it: no test asks for weights, tests' programs neither
+# What OpenVINO computes by is made once for each checkpoint, which takes a minute: tests/models/test_runtime.py does.
+os.environ.setdefault("PREMASK_RUNTIME", "pytorch")
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent

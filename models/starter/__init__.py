@@ -11,5 +11,5 @@ FIRST_REFINER = _HERE / "refiner"  # an FBANet that every training begins from w
 
 
 def model_folder(name: str) -> Path:
-    """The checkpoint folder that a user means: "xception" or "light" for a shipped one, else a path."""
-    return STARTERS.get(name.lower(), Path(name))
+    """The checkpoint folder that a user means: "xception", "light" or "prompts" for a shipped one, else a path."""
+    return PROMPTS if name.lower() == "prompts" else STARTERS.get(name.lower(), Path(name))

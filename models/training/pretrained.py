@@ -4,7 +4,6 @@ import socket
 from collections.abc import Collection
 from pathlib import Path
 
-from huggingface_hub.constants import HF_HUB_OFFLINE
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -79,6 +78,8 @@ def first_refiner() -> FBANet:
 
 def _hub_has(backbone: str) -> bool:
     """Whether timm's hub, or what was once loaded from it, gives the weights; HF_HUB_OFFLINE=1 keeps it unasked."""
+    from huggingface_hub.constants import HF_HUB_OFFLINE  # timm needs it
+
     if HF_HUB_OFFLINE:
         return False
     before = socket.getdefaulttimeout()

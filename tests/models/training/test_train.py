@@ -164,7 +164,7 @@ def test_a_hub_that_swallows_requests_is_not_waited_for(monkeypatch):
         deadlines.append(socket.getdefaulttimeout())
         raise TimeoutError
 
-    monkeypatch.setattr("models.training.pretrained.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("models.training.pretrained.timm.create_model", hang)
     assert resolve_backbone("auto", None, from_scratch=False) == LIGHT
     assert deadlines == [HUB_SECONDS]
