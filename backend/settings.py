@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
@@ -15,7 +15,11 @@ from backend.errors import SettingsError
 from models.starter import STARTER, STARTERS, model_folder
 
 PREFIX = "PREMASK_"
-SECRET = ("label_studio_api_key", "basic_auth_password", "webhook_token", "queue_url")
+SECRET = ("label_studio_api_key", "basic_auth_password", "webhook_token", "database_url", "secret_key")
+# Variables that earlier releases knew, and the remedy.
+RETIRED = {
+    "PREMASK_QUEUE_URL": "unset it; several machines share a PostgreSQL, named by PREMASK_DATABASE_URL",
+}
 
 # What to write instead, per field; a problem is reported as "NAME=seen: expected ...; remedy".
 EXPECTED = {
@@ -31,7 +35,8 @@ EXPECTED = {
     "torch_threads": "a whole number from 1 to 256",
     "regions": "class or object",
     "deadline": "seconds from 1 to 600",
-    "queue_url": "the address of a Redis, such as redis://:password@host:6379/0, or nothing to use a file",
+    "database_url": "a PostgreSQL, such as postgresql://user:password@host:5432/premask, or nothing to use a file",
+    "secret_key": "a random text of 16 characters or more, the same on every machine",
     "train_minutes": "minutes above 0, at most 10080",
     "train_preset": "paper, fast or full",
     "min_accepted": "a whole number from 1 up",
@@ -65,7 +70,9 @@ class Settings(BaseSettings):
         torch_threads: cores that one forward pass may use; unset leaves the choice to torch.
         regions: whether a class gets one brush region, or each of its objects one; model_regions on a control wins.
         deadline: seconds after which an answer to Label Studio is complete; a job predicts what is missing.
-        queue_url: Redis for jobs and their records, where workers run on several machines; unset keeps them in files.
+        database_url: PostgreSQL for jobs, queue and leases, for servers and workers on several machines; unset uses
+            SQLite in the data folder.
+        secret_key: encrypts the tokens that `/setup` brings; unset uses a random one, kept in the data folder.
         train_minutes: time budget of one training.
         train_preset: size of a training.
         min_accepted: accepted tasks that a project needs before it can train.
@@ -100,7 +107,8 @@ class Settings(BaseSettings):
     regions: Literal["class", "object"] = "class"
     # Below Label Studio's 100 s even where a proxy holds back the blanks that keep it waiting.
     deadline: float = Field(60.0, ge=1, le=600)
-    queue_url: SecretStr | None = None
+    database_url: SecretStr | None = None
+    secret_key: SecretStr | None = Field(None, min_length=16)
     train_minutes: float = Field(10.0, gt=0, le=10080)
     train_preset: Literal["paper", "fast", "full"] = "fast"
     min_accepted: int = Field(4, ge=1)
@@ -140,6 +148,9 @@ class Settings(BaseSettings):
         source = EnvSettingsSource(cls, env_ignore_empty=True)
         source.env_vars = {name.lower(): value for name, value in variables.items()}
         problems = _unaccompanied(variables)
+        problems += [
+            f"{name} is set, which means nothing any more; {do}" for name, do in RETIRED.items() if name in variables
+        ]
         try:
             settings = cls(**source())
         except ValidationError as error:
@@ -185,11 +196,11 @@ class Settings(BaseSettings):
             raise ValueError("it names no host")
         return value.rstrip("/")
 
-    @field_validator("queue_url")
+    @field_validator("database_url")
     @classmethod
-    def _is_redis(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and urlsplit(value.get_secret_value()).scheme not in ("redis", "rediss", "unix"):
-            raise ValueError("it must begin with redis:// or rediss://")
+    def _is_postgresql(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and urlsplit(value.get_secret_value()).scheme not in ("postgresql", "postgres"):
+            raise ValueError("it must begin with postgresql://")
         return value
 
     @field_validator("data_dir")
@@ -210,7 +221,10 @@ class Settings(BaseSettings):
     @property
     def secrets(self) -> tuple[str, ...]:
         """Everything configured that no log may show."""
-        return tuple(key.get_secret_value() for name in SECRET if (key := getattr(self, name)) is not None)
+        values = [key.get_secret_value() for name in SECRET if (key := getattr(self, name)) is not None]
+        if self.database_url is not None and (password := urlsplit(self.database_url.get_secret_value()).password):
+            values += {password, unquote(password)}
+        return tuple(values)
 
 
 def _unaccompanied(variables: Mapping[str, str]) -> list[str]:

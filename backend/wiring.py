@@ -1,6 +1,6 @@
 """The parts made from the settings: those that the server and the worker share, and those that answer requests.
 
-Server and worker meet in the data folder, or in Redis.
+Server and worker meet in the database: a file in the data folder, or PostgreSQL.
 """
 
 import logging
@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backend.database.credentials import Credentials
+from backend.database.engine import Database
 from backend.database.jobs import JobStore
 from backend.database.leases import Leases
-from backend.database.records import Records, RedisRecords, SqliteRecords
+from backend.database.opening import open_database
 from backend.jobs.automatic import AutomaticTraining
-from backend.jobs.queue import JobQueue, Queues, redis_queues, sqlite_queues
+from backend.jobs.queue import JobQueue, Queues, postgresql_queues, sqlite_queues
 from backend.label_studio.connections import Connections
 from backend.prediction.cache import PredictionCache
 from backend.prediction.predictor import Predictor
@@ -32,8 +33,9 @@ GATHER_SECONDS = 0.005  # that an image waits for others to fill its batch, wher
 
 @dataclass(frozen=True)
 class Parts:
-    """The records in the data folder or in Redis, and the way to Label Studio."""
+    """The database with what is in it, and the way to Label Studio."""
 
+    database: Database
     registry: Registry
     store: JobStore
     leases: Leases
@@ -47,22 +49,17 @@ def assemble(settings: Settings) -> Parts:
     """The shared parts.
 
     Raises:
-        JobError: the job records cannot be reached.
+        DatabaseError: the database cannot be used, or what an earlier release left cannot be carried over.
     """
     folder = settings.data_dir
-    records: Records
-    if settings.queue_url is None:
-        records, queues = SqliteRecords(folder / "records.sqlite"), sqlite_queues(folder / "queue.sqlite")
-    else:
-        url = settings.queue_url.get_secret_value()
-        records, queues = RedisRecords(url), redis_queues(url)
-        records.tables("")  # an address that cannot be reached is better known now than at the first request
-    credentials = Credentials(folder / "credentials.json", settings.label_studio_url, settings.label_studio_api_key)
+    database, credentials = open_database(settings)
+    queues = sqlite_queues(folder / "queue.sqlite") if database.dsn is None else postgresql_queues(database)
     return Parts(
+        database=database,
         registry=Registry(folder / "models", settings.keep_versions),
-        store=JobStore(records),
-        leases=Leases(records),
-        automatic=AutomaticTraining(records, settings.train_after),
+        store=JobStore(database),
+        leases=Leases(database),
+        automatic=AutomaticTraining(database, settings.train_after),
         queues=queues,
         credentials=credentials,
         connections=Connections(credentials, settings.image_hosts),

@@ -30,6 +30,7 @@ project_option = click.option("--project", required=True, help="Label Studio's p
 @json_option
 def serve(host: str | None, port: str | None, with_worker: bool, json_file: Path | None) -> None:
     """Run the backend with its job worker until Ctrl-C or SIGTERM; SIGHUP takes up changed code without a gap."""
+    from backend.database.opening import open_database
     from backend.entrypoints.supervisor import WORKER, Supervisor
     from backend.system.logs import configure_logging
     from backend.system.ports import url_of
@@ -38,6 +39,7 @@ def serve(host: str | None, port: str | None, with_worker: bool, json_file: Path
     environ = {**os.environ, **{name: value for name, value in given.items() if value is not None}}
     settings = Settings.from_environ(environ)
     configure_logging(settings.log_level, settings.log_format, settings.secrets)
+    open_database(settings)[0].close()  # what is wrong with it is better said once, before two processes say it
     url = url_of(settings.host, settings.port)
     supervisor = Supervisor(settings, environ, worker=WORKER if with_worker else None)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -53,7 +55,7 @@ def serve(host: str | None, port: str | None, with_worker: bool, json_file: Path
 
 @click.command()
 def worker() -> None:
-    """Run a job worker alone, beside others that share the same data folder, or the same Redis and models."""
+    """Run a job worker alone, beside others that share the same data folder, or the same PostgreSQL and models."""
     from backend.entrypoints.worker import main
 
     sys.exit(main(os.environ))

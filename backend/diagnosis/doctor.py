@@ -45,6 +45,7 @@ def examine(settings: Settings, parts: Parts, project: str | None) -> Iterator[C
 
 
 def _here(settings: Settings, parts: Parts) -> Iterator[Look]:
+    yield "database", lambda: checks.database(parts.database)
     yield "queue", lambda: checks.queue(JobQueue(parts.store, parts.leases, parts.queues))
     yield "starter weights", lambda: _starter(settings.starter)
     for known in parts.registry.projects():

@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+from backend.database.engine import Database
 from backend.database.jobs import ACTIVE, TRAINING
-from backend.database.records import Document, Records
+from backend.database.notes import Note, Notes
 from backend.errors import BackendError
 from backend.jobs.queue import JobQueue
 from backend.label_studio.client import TaskRow
@@ -21,7 +22,6 @@ logger = logging.getLogger(__name__)
 
 CALM_SECONDS = 10.0  # a project is checked after this time without an event ...
 MAX_SECONDS = 60.0  # ... or after this time, if events never cease or Label Studio did not answer
-NOTED, LEARNED = "noted", "learned:"  # tables
 
 
 class Tasks(Protocol):
@@ -35,13 +35,13 @@ class AutomaticTraining:
     """Notes events and starts trainings.
 
     Args:
-        records: shared by server and workers.
+        database: shared by server and workers.
         after: newly accepted tasks after which a project trains; 0 for never.
         clock: Unix time.
     """
 
-    def __init__(self, records: Records, after: int, clock: Callable[[], float] = time.time) -> None:
-        self._records = records
+    def __init__(self, database: Database, after: int, clock: Callable[[], float] = time.time) -> None:
+        self._notes = Notes(database)
         self._after = after
         self._clock = clock
 
@@ -51,11 +51,11 @@ class AutomaticTraining:
             return
         now = self._clock()
 
-        def work(rows: dict[str, Document]) -> None:
-            since = rows.get(project, {}).get("since", now)
-            rows[project] = {"since": since, "at": min(now + CALM_SECONDS, max(now, since + MAX_SECONDS))}
+        def following(note: Note | None) -> Note:
+            since = now if note is None else note.since
+            return Note(since, min(now + CALM_SECONDS, max(now, since + MAX_SECONDS)))
 
-        self._records.change(NOTED, work, [project])
+        self._notes.note(project, following)
 
     def learned(self, project: str, tasks: Sequence[Mapping[str, Any]]) -> None:
         """Keep the annotations that a training begins to learn from.
@@ -64,24 +64,19 @@ class AutomaticTraining:
             project: Label Studio's project id.
             tasks: as exported, with their annotations.
         """
-        now = {str(task["id"]): _stamp(one["id"] for one in task.get("annotations") or []) for task in tasks}
-
-        def work(rows: dict[str, Document]) -> None:
-            rows.clear()
-            rows.update({task: {"annotations": stamp} for task, stamp in now.items()})
-
-        self._records.change(LEARNED + project, work)
+        stamps = {str(task["id"]): _stamp(one["id"] for one in task.get("annotations") or []) for task in tasks}
+        self._notes.learn(project, stamps)
 
     def look(self, jobs: JobQueue, client: Callable[[str], Tasks]) -> None:
         """Start a training for each noted project with enough that is new. Never raises."""
         try:
-            noted = self._records.read(NOTED)
+            noted = self._notes.noted()
         except BackendError as error:
             logger.error("automatic training: %s", error)
             return
         for project, note in noted.items():
             # An event that seems far ahead was noted before the clock was set back.
-            if not 0 < note["at"] - self._clock() <= MAX_SECONDS:
+            if not 0 < note.at - self._clock() <= MAX_SECONDS:
                 self._look_at(project, note, jobs, client)
 
     def watch(self, jobs: JobQueue, client: Callable[[str], Tasks], stopped: threading.Event, every: float) -> None:
@@ -94,7 +89,7 @@ class AutomaticTraining:
 
             threading.Thread(target=work, name="automatic-training", daemon=True).start()
 
-    def _look_at(self, project: str, note: Document, jobs: JobQueue, client: Callable[[str], Tasks]) -> None:
+    def _look_at(self, project: str, note: Note, jobs: JobQueue, client: Callable[[str], Tasks]) -> None:
         try:
             if jobs.store.find(project, ACTIVE, kind=TRAINING):
                 return  # events since it began are considered when it is over
@@ -102,28 +97,17 @@ class AutomaticTraining:
                 str(row.id): _stamp(row.annotations.split(","))
                 for row in client(project).task_rows(project, annotated=True)
             }
-            known = self._records.read(LEARNED + project)
-            new = sum(known.get(task, {}).get("annotations") != stamp for task, stamp in accepted.items())
+            known = self._notes.learned(project)
+            new = sum(known.get(task) != stamp for task, stamp in accepted.items())
             if new >= self._after:
                 job, _ = jobs.submit(project)
                 logger.info("project %s: %d newly accepted tasks; job %s trains on them", project, new, job.id)
                 jobs.store.log(job.id, f"began by itself: {new} newly accepted tasks")
         except BackendError as error:
             logger.warning("project %s: cannot see what is newly accepted, checked again later: %s", project, error)
-            self._replace(project, note, {"since": note["since"], "at": self._clock() + MAX_SECONDS})
+            self._notes.replace(project, note, Note(note.since, self._clock() + MAX_SECONDS))
         else:
-            self._replace(project, note, None)
-
-    def _replace(self, project: str, note: Document, by: Document | None) -> None:
-        """Change a note unless another event came meanwhile."""
-
-        def work(rows: dict[str, Document]) -> None:
-            if rows.get(project) == note:
-                del rows[project]
-                if by is not None:
-                    rows[project] = by
-
-        self._records.change(NOTED, work, [project])
+            self._notes.replace(project, note, None)
 
 
 def _stamp(ids: Iterable[Any]) -> str:

@@ -2,6 +2,7 @@ import threading
 
 import pytest
 
+from backend.database.notes import Notes
 from backend.jobs.automatic import AutomaticTraining
 from backend.label_studio.client import LabelStudio
 from tests.backend.fakes import CONFIG, eventually
@@ -150,4 +151,4 @@ def test_a_thread_of_the_worker_looks_by_itself(accept, automatic, jobs, label_s
 
 def test_without_the_setting_nothing_is_noted(records):
     AutomaticTraining(records, after=0).note("3")
-    assert records.tables("") == []
+    assert Notes(records).noted() == {}
