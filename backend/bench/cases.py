@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from backend.bench import networks, serving
+from backend.bench import leases, networks, serving
 from backend.bench.measure import Case
 from backend.bench.setting import Setting
 
@@ -16,4 +16,5 @@ CASES: dict[str, Callable[[Setting], Case]] = {
     "crops": networks.crops,
     "backbones": networks.backbones,
     "rle": networks.rle_codec,
+    "leases": leases.chunks,
 }
