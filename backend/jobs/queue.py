@@ -13,7 +13,7 @@ from huey import Huey, PostgresHuey, SqliteHuey
 from huey.registry import Message
 from huey.serializer import Serializer
 
-from backend.database.engine import Database
+from backend.database.engine import Database, Result
 from backend.database.jobs import KINDS, PREDICTION, TRAINING, Job, JobStore
 from backend.database.leases import Leases
 from backend.errors import JobError
@@ -118,7 +118,7 @@ class JobQueue:
             JobError: they cannot be reached.
         """
         with _reachable():
-            return sum(huey.pending_count() for huey in self.queues.values())
+            return _again(lambda: sum(huey.pending_count() for huey in self.queues.values()))
 
     def send(self, job: Job) -> None:
         """Put a job's id into its queue unless it waits there: its record may be older than a crash.
@@ -128,9 +128,21 @@ class JobQueue:
         Raises:
             JobError: the queue cannot be reached.
         """
-        with _reachable():
+
+        def work() -> None:
             if all(job.id not in task.args for task in self.queues[job.kind].pending()):
                 self._enqueue[job.kind](job.id)
+
+        with _reachable():
+            _again(work)
+
+
+def _again(work: Callable[[], Result]) -> Result:
+    """Huey learns that PostgreSQL was restarted by a call that fails; the next one connects anew."""
+    try:
+        return work()
+    except psycopg.OperationalError:
+        return work()
 
 
 @contextmanager
