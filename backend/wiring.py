@@ -35,7 +35,6 @@ GATHER_SECONDS = 0.005  # that an image waits for others to fill its batch, wher
 class Parts:
     """The database with what is in it, and the way to Label Studio."""
 
-    database: Database
     registry: Registry
     store: JobStore
     leases: Leases
@@ -43,6 +42,7 @@ class Parts:
     queues: Queues
     credentials: Credentials
     connections: Connections
+    database: Database
 
 
 def assemble(settings: Settings) -> Parts:

@@ -61,13 +61,14 @@ def core(  # one line for each part of ours that the server in `client` has as w
     automatic: AutomaticTraining,
     open_queues: Any,
     credentials: Any,
+    records: Database,
     serving: Any,
     predictor: Any,
     jobs: Any,
     prompts: Any,
     responder: Any,
 ) -> Core:
-    parts = Parts(registry, store, leases, automatic, open_queues(), credentials, Connections(credentials, ()))
+    parts = Parts(registry, store, leases, automatic, open_queues(), credentials, Connections(credentials, ()), records)
     return Core(parts, serving, predictor, prompts, jobs, responder)
 
 
