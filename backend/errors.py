@@ -14,6 +14,7 @@ BackendError
 ├── JobError           a job cannot be queued or went wrong
 │   ├── UnknownJob     there is no such job
 │   ├── JobConflict    a job is too far for what is asked
+│   ├── DatabaseError  the database cannot be used
 │   └── JobInterrupted it is not this worker's any more, or begins again
 ├── CvatError          cvat-sdk is missing or too old
 ├── PullbackError      `premask import` cannot go on
@@ -95,6 +96,10 @@ class UnknownJob(JobError):
 
 class JobConflict(JobError):
     """A job is too far for what is asked of it; the text says how far."""
+
+
+class DatabaseError(JobError):
+    """The database cannot be reached, read or written, or is of another release; the text says which."""
 
 
 class JobInterrupted(JobError):

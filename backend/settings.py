@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
@@ -27,9 +27,14 @@ SECRET = (
     "basic_auth_password",
     "viewer_password",
     "webhook_token",
-    "queue_url",
+    "database_url",
+    "secret_key",
     "notify_url",
 )
+# Variables that earlier releases knew, and the remedy.
+RETIRED = {
+    f"{PREFIX}QUEUE_URL": "unset it; several machines share a PostgreSQL, named by PREMASK_DATABASE_URL",
+}
 
 # What to write instead, per field; a problem is reported as "NAME=seen: expected ...; remedy".
 EXPECTED = {
@@ -47,7 +52,8 @@ EXPECTED = {
     "regions": "class or object",
     "prefetch": "a whole number from 0 to 32; 0 predicts no task before it is opened",
     "deadline": "seconds from 1 to 600",
-    "queue_url": "the address of a Redis, such as redis://:password@host:6379/0, or nothing to use a file",
+    "database_url": "a PostgreSQL, such as postgresql://user:password@host:5432/premask, or nothing to use a file",
+    "secret_key": "a random text of 16 characters or more, the same on every machine",
     "train_minutes": "minutes above 0, at most 10080",
     "train_preset": "paper, fast or full",
     "min_accepted": "a whole number from 1 up",
@@ -90,7 +96,9 @@ class Settings(BaseSettings):
         regions: whether a class gets one brush region, or each of its objects one; model_regions on a control wins.
         prefetch: tasks of a project predicted ahead when one is opened, while nothing else is asked; 0 for none.
         deadline: seconds after which an answer to Label Studio is complete; a job predicts what is missing.
-        queue_url: Redis for jobs and their records, where workers run on several machines; unset keeps them in files.
+        database_url: PostgreSQL for jobs, queue and leases, for servers and workers on several machines; unset uses
+            SQLite in the data folder.
+        secret_key: encrypts the tokens that `/setup` brings; unset uses a random one, kept in the data folder.
         train_minutes: time budget of one training.
         train_preset: size of a training.
         min_accepted: accepted tasks that a project needs before it can train.
@@ -135,7 +143,8 @@ class Settings(BaseSettings):
     prefetch: int = Field(2, ge=0, le=32)
     # Below Label Studio's 100 s even where a proxy holds back the blanks that keep it waiting.
     deadline: float = Field(60.0, ge=1, le=600)
-    queue_url: SecretStr | None = None
+    database_url: SecretStr | None = None
+    secret_key: SecretStr | None = Field(None, min_length=16)
     train_minutes: float = Field(10.0, gt=0, le=10080)
     train_preset: Literal["paper", "fast", "full"] = "fast"
     min_accepted: int = Field(4, ge=1)
@@ -182,7 +191,7 @@ class Settings(BaseSettings):
         variables = {name.upper(): value for name, value in environ.items() if value != ""}
         source = EnvSettingsSource(cls, env_ignore_empty=True)
         source.env_vars = {name.lower(): value for name, value in variables.items()}
-        problems = _unaccompanied(variables) + _misspelt(variables)
+        problems = _unaccompanied(variables) + _retired(variables) + _misspelt(variables)
         try:
             settings = cls(**source())
         except ValidationError as error:
@@ -255,11 +264,11 @@ class Settings(BaseSettings):
         _ = parts.port  # raises ValueError if it is none
         return value.rstrip("/")
 
-    @field_validator("queue_url")
+    @field_validator("database_url")
     @classmethod
-    def _is_redis(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and urlsplit(value.get_secret_value()).scheme not in ("redis", "rediss", "unix"):
-            raise ValueError("it must begin with redis:// or rediss://")
+    def _is_postgresql(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and urlsplit(value.get_secret_value()).scheme not in ("postgresql", "postgres"):
+            raise ValueError("it must begin with postgresql://")
         return value
 
     @field_validator("data_dir")
@@ -285,7 +294,10 @@ class Settings(BaseSettings):
     @property
     def secrets(self) -> tuple[str, ...]:
         """Everything configured that no log may show."""
-        return tuple(key.get_secret_value() for name in SECRET if (key := getattr(self, name)) is not None)
+        values = [key.get_secret_value() for name in SECRET if (key := getattr(self, name)) is not None]
+        if self.database_url is not None and (password := urlsplit(self.database_url.get_secret_value()).password):
+            values += {password, unquote(password)}
+        return tuple(values)
 
 
 def _unaccompanied(variables: Mapping[str, str]) -> list[str]:
@@ -313,11 +325,16 @@ def _unaccompanied(variables: Mapping[str, str]) -> list[str]:
     ]
 
 
+def _retired(variables: Mapping[str, str]) -> list[str]:
+    """Variables that earlier releases knew: whoever sets one relies on it."""
+    return [f"{name} is set, which means nothing any more; {do}" for name, do in RETIRED.items() if name in variables]
+
+
 def _misspelt(variables: Mapping[str, str]) -> list[str]:
     """Variables that mean a setting and name none: ignored, they would leave it at its default in silence."""
     known = [_variable(field) for field in Settings.model_fields]
     lines = []
-    for name in sorted(set(variables) - set(known)):
+    for name in sorted(set(variables) - set(known) - set(RETIRED)):
         own = name.startswith(PREFIX)
         if own and name.startswith(NO_SETTINGS):
             continue

@@ -1,6 +1,6 @@
 """The parts made from the settings: those that the server and the worker share, and those that answer requests.
 
-Server and worker meet in the data folder, or in Redis.
+Server and worker meet in the database: a file in the data folder, or PostgreSQL.
 """
 
 import errno
@@ -14,13 +14,14 @@ from functools import partial
 from pathlib import Path
 
 from backend.database.credentials import Credentials
+from backend.database.engine import Database
 from backend.database.jobs import Job, JobStore
 from backend.database.leases import Leases
-from backend.database.records import Records, RedisRecords, SqliteRecords
-from backend.errors import BackendError, ServeError
+from backend.database.opening import open_database
+from backend.errors import BackendError, DatabaseError, ServeError
 from backend.jobs.automatic import AutomaticTraining
 from backend.jobs.outlook import Outlooks
-from backend.jobs.queue import JobQueue, Queues, redis_queues, sqlite_queues
+from backend.jobs.queue import JobQueue, Queues, postgresql_queues, sqlite_queues
 from backend.label_studio.connections import Connections
 from backend.notify.webhook import Webhook, job_text
 from backend.prediction.cache import PredictionCache
@@ -37,12 +38,13 @@ from models.families import Model
 
 logger = logging.getLogger(__name__)
 
+QUEUE = "queue.sqlite"  # in the data folder
 GATHER_SECONDS = 0.005  # that an image waits for others to fill its batch, where a GPU makes it worth while
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The records in the data folder or in Redis, and the way to Label Studio."""
+    """The database with what is in it, and the way to Label Studio."""
 
     registry: Registry
     store: JobStore
@@ -51,13 +53,14 @@ class Parts:
     queues: Queues
     credentials: Credentials
     connections: Connections
+    database: Database
 
 
 def assemble(settings: Settings) -> Parts:
     """The shared parts, all of which are there and can be used.
 
     Raises:
-        ServeError: something cannot be opened; the text says what, and what to do.
+        ServeError: something cannot be opened or carried over from an earlier release; the text says what is to do.
     """
     try:
         parts = _assembled(settings)
@@ -69,18 +72,14 @@ def assemble(settings: Settings) -> Parts:
 
 def _assembled(settings: Settings) -> Parts:
     folder = settings.data_dir
-    records: Records
-    if settings.queue_url is None:
-        records, queues = SqliteRecords(folder / "records.sqlite"), sqlite_queues(folder / "queue.sqlite")
-    else:
-        url = settings.queue_url.get_secret_value()
-        records, queues = RedisRecords(url), redis_queues(url)
-    credentials = Credentials(folder / "credentials.json", settings.label_studio_url, settings.label_studio_api_key)
+    database, credentials = open_database(settings)
+    queues = sqlite_queues(folder / QUEUE) if database.dsn is None else postgresql_queues(database)
     return Parts(
+        database=database,
         registry=Registry(folder / "models", settings.keep_versions),
-        store=JobStore(records),
-        leases=Leases(records),
-        automatic=AutomaticTraining(records, settings.train_after, reports=settings.loops_dir),
+        store=JobStore(database),
+        leases=Leases(database),
+        automatic=AutomaticTraining(database, settings.train_after, reports=settings.loops_dir),
         queues=queues,
         credentials=credentials,
         connections=Connections(credentials, settings.image_hosts),
@@ -106,18 +105,16 @@ def _told(settings: Settings, error: Exception) -> BackendError:
     while (cause := chain[-1].__cause__ or getattr(chain[-1], "orig", None)) is not None and cause not in chain:
         chain.append(cause)
     damaged = next((one for one in chain if type(one) is sqlite3.DatabaseError), None)
-    if damaged is not None:
-        files = ", ".join(sorted(path.name for path in settings.data_dir.glob("*.sqlite")))
-        remedy = "restore it, or move it away: jobs on record are lost, model versions stay"
-        return ServeError(f"cannot start: a file of {settings.data_dir} ({files}) is damaged: {damaged}", remedy)
+    if damaged is not None and not isinstance(error, DatabaseError):
+        path = settings.data_dir / QUEUE
+        remedy = f"move it away (mv {path} {path}.corrupt): a worker queues the jobs on record again"
+        return ServeError(f"cannot start: the queue {path} is damaged: {damaged}", remedy)
     if isinstance(error, BackendError):
         return ServeError(f"cannot start: {error.cause}", error.remedy)
     if isinstance(error, OSError):
         where = error.filename or settings.data_dir
         remedy = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else _rights(where)
         return ServeError(f"cannot start: {where} cannot be used: {error.strerror or error}", remedy)
-    if settings.queue_url is not None and isinstance(error, ValueError):
-        return ServeError("cannot start: PREMASK_QUEUE_URL is no address of a Redis", "check its port and its number")
     logger.debug("the start failed", exc_info=error)
     return ServeError(
         f"cannot start: {type(error).__name__}: {error}", "PREMASK_LOG_LEVEL=DEBUG says more; restore what it names"

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from backend.bench import networks, prefetch, runtime, serving, stages
+from backend.bench import leases, networks, prefetch, runtime, serving, stages
 from backend.bench.measure import Case
 from backend.bench.setting import Setting
 
@@ -21,4 +21,5 @@ CASES: dict[str, Callable[[Setting], Case]] = {
     "runtime": runtime.runtime,
     "overhead": runtime.overhead,
     "rle": networks.rle_codec,
+    "leases": leases.chunks,
 }

@@ -22,6 +22,8 @@ class Setting:
         rounds: how often each side runs.
         images: frames that are predicted together where several are.
         clients: that ask for predictions at the same time where the server is kept busy.
+        rows: tasks of the large project whose leases are measured.
+        database: a PostgreSQL to measure besides SQLite.
         environ: of the server.
         tick: called after each run of a side.
         device: where `batch`, `matting` and `crops` run; the others are about CPUs, or about the server of `environ`.
@@ -32,6 +34,8 @@ class Setting:
     rounds: int
     images: int
     clients: int
+    rows: int
+    database: str | None
     environ: Mapping[str, str]
     tick: Callable[[], None]
     device: str = "cpu"

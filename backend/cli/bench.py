@@ -24,6 +24,8 @@ from models.starter import STARTER
 @click.option("--images", type=click.IntRange(min=2), default=4, show_default=True, help="Frames of a batch.")
 @click.option("--clients", type=click.IntRange(min=1), help="That keep the server busy; the cores and two if omitted.")
 @device_option
+@click.option("--rows", type=click.IntRange(min=1000), default=1_000_000, show_default=True, help="Of a large job.")
+@click.option("--database", metavar="URL", help="A PostgreSQL to measure besides SQLite, in a schema of its own.")
 @json_option
 def bench(
     cases: tuple[str, ...],
@@ -33,6 +35,8 @@ def bench(
     images: int,
     clients: int | None,
     device: str,
+    rows: int,
+    database: str | None,
     json_file: Path | None,
 ) -> None:
     """Measure the chosen CASEs, or all of them, side by side in one run.
@@ -51,7 +55,9 @@ def bench(
             move(done, len(chosen), f"{runs} runs", name)
 
         clients = clients or len(os.sched_getaffinity(0)) + 2
-        with Setting(model or STARTER, size, rounds, images, clients, os.environ, tick, device) as setting:
+        with Setting(
+            model or STARTER, size, rounds, images, clients, rows, database, os.environ, tick, device
+        ) as setting:
             for done, name in enumerate(chosen):
                 move(done, len(chosen), "", name)
                 result["cases"][name] = figures(CASES[name](setting))

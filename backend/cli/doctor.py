@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -9,9 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from backend.cli.output import json_option, write_json
-from backend.diagnosis.checks import BROKEN, DOUBTFUL, FINE, Check
+from backend.diagnosis.checks import BROKEN, DOUBTFUL, FINE, Check, data_folder
 from backend.diagnosis.doctor import examine
-from backend.errors import SettingsError
+from backend.errors import BackendError, DatabaseError, SettingsError
 from backend.settings import Settings
 from backend.wiring import assemble
 
@@ -35,13 +36,24 @@ def doctor(project: str | None, json_file: Path | None) -> None:
     for check in seen:
         _show(console, check)
     if seen[0].state == FINE:
-        for check in examine(settings, assemble(settings), project):
+        for check in _looks(settings, project):
             seen.append(check)
             _show(console, check)
     broken = [check.name for check in seen if check.state == BROKEN]
     console.print(f"Broken: {', '.join(broken)}" if broken else "Nothing is broken.", highlight=False, soft_wrap=True)
     write_json(json_file, {"broken": len(broken), "checks": [check.report() for check in seen]})
     sys.exit(1 if broken else 0)
+
+
+def _looks(settings: Settings, project: str | None) -> Iterator[Check]:
+    try:
+        parts = assemble(settings)
+    except BackendError as error:  # nothing else can be looked at without these parts
+        yield data_folder(settings.data_dir)
+        name = "database" if isinstance(error.__cause__, DatabaseError) else "start"
+        yield Check(name, BROKEN, error.cause, error.remedy)
+    else:
+        yield from examine(settings, parts, project)
 
 
 def _show(console: Console, check: Check) -> None:

@@ -38,7 +38,8 @@ def serve(host: str | None, port: str | None, with_worker: bool, json_file: Path
     environ = {**os.environ, **{name: value for name, value in given.items() if value is not None}}
     settings = Settings.from_environ(environ)
     configure_logging(settings.log_level, settings.log_format, settings.secrets)
-    assemble(settings)  # what cannot be used is told once, by this process, and nothing is started
+    # What cannot be used is told once, by this process, and nothing is started.
+    assemble(settings).database.close()
     url = url_of(settings.host, settings.port)
     supervisor = Supervisor(settings, environ, worker=WORKER if with_worker else None)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -54,7 +55,7 @@ def serve(host: str | None, port: str | None, with_worker: bool, json_file: Path
 
 @click.command()
 def worker() -> None:
-    """Run a job worker alone, beside others that share the same data folder, or the same Redis and models."""
+    """Run a job worker alone, beside others that share the same data folder, or the same PostgreSQL and models."""
     from backend.entrypoints.worker import main
 
     sys.exit(main(os.environ))

@@ -6,31 +6,20 @@ so a project's address and token are only kept and used as the pair that came to
 an address from a request, and neither does another request's token.
 """
 
-import logging
+import time
 from dataclasses import dataclass
-from pathlib import Path
 
-from filelock import FileLock
-from pydantic import SecretStr, TypeAdapter
-from typing_extensions import TypedDict
+from pydantic import SecretStr
+from sqlalchemy import Connection, delete, select
 
+from backend.database.engine import Database, insert_into
+from backend.database.tables import CONNECTIONS
+from backend.database.vault import Vault
 from backend.errors import LabelStudioError
-from backend.system.files import write_json
-from models.documents import read_json
-
-logger = logging.getLogger(__name__)
 
 # Anyone who reaches /setup can write here.
 MAX_PROJECTS = 1000
 MAX_LENGTH = 4096  # characters of an address or a token
-
-
-class _Entry(TypedDict):
-    url: str
-    api_key: str
-
-
-ENTRIES = TypeAdapter(dict[str, _Entry])
 
 
 @dataclass(frozen=True)
@@ -42,16 +31,19 @@ class Credential:
 
 
 class Credentials:
-    """Credentials by project, shared by the server and the worker through a file that only their user may read.
+    """Credentials by project, shared by the servers and the workers.
 
     Args:
-        path: the file; created with mode 0600 when the first `/setup` arrives.
+        database: where they are kept.
+        vault: encrypts the tokens.
         url: the configured address, which always wins over the one in `/setup`: that may be localhost.
         api_key: the configured token.
     """
 
-    def __init__(self, path: Path, url: str | None = None, api_key: SecretStr | None = None) -> None:
-        self._path = path
+    def __init__(
+        self, database: Database, vault: Vault, url: str | None = None, api_key: SecretStr | None = None
+    ) -> None:
+        self._database, self._vault = database, vault
         self._url = url
         self._api_key = api_key
 
@@ -59,54 +51,63 @@ class Credentials:
         """Keep the address and token that `/setup` gave for a project; an incomplete pair is ignored."""
         if not 0 < len(hostname) <= MAX_LENGTH or not 0 < len(token) <= MAX_LENGTH:
             return
-        entry: _Entry = {"url": hostname.rstrip("/"), "api_key": token}
-        if self._read().get(project) == entry:
+        url, before = hostname.rstrip("/"), self._kept(project)
+        if before is not None and before[0] == url and self._vault.decrypted(before[1]) == token:
             return  # /setup comes with every page that is opened
-        with FileLock(f"{self._path}.lock"):
-            entries = self._read()
-            entries.pop(project, None)
-            newest = dict([*entries.items(), (project, entry)][-MAX_PROJECTS:])
-            write_json(self._path, newest, mode=0o600)
+        entry = {"url": url, "token": self._vault.encrypted(token), "updated": time.time()}
+
+        def work(connection: Connection) -> None:
+            rows = insert_into(connection, CONNECTIONS).values(project=project, **entry)
+            connection.execute(rows.on_conflict_do_update(index_elements=[CONNECTIONS.c.project], set_=entry))
+            newest = select(CONNECTIONS.c.project).order_by(CONNECTIONS.c.updated.desc(), CONNECTIONS.c.project)
+            oldest = connection.execute(newest.offset(MAX_PROJECTS).limit(MAX_PROJECTS)).scalars().all()
+            if oldest:
+                connection.execute(delete(CONNECTIONS).where(CONNECTIONS.c.project.in_(oldest)))
+
+        self._database.change(work)
 
     def forget(self, project: str) -> None:
         """Remove the address and token of a project."""
-        if project not in self._read():
-            return
-        with FileLock(f"{self._path}.lock"):
-            entries = self._read()
-            entries.pop(project, None)
-            write_json(self._path, entries, mode=0o600)
+        if self._kept(project) is not None:
+            gone = delete(CONNECTIONS).where(CONNECTIONS.c.project == project)
+            self._database.change(lambda connection: connection.execute(gone))
 
     def addresses(self) -> dict[str, str]:
         """Addresses by project, as `/setup` gave them: those of Label Studio's pages.
 
         The configured address may belong to a network that browsers do not reach.
         """
-        entries = self._read().items()
-        return {project: entry["url"] for project, entry in entries if entry["url"].startswith(("http://", "https://"))}
+        query = select(CONNECTIONS.c.project, CONNECTIONS.c.url)
+        entries = self._database.read(lambda connection: connection.execute(query).all())
+        return {entry.project: entry.url for entry in entries if entry.url.startswith(("http://", "https://"))}
 
     def of(self, project: str) -> Credential:
         """The credential to use for a project.
 
         Raises:
-            LabelStudioError: none is configured and Label Studio has not called `/setup` for this project.
+            LabelStudioError: none is configured and Label Studio has not called `/setup` for this project, or what it
+                said was encrypted with another key.
         """
         if self._url is not None and self._api_key is not None:
             return Credential(self._url, self._api_key)
-        entry = self._read().get(project)
+        entry = self._kept(project)
         if entry is None:
             raise LabelStudioError(
                 f"no credentials for project {project}",
                 remedy="set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY, or open the project's Model settings in Label "
                 "Studio once so that it introduces itself",
             )
-        return Credential(self._url or entry["url"], SecretStr(entry["api_key"]))
+        url, token = entry[0], self._vault.decrypted(entry[1])
+        if token is None:
+            raise LabelStudioError(
+                f"the token of project {project} was encrypted with another key than this machine's",
+                remedy="set PREMASK_SECRET_KEY to the same text on every machine, then open the project's Model "
+                "settings in Label Studio once; or set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY",
+            )
+        return Credential(self._url or url, SecretStr(token))
 
-    def _read(self) -> dict[str, _Entry]:
-        try:
-            return read_json(self._path, ENTRIES)
-        except FileNotFoundError:
-            return {}
-        except ValueError as error:
-            logger.error("%s is damaged and ignored: %s; Label Studio's next /setup writes it again", self._path, error)
-            return {}
+    def _kept(self, project: str) -> tuple[str, str] | None:
+        """Address and encrypted token."""
+        query = select(CONNECTIONS.c.url, CONNECTIONS.c.token).where(CONNECTIONS.c.project == project)
+        row = self._database.read(lambda connection: connection.execute(query).one_or_none())
+        return None if row is None else (row.url, row.token)

@@ -3,23 +3,24 @@
 import time
 import uuid
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from backend.database.records import Document, Records
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+from backend.database.engine import Database, insert_into
+from backend.database.tables import ACTIVE, JOBS, LINES
 from backend.errors import JobConflict, JobError, UnknownJob
 
 TRAINING, PREDICTION = "training", "prediction"
 KINDS = (TRAINING, PREDICTION)
 
-RUNNING = ("fetching", "training", "evaluating", "publishing", "predicting")
-ACTIVE = ("queued", *RUNNING)
+RUNNING = tuple(state for state in ACTIVE if state != "queued")
 FINISHED = ("done", "failed", "cancelled")
-LOG_LINES = 2000  # kept per job
+LOG_LINES = 2000  # of a log, kept per job
+TRIMMED_EVERY = 100  # lines
 KEPT = 500  # finished jobs
-MAX_WAITING = 500  # queued jobs: every change reads all records
-
-TABLE = "jobs"
+MAX_WAITING = 500  # queued jobs
 
 
 @dataclass(frozen=True)
@@ -70,23 +71,20 @@ class Job:
     restarts: int = 0
 
 
-NAMES = {one.name for one in fields(Job)}
-
-
 class JobStore:
     """Job records, safe to use from several threads and processes at once.
 
     Args:
-        records: where they are kept.
+        database: where they are kept.
         kept: finished jobs that are kept; the oldest are removed with their logs.
         log_lines: lines that are kept per job.
         max_waiting: queued jobs beyond which new ones are refused.
     """
 
     def __init__(
-        self, records: Records, *, kept: int = KEPT, log_lines: int = LOG_LINES, max_waiting: int = MAX_WAITING
+        self, database: Database, *, kept: int = KEPT, log_lines: int = LOG_LINES, max_waiting: int = MAX_WAITING
     ) -> None:
-        self._records = records
+        self._database = database
         self._kept, self._log_lines, self._max_waiting = kept, log_lines, max_waiting
 
     def submit(self, kind: str, project: str) -> tuple[Job, bool]:
@@ -105,23 +103,23 @@ class JobStore:
             created=now,
             updated=now,
         )
+        active = select(JOBS).where(JOBS.c.kind == kind, JOBS.c.project == project, JOBS.c.state.in_(ACTIVE))
 
-        def work(rows: dict[str, Document]) -> tuple[Job, bool, list[str]]:
-            jobs = [_job(row) for row in rows.values()]
-            for job in jobs:
-                if job.kind == kind and job.project == project and job.state in ACTIVE:
-                    return job, False, []
-            if sum(job.state == "queued" for job in jobs) >= self._max_waiting:
-                raise JobError(f"{self._max_waiting} jobs wait already; start a worker, or cancel some, then ask again")
-            rows[new.id] = asdict(new)
-            finished = sorted((job for job in jobs if job.state in FINISHED), key=_age, reverse=True)
-            for old in finished[self._kept :]:
-                del rows[old.id]
-            return new, True, [old.id for old in finished[self._kept :]]
+        def work(connection: Connection) -> tuple[Job, bool]:
+            while True:
+                if (there := connection.execute(active).one_or_none()) is not None:
+                    return Job(**there._asdict()), False
+                waiting = select(func.count()).select_from(JOBS).where(JOBS.c.state == "queued")
+                if connection.execute(waiting).scalar_one() >= self._max_waiting:
+                    raise JobError(
+                        f"{self._max_waiting} jobs wait already; start a worker, or cancel some, then ask again"
+                    )
+                # Of two that come here at the same moment the index lets one in.
+                if insert_new(connection, new):
+                    self._forget_oldest(connection)
+                    return new, True
 
-        job, is_new, removed = self._records.change(TABLE, work)
-        self._records.discard(removed)
-        return job, is_new
+        return self._database.change(work)
 
     def get(self, job_id: str) -> Job:
         """One job.
@@ -129,7 +127,7 @@ class JobStore:
         Raises:
             UnknownJob: there is none of that id.
         """
-        return _known(self._records.read(TABLE, [job_id]), job_id)
+        return self._database.read(lambda connection: _known(connection, job_id))
 
     def find(
         self,
@@ -146,37 +144,33 @@ class JobStore:
             limit: at most that many.
             kind: only of this kind.
         """
-        found = [
-            job
-            for job in map(_job, self._records.read(TABLE).values())
-            if project in (None, job.project) and kind in (None, job.kind) and (not states or job.state in states)
-        ]
-        return sorted(found, key=_age, reverse=True)[:limit]
+        query = select(JOBS).order_by(JOBS.c.created.desc(), JOBS.c.id.desc()).limit(limit)
+        if project is not None:
+            query = query.where(JOBS.c.project == project)
+        if kind is not None:
+            query = query.where(JOBS.c.kind == kind)
+        if states:
+            query = query.where(JOBS.c.state.in_(states))
+        return self._database.read(lambda connection: [Job(**row._asdict()) for row in connection.execute(query)])
 
     def claim(self, job_id: str, worker: str) -> bool:
         """Take a queued job for a worker; False if it is not queued any more, so a job never runs twice at once."""
         now = time.time()
-
-        def work(rows: dict[str, Document]) -> bool:
-            job = _known(rows, job_id)
-            if job.state != "queued":
-                return False
-            rows[job_id] = asdict(
-                replace(
-                    job,
-                    state="fetching",
-                    worker=worker,
-                    process=None,
-                    beat=now,
-                    updated=now,
-                    started=now,
-                    progress=0.0,
-                    eta=None,
-                )
+        taken = (
+            update(JOBS)
+            .where(JOBS.c.id == job_id, JOBS.c.state == "queued")
+            .values(
+                state="fetching",
+                worker=worker,
+                process=None,
+                beat=now,
+                updated=now,
+                started=now,
+                progress=0.0,
+                eta=None,
             )
-            return True
-
-        return self._records.change(TABLE, work, [job_id])
+        )
+        return self._changes(job_id, taken)
 
     def release(self, job: Job, state: str, reason: str, *, restarts: int) -> bool:
         """Take a running job from its worker, to "queued" or "failed"; False if it moved on since `job` was read."""
@@ -185,15 +179,12 @@ class JobStore:
 
     def advance(self, job: Job, **changes: Any) -> bool:
         """Set fields of a job that the worker named in `job` still runs; False if it was cancelled or taken over."""
-
-        def work(rows: dict[str, Document]) -> bool:
-            now = _known(rows, job.id)
-            if now.state not in RUNNING or now.worker != job.worker:
-                return False
-            self._set(rows, job.id, changes)
-            return True
-
-        return self._records.change(TABLE, work, [job.id])
+        advanced = (
+            update(JOBS)
+            .where(JOBS.c.id == job.id, JOBS.c.state.in_(RUNNING), JOBS.c.worker.is_not_distinct_from(job.worker))
+            .values(**changes, updated=time.time())
+        )
+        return self._changes(job.id, advanced)
 
     def cancel(self, job_id: str) -> Job:
         """End a waiting or running job; returns it as it was before.
@@ -203,59 +194,78 @@ class JobStore:
             JobConflict: it is over, or its version is being published.
         """
 
-        def work(rows: dict[str, Document]) -> Job:
-            job = _known(rows, job_id)
+        def work(connection: Connection) -> Job:
+            job = _known(connection, job_id, locked=True)
             if job.state in FINISHED:
                 raise JobConflict(f"job {job_id} is {job.state} already")
             if job.state == "publishing":
                 raise JobConflict(
                     f"job {job_id} is publishing {job.version} this moment; roll back if it should not be served"
                 )
-            self._set(rows, job_id, {"state": "cancelled", "reason": "cancelled", "message": "", "eta": None})
+            ended = {"state": "cancelled", "reason": "cancelled", "message": "", "eta": None, "updated": time.time()}
+            connection.execute(update(JOBS).where(JOBS.c.id == job_id).values(ended))
             return job
 
-        return self._records.change(TABLE, work, [job_id])
+        return self._database.change(work)
 
     def beat(self, worker: str) -> None:
         """Record a sign of life of a worker."""
-        now = time.time()
-
-        def work(rows: dict[str, Document]) -> None:
-            for row in rows.values():
-                if row["worker"] == worker:
-                    row["beat"] = now
-
-        if own := [job.id for job in self.find(states=RUNNING, limit=KEPT) if job.worker == worker]:
-            self._records.change(TABLE, work, own)
+        alive = update(JOBS).where(JOBS.c.state.in_(RUNNING), JOBS.c.worker == worker).values(beat=time.time())
+        self._database.change(lambda connection: connection.execute(alive))
 
     def log(self, job_id: str, line: str) -> None:
         """Append a line to a job's log; beyond `log_lines` the oldest are removed."""
-        self._records.append(job_id, f"{time.strftime('%H:%M:%S', time.gmtime())} {line[:2000]}", self._log_lines)
+        line = f"{time.strftime('%H:%M:%S', time.gmtime())} {line[:2000]}"
+
+        def work(connection: Connection) -> None:
+            added = connection.execute(insert(LINES).values(job=job_id, line=line))
+            if added.inserted_primary_key is not None and added.inserted_primary_key[0] % TRIMMED_EVERY == 0:
+                of_job = select(LINES.c.number).where(LINES.c.job == job_id)
+                newest = of_job.order_by(LINES.c.number.desc()).offset(self._log_lines).limit(1)
+                last = connection.execute(newest).scalar_one_or_none()
+                if last is not None:
+                    connection.execute(delete(LINES).where(LINES.c.job == job_id, LINES.c.number <= last))
+
+        self._database.change(work)
 
     def log_tail(self, job_id: str, lines: int = 50) -> list[str]:
         """The last lines of a job's log, oldest first, each with its time (UTC)."""
-        return self._records.tail(job_id, lines)
+        tail = select(LINES.c.line).where(LINES.c.job == job_id).order_by(LINES.c.number.desc())
+        found = self._database.read(lambda connection: connection.execute(tail.limit(lines)).scalars().all())
+        return list(reversed(found))
 
-    @staticmethod
-    def _set(rows: dict[str, Document], job_id: str, changes: dict[str, Any]) -> None:
-        rows[job_id] = asdict(replace(_known(rows, job_id), **changes, updated=time.time()))
+    def _changes(self, job_id: str, change: Any) -> bool:
+        """Whether an update of one job changes it.
+
+        Raises:
+            UnknownJob: there is none of that id.
+        """
+
+        def work(connection: Connection) -> bool:
+            changed = connection.execute(change).rowcount > 0
+            if not changed:
+                _known(connection, job_id)
+            return changed
+
+        return self._database.change(work)
+
+    def _forget_oldest(self, connection: Connection) -> None:
+        finished = select(JOBS.c.id).where(JOBS.c.state.in_(FINISHED))
+        oldest = finished.order_by(JOBS.c.created.desc(), JOBS.c.id.desc()).offset(self._kept).limit(1000)
+        if removed := connection.execute(oldest).scalars().all():
+            connection.execute(delete(JOBS).where(JOBS.c.id.in_(removed)))
+            connection.execute(delete(LINES).where(LINES.c.job.in_(removed)))
 
 
-def _known(rows: dict[str, Document], job_id: str) -> Job:
-    if job_id not in rows:
+def insert_new(connection: Connection, job: Job) -> bool:
+    """Insert a job if it may be: no other has its id, and none of its project and kind is active."""
+    new = insert_into(connection, JOBS).values(asdict(job)).on_conflict_do_nothing().returning(JOBS.c.id)
+    return connection.execute(new).one_or_none() is not None
+
+
+def _known(connection: Connection, job_id: str, *, locked: bool = False) -> Job:
+    query = select(JOBS).where(JOBS.c.id == job_id)
+    row = connection.execute(query.with_for_update() if locked else query).one_or_none()
+    if row is None:
         raise UnknownJob(f"there is no job {job_id!r}; GET /api/jobs lists those there are")
-    return _job(rows[job_id])
-
-
-def _job(row: Document) -> Job:
-    # A worker of another release may have written fields that this one does not know.
-    known = {name: value for name, value in row.items() if name in NAMES}
-    if known["kind"] == "annotation":  # names of the first release
-        known["kind"] = PREDICTION
-    if known["state"] == "annotating":
-        known["state"] = "predicting"
-    return Job(**known)
-
-
-def _age(job: Job) -> tuple[float, str]:
-    return job.created, job.id
+    return Job(**row._asdict())

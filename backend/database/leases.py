@@ -7,20 +7,44 @@ still requested is then due again, and a job takes it after asking Label Studio 
 
 A lease that is not committed says "I am predicting this task"; a request that an annotator waits for may take it over.
 A committed lease says "this prediction is being stored"; it excludes every other holder of the same model version.
+
+There is a row per task. It is `requested` until its prediction is on its way; `holder` is the request or job that
+leases it ("" for none) until the time `expires` (0 where none did); `number` puts the tasks in order. Every call reads
+and writes as many rows as it is asked about, however many there are: indexes lead to the tasks that are due.
 """
 
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import Any
 
-from backend.database.records import Document, Records, Result
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    and_,
+    delete,
+    false,
+    func,
+    literal,
+    not_,
+    or_,
+    select,
+    true,
+    update,
+)
+
+from backend.database.engine import Database, insert_into
+from backend.database.tables import EMPTY, LEASES
 
 # In place of a task's id: all tasks, or those without an accepted annotation. The job finds out which those are.
 ALL, UNLABELLED = "all", "unlabelled"
 MAX_SECONDS = 3600.0  # no lease lasts longer: one that seems to was made before the clock was set back
 
-# A row per task: {"wanted": bool, "holder": str, "firm": bool, "version": str, "until": Unix time}. Names of tables and
-# keys are those of the first release, because rows outlive an upgrade: "wanted" is requested, "firm" is committed.
-TABLE = "tasks:"
+BATCH = 1000  # rows per statement
+COUNTED = 2000  # due tasks up to which they are counted afresh each time
+COUNTING_SHARE = 50  # beyond, counting takes at most this part of the time: 2 %
+LAST = 2**63 - 1  # number of a task whose id is none
+
+Row = LEASES.c
 
 
 class Leases:
@@ -29,18 +53,15 @@ class Leases:
     Every method takes Label Studio's project id first, and tasks by the text of their ids.
     """
 
-    def __init__(self, records: Records, clock: Callable[[], float] = time.time) -> None:
-        self._records = records
+    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
+        self._database = database
         self._clock = clock
+        self._counts: dict[str, tuple[int, float]] = {}  # due tasks of large projects, and until when that will do
 
     def request(self, project: str, tasks: Iterable[str]) -> None:
         """Request a prediction of these tasks; leases on them stay with their holders."""
-
-        def work(rows: dict[str, Document]) -> None:
-            for task in tasks:
-                rows[task] = rows.get(task, _requested()) | {"wanted": True}
-
-        self._change(project, work)
+        for batch in _batches(tasks):
+            self._database.change(lambda connection, batch=batch: self._request(connection, project, batch))
 
     def acquire(
         self, project: str, tasks: Collection[str], holder: str, seconds: float, *, version: str, committed: bool
@@ -58,14 +79,22 @@ class Leases:
         Returns:
             The leased tasks.
         """
+        lease = self._lease(holder, seconds, committed=committed, version=version)
+        storing = and_(Row.committed, Row.version == version, self._live())
 
-        def work(rows: dict[str, Document]) -> set[str]:
-            mine = {task for task in tasks if task not in rows or not self._storing(rows[task], version)}
-            for task in mine:
-                rows[task] = {"wanted": True, **self._lease(holder, seconds, committed=committed, version=version)}
-            return mine
+        def work(connection: Connection) -> set[str]:
+            taken: set[str] = set()
+            for batch in _batches(tasks):
+                rows = insert_into(connection, LEASES)
+                upsert = rows.on_conflict_do_update(
+                    index_elements=[Row.project, Row.task],
+                    set_={name: rows.excluded[name] for name in ("requested", *lease)},
+                    where=not_(storing),
+                ).returning(Row.task)
+                taken.update(connection.execute(upsert, [_row(project, task) | lease for task in batch]).scalars())
+            return taken
 
-        return self._change(project, work, tasks)
+        return self._database.change(work)
 
     def commit(self, project: str, tasks: Collection[str], holder: str, seconds: float, *, version: str) -> set[str]:
         """Commit leases: from now on `holder` alone stores these predictions.
@@ -73,124 +102,204 @@ class Leases:
         Returns:
             The tasks that `holder` still leased; the others were taken over or released, and it must not store them.
         """
-
-        def work(rows: dict[str, Document]) -> set[str]:
-            mine = {task for task in tasks if task in rows and rows[task]["holder"] == holder}
-            for task in mine:
-                rows[task].update(self._lease(holder, seconds, committed=True, version=version))
-            return mine
-
-        return self._change(project, work, tasks)
+        lease = self._lease(holder, seconds, committed=True, version=version)
+        return set(self._update(project, tasks, holder, lease))
 
     def delivered(self, project: str, tasks: Collection[str], holder: str, seconds: float) -> None:
         """Note that Label Studio has a request's whole answer and may take `seconds` to store it."""
-
-        def work(rows: dict[str, Document]) -> None:
-            for task in tasks:
-                if task in rows and rows[task]["holder"] == holder:
-                    version = rows[task]["version"]
-                    rows[task] = {"wanted": False, **self._lease(holder, seconds, committed=True, version=version)}
-
-        self._change(project, work, tasks)
+        expires = self._clock() + min(seconds, MAX_SECONDS)
+        self._update(project, tasks, holder, {"requested": False, "committed": True, "expires": expires})
 
     def release(self, project: str, tasks: Collection[str], holder: str) -> int:
         """End leases without a prediction: those tasks are due; returns their number."""
-
-        def work(rows: dict[str, Document]) -> int:
-            mine = [task for task in tasks if task in rows and rows[task]["holder"] == holder]
-            for task in mine:
-                rows[task] = _requested()
-            return len(mine)
-
-        return self._change(project, work, tasks)
+        return len(self._update(project, tasks, holder, _requested()))
 
     def acquire_due(self, project: str, job: str, limit: int, seconds: float) -> list[str]:
         """Lease the next tasks to a job: the due ones, and those it was predicting when it was interrupted."""
+        now = self._clock()
+        lease = self._lease(job, seconds, committed=False)
+        # One by one, because each is in the order of an index: no more than `limit` rows are read for each.
+        ways: list[tuple[ColumnElement[bool], Sequence[ColumnElement[Any]]]] = [
+            (and_(_held_by(job), not_(Row.committed)), [Row.number]),
+            (Row.expires == 0, [Row.number]),
+            (and_(Row.expires > 0, Row.expires <= now), [Row.expires, Row.number]),
+            (Row.expires > now + MAX_SECONDS, [Row.expires, Row.number]),
+        ]
 
-        def work(rows: dict[str, Document]) -> list[str]:
-            requested = [(task, row) for task, row in rows.items() if row["wanted"]]
-            due = [task for task, row in requested if not self._live(row) or _predicting(row, job)]
-            taken = sorted(due, key=_order)[:limit]
-            for task in taken:
-                rows[task] = {"wanted": True, **self._lease(job, seconds, committed=False)}
+        def work(connection: Connection) -> list[str]:
+            due: dict[str, int] = {}
+            for condition, order in ways:
+                query = select(Row.task, Row.number).where(Row.project == project, _is_requested(), condition)
+                # Rows that another transaction changes this moment are not due to this one.
+                locked = query.order_by(*order).limit(limit).with_for_update(skip_locked=True)
+                due.update((task, number) for task, number in connection.execute(locked))
+            taken = sorted(due, key=lambda task: (due[task], task))[:limit]
+            if taken:
+                connection.execute(update(LEASES).where(Row.project == project, Row.task.in_(taken)).values(lease))
             return taken
 
-        return self._change(project, work)
+        return self._database.change(work)
 
     def finish(self, project: str, tasks: Collection[str], holder: str) -> None:
         """Remove tasks that `holder` leases: they have their prediction, or there will be none."""
 
-        def work(rows: dict[str, Document]) -> None:
-            for task in tasks:
-                if task in rows and rows[task]["holder"] == holder:
-                    del rows[task]
+        def work(connection: Connection) -> None:
+            for batch in _batches(tasks):
+                _locked(connection, project, batch)
+                own = (Row.project == project, Row.task.in_(batch), Row.holder == holder)
+                connection.execute(delete(LEASES).where(*own))
 
-        self._change(project, work, tasks)
+        self._database.change(work)
 
     def abandon(self, project: str, job: str) -> None:
         """Remove everything that a job would have to do; tasks leased to requests stay."""
+        for condition in (_held_by(job), *(and_(_is_requested(), free) for free in self._not_leased())):
+            some = select(Row.task).where(Row.project == project, condition).limit(BATCH)
 
-        def work(rows: dict[str, Document]) -> None:
-            for task, row in list(rows.items()):
-                if row["holder"] == job or not self._live(row):
-                    del rows[task]
+            def work(connection: Connection, some: Any = some) -> int:
+                tasks = connection.execute(some.with_for_update(skip_locked=True)).scalars().all()
+                connection.execute(delete(LEASES).where(Row.project == project, Row.task.in_(tasks)))
+                return len(tasks)
 
-        self._change(project, work)
+            # In pieces, so that whoever opens a task does not wait until a million are removed.
+            while self._database.change(work) == BATCH:
+                pass
 
     def remaining(self, project: str, job: str) -> tuple[int, float | None]:
         """The rest of a job's work.
 
         Returns:
-            The number of tasks that are due or leased to it; and the seconds until it can take the next of them, None
-            if none is left. More than 0 after an interrupted import: Label Studio may be storing it still.
+            The number of tasks that are due or leased to it, beyond some thousands as it was some seconds ago; and the
+            seconds until it can take the next of them, None if none is left. More than 0 after an interrupted import:
+            Label Studio may be storing it still.
         """
         now = self._clock()
-        rows = [row for row in self._records.read(TABLE + project).values() if row["wanted"]]
-        own = [row for row in rows if row["holder"] == job or not self._live(row)]
-        waits = [max(row["until"] - now, 0.0) if row["firm"] and self._live(row) else 0.0 for row in own]
-        return len(own), min(waits, default=None)
+
+        def work(connection: Connection) -> tuple[int, float | None]:
+            own = select(Row.committed, Row.expires).where(Row.project == project, _is_requested(), _held_by(job))
+            leased = [row for row in connection.execute(own) if now < row.expires <= now + MAX_SECONDS]
+            due = self._due(connection, project)
+            if not due and not leased:
+                return 0, None
+            wait = 0.0 if due else min(row.expires - now if row.committed else 0.0 for row in leased)
+            return due + len(leased), wait
+
+        return self._database.read(work)
 
     def due(self) -> list[str]:
         """Projects with requested tasks without a lease; removes rows that have become meaningless."""
-        projects = []
-        for table in self._records.tables(TABLE):
-            project = table.removeprefix(TABLE)
-            expired = [row["wanted"] for row in self._records.read(table).values() if not self._live(row)]
-            if not all(expired):
-                self._change(project, lambda rows: None)
-            if any(expired):
-                projects.append(project)
-        return projects
+        # A step per project, not per row.
+        first = select(func.min(Row.project).label("project")).cte("projects", recursive=True)
+        later = select(func.min(Row.project)).where(Row.project > first.c.project).scalar_subquery()
+        projects = first.union_all(select(later).where(first.c.project.is_not(None)))
+        # The first of them, not EXISTS, for which PostgreSQL may read them all.
+        some = [
+            select(literal(1))
+            .where(Row.project == projects.c.project, _is_requested(), condition)
+            .limit(1)
+            .scalar_subquery()
+            .is_not(None)
+            for condition in self._not_leased()
+        ]
+        query = select(projects.c.project).where(projects.c.project.is_not(None), or_(*some))
+        self._database.change(
+            lambda connection: [
+                connection.execute(delete(LEASES).where(Row.requested.is_(false()), condition))
+                for condition in self._not_leased()
+            ]
+        )
+        return self._database.read(lambda connection: sorted(connection.execute(query).scalars()))
 
-    def _change(
-        self, project: str, work: Callable[[dict[str, Document]], Result], tasks: Collection[str] | None = None
-    ) -> Result:
-        def tidied(rows: dict[str, Document]) -> Result:
-            for task in [task for task, row in rows.items() if not row["wanted"] and not self._live(row)]:
-                del rows[task]
-            return work(rows)
+    def _request(self, connection: Connection, project: str, tasks: Sequence[str]) -> None:
+        rows = [_row(project, task) | _requested() for task in tasks]
+        upsert = insert_into(connection, LEASES).on_conflict_do_update(
+            index_elements=[Row.project, Row.task], set_={"requested": true()}
+        )
+        connection.execute(upsert, rows)
 
-        return self._records.change(TABLE + project, tidied, tasks)
+    def _update(self, project: str, tasks: Collection[str], holder: str, values: dict[str, Any]) -> list[str]:
+        """Set fields of those of the tasks that `holder` leases; returns these."""
 
-    def _live(self, row: Document) -> bool:
-        return bool(0 < row["until"] - self._clock() <= MAX_SECONDS)
+        def work(connection: Connection) -> list[str]:
+            changed: list[str] = []
+            for batch in _batches(tasks):
+                _locked(connection, project, batch)
+                own = (Row.project == project, Row.task.in_(batch), Row.holder == holder)
+                changed += connection.execute(update(LEASES).where(*own).values(values).returning(Row.task)).scalars()
+            return changed
 
-    def _storing(self, row: Document, version: str) -> bool:
-        return bool(row["firm"] and self._live(row) and row["version"] == version)
+        return self._database.change(work)
 
-    def _lease(self, holder: str, seconds: float, *, committed: bool, version: str = "") -> Document:
-        until = self._clock() + min(seconds, MAX_SECONDS)
-        return {"holder": holder, "firm": committed, "version": version, "until": until}
+    def _due(self, connection: Connection, project: str) -> int:
+        """The number of tasks of a project that are due; of many, as it was some seconds ago."""
+
+        def count(limit: int | None) -> int:
+            return sum(
+                connection.execute(
+                    select(func.count()).select_from(
+                        select(literal(1))
+                        .where(Row.project == project, _is_requested(), condition)
+                        .limit(limit)
+                        .subquery()
+                    )
+                ).scalar_one()
+                for condition in self._not_leased()
+            )
+
+        if (few := count(COUNTED + 1)) <= COUNTED:
+            return few
+        known, until = self._counts.get(project, (0, 0.0))
+        began = time.monotonic()
+        if began < until:
+            return known
+        known, now = count(None), time.monotonic()
+        self._counts[project] = known, now + (now - began) * COUNTING_SHARE
+        return known
+
+    def _live(self) -> ColumnElement[bool]:
+        now = self._clock()
+        return and_(Row.expires > now, Row.expires <= now + MAX_SECONDS)
+
+    def _not_leased(self) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+        """The two ways in which a row is leased to none: apart, because each is a piece of an index."""
+        now = self._clock()
+        return Row.expires <= now, Row.expires > now + MAX_SECONDS
+
+    def _lease(self, holder: str, seconds: float, *, committed: bool, version: str = "") -> dict[str, Any]:
+        expires = self._clock() + min(seconds, MAX_SECONDS)
+        return {"holder": holder, "committed": committed, "version": version, "expires": expires}
 
 
-def _requested() -> Document:
-    return {"wanted": True, "holder": "", "firm": False, "version": "", "until": 0.0}
+def _row(project: str, task: str) -> dict[str, Any]:
+    return {"project": project, "task": task, "number": task_number(task), "requested": True}
 
 
-def _predicting(row: Document, holder: str) -> bool:
-    return bool(row["holder"] == holder and not row["firm"])
+def _requested() -> dict[str, Any]:
+    """A task that is requested and leased to none."""
+    return {"requested": True, "holder": "", "committed": False, "version": "", "expires": 0.0}
 
 
-def _order(task: str) -> tuple[int, int, str]:
-    # Whole projects come last: their tasks are looked up when nothing else is to do.
-    return (0, int(task), "") if task.isdigit() else (1, 0, task)
+def task_number(task: str) -> int:
+    """The place of a task among its project's; whole projects, which have to be looked up, come last."""
+    return min(int(task), LAST) if task.isascii() and task.isdigit() else LAST
+
+
+def _is_requested() -> ColumnElement[bool]:
+    return Row.requested.is_(true())  # as in the index
+
+
+def _held_by(holder: str) -> ColumnElement[bool]:
+    return and_(Row.holder == holder, Row.holder != EMPTY)  # as in the index
+
+
+def _batches(tasks: Iterable[str]) -> Iterator[Sequence[str]]:
+    """Tasks in order, because two transactions that lock the same rows in different order wait for each other."""
+    ordered = sorted(set(tasks))
+    return (ordered[begin : begin + BATCH] for begin in range(0, len(ordered), BATCH))
+
+
+def _locked(connection: Connection, project: str, tasks: Sequence[str]) -> None:
+    """Lock rows in order; on SQLite the whole database is."""
+    if connection.dialect.name == "postgresql" and len(tasks) > 1:
+        query = select(Row.task).where(Row.project == project, Row.task.in_(tasks)).order_by(Row.task)
+        connection.execute(query.with_for_update())

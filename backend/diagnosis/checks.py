@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from backend.database.engine import Database
+from backend.database.tables import REVISION
 from backend.errors import BackendError
 from backend.jobs.queue import JobQueue
 from backend.system.loops import ALL, SILENT_SECONDS, LoopReport
@@ -19,6 +21,7 @@ from models.errors import ModelError
 FINE, DOUBTFUL, BROKEN = "ok", "warning", "broken"
 GIGABYTE = 1 << 30
 MAX_TOLD = 5  # failing projects that a finding names
+MAX_SKEW = 2.0  # seconds
 SCARCE, TOO_LITTLE = 5 * GIGABYTE, GIGABYTE // 2
 
 
@@ -69,6 +72,18 @@ def data_folder(folder: Path) -> Check:
         state = BROKEN if free < TOO_LITTLE else DOUBTFUL
         return Check(name, state, found, "make room: a training needs some GiB, and job records need some MiB always")
     return Check(name, FINE, found)
+
+
+def database(opened: Database) -> Check | str:
+    """Whether the database can be written to, and whether its clock is this machine's: leases expire by it."""
+    opened.change(lambda connection: None)
+    ahead = opened.skew()
+    if abs(ahead) > MAX_SKEW:
+        found = (
+            f"{opened.name}, whose clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} this machine's"
+        )
+        return Check("database", DOUBTFUL, found, "set both by NTP: leases on tasks expire by these clocks")
+    return f"{opened.name}, revision {REVISION}"
 
 
 def queue(jobs: JobQueue) -> str:

@@ -13,8 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from backend.database.engine import Database
 from backend.database.jobs import ACTIVE, TRAINING
-from backend.database.records import Document, Records
+from backend.database.notes import Note, Notes
 from backend.jobs.queue import JobQueue
 from backend.label_studio.client import TaskRow
 from backend.system.loops import Loop
@@ -24,7 +25,6 @@ logger = logging.getLogger(__name__)
 CALM_SECONDS = 10.0  # a project is checked after this time without an event ...
 MAX_SECONDS = 60.0  # ... or after this time, if events never cease
 AGAIN_SECONDS = 60.0  # between the first tries with a Label Studio that does not answer
-NOTED, LEARNED = "noted", "learned:"  # tables
 
 
 class Tasks(Protocol):
@@ -38,16 +38,16 @@ class AutomaticTraining:
     """Notes events and starts trainings.
 
     Args:
-        records: shared by server and workers.
+        database: shared by server and workers.
         after: newly accepted tasks after which a project trains; 0 for never.
         clock: Unix time.
         reports: folder where its thread reports; None for nowhere.
     """
 
     def __init__(
-        self, records: Records, after: int, clock: Callable[[], float] = time.time, reports: Path | None = None
+        self, database: Database, after: int, clock: Callable[[], float] = time.time, reports: Path | None = None
     ) -> None:
-        self._records = records
+        self._notes = Notes(database)
         self._after = after
         self._clock = clock
         self._loop = Loop("automatic-training", AGAIN_SECONDS, reports)
@@ -58,11 +58,11 @@ class AutomaticTraining:
             return
         now = self._clock()
 
-        def work(rows: dict[str, Document]) -> None:
-            since = rows.get(project, {}).get("since", now)
-            rows[project] = {"since": since, "at": min(now + CALM_SECONDS, max(now, since + MAX_SECONDS))}
+        def following(note: Note | None) -> Note:
+            since = now if note is None else note.since
+            return Note(since, min(now + CALM_SECONDS, max(now, since + MAX_SECONDS)))
 
-        self._records.change(NOTED, work, [project])
+        self._notes.note(project, following)
 
     def learned(self, project: str, tasks: Sequence[Mapping[str, Any]]) -> None:
         """Keep the annotations that a training begins to learn from.
@@ -71,60 +71,39 @@ class AutomaticTraining:
             project: Label Studio's project id.
             tasks: as exported, with their annotations.
         """
-        now = stamps_of(tasks)
-
-        def work(rows: dict[str, Document]) -> None:
-            rows.clear()
-            rows.update({task: {"annotations": stamp} for task, stamp in now.items()})
-
-        self._records.change(LEARNED + project, work)
+        self._notes.learn(project, stamps_of(tasks))
 
     def look(self, jobs: JobQueue, client: Callable[[str], Tasks]) -> None:
         """Start a training for each noted project with enough that is new; one that fails is looked at again later.
 
         Raises:
-            JobError: the notes cannot be read.
+            DatabaseError: the notes cannot be read.
         """
-        noted = self._records.read(NOTED)
+        noted = self._notes.noted()
         self._loop.keep(noted)
         for project, note in noted.items():
-            if self._is_due(note):
+            # An event that seems far ahead was noted before the clock was set back.
+            if not 0 < note.at - self._clock() <= MAX_SECONDS:
                 self._loop.attempt(project, partial(self._look_at, project, note, jobs, client), self._clock())
-
-    def _is_due(self, note: Document) -> bool:
-        # An event that seems far ahead was noted before the clock was set back; a note that cannot be read is due.
-        at = note.get("at") if isinstance(note, Mapping) else None
-        return not (isinstance(at, float | int) and 0 < at - self._clock() <= MAX_SECONDS)
 
     def watch(self, jobs: JobQueue, client: Callable[[str], Tasks], stopped: threading.Event, every: float) -> None:
         """Call `look` every `every` seconds on a thread of its own, since Label Studio may take its time."""
         if self._after:
             self._loop.start(lambda: self.look(jobs, client), every, stopped)
 
-    def _look_at(self, project: str, note: Document, jobs: JobQueue, client: Callable[[str], Tasks]) -> None:
+    def _look_at(self, project: str, note: Note, jobs: JobQueue, client: Callable[[str], Tasks]) -> None:
         if jobs.store.find(project, ACTIVE, kind=TRAINING):
             return  # events since it began are considered when it is over
         accepted = {
             str(row.id): stamp(row.annotations.split(",")) for row in client(project).task_rows(project, annotated=True)
         }
-        known = self._records.read(LEARNED + project)
-        new = sum(known.get(task, {}).get("annotations") != now for task, now in accepted.items())
+        known = self._notes.learned(project)
+        new = sum(known.get(task) != now for task, now in accepted.items())
         if new >= self._after:
             job, _ = jobs.submit(project)
             logger.info("project %s: %d newly accepted tasks; job %s trains on them", project, new, job.id)
             jobs.store.log(job.id, f"began by itself: {new} newly accepted tasks")
-        self._replace(project, note, None)
-
-    def _replace(self, project: str, note: Document, by: Document | None) -> None:
-        """Change a note unless another event came meanwhile."""
-
-        def work(rows: dict[str, Document]) -> None:
-            if rows.get(project) == note:
-                del rows[project]
-                if by is not None:
-                    rows[project] = by
-
-        self._records.change(NOTED, work, [project])
+        self._notes.remove(project, note)
 
 
 def stamps_of(tasks: Sequence[Mapping[str, Any]]) -> dict[str, str]:

@@ -15,8 +15,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
+from backend.database.engine import Result
 from backend.database.leases import ALL, UNLABELLED, Leases
-from backend.database.records import Result
 from backend.errors import JobError, LabelStudioError
 from backend.label_studio.client import TaskRow
 from backend.label_studio.label_config import LabelConfig, parse_label_config

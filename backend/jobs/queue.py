@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import redis
-from huey import Huey, RedisHuey, SqliteHuey
+import psycopg
+from huey import Huey, PostgresHuey, SqliteHuey
 from huey.registry import Message
 from huey.serializer import Serializer
 
+from backend.database.engine import Database, Result
 from backend.database.jobs import KINDS, PREDICTION, TRAINING, Job, JobStore
 from backend.database.leases import Leases
 from backend.errors import JobError
@@ -40,9 +41,10 @@ def sqlite_queues(path: Path) -> Queues:
     return {kind: SqliteHuey(f"premask-{kind}", filename=str(path), timeout=30, **OPTIONS) for kind in KINDS}
 
 
-def redis_queues(url: str) -> Queues:
-    """Queues in Redis."""
-    return {kind: RedisHuey(f"premask-{kind}", url=url, **OPTIONS) for kind in KINDS}
+def postgresql_queues(database: Database) -> Queues:
+    """Queues in the same PostgreSQL as the records, in tables of their own."""
+    with database.alone(), _reachable():
+        return {kind: PostgresHuey(f"premask-{kind}", dsn=database.dsn, **OPTIONS) for kind in KINDS}
 
 
 def no_worker(job_id: str) -> None:
@@ -116,7 +118,7 @@ class JobQueue:
             JobError: they cannot be reached.
         """
         with _reachable():
-            return sum(huey.pending_count() for huey in self.queues.values())
+            return _again(lambda: sum(huey.pending_count() for huey in self.queues.values()))
 
     def send(self, job: Job) -> None:
         """Put a job's id into its queue unless it waits there: its record may be older than a crash.
@@ -126,16 +128,31 @@ class JobQueue:
         Raises:
             JobError: the queue cannot be reached.
         """
-        with _reachable():
+
+        def work() -> None:
             if all(job.id not in task.args for task in self.queues[job.kind].pending()):
                 self._enqueue[job.kind](job.id)
+
+        with _reachable():
+            _again(work)
+
+
+def _again(work: Callable[[], Result]) -> Result:
+    """Huey learns that PostgreSQL was restarted by a call that fails; the next one connects anew."""
+    try:
+        return work()
+    except psycopg.OperationalError:
+        return work()
 
 
 @contextmanager
 def _reachable() -> Iterator[None]:
     try:
         yield
-    except redis.RedisError as error:
-        raise JobError(f"the queue in Redis cannot be used: {error}", "check PREMASK_QUEUE_URL") from error
+    except psycopg.Error as error:
+        says = next(iter(str(error).splitlines()), type(error).__name__)
+        raise JobError(
+            f"the queue in PostgreSQL cannot be used: {says}", "check PREMASK_DATABASE_URL and that PostgreSQL runs"
+        ) from error
     except sqlite3.Error as error:
         raise JobError(f"the queue's file cannot be used: {error}", "check the disk and who may write") from error

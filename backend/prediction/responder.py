@@ -34,6 +34,8 @@ from backend.versions.serving import Resolved
 
 logger = logging.getLogger(__name__)
 
+GATHERED, GATHER_SECONDS = 32, 1.0  # entries whose leases are committed together
+
 
 class Tasks(Protocol):
     """The part of `backend.label_studio.client.LabelStudio` that is used."""
@@ -114,7 +116,7 @@ class Responder:
                 self._again(asked.project_id, leases)
             stream = self._predictor.stream(replace(asked, tasks=held), resolved)
             with closing(until(began + self._deadline, stream, self._blank_every)) as batches:
-                yield from _body(asked.tasks, held, leases, batches)
+                yield from _body(asked.tasks, held, leases, gathered(batches))
             if late := leases.close():
                 self._submit(asked.project_id, f"{late} of {len(asked.tasks)} tasks were not reached in time")
             yield b"]}\n"
@@ -161,6 +163,26 @@ class Responder:
             logger.info("project %s: %s; job %s predicts what is missing", project, why, job.id)
         except BackendError:
             logger.exception("project %s: %s; the worker will find out", project, why)
+
+
+def gathered(batches: Iterator[list[Entry] | None]) -> Iterator[list[Entry] | None]:
+    """The same, more entries at a time: leases are committed in one transaction for many tasks, not for each.
+
+    Entries wait for others for `GATHER_SECONDS` at most, and for no longer than they come one after another.
+    """
+    entries: list[Entry] = []
+    until_then = 0.0
+    for batch in batches:
+        if batch is None and not entries:
+            yield None
+        if not entries:
+            until_then = time.monotonic() + GATHER_SECONDS
+        entries.extend(batch or ())
+        if entries and (batch is None or len(entries) >= GATHERED or time.monotonic() >= until_then):
+            yield entries
+            entries = []
+    if entries:
+        yield entries
 
 
 def _body(

@@ -20,7 +20,7 @@ from werkzeug.exceptions import ServiceUnavailable
 
 from backend.database.credentials import Credentials
 from backend.database.jobs import ACTIVE
-from backend.errors import BadRequest, ConfigError, JobConflict, UnknownJob
+from backend.errors import BadRequest, ConfigError, DatabaseError, JobConflict, UnknownJob
 from backend.jobs.automatic import AutomaticTraining
 from backend.jobs.queue import JobQueue
 from backend.label_studio.label_config import parse_label_config
@@ -63,8 +63,8 @@ def prediction_routes(
         asked = parse_setup(json_body())
         try:
             credentials.remember(asked.project_id, asked.hostname, asked.access_token)
-        except OSError as error:
-            logger.error("project %s: its token cannot be kept: %s; make room on the disk", asked.project_id, error)
+        except DatabaseError as error:
+            logger.error("project %s: its token cannot be kept: %s", asked.project_id, error)
         try:
             classes = parse_label_config(asked.label_config).classes
         except ConfigError as error:

@@ -33,7 +33,7 @@ STATUS: dict[type[BackendError], int] = {
     UnknownVersion: 404,
     VersionConflict: 409,
     LabelStudioError: 502,
-    # What is there cannot be read or written now: a full disk, a Redis that is away, a queue that is full.
+    # What is there cannot be read or written now: a full disk, a database that is away, a queue that is full.
     JobError: 503,
     RegistryError: 503,
 }

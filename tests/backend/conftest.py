@@ -1,32 +1,31 @@
 """Parts of a backend with fakes behind them."""
 
-import os
-import shutil
-import socket
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
-import redis
 from flask.testing import FlaskClient
 
 from backend.app import create_app
 from backend.database.credentials import Credentials
+from backend.database.engine import Database
 from backend.database.jobs import JobStore
 from backend.database.leases import Leases
-from backend.database.records import Records, RedisRecords, SqliteRecords
+from backend.database.tables import METADATA
+from backend.database.vault import Vault
 from backend.errors import LabelStudioError
 from backend.jobs.automatic import AutomaticTraining
-from backend.jobs.queue import JobQueue, Queues, redis_queues, sqlite_queues
+from backend.jobs.queue import JobQueue, Queues, postgresql_queues, sqlite_queues
 from backend.prediction.predictor import Predictor
 from backend.prediction.prompts import Prompts
 from backend.prediction.responder import Responder
 from backend.versions.inference import Inference
 from backend.versions.registry import Registry
 from backend.versions.serving import Serving
-from tests.backend.fakes import FakeImages, Loader, eventually, write_checkpoint
+from tests.backend import postgresql
+from tests.backend.fakes import FakeImages, Loader, write_checkpoint
 
 
 @pytest.fixture(scope="session")
@@ -86,61 +85,78 @@ def predictor(serving: Serving, images: FakeImages) -> Predictor:
 
 
 @pytest.fixture(scope="session")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Redis of our own on a free port."""
-    program = shutil.which("redis-server")
-    if program is None:
-        reason = "needs redis-server; on Debian: apt install redis-server"
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path_factory.mktemp("redis"))]
-    with subprocess.Popen([program, *options], stdout=subprocess.DEVNULL) as server:
-        client = redis.Redis(port=port)
-        eventually(lambda: answers(client))
-        yield f"redis://127.0.0.1:{port}/0"
-        server.terminate()
+def postgresql_server() -> Iterator[postgresql.Server]:
+    """A PostgreSQL of our own."""
+    with postgresql.server() as running:
+        yield running
 
 
-def answers(client: Any) -> bool:
-    try:
-        return bool(client.ping())
-    except redis.ConnectionError:
-        return False
+@pytest.fixture(scope="session")
+def migrated_url(postgresql_server: postgresql.Server) -> str:
+    """A database in it that has its tables."""
+    url = postgresql_server.create("shared")
+    database = Database.postgresql(url)
+    close_queues(postgresql_queues(database))
+    database.close()
+    return url
+
+
+@pytest.fixture
+def postgresql_url(migrated_url: str) -> str:
+    """The same, empty."""
+    tables = ", ".join([*METADATA.tables, "huey_task", "huey_kv", "huey_schedule", "huey_counter"])
+    with psycopg.connect(migrated_url, autocommit=True) as connection:
+        connection.execute(f"truncate {tables} restart identity")  # type: ignore[arg-type]
+    return migrated_url
+
+
+def close_queues(queues: Queues) -> None:
+    for queue in queues.values():
+        queue.storage.close()
 
 
 # For modules whose tests are to be passed by both: SQLite alone is the default elsewhere.
-BOTH_STORAGES = pytest.mark.parametrize("storage", ["sqlite", "redis"], indirect=True)
+BOTH_STORAGES = pytest.mark.parametrize("storage", ["sqlite", "postgresql"], indirect=True)
 
 
 @pytest.fixture
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Records, Callable[[], Queues]]:
-    """Where jobs are kept, empty: the records, and what opens the queues, as every process does for itself."""
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Database, Callable[[], Queues]]]:
+    """Where jobs are kept, empty: the database, and what opens the queues, as every process does for itself."""
+    opened: list[Queues] = []
     if getattr(request, "param", "sqlite") == "sqlite":
-        return SqliteRecords(tmp_path / "records.sqlite"), lambda: sqlite_queues(tmp_path / "queue.sqlite")
-    url = request.getfixturevalue("redis_url")
-    redis.Redis.from_url(url).flushdb()
-    return RedisRecords(url), lambda: redis_queues(url)
+        database = Database.sqlite(tmp_path / "premask.sqlite")
+    else:
+        database = Database.postgresql(request.getfixturevalue("postgresql_url"))
+
+    def open_queues() -> Queues:
+        queues = sqlite_queues(tmp_path / "queue.sqlite") if database.dsn is None else postgresql_queues(database)
+        opened.append(queues)
+        return queues
+
+    yield database, open_queues
+    for queues in opened:
+        close_queues(queues)
+    database.close()
 
 
 @pytest.fixture
-def records(storage: tuple[Records, Callable[[], Queues]]) -> Records:
+def records(storage: tuple[Database, Callable[[], Queues]]) -> Database:
+    """The database."""
     return storage[0]
 
 
 @pytest.fixture
-def open_queues(storage: tuple[Records, Callable[[], Queues]]) -> Callable[[], Queues]:
+def open_queues(storage: tuple[Database, Callable[[], Queues]]) -> Callable[[], Queues]:
     return storage[1]
 
 
 @pytest.fixture
-def store(records: Records) -> JobStore:
+def store(records: Database) -> JobStore:
     return JobStore(records)
 
 
 @pytest.fixture
-def leases(records: Records) -> Leases:
+def leases(records: Database) -> Leases:
     return Leases(records)
 
 
@@ -165,8 +181,8 @@ def no_label_studio(project: str) -> Any:
 
 
 @pytest.fixture
-def credentials(tmp_path: Path) -> Credentials:
-    return Credentials(tmp_path / "credentials.json")
+def credentials(records: Database, tmp_path: Path) -> Credentials:
+    return Credentials(records, Vault(tmp_path))
 
 
 @pytest.fixture
@@ -175,7 +191,7 @@ def make_client(
     responder: Responder,
     prompts: Prompts,
     jobs: JobQueue,
-    records: Records,
+    records: Database,
     registry: Registry,
     credentials: Credentials,
 ) -> Callable[..., FlaskClient]:

@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from backend.database.notes import Notes
 from tests.backend.fakes import (
     OTHER_CONFIG,
     eventually,
@@ -117,7 +118,7 @@ def test_other_webhooks_are_acknowledged_and_nothing_more(client, jobs, records)
     answer = client.post("/webhook", json={"action": "TASKS_CREATED", "project": {"id": 3}, "tasks": [{"id": 2}]})
     assert (answer.status_code, answer.json["status"]) == (200, "ignored")
     assert jobs.store.find() == []
-    assert records.tables("") == []
+    assert Notes(records).noted() == {}
 
 
 def test_news_of_annotations_are_noted_and_start_nothing_at_once(client, jobs, records):
@@ -125,7 +126,7 @@ def test_news_of_annotations_are_noted_and_start_nothing_at_once(client, jobs, r
     answer = client.post("/webhook", json=event)
     assert (answer.status_code, answer.json["status"]) == (200, "noted")
     assert jobs.store.find() == []
-    assert list(records.read("noted")) == ["3"]
+    assert list(Notes(records).noted()) == ["3"]
 
 
 def test_a_job_shows_state_progress_log_and_reason(client, store):

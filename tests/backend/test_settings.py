@@ -108,13 +108,30 @@ def test_a_folder_that_is_a_file_is_no_data_folder(tmp_path: Path):
         Settings.from_environ({"PREMASK_DATA_DIR": str(tmp_path / "file")})
 
 
-def test_a_queue_that_is_no_redis_is_refused_without_its_password():
+def test_a_database_that_is_no_postgresql_is_refused_without_its_password():
     with pytest.raises(SettingsError) as error:
-        Settings.from_environ({"PREMASK_QUEUE_URL": "amqp://:s3cret@host", "PREMASK_DEADLINE": "0"})
-    assert "PREMASK_QUEUE_URL=***: it must begin with redis:// or rediss://" in str(error.value)
-    assert "PREMASK_DEADLINE=0: " in str(error.value)
+        Settings.from_environ({"PREMASK_DATABASE_URL": "mysql://:s3cret@host", "PREMASK_DEADLINE": "0"})
+    assert "PREMASK_DATABASE_URL=***: it must begin with postgresql://" in str(error.value)
+    assert "PREMASK_DEADLINE=0" in str(error.value)
     assert "s3cret" not in str(error.value)
-    assert "s3cret" not in repr(Settings.from_environ({"PREMASK_QUEUE_URL": "redis://:s3cret@host:6379/0"}))
+    for address in (
+        "postgresql://premask:s%C3%A9cret@host:5432/premask",
+        "postgres://premask:s%C3%A9cret@host/premask",
+    ):
+        settings = Settings.from_environ({"PREMASK_DATABASE_URL": address})
+        assert "s%C3" not in repr(settings)
+        assert {address, "s%C3%A9cret", "sécret"} <= set(settings.secrets)
+
+
+def test_a_secret_key_that_is_too_short_is_refused_without_being_shown():
+    with pytest.raises(SettingsError, match=r"PREMASK_SECRET_KEY=\*\*\*: .*16 characters") as error:
+        Settings.from_environ({"PREMASK_SECRET_KEY": "too short"})
+    assert "too short" not in str(error.value)
+
+
+def test_a_setting_of_an_earlier_release_is_refused_with_what_came_instead():
+    with pytest.raises(SettingsError, match=r"PREMASK_QUEUE_URL is set.*; .*PREMASK_DATABASE_URL"):
+        Settings.from_environ({"PREMASK_QUEUE_URL": "redis://:s3cret@host:6379/0"})
 
 
 @pytest.mark.parametrize(

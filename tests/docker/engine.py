@@ -1,6 +1,6 @@
 """Starts what compose.yml composes, as far as it goes without an engine and without anybody's registry.
 
-The backend's containers are processes in the built image. PostgreSQL, Redis and Label Studio are this machine's, with
+The backend's containers are processes in the built image. PostgreSQL and Label Studio are this machine's, with
 the variables that Compose gives them. All have a network of their own, with an address for each name.
 """
 
@@ -57,7 +57,7 @@ def process(
 
 @contextmanager
 def postgres(service: Mapping[str, Any], folder: Path) -> Iterator[None]:
-    """A new PostgreSQL with the user, password and database of the service, which asks for the password."""
+    """A new PostgreSQL with the user, password and databases of the service, which asks for the password."""
     asked = service["environment"]
     shutil.chown(folder, "postgres", "postgres")
     (folder / "password").write_text(asked["POSTGRES_PASSWORD"])
@@ -72,14 +72,14 @@ def postgres(service: Mapping[str, Any], folder: Path) -> Iterator[None]:
     with process([*his, _program("postgres"), *options], folder / "log"):
         psql = ["psql", f"--host={folder}", f"--username={user}", "--dbname=postgres"]
         password = {**os.environ, "PGPASSWORD": asked["POSTGRES_PASSWORD"]}
-        make = [*psql, "--quiet", f"--command=CREATE DATABASE {database}"]
         for _ in range(600):
             if (
                 subprocess.run([*psql, "--command=SELECT 1"], env=password, capture_output=True, check=False).returncode
                 == 0
             ):
                 break
-        subprocess.run(make, env=password, check=True)
+        for name in (database, "premask"):
+            subprocess.run([*psql, "--quiet", f"--command=CREATE DATABASE {name}"], env=password, check=True)
         yield
 
 

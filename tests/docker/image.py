@@ -27,7 +27,6 @@ NEEDED = {
     "ip": "iproute2",
     "mmdebstrap": "mmdebstrap",
     "psql": "postgresql",
-    "redis-server": "redis-server",
     "unshare": "util-linux",
 }
 

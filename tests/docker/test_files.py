@@ -20,7 +20,7 @@ DOCKER, BIN = ROOT / "docker", Path(sys.executable).parent
 PROFILES = ("team", "gpu", "one-machine")
 MADE_UP = "0123456789012345678901234567890123456789"
 # What the image or compose.yml itself decides.
-DECIDED = {"host", "port", "data_dir", "queue_url"}
+DECIDED = {"host", "port", "data_dir", "database_url"}
 
 
 def example(**changes: str) -> dict[str, str]:
@@ -100,7 +100,7 @@ def test_a_setting_in_env_reaches_every_backend(tmp_path: Path, profile: str) ->
         assert settings.train_minutes == 33
         assert settings.basic_auth_user == "lead"
         assert settings.device == ("cuda" if profile == "gpu" else "cpu")
-        assert (settings.queue_url is None) == (profile == "one-machine")
+        assert (settings.database_url is None) == (profile == "one-machine")
 
 
 @pytest.mark.parametrize(

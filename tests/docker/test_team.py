@@ -51,13 +51,11 @@ class Team:
 def team(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
     folder = tmp_path_factory.mktemp("team")
     services = composed("team", PREMASK_TRAIN_MINUTES="1")["services"]
-    names = ("postgres", "redis", "label-studio", "premask")
+    names = ("postgres", "label-studio", "premask")
     with ExitStack() as started:
         database = Path(started.enter_context(tempfile.TemporaryDirectory(prefix="premask-postgres-")))
         addresses, hosts = started.enter_context(engine.network(names, folder))
         started.enter_context(engine.postgres(services["postgres"], database))
-        redis = [*services["redis"]["command"], "--dir", str(folder), "--protected-mode", "no"]
-        started.enter_context(engine.process(redis, folder / "redis.log"))
         command, env = engine.label_studio(LABEL_STUDIO, services["label-studio"], folder / "label-studio", hosts)
         started.enter_context(engine.process(command, folder / "label-studio.log", env))
         data = owned(folder / "data")

@@ -43,10 +43,11 @@ def test_percentiles_lie_between_the_nearest_values():
 
 
 @pytest.mark.timeout(1200)
-def test_every_case_is_measured_printed_and_written(tiny_model, tmp_path):
+def test_every_case_is_measured_printed_and_written(tiny_model, migrated_url, tmp_path):
     """With a real server and real networks, as small as they come."""
-    small = ("--rounds", "1", "--size", "96", "--images", "2", "--clients", "1")
+    small = ("--rounds", "1", "--size", "96", "--images", "2", "--clients", "1", "--rows", "2000")
     arguments = ["bench", "--model", str(tiny_model), *small, "--json", str(tmp_path / "bench.json")]
+    arguments += ["--database", migrated_url]
     done = CliRunner().invoke(cli, arguments, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     result = json.loads((tmp_path / "bench.json").read_text())
@@ -63,7 +64,8 @@ def test_every_case_is_measured_printed_and_written(tiny_model, tmp_path):
     promised = {
         side for case in result["cases"].values() for side, known in case["sides"].items() if known["target_ms"]
     }
-    assert promised == {"through the server", "second click", "/health, busy", "/setup, busy"}
+    leases = {f"{engine}{side}" for engine in ("SQLite", "PostgreSQL") for side in ("", " of 2,000", " of 2,000, busy")}
+    assert promised == {"through the server", "second click", "/health, busy", "/setup, busy"} | leases
     assert max(map(len, done.stdout.splitlines())) <= 80
     machine = result["machine"]
     assert machine["cores"] >= 1

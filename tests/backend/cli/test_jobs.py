@@ -7,9 +7,9 @@ from click.testing import CliRunner
 
 from backend.cli.jobs import jobs as jobs_command
 from backend.cli.jobs import predict_project, run_prediction
+from backend.database.engine import Database
 from backend.database.jobs import JobStore
-from backend.database.leases import ALL, UNLABELLED
-from backend.database.records import SqliteRecords
+from backend.database.leases import ALL, UNLABELLED, Leases
 from backend.errors import JobConflict, JobError, LabelStudioError
 from backend.jobs.prediction import PredictionWork
 from backend.jobs.running import Runner
@@ -59,7 +59,7 @@ def run(environ, monkeypatch):
 @pytest.fixture
 def records_of_the_command(tmp_path):
     (tmp_path / "data").mkdir()
-    return SqliteRecords(tmp_path / "data" / "records.sqlite")
+    return Database.sqlite(tmp_path / "data" / "premask.sqlite")
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def follow(run, records_of_the_command, project, tmp_path):
 
     def until(**end):
         def work():
-            eventually(lambda: records_of_the_command.read(f"tasks:{project}"), 200)
+            eventually(lambda: Leases(records_of_the_command).remaining(str(project), job.id)[0], 200)
             edit_job(store, job.id, **end)
 
         worker = threading.Thread(target=work)

@@ -130,24 +130,6 @@ def test_the_oldest_finished_jobs_go_with_their_logs(records):
     assert len(store.log_tail(ids[3])) == 1
 
 
-def test_a_prediction_job_of_the_first_release_is_read_joined_and_finished(store, records):
-    """That release called it an annotation."""
-    job, _ = store.submit("prediction", "3")
-    edit_job(store, job.id, kind="annotation", state="annotating", worker="host/1:1")
-    found = store.get(job.id)
-    assert (found.kind, found.state) == ("prediction", "predicting")
-    assert store.find(kind="prediction", states=("predicting",)) == [found]
-    assert store.submit("prediction", "3") == (found, False)
-    assert store.advance(found, progress=0.5)
-    assert records.read("jobs")[job.id]["kind"] == "prediction"
-
-
-def test_fields_of_another_release_are_passed_over(store, records):
-    job, _ = store.submit("training", "3")
-    records.change("jobs", lambda rows: rows[job.id].update(colour="red"))
-    assert store.get(job.id) == job
-
-
 def test_a_full_queue_refuses_new_jobs_and_takes_them_when_there_is_room(records, leases, open_queues, make_client):
     store = JobStore(records, max_waiting=2)
     client = make_client(jobs=JobQueue(store, leases, open_queues()))

@@ -1,12 +1,15 @@
 """Order of requests and jobs at the same tasks; the clock of the leases stands still unless the test moves it."""
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import event
 
-from backend.database.leases import ALL, Leases
+from backend.database.leases import ALL, BATCH, COUNTED, Leases
 from tests.backend.conftest import BOTH_STORAGES
 
 pytestmark = BOTH_STORAGES
@@ -160,3 +163,118 @@ def test_two_never_store_the_same_task_at_once_and_none_is_forgotten(leases, clo
             storing.pop(task, None)
     clock.now += 100
     assert set(leases.acquire_due(project, "other", 9, 60)) == requested
+
+
+def test_workers_share_a_projects_tasks_and_none_gets_one_twice(leases):
+    tasks = {str(number) for number in range(200)}
+    leases.request(P, tasks)
+
+    def work(job):
+        taken = []
+        while chunk := leases.acquire_due(P, job, 16, 600):
+            taken += leases.commit(P, chunk, job, 90, version="v1")
+            leases.finish(P, chunk, job)
+        return taken
+
+    with ThreadPoolExecutor(4) as pool:
+        shares = list(pool.map(work, "abcd"))
+    # One that finds every due task locked this moment may end; the others go on.
+    assert sorted(itertools.chain(*shares)) == sorted(tasks)
+    assert leases.remaining(P, "a") == (0, None)
+
+
+def test_of_many_that_open_a_task_at_the_same_moment_one_gets_it(leases):
+    for task in range(10):
+
+        def acquire(holder, task=str(task)):
+            return leases.acquire(P, [task, f"other-{task}"], holder, 70, version="v1", committed=True)
+
+        with ThreadPoolExecutor(6) as pool:
+            assert sorted(map(len, pool.map(acquire, "abcdef"))) == [0, 0, 0, 0, 0, 2]
+
+
+def test_more_tasks_than_a_statement_takes_are_requested_leased_and_abandoned(leases):
+    tasks = {str(number) for number in range(2 * BATCH + 5)}
+    leases.request(P, tasks)
+    assert leases.acquire(P, tasks, "large", 70, version="v1", committed=False) == tasks
+    assert leases.commit(P, tasks, "large", 70, version="v1") == tasks
+    assert leases.release(P, tasks, "large") == len(tasks)
+    leases.acquire(P, ["1"], "annotator", 70, version="v1", committed=True)
+    leases.abandon(P, "job")
+    assert leases.remaining(P, "job") == (0, None)
+    assert leases.commit(P, ["1"], "annotator", 70, version="v1") == {"1"}
+
+
+def test_many_tasks_are_counted_again_only_after_a_while(leases, monkeypatch):
+    """Counting a million tasks takes a while, and the number is only shown."""
+    moment = itertools.count(0, 10)
+    monkeypatch.setattr("backend.database.leases.time.monotonic", lambda: next(moment))
+    many = COUNTED + 500
+    leases.request(P, map(str, range(many)))
+    assert leases.remaining(P, "job") == (many, 0.0)
+    leases.acquire(P, map(str, range(100)), "request", 70, version="v1", committed=True)
+    assert leases.remaining(P, "job") == (many, 0.0)  # as it was
+    for _ in range(60):
+        left, _ = leases.remaining(P, "job")
+    assert left == many - 100
+    leases.acquire(P, map(str, range(COUNTED)), "another", 70, version="v2", committed=True)
+    assert leases.remaining(P, "job") == (500, 0.0)  # few again: counted each time
+
+
+@contextmanager
+def steps(records):
+    """Counts how much the engine does: SQLite's steps, or rows that PostgreSQL reads. Neither depends on the time."""
+    counted = [0]
+
+    def step():
+        counted[0] += 1
+
+    def watch(connection):
+        connection.connection.dbapi_connection.set_progress_handler(step, 10)
+
+    def rows(connection):
+        reads = "select seq_tup_read + idx_tup_fetch from pg_stat_xact_user_tables where relname = 'leases'"
+        return connection.exec_driver_sql(reads).scalar_one()
+
+    def begin(connection):  # what this connection has read before
+        counted[0] -= rows(connection)
+
+    def commit(connection):
+        counted[0] += rows(connection)
+
+    events = {"begin": watch} if records.dsn is None else {"begin": begin, "commit": commit}
+    for name, called in events.items():
+        event.listen(records._engine, name, called)
+    try:
+        yield counted
+    finally:
+        for name, called in events.items():
+            event.remove(records._engine, name, called)
+
+
+def test_a_call_costs_what_it_asks_for_and_not_what_there_is(leases, records, clock, monkeypatch):
+    """A chunk of a job, a task that is opened, and the worker's look at all projects; half of the tasks are leased."""
+
+    moment = itertools.count(0, 10)
+    monkeypatch.setattr("backend.database.leases.time.monotonic", lambda: next(moment))  # they are counted once
+
+    def cost(project, tasks):
+        leases.request(project, map(str, range(tasks)))
+        leases.acquire_due(project, "others", tasks // 2, 600)
+        clock.now += 1
+        leases.remaining(project, "job")  # counts them once
+        with steps(records) as counted:
+            taken = leases.acquire_due(project, "job", 32, 600)
+            assert len(taken) == 32
+            leases.remaining(project, "job")
+            leases.commit(project, taken, "job", 90, version="v1")
+            leases.finish(project, taken, "job")
+            leases.remaining(project, "job")
+            leases.acquire(project, [str(tasks)], "request", 70, version="v1", committed=True)
+            leases.commit(project, [str(tasks)], "request", 70, version="v1")
+            leases.delivered(project, [str(tasks)], "request", 5)
+            assert project in leases.due()
+        return counted[0]
+
+    few, many = 2 * COUNTED + 100, 10 * COUNTED
+    assert 0 < cost("2", many) < 1.5 * cost("1", few)

@@ -55,15 +55,38 @@ def at(server: FakeLabelStudio, key: str | None = None) -> dict[str, str]:
 def test_alone_nothing_is_broken_and_label_studio_is_asked_for(run: Run) -> None:
     code, found = run()
     assert code == 0
-    assert {found[name]["state"] for name in ("settings", "data folder", "queue", "starter weights", "device")} == {
-        "ok"
-    }
+    assert {found[name]["state"] for name in ("settings", "data folder", "database", "queue", "device")} == {"ok"}
+    assert found["starter weights"]["state"] == "ok"
     assert (found["Label Studio"]["state"], "LABEL_STUDIO_URL" in found["Label Studio"]["remedy"]) == ("warning", True)
 
 
 def test_settings_that_cannot_be_used_are_all_listed(run: Run) -> None:
     code, found = run(PREMASK_PORT="no", PREMASK_DEVICE="tpu")
     assert (code, set(found)) == (1, {"settings"})
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [("", "file is not a database"), ("postgresql://u:s3cret@127.0.0.1:1/premask", "refused")],
+)
+def test_a_database_that_cannot_be_used_is_named_with_the_remedy(run: Run, tmp_path: Path, url: str, says: str) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "premask.sqlite").write_text("no database at all, but long enough to be looked at" * 100)
+    code, found = run(PREMASK_DATABASE_URL=url)
+    assert (code, set(found)) == (1, {"settings", "data folder", "database"})
+    assert found["database"]["state"] == "broken"
+    assert says in found["database"]["found"]
+    assert found["database"]["remedy"]
+    assert "s3cret" not in str(found)
+
+
+def test_a_clock_that_differs_from_the_databases_is_doubtful(
+    run: Run, postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backend.database.engine.Database.skew", lambda database: -9.0)
+    code, found = run(PREMASK_DATABASE_URL=postgresql_url)
+    assert (code, found["database"]["state"]) == (0, "warning")
+    assert "whose clock is 9 s behind this machine's" in found["database"]["found"]
 
 
 def test_a_project_in_order_is_told_down_to_an_image(run: Run, label_studio: FakeLabelStudio, client: Any) -> None:

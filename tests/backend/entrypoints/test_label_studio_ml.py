@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from backend.database.records import Records
-from backend.jobs.automatic import NOTED, AutomaticTraining
+from backend.database.engine import Database
+from backend.database.notes import Notes
+from backend.jobs.automatic import AutomaticTraining
 from backend.label_studio.connections import Connections
 from backend.label_studio.protocol import parse_predict
 from backend.prediction.responder import Responder
@@ -48,7 +49,7 @@ def label_studio_ml(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.fixture
-def automatic(records: Records) -> AutomaticTraining:
+def automatic(records: Database) -> AutomaticTraining:
     return AutomaticTraining(records, after=1)
 
 
@@ -60,13 +61,14 @@ def core(  # one line for each part of ours that the server in `client` has as w
     automatic: AutomaticTraining,
     open_queues: Any,
     credentials: Any,
+    records: Database,
     serving: Any,
     predictor: Any,
     jobs: Any,
     prompts: Any,
     responder: Any,
 ) -> Core:
-    parts = Parts(registry, store, leases, automatic, open_queues(), credentials, Connections(credentials, ()))
+    parts = Parts(registry, store, leases, automatic, open_queues(), credentials, Connections(credentials, ()), records)
     return Core(parts, serving, predictor, prompts, jobs, responder)
 
 
@@ -158,7 +160,7 @@ def test_a_smart_tool_is_answered_each_time_it_is_used(ml_client: FlaskClient, m
 
 
 def test_start_training_queues_one_job_and_annotations_are_noted(
-    ml_client: FlaskClient, store: Any, records: Records
+    ml_client: FlaskClient, store: Any, records: Database
 ) -> None:
     for action, status in (("ANNOTATION_CREATED", "noted"), ("ANNOTATION_DELETED", "noted")):
         annotated = start_training() | {"action": action, "task": {"id": 1}, "prediction": {"id": 2}}
@@ -166,7 +168,7 @@ def test_start_training_queues_one_job_and_annotations_are_noted(
         assert answer.status_code == 201
         assert answer.json["result"] == {"status": status, "action": action}
     assert not store.find("3")
-    assert list(records.read(NOTED)) == ["3"]
+    assert list(Notes(records).noted()) == ["3"]
     first, second = (ml_client.post("/webhook", json=start_training()).json["result"] for _ in range(2))
     assert [job.id for job in store.find("3")] == [first["job"]] == [second["job"]]
     assert (first["joined"], second["joined"]) == (False, True)

@@ -55,6 +55,17 @@ def environ(tmp_path, starter):
     }
 
 
+def test_serve_and_worker_say_in_a_sentence_what_is_wrong_with_the_database(environ):
+    folder = Path(environ["PREMASK_DATA_DIR"])
+    folder.mkdir()
+    (folder / "premask.sqlite").write_text("no database at all, but long enough to be looked at" * 100)
+    for command in ("serve", "worker"):
+        done = subprocess.run([*PREMASK, command], env=environ, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert f"the database {folder / 'premask.sqlite'} cannot be used: file is not a database" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
 def test_serve_answers_trains_restarts_its_worker_and_leaves_nothing_behind(environ):
     url = f"http://127.0.0.1:{environ['PREMASK_PORT']}"
     serve = subprocess.Popen([*PREMASK, "serve"], env=environ, cwd=ROOT, stdout=subprocess.PIPE, text=True)

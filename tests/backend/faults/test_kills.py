@@ -14,9 +14,11 @@ from pathlib import Path
 import psutil
 import pytest
 import requests
+from sqlalchemy import select
 
+from backend.database.engine import Database
 from backend.database.jobs import FINISHED
-from backend.database.records import SqliteRecords
+from backend.database.tables import LEASES
 from backend.label_studio.client import LabelStudio
 from backend.versions.registry import Registry
 from models.checkpoint import read_card
@@ -151,8 +153,9 @@ def predict_round(stack, label_studio, rng, project, client):
     press = threading.Thread(target=client.retrieve_predictions, args=(project,))
     press.start()
     # Before that the backend has not heard of them.
-    records = SqliteRecords(stack.folder / "records.sqlite")
-    wait(lambda: records.read(f"tasks:{project}", fresh) or not press.is_alive())
+    database = Database.sqlite(stack.folder / "premask.sqlite")
+    asked = select(LEASES).where(LEASES.c.project == str(project), LEASES.c.task.in_(fresh))
+    wait(lambda: database.read(lambda connection: connection.execute(asked).first()) or not press.is_alive())
     time.sleep(rng.uniform(0, 8))
     victim = stack.kill(rng)
     press.join()

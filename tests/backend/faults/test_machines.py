@@ -1,4 +1,4 @@
-"""Two machines: what they share is Redis and the folder of models; each has a data folder of its own."""
+"""Two machines: what they share is PostgreSQL and the folder of models; each has a data folder of its own."""
 
 import os
 import subprocess
@@ -7,13 +7,13 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import redis
 
+from backend.database.engine import Database
 from backend.database.jobs import FINISHED, Job, JobStore
 from backend.database.leases import Leases
-from backend.database.records import RedisRecords
-from backend.jobs.queue import JobQueue, redis_queues
+from backend.jobs.queue import JobQueue, postgresql_queues
 from backend.versions.registry import Registry
+from tests.backend.conftest import close_queues
 from tests.backend.fake_label_studio import FakeLabelStudio
 from tests.backend.fakes import eventually
 from tests.backend.jobs.conftest import POLYGONS, TRIANGLE, png
@@ -22,10 +22,9 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.timeout(900)
-def test_a_worker_elsewhere_does_the_jobs_of_the_server_here(redis_url, starter, tmp_path):
-    redis.Redis.from_url(redis_url).flushdb()
-    records = RedisRecords(redis_url)
-    jobs = JobQueue(JobStore(records), Leases(records), redis_queues(redis_url))
+def test_a_worker_elsewhere_does_the_jobs_of_the_server_here(postgresql_url, starter, tmp_path):
+    records = Database.postgresql(postgresql_url)
+    jobs = JobQueue(JobStore(records), Leases(records), queues := postgresql_queues(records))
     registry = Registry(tmp_path / "shared-models")
     registry.root.mkdir()
     elsewhere = tmp_path / "elsewhere"
@@ -38,7 +37,7 @@ def test_a_worker_elsewhere_does_the_jobs_of_the_server_here(redis_url, starter,
         kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         environ = kept | {
             "PREMASK_DATA_DIR": str(elsewhere),
-            "PREMASK_QUEUE_URL": redis_url,
+            "PREMASK_DATABASE_URL": postgresql_url,
             "PREMASK_STARTER": str(starter),
             "LABEL_STUDIO_URL": label_studio.url,
             "LABEL_STUDIO_API_KEY": label_studio.legacy_token,
@@ -62,6 +61,8 @@ def test_a_worker_elsewhere_does_the_jobs_of_the_server_here(redis_url, starter,
         assert registry.current(project).version == jobs.store.get(training.id).version
         assert len({one["task"] for one in label_studio.predictions.values()}) == 5
         assert len(label_studio.predictions) == 5
+    close_queues(queues)
+    records.close()
 
 
 def finished(store: JobStore, job: str) -> Job | None:

@@ -36,9 +36,11 @@ def scrambled(path: Path) -> None:
 
 
 FAULTS = [
-    ("records.sqlite", corrupt, "is damaged.*move it away"),
-    ("queue.sqlite", corrupt, "is damaged.*move it away"),
-    ("records.sqlite", folder, "cannot.*check the disk|cannot be used"),
+    ("premask.sqlite", corrupt, "premask.sqlite cannot be used: file is not a database; .*move it away"),
+    ("queue.sqlite", corrupt, "the queue .*queue.sqlite is damaged.*move it away"),
+    ("records.sqlite", corrupt, "records.sqlite cannot be carried over.*move it away"),
+    ("premask.sqlite", folder, "premask.sqlite cannot be used: .*check the disk"),
+    ("records.sqlite", folder, "records.sqlite cannot be carried over: .*unable to open"),
     ("queue.sqlite", folder, "cannot"),
     ("models", file, "models cannot be used.*PREMASK_DATA_DIR"),
     ("credentials.json", folder, "credentials.json cannot be used.*PREMASK_DATA_DIR"),
@@ -54,12 +56,12 @@ def test_a_part_of_the_data_folder_that_cannot_be_used_is_named(tmp_path, name, 
     assert error.value.remedy
 
 
-@pytest.mark.parametrize("name", ["records.sqlite", "queue.sqlite"])
+@pytest.mark.parametrize("name", ["premask.sqlite", "queue.sqlite"])
 def test_a_database_of_which_pages_are_damaged_is_named(tmp_path, name):
     settings = Settings.from_environ({"PREMASK_DATA_DIR": str(tmp_path)})
-    assemble(settings)
+    assemble(settings).database.close()
     scrambled(tmp_path / name)
-    with pytest.raises(ServeError, match=r"is damaged.*move it away"):
+    with pytest.raises(ServeError, match=rf"{name} (cannot be used: .*malformed|is damaged).*move it away"):
         assemble(settings)
 
 
@@ -72,7 +74,7 @@ def test_a_database_of_which_pages_are_damaged_is_named(tmp_path, name):
         (RuntimeError("anything"), "cannot start: RuntimeError: anything; PREMASK_LOG_LEVEL=DEBUG"),
     ],
 )
-@pytest.mark.parametrize("where", ["SqliteRecords", "sqlite_queues", "_try_out"])
+@pytest.mark.parametrize("where", ["open_database", "sqlite_queues", "_try_out"])
 def test_whatever_fails_is_a_sentence(tmp_path, monkeypatch, capsys, error, says, where):
     def fail(*arguments):
         raise error
@@ -89,17 +91,21 @@ def test_whatever_fails_is_a_sentence(tmp_path, monkeypatch, capsys, error, says
     assert type(told.value).__name__ == "AppImportError"  # gunicorn prints its text alone
 
 
-@pytest.mark.parametrize("url", ["redis://h:port/0", "redis://h:99999999/0", "redis://:s3cret@[::1/0", "redis://h/x"])
-def test_an_address_of_a_redis_that_is_none_is_told_without_its_password(tmp_path, url):
-    with pytest.raises(BackendError, match="PREMASK_QUEUE_URL") as error:
-        assemble(Settings.from_environ({"PREMASK_DATA_DIR": str(tmp_path), "PREMASK_QUEUE_URL": url}))
+@pytest.mark.parametrize(
+    "url", ["u:s3cret@h:port/p", "u:s3cret@127.0.0.1:99999999/p", ":s3cret@[::1/p", "u:s3cret@127.0.0.1:1/p"]
+)
+def test_an_address_of_a_postgresql_that_is_none_is_told_without_its_password(tmp_path, url):
+    environ = {"PREMASK_DATA_DIR": str(tmp_path), "PREMASK_DATABASE_URL": f"postgresql://{url}"}
+    with pytest.raises(BackendError, match="PREMASK_DATABASE_URL") as error:
+        assemble(Settings.from_environ(environ))
+    assert len(str(error.value).splitlines()) <= 2
     assert "s3cret" not in str(error.value)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["serve", "worker"])
 def test_the_command_line_tells_it_in_one_line_and_starts_nothing(tmp_path, command):
-    corrupt(tmp_path / "records.sqlite")
+    corrupt(tmp_path / "premask.sqlite")
     done = subprocess.run(
         [sys.executable, "-c", "from backend.cli import main; main()", command],
         env={"PATH": "/usr/bin:/bin", "PREMASK_DATA_DIR": str(tmp_path), "PREMASK_PORT": "19321"},
@@ -110,4 +116,4 @@ def test_the_command_line_tells_it_in_one_line_and_starts_nothing(tmp_path, comm
     )
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert "cannot start: a file of" in line
+    assert "cannot start: the database" in line

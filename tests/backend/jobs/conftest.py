@@ -58,8 +58,7 @@ def project(label_studio: FakeLabelStudio) -> str:
 
 
 @pytest.fixture
-def connections(label_studio: FakeLabelStudio, tmp_path: Path) -> Connections:
-    credentials = Credentials(tmp_path / "credentials.json")
+def connections(label_studio: FakeLabelStudio, credentials: Credentials) -> Connections:
     for project in ("1", "2"):
         credentials.remember(project, label_studio.url, label_studio.legacy_token)
     return Connections(credentials)

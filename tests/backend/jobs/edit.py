@@ -3,9 +3,13 @@
 import time
 from typing import Any
 
-from backend.database.jobs import TABLE, JobStore
+from sqlalchemy import update
+
+from backend.database.jobs import JobStore
+from backend.database.tables import JOBS
 
 
 def edit_job(store: JobStore, job_id: str, **fields: Any) -> None:
     """Set fields of a job's record, also those that only its worker may change."""
-    store._records.change(TABLE, lambda rows: rows[job_id].update(fields, updated=time.time()), [job_id])
+    edited = update(JOBS).where(JOBS.c.id == job_id).values(**fields, updated=time.time())
+    store._database.change(lambda connection: connection.execute(edited))

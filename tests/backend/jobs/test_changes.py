@@ -3,11 +3,13 @@
 import copy
 import time
 
+from backend.database.engine import Database
 from backend.database.jobs import JobStore
 from backend.database.leases import Leases
-from backend.database.records import RedisRecords
-from backend.jobs.queue import JobQueue, sqlite_queues
+from backend.jobs.queue import JobQueue, postgresql_queues
 from backend.label_studio.client import LabelStudio
+from tests.backend import postgresql
+from tests.backend.conftest import close_queues
 from tests.backend.jobs.conftest import TRIANGLE
 
 WORKER = "host/1:1"
@@ -82,11 +84,21 @@ def test_a_clock_that_is_set_back_neither_loses_nor_doubles_a_job(store, runner_
     assert {job.id for job in store.find(project)} == {first.id, second.id}
 
 
-def test_a_redis_that_is_away_is_a_503_that_says_what_to_check(make_client, tmp_path, registry):
-    records = RedisRecords("redis://:s3cret@127.0.0.1:1/0")
-    away = make_client(jobs=JobQueue(JobStore(records), Leases(records), sqlite_queues(tmp_path / "queue.sqlite")))
-    for answer in (away.post("/train", json={"project": 3}), away.get("/api/jobs"), away.get("/dashboard")):
-        assert answer.status_code == 503
-        assert "PREMASK_QUEUE_URL" in answer.text
-        assert "s3cret" not in answer.text
-    assert away.get("/health").status_code == 200
+def test_a_postgresql_that_goes_away_is_a_503_that_says_what_to_check_until_it_is_back(make_client):
+    with postgresql.server() as server:
+        server.execute(f"create role {postgresql.GUARDED} login superuser password 's3cret'")
+        server.create("premask")
+        records = Database.postgresql(server.url("premask", postgresql.GUARDED, "s3cret"))
+        client = make_client(jobs=JobQueue(JobStore(records), Leases(records), queues := postgresql_queues(records)))
+        first = client.post("/train", json={"project": 3}).json["job"]
+        server.stop()
+        for answer in (client.post("/train", json={"project": 4}), client.get("/api/jobs"), client.get("/dashboard")):
+            assert answer.status_code == 503
+            assert "PREMASK_DATABASE_URL" in answer.text
+            assert "s3cret" not in answer.text
+        assert client.get("/health").status_code == 200
+        server.start()
+        assert client.post("/train", json={"project": 3}).json["job"] == first
+        assert client.post("/train", json={"project": 4}).status_code == 201
+        close_queues(queues)
+        records.close()

@@ -98,7 +98,7 @@ def test_a_job_of_a_worker_that_lives_is_left_alone(store, worker_that, project)
 
 
 def test_a_job_whose_end_could_not_be_recorded_begins_again(store, worker_that, project, monkeypatch):
-    """The disk was full, or Redis away, for a moment."""
+    """The disk was full, or PostgreSQL away, for a moment."""
     advance = store.advance
     refused: list[Any] = []
 

@@ -10,7 +10,7 @@ import pytest
 from backend.errors import JobError, LabelStudioError
 from backend.label_studio.client import LabelStudio
 from backend.label_studio.protocol import parse_predict
-from backend.prediction.responder import Responder
+from backend.prediction.responder import GATHERED, Responder, gathered
 from tests.backend.conftest import no_label_studio
 from tests.backend.fake_label_studio import FakeLabelStudio
 from tests.backend.fakes import CONFIG, POISON, eventually, predict_body
@@ -209,12 +209,17 @@ def test_a_task_whose_prediction_is_stored_is_not_asked_for_again(predictor, lea
     ("addresses", "calls"),
     [
         (["1"], ["acquire", "commit", "delivered"]),
-        (["1", "2", "3"], ["acquire", "commit", "commit", "commit", "delivered"]),
+        (["1", "2", "3"], ["acquire", "commit", "commit", "delivered"]),
+        (["1"] * (2 * GATHERED + 6), ["acquire", *["commit"] * 4, "delivered"]),
         (["broken.png", "broken.png"], ["acquire", "finish"]),
     ],
 )
-def test_leases_are_written_once_per_batch_and_at_both_ends(responder, entries, leases, monkeypatch, addresses, calls):
+def test_leases_are_written_for_many_tasks_together_and_at_both_ends(
+    predictor, entries, leases, jobs, monkeypatch, addresses, calls
+):
     """Each is a transaction. A batch has two tasks."""
+    monkeypatch.setattr("backend.prediction.responder.GATHER_SECONDS", 1e9)
+    responder = Responder(predictor, leases, jobs, no_label_studio, deadline=250, blank_every=300)
     seen = []
     for name in ("acquire", "commit", "finish", "release", "delivered"):
         method = getattr(leases, name)
@@ -226,3 +231,12 @@ def test_leases_are_written_once_per_batch_and_at_both_ends(responder, entries, 
         monkeypatch.setattr(leases, name, counted)
     entries(responder, ask(*addresses))
     assert seen == calls
+
+
+def test_entries_are_gathered_until_there_are_enough_or_none_comes(monkeypatch):
+    monkeypatch.setattr("backend.prediction.responder.time.monotonic", lambda: 0.0)
+    many = [[b"1", b"2"]] * GATHERED
+    assert [len(part) for part in gathered(iter(many))] == [GATHERED, GATHERED]
+    assert list(gathered(iter([None, [b"1"], [b"2"], None, None, [b"3"]]))) == [None, [b"1", b"2"], None, [b"3"]]
+    monkeypatch.setattr("backend.prediction.responder.GATHER_SECONDS", 0.0)
+    assert list(gathered(iter([[b"1"], [b"2"]]))) == [[b"1"], [b"2"]]

@@ -21,8 +21,8 @@ from backend.cvat.detection import create as create_detection
 from backend.cvat.interaction import create as create_interaction
 from backend.cvat.nuclio import interactor
 from backend.database.credentials import Credentials
+from backend.database.engine import Database
 from backend.database.leases import Leases
-from backend.database.records import Records
 from backend.jobs.automatic import AutomaticTraining
 from backend.jobs.queue import JobQueue
 from backend.label_studio.controls import REGION_CONTROLS
@@ -117,7 +117,7 @@ class OnePicture:
 
 @pytest.fixture
 def client(
-    registry: Registry, leases: Leases, jobs: JobQueue, records: Records, credentials: Credentials, tmp_path: Path
+    registry: Registry, leases: Leases, jobs: JobQueue, records: Database, credentials: Credentials, tmp_path: Path
 ) -> Iterator[FlaskClient]:
     """The server with a starter of the second family, loaded as in production."""
     inference = Inference()

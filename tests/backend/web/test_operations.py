@@ -150,8 +150,8 @@ def test_ready_names_what_is_broken_and_the_remedy(make_client):
     }
     doubtful = Check("model", DOUBTFUL, "p3-r001 cannot be loaded")
     assert make_client(ready=lambda: [fine, doubtful]).get("/ready").status_code == 200
-    answer = make_client(ready=lambda: [fine, Check("queue", BROKEN, "gone", "start Redis")]).get("/ready")
-    assert (answer.status_code, answer.json["checks"][1]["remedy"]) == (503, "start Redis")
+    answer = make_client(ready=lambda: [fine, Check("queue", BROKEN, "gone", "start PostgreSQL")]).get("/ready")
+    assert (answer.status_code, answer.json["checks"][1]["remedy"]) == (503, "start PostgreSQL")
 
 
 def test_a_data_folder_that_takes_no_files_is_broken(tmp_path):
@@ -168,9 +168,9 @@ def test_a_full_disk_is_told_before_it_hurts(tmp_path, monkeypatch, free, state)
 
 def test_an_expected_failure_is_a_finding_with_its_remedy():
     def look() -> str:
-        raise JobError("the queue cannot be reached", "start Redis")
+        raise JobError("the queue cannot be reached", "start PostgreSQL")
 
-    assert checks.check("queue", look) == Check("queue", BROKEN, "the queue cannot be reached", "start Redis")
+    assert checks.check("queue", look) == Check("queue", BROKEN, "the queue cannot be reached", "start PostgreSQL")
 
 
 def test_the_model_is_loaded_or_will_be_or_cannot_be(serving, starter, registry, loader, inference, tmp_path):

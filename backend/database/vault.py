@@ -1,0 +1,77 @@
+"""Encryption of the tokens that the database holds, with a key that it does not hold."""
+
+import base64
+import hashlib
+import os
+import secrets
+import tempfile
+from functools import cached_property
+from pathlib import Path
+
+from cryptography.fernet import Fernet, InvalidToken
+from pydantic import SecretStr
+
+from backend.errors import DatabaseError
+
+KEY_FILE = "secret-key"
+
+
+class Vault:
+    """Encrypts and decrypts texts.
+
+    Args:
+        folder: keeps a key of its own, in a file that its user alone may read, where none is configured.
+        key: the configured one, PREMASK_SECRET_KEY: machines that share a database need the same.
+    """
+
+    def __init__(self, folder: Path, key: SecretStr | None = None) -> None:
+        self._path, self._configured = folder / KEY_FILE, key
+
+    def encrypted(self, text: str) -> str:
+        """The text, for the holder of the key alone.
+
+        Raises:
+            DatabaseError: a key can neither be read nor made.
+        """
+        return self._fernet.encrypt(text.encode()).decode()
+
+    def decrypted(self, token: str) -> str | None:
+        """The text; None if it was encrypted with another key.
+
+        Raises:
+            DatabaseError: a key can neither be read nor made.
+        """
+        try:
+            return self._fernet.decrypt(token.encode()).decode()
+        except InvalidToken:
+            return None
+
+    @cached_property
+    def _fernet(self) -> Fernet:
+        key = self._kept() if self._configured is None else self._configured.get_secret_value()
+        return Fernet(base64.urlsafe_b64encode(hashlib.sha256(key.encode()).digest()))
+
+    def _kept(self) -> str:
+        try:
+            if not self._path.exists():
+                self._make()
+            return self._path.read_text(encoding="ascii")
+        except (OSError, ValueError) as error:
+            raise DatabaseError(
+                f"the key in {self._path} cannot be used: {error}", "check the disk and who may read it"
+            ) from error
+
+    def _make(self) -> None:
+        """Make the file whole or not at all, and never in place of one that another process has made meanwhile."""
+        descriptor, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{KEY_FILE}.")  # mode 0600
+        partial = Path(name)
+        try:
+            with os.fdopen(descriptor, "w", encoding="ascii") as file:
+                file.write(secrets.token_urlsafe(32))
+                file.flush()
+                os.fsync(file.fileno())
+            self._path.hardlink_to(partial)
+        except FileExistsError:
+            pass
+        finally:
+            partial.unlink()
