@@ -9,7 +9,8 @@ from typing import Any
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from backend.database.engine import Database, insert_into
-from backend.database.tables import ACTIVE, JOBS, LINES
+from backend.database.tables import ACTIVE as ACTIVE  # the jobs' word, which indexes need too
+from backend.database.tables import JOBS, LINES
 from backend.errors import JobConflict, JobError, UnknownJob
 
 TRAINING, PREDICTION = "training", "prediction"
