@@ -21,7 +21,7 @@ def missing() -> None:
     raise KeyError("detail")
 
 
-@pytest.mark.parametrize("failure", FAILURES, ids=repr)
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: type(failure).__name__)
 def test_a_project_that_fails_waits_longer_and_longer_while_the_others_go_on(failure, caplog):
     loop, done, tried = Loop("naming", 10.0), [], []
 
