@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -114,7 +115,7 @@ def cut(plane: NDArray[np.generic], box: Box, size: int, interpolation: int) -> 
     """The part of an image or map of shape (H, W[, C]) inside `box`, scaled to (size, size[, C]); edges repeat."""
     height, width = plane.shape[:2]
     x0, y0, x1, y1 = max(box.x, 0), max(box.y, 0), min(box.x + box.side, width), min(box.y + box.side, height)
-    part = plane[y0:y1, x0:x1]
+    part: NDArray[Any] = plane[y0:y1, x0:x1]
     beyond = y0 - box.y, box.y + box.side - y1, x0 - box.x, box.x + box.side - x1
     if any(beyond):
         part = cv2.copyMakeBorder(part, *beyond, cv2.BORDER_REPLICATE)

@@ -202,7 +202,7 @@ class _Compiled:
 
     def __call__(self, inputs: Tensor) -> list[Tensor]:
         """The outputs for inputs of shape (B, ...), each of shape (B, ...), float32."""
-        parts = [self._infer(np.ascontiguousarray(one.numpy())) for one in inputs.detach().float().cpu().split(1)]
+        parts = [self._infer(np.ascontiguousarray(one.numpy())) for one in inputs.detach().float().cpu()[:, None]]
         return [torch.from_numpy(one[0] if len(one) == 1 else np.concatenate(one)) for one in zip(*parts, strict=True)]
 
     def _infer(self, inputs: NDArray[np.float32]) -> list[NDArray[np.float32]]:
@@ -288,7 +288,7 @@ def _converted(network: nn.Module, example: Tensor) -> Any:
     decoding = import_module("openvino.frontend.pytorch.ts_decoder")
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about branches on sizes, which all sizes take alike
-        traced = torch.jit.trace(network.eval(), example, check_trace=False)
+        traced = torch.jit.trace(network.eval(), example, check_trace=False)  # type: ignore[no-untyped-call]
     frontend = manager.load_by_framework("pytorch")
     decoder = decoding.TorchScriptPythonDecoder(traced)  # named: the frontend does not keep it alive
     return frontend.convert(frontend.load(decoder))

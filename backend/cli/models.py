@@ -194,9 +194,9 @@ def train(data: Path, out: Path, parent: Path | str, json_file: Path | None, **o
 
         result = train_model(spec, report)
     print_metrics(result.metrics)
-    found = result.verdict
-    click.echo(f"{out}: {'; '.join(filter(None, [found.reason, found.missing]))}")
-    write_json(json_file, asdict(result.card) | {"promote": found.promote, "reason": found.reason})
+    verdict = result.verdict
+    click.echo(f"{out}: {'; '.join(filter(None, [verdict.reason, verdict.missing]))}")
+    write_json(json_file, asdict(result.card) | {"promote": verdict.promote, "reason": verdict.reason})
 
 
 @click.command()

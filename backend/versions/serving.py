@@ -314,7 +314,7 @@ class Serving:
                 return candidate, wanted_fails
         return None, wanted_fails
 
-    def _candidate(self, directory: Path, version: str | None) -> Candidate | None:
+    def _candidate(self, directory: Path, version: str | None = None) -> Candidate | None:
         try:
             if (directory, _modified(directory)) in self._broken:
                 return None
@@ -413,7 +413,7 @@ def load_on(
 
     def load(directory: Path) -> Model:
         limit_torch(threads)  # what is compiled or measured here keeps this thread's number of cores
-        shipped = kept is not None and directory in STARTERS.values()
-        return load_model(directory, device, runtime, kept / directory.name if shipped else None)
+        beside = kept / directory.name if kept is not None and directory in STARTERS.values() else None
+        return load_model(directory, device, runtime, beside)
 
     return load

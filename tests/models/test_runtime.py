@@ -6,6 +6,8 @@ import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,9 +18,10 @@ from models.checkpoint import Card
 from models.data.files import read_image
 from models.data.reader import open_data_folder
 from models.devices import computes_bfloat16
-from models.families import load_model
+from models.families import Runtime
+from models.families import load_model as load_any
 from models.phantom import render_phantom
-from models.pipeline import PipelineConfig, load_pipeline, save_pipeline
+from models.pipeline import Pipeline, PipelineConfig, load_pipeline, save_pipeline
 from models.starter import STARTERS
 from models.wall import WallView
 
@@ -47,6 +50,12 @@ def light():
     """The shipped light model and its converted networks."""
     pipeline = load_pipeline(STARTERS["light"])
     return pipeline, runtime._Graphs(*runtime.convert(pipeline.classifier, pipeline.refiner))
+
+
+def load_model(directory: Path, *, runtime: Runtime) -> Pipeline:
+    loaded = load_any(directory, runtime=runtime)
+    assert isinstance(loaded, Pipeline)
+    return loaded
 
 
 def graphs_of(pipeline):
@@ -151,8 +160,7 @@ def test_it_is_converted_and_measured_once(checkpoint, monkeypatch):
 def test_a_new_openvino_is_converted_and_measured_for(checkpoint, monkeypatch):
     load_model(checkpoint, runtime="auto")
     (before,) = (checkpoint / "runtime").iterdir()
-    real = runtime.version
-    monkeypatch.setattr(runtime, "version", lambda package: real(package) + ".post1")
+    monkeypatch.setattr(runtime, "version", lambda package: version(package) + ".post1")
     load_model(checkpoint, runtime="auto")
     (after,) = (checkpoint / "runtime").iterdir()
     assert after != before

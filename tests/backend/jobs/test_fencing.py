@@ -27,7 +27,8 @@ def test_a_worker_that_wakes_up_after_its_job_was_taken_publishes_nothing(
 ):
     """Paused before it asks for the registry's lock, or while it waits for it."""
     job, _ = store.submit("training", project)
-    real, paused = getattr(Registry, moment), []
+    real = getattr(Registry, moment)
+    paused: list[str] = []
 
     def pausing(self, *arguments, **options):
         if not paused:
@@ -90,11 +91,12 @@ def test_what_the_other_published_while_this_one_waited_for_the_lock_is_taken_as
 def test_a_version_that_is_pruned_while_a_promotion_waits_is_not_served(tmp_path, monkeypatch):
     registry = Registry(tmp_path / "models", keep=1)
     old = publish(registry, tmp_path)
-    locked, begun = module._locked, []
+    locked = module._locked
+    begun: list[bool] = []
 
     def after_another_publication(folder):
         if not begun:
-            begun.append(1)
+            begun.append(True)
             publish(registry, tmp_path)
         return locked(folder)
 

@@ -313,12 +313,12 @@ def test_every_task_moves_the_progress_and_the_time_left_falls(
 ):
     """Not a chunk of 32 at once; tasks that are predicted count before their chunk is stored."""
     told = []
-    run = PredictionRun(
+    whole = PredictionRun(
         project, JOB, client, predictor, lambda classes: serving.served_version(project, classes), leases,
-        lambda tally, total, message: told.append((tally.done + run.drawn, total, run.left)), every=0.0,
+        lambda tally, total, message: told.append((tally.done + whole.drawn, total, whole.left)), every=0.0,
     )  # fmt: skip
     leases.request(project, [ALL])
-    run.run()
+    whole.run()
     assert list(dict.fromkeys(done for done, _, _ in told)) == [0, 1, 2, 3, 4, 5]
     assert {total for done, total, _ in told if done} == {5}
     assert all(left is not None and left >= 0 for done, _, left in told if done)

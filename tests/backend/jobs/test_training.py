@@ -144,7 +144,12 @@ def test_the_time_left_is_what_the_training_says(store, runner_that, project, mo
     """One estimate over all stages, and the bar follows it; while images are fetched it covers what comes after."""
     seen = []
     advance = store.advance
-    monkeypatch.setattr(store, "advance", lambda job, **changes: seen.append(changes) or advance(job, **changes))
+
+    def noted(job, **changes):
+        seen.append(changes)
+        return advance(job, **changes)
+
+    monkeypatch.setattr(store, "advance", noted)
     run(store, runner_that("timed"), project)
     told = [(one["eta"], one["progress"]) for one in seen if one.get("eta") is not None and "figures" in one]
     assert told[:2] == [(90.0, 0.187), (30.0, 0.7525)]

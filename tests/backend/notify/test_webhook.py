@@ -58,7 +58,8 @@ def test_a_message_is_sent_in_slacks_form(channel):
 
 
 def test_it_is_tried_again_while_the_other_side_is_away(channel):
-    channel.statuses[:], pauses = [503, 429], []
+    channel.statuses[:] = [503, 429]
+    pauses: list[float] = []
     send(channel.url, "hello", pauses=pauses)
     assert channel.texts == ["hello"] * 3
     assert pauses == [2.0, 10.0]

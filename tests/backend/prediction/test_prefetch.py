@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from functools import partial
 
 import pytest
 
@@ -22,17 +23,23 @@ def requests():
     return Requests()
 
 
+class Server(FakeLabelStudio):
+    """With one project."""
+
+    number: int
+
+
 @pytest.fixture
 def label_studio():
-    with FakeLabelStudio() as server:
-        server.project = server.add_project(CONFIG)
+    with Server() as server:
+        server.number = server.add_project(CONFIG)
         yield server
 
 
 @pytest.fixture
 def tasks(label_studio):
     """Twelve tasks, whose images are as grey as their place."""
-    return [label_studio.add_task(label_studio.project, {"image": str(place)}) for place in range(12)]
+    return [label_studio.add_task(label_studio.number, {"image": str(place)}) for place in range(12)]
 
 
 @pytest.fixture
@@ -41,7 +48,7 @@ def opened(label_studio):
 
     def request(task, **options):
         address = label_studio.tasks[task]["data"]["image"]
-        return parse_predict(predict_body([address], project=label_studio.project, first=task, **options))
+        return parse_predict(predict_body([address], project=label_studio.number, first=task, **options))
 
     return request
 
@@ -96,7 +103,7 @@ def test_opening_a_task_that_was_predicted_ahead_needs_neither_image_nor_network
 def test_a_project_that_samples_by_uncertainty_gets_the_lowest_scores_first(
     prefetch, images, opened, tasks, label_studio
 ):
-    label_studio.projects[label_studio.project]["sampling"] = "Uncertainty sampling"
+    label_studio.projects[label_studio.number]["sampling"] = "Uncertainty sampling"
     for task, score in zip(tasks, [0.9, 0.8, 0.7, 0.1, 0.2, 0.3], strict=False):
         label_studio.add_prediction({"task": task, "result": [], "score": score, "model_version": "before"})
     prefetch.opened(opened(tasks[0]), VERSION)
@@ -143,7 +150,7 @@ def test_another_opening_takes_the_place_of_the_one_before(prefetch, images, ope
 def test_label_studio_is_asked_once_for_several_openings(prefetch, images, opened, tasks, label_studio):
     for place in range(2 * LISTED - 2):
         prefetch.opened(opened(tasks[place]), VERSION)
-        eventually(lambda place=place: str(place + 2) in images.loads)
+        eventually(partial(images.loads.__contains__, str(place + 2)))
     assert asked(label_studio) == 2  # which tasks come next, and which have predictions
     assert sorted(set(images.loads)) == sorted(images.loads)  # each is fetched once
 

@@ -4,6 +4,7 @@ import itertools
 import json
 import logging
 import threading
+from functools import partial
 
 import pytest
 
@@ -16,7 +17,11 @@ from tests.backend.fakes import eventually
 FAILURES = [LabelStudioError("away"), KeyError("results"), RecursionError("deep"), MemoryError(), ValueError("\ud800")]
 
 
-@pytest.mark.parametrize("failure", FAILURES, ids=repr)
+def missing() -> None:
+    raise KeyError("detail")
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: type(failure).__name__)
 def test_a_project_that_fails_waits_longer_and_longer_while_the_others_go_on(failure, caplog):
     loop, done, tried = Loop("naming", 10.0), [], []
 
@@ -27,7 +32,7 @@ def test_a_project_that_fails_waits_longer_and_longer_while_the_others_go_on(fai
     with caplog.at_level(logging.WARNING):
         for now in range(0, 3000):
             loop.attempt("3", fail, now)
-            loop.attempt("4", lambda now=now: done.append(now), now)
+            loop.attempt("4", partial(done.append, now), now)
     assert done == list(range(3000))
     pauses = [after - before for before, after in itertools.pairwise(tried)]
     assert pauses == [10, 10, 20, 40, 80, 160, 320, 640, 900]
@@ -53,7 +58,7 @@ def test_a_project_that_is_well_again_is_told_and_starts_afresh(caplog):
 
 def test_a_clock_that_is_set_back_keeps_no_project_waiting():
     loop = Loop("naming", 10.0)
-    assert not loop.attempt("3", lambda: {}["a"], 1_000_000.0)
+    assert not loop.attempt("3", missing, 1_000_000.0)
     assert loop.attempt("3", lambda: None, 1000.0)
 
 
@@ -101,7 +106,7 @@ def test_metrics_and_doctor_show_what_fails(make_client, tmp_path):
     assert checks.loops(loop_reports(tmp_path)).state == FINE
 
     def look():
-        loop.attempt("3", lambda: {}["detail"], 0.0)
+        loop.attempt("3", missing, 0.0)
 
     loop.round(look)
     found = checks.loops(loop_reports(tmp_path))
