@@ -25,7 +25,7 @@ EXPECTED = {
     "host": "the address to listen on, such as 127.0.0.1 or 0.0.0.0",
     "port": "a port from 1 to 65535",
     "threads": "a whole number from 2 to 256 (a fifth is kept free for /health and /setup)",
-    "starter": "light, xception, the folder of a checkpoint (with card.json), or none to serve no starter",
+    "starter": "xception, light, the folder of a checkpoint (with card.json), or none to serve no starter",
     "device": "cpu, cuda or auto",
     "batch_size": "a whole number from 1 to 256",
     "torch_threads": "a whole number from 1 to 256",

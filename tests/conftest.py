@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault(
+    "HF_HUB_OFFLINE", "1"
+)  # before anything reads it: no test asks for weights, tests' programs neither
+
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 # Tests here start servers, browsers and programs, or train networks.

@@ -54,7 +54,7 @@ class ModelOrNone(ModelFolder):
     "models",
     type=ModelOrNone(),
     multiple=True,
-    help="Checkpoint folder; light, shipped, if omitted. More of them are compared in --tables. none, with --clicks: "
+    help="Checkpoint folder; xception, shipped, if omitted. More of them are compared in --tables. none, with --clicks: "
     "smart tools as they are before a project has a model, object by object.",
 )
 @click.option("--refiner", type=click.Choice(REFINERS), help="Instead of the model's own.")

@@ -62,7 +62,7 @@ class Parent(ModelFolder):
 
 
 existing_model = ModelFolder()
-model_option = click.option("--model", type=existing_model, help="Checkpoint folder; light, shipped, if omitted.")
+model_option = click.option("--model", type=existing_model, help="Checkpoint folder; xception, shipped, if omitted.")
 device_option = click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 
 

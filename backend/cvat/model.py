@@ -12,7 +12,7 @@ class Checkpoint:
     """A checkpoint whose classes are known at once, and whose weights are loaded when the first image comes.
 
     Args:
-        directory: checkpoint folder, or light or xception for shipped weights; empty for the light ones.
+        directory: checkpoint folder, or xception or light for shipped weights; empty for xception.
         device: cpu, cuda, or auto for a GPU if there is one.
 
     Raises:

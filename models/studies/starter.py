@@ -21,12 +21,15 @@ from models.data.reader import DataFolder, open_data_folder
 from models.evaluation.evaluate import evaluate
 from models.phantom import CLASSES, KINDS
 from models.pipeline import Pipeline, PipelineConfig, load_pipeline, save_pipeline
+from models.starter import model_folder
 from models.training.calibration import calibrate_presence
 from models.training.classifier_loop import ClassifierHyperparameters, train_classifier
 from models.training.frames import Mixture, folder_frames, phantom_frames
 from models.training.pretrained import LIGHT, first_refiner, load_pretrained
 from models.training.refiner_loop import RefinerHyperparameters, train_refiner
 from models.training.schedule import print_progress
+from models.training.state import TrainingState
+from models.wall import WallView
 
 # All chosen with the val split in view. The starter meets patients it never saw, whose scores are lower than those of
 # the frames it learned from; a smaller frame, of which the network sees more at once, tells better what is there; and
@@ -34,6 +37,7 @@ from models.training.schedule import print_progress
 GATE = 0.2
 PRESENCE_SCALE = 0.75
 BAND = {"Lipid core": 0.15}
+WALL = WallView("Lumen", CLASSES[1:])
 CLASSIFIER_TIME = 0.85  # of the minutes, where they are limited; FBANet gets the rest
 
 DESCRIPTION = """\
@@ -67,27 +71,32 @@ def main(argv: Sequence[str] | None = None) -> None:
     asked = {key: str(value) for key, value in vars(arguments).items() if key not in ("data", "out")}
     if half.is_dir() and read_card(half).training != asked:
         parser.error(f"{half} is a run with other arguments, killed half-way; repeat them, or remove the folder")
-    size = ClassifierConfig(CLASSES).input_size
+    size, wall = ClassifierConfig(CLASSES).input_size, WALL if arguments.wall else None
+    phantoms = phantom_frames(range(arguments.phantoms), CLASSES, size, arguments.phantom_kind, wall)
     sources = [
-        (1 - arguments.share, folder_frames(folder.split("train"), CLASSES, size)),
-        (arguments.share, phantom_frames(range(arguments.phantoms), CLASSES, size, arguments.phantom_kind)),
+        (1 - arguments.share - arguments.more_share, folder_frames(folder.split("train"), CLASSES, size, wall)),
+        (arguments.share, phantoms),
     ]
+    if more := [sample for path in arguments.more for sample in open_data_folder(path).samples.values()]:
+        sources.append((arguments.more_share, folder_frames(more, CLASSES, size, wall)))
     frames = Mixture(sources)
+    state = TrainingState(arguments.out.with_name(f".{name}.training"), repr(sorted(asked.items())))
     workers = max(len(os.sched_getaffinity(0)) - 2, 1)
     seconds = arguments.minutes and arguments.minutes * 60
     if not half.is_dir():
-        classifier = _train_classifier(arguments, frames, workers, seconds and seconds * CLASSIFIER_TIME)
+        classifier = _train_classifier(arguments, frames, workers, seconds and seconds * CLASSIFIER_TIME, state)
         settings = PipelineConfig(
-            presence_threshold=dict.fromkeys(CLASSES, GATE), presence_scale=PRESENCE_SCALE, band=BAND
+            presence_threshold=dict.fromkeys(CLASSES, GATE), presence_scale=PRESENCE_SCALE, band=BAND, wall=wall
         )
-        pipeline = Pipeline(classifier, first_refiner(), settings, device=arguments.device)
+        refiner = load_pipeline(model_folder(arguments.parent)).refiner if arguments.parent else first_refiner()
+        pipeline = Pipeline(classifier, refiner, settings, device=arguments.device)
         calibrate_presence(pipeline, folder.split("train"))
         save_pipeline(pipeline, half, Card(name, [], "", _now(), training=asked))
     pipeline = load_pipeline(half, arguments.device)
     hyperparameters = RefinerHyperparameters(arguments.refiner_steps, views=arguments.refiner_views, workers=workers)
     refiner = train_refiner(
         pipeline, frames, hyperparameters, report=print_progress, seed=arguments.seed,
-        seconds=seconds and seconds * (1 - CLASSIFIER_TIME),
+        seconds=seconds and seconds * (1 - CLASSIFIER_TIME), state=state,
     )  # fmt: skip
     pipeline = Pipeline(pipeline.classifier, refiner, pipeline.config, name=name, device=arguments.device)
     card = _card(arguments, folder)
@@ -97,6 +106,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     _save(pipeline, arguments.out, card, folder)
     shutil.rmtree(half)
+    shutil.rmtree(state.folder, ignore_errors=True)
 
 
 def _calibrate(arguments: argparse.Namespace, folder: DataFolder) -> None:
@@ -120,6 +130,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="checkpoint folder to write")
     parser.add_argument("--backbone", default=LIGHT)
     parser.add_argument("--from-scratch", action="store_true", help="begin from random weights, not ImageNet's")
+    parser.add_argument("--parent", help="a checkpoint to begin from: a folder, light or xception")
+    parser.add_argument("--wall", action="store_true", help="read the other classes on the lumen's unrolled wall")
+    parser.add_argument("--more", type=Path, action="append", default=[], help="data folder that is learnt as a whole")
+    parser.add_argument("--more-share", type=float, default=0.0, help="of the training views that show those of --more")
+    parser.add_argument("--levels", action="store_true", help="other black levels, gains and gammas in all views")
+    parser.add_argument("--rate", type=float, default=1e-3, help="highest learning rate of the new layers")
+    parser.add_argument("--backbone-rate", type=float, default=0.3, help="factor on it for the backbone")
+    parser.add_argument("--frozen", type=float, default=0.0, help="share of the backbone's layers that stay, 0 to 1")
     parser.add_argument("--steps", type=int, default=2000, help="batches for the classifier")
     parser.add_argument("--batch", type=int, default=8, help="views a batch")
     parser.add_argument("--view", type=int, default=288, help="side of a training view, pixels")
@@ -137,19 +155,23 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _train_classifier(
-    arguments: argparse.Namespace, frames: Mixture, workers: int, seconds: float | None
+    arguments: argparse.Namespace, frames: Mixture, workers: int, seconds: float | None, state: TrainingState
 ) -> Classifier:
     torch.manual_seed(arguments.seed)
-    classifier = Classifier(ClassifierConfig(CLASSES, arguments.backbone))
-    if not arguments.from_scratch:
-        load_pretrained(classifier, None)
+    if arguments.parent:
+        classifier = load_pipeline(model_folder(arguments.parent)).classifier
+    else:
+        classifier = Classifier(ClassifierConfig(CLASSES, arguments.backbone))
+        if not arguments.from_scratch:
+            load_pretrained(classifier, None)
     hyperparameters = ClassifierHyperparameters(
-        arguments.steps, arguments.batch, arguments.view, backbone_rate=1.0 if arguments.from_scratch else 0.3,
-        fresh=arguments.from_scratch, workers=workers,
+        arguments.steps, arguments.batch, arguments.view, arguments.rate,
+        backbone_rate=1.0 if arguments.from_scratch else arguments.backbone_rate, frozen=arguments.frozen,
+        fresh=arguments.from_scratch, levels=arguments.levels, workers=workers,
     )  # fmt: skip
     classifier, _ = train_classifier(
         classifier, frames, hyperparameters, score=None, report=print_progress, seed=arguments.seed,
-        device=torch.device(arguments.device), seconds=seconds,
+        device=torch.device(arguments.device), seconds=seconds, state=state,
     )  # fmt: skip
     return classifier
 

@@ -129,7 +129,7 @@ def random_wall_view(
     angles = rays * (2 * np.pi / RAYS)
     image = cut_strip(frame.image, wall, angles, radius)
     masks = np.stack([cut_strip(mask, wall, angles, radius) for mask in frame.masks])
-    return random_levels(random_colours(image, rng), rng), masks
+    return random_levels(random_colours(random_shadows(image, rng), rng), rng), masks
 
 
 def random_colours(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -150,6 +150,18 @@ def random_colours(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArra
         noise = rng.standard_normal(image.shape[:2], dtype=np.float32) * np.float32(rng.uniform(0.02, 0.12))
         image = np.clip(image * (1 + noise[..., None]), 0, 255).astype(np.uint8)
     return image
+
+
+def random_shadows(strip: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Another loss of light along the rays, and shadows of wires and blood, on a strip of shape (H, W, 3), uint8."""
+    height, width = strip.shape[:2]
+    gain = np.ones((height, width), dtype=np.float32)
+    if rng.random() < 0.5:
+        gain *= np.exp(rng.normal(0, 0.5) * np.linspace(-0.3, 0.7, height, dtype=np.float32))[:, None]
+    for _ in range(rng.integers(1, 3) if rng.random() < 0.3 else 0):
+        columns = np.abs(np.arange(width) - rng.uniform(0, width)) / rng.uniform(0.01, 0.12) / width
+        gain *= (1 - rng.uniform(0.2, 0.9) / (1 + columns**4)).astype(np.float32)
+    return np.clip(strip * gain[..., None], 0, 255).astype(np.uint8)
 
 
 def random_levels(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:

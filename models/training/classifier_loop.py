@@ -12,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from models.checkpoint import PACKAGED
 from models.classifier import STRIDE, Classifier
 from models.devices import autocast
-from models.training.augmentation import random_view, random_wall_view
+from models.training.augmentation import random_levels, random_view, random_wall_view
 from models.training.frames import Frames, Mixture
 from models.training.losses import classifier_loss
 from models.training.optimisation import OptimisationLoop
@@ -37,6 +38,7 @@ class ClassifierHyperparameters:
         checks: how often the held-out frames are scored, spread over the run.
         frozen: share of the backbone's layers, from the image on, that keep their weights.
         fresh: the backbone's weights are random: its batch statistics are learned too, from batches large enough.
+        levels: views of the frame come at other black levels, gains and gammas too, as views of the wall always do.
         workers: processes that draw views, where a GPU learns faster than one can draw.
     """
 
@@ -48,6 +50,7 @@ class ClassifierHyperparameters:
     checks: int = 5
     frozen: float = 0.0
     fresh: bool = False
+    levels: bool = False
     workers: int = 4
 
 
@@ -93,12 +96,13 @@ def train_classifier(
     loop = OptimisationLoop(network, groups, stage="classifier", clip=2.0, clock=clock, report=report, state=state)
     best = BestCheckpoint(classifier, score, hyperparameters.checks, state) if score else None
     workers = hyperparameters.workers if device.type == "cuda" else 0
+    # On a CPU the light network's backward pass, of depthwise convolutions, is slower in bfloat16 than in float32.
+    in_half = device.type == "cuda" or classifier.config.backbone != PACKAGED
     for batch in loop.batches(lambda step: _draw_batch(frames, hyperparameters, seed, step), workers):
         if best and best.stalled:
             break
         images, coverage, presence, known = (torch.from_numpy(array).to(device) for array in batch)
-        # On a CPU the backward pass of depthwise convolutions is slower in bfloat16 than in float32.
-        with autocast(device) if device.type == "cuda" else nullcontext():
+        with autocast(device) if in_half else nullcontext():
             output = network(images.permute(0, 3, 1, 2).float() / 255)
             loss = classifier_loss(output, coverage, presence, known)
         loop.step(loss)
@@ -178,6 +182,7 @@ def _draw_batch(
         unrolled = frame.unrolled
         if unrolled is None or whole or rng.random() >= WALL_SHARE:
             image, masks = random_view(frame, hyperparameters.view, rng, focus, whole=whole)
+            image = random_levels(image, rng) if hyperparameters.levels else image
             drawn = frame.known
         else:
             image, masks = random_wall_view(unrolled, hyperparameters.view, rng, focus)

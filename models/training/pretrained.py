@@ -1,9 +1,11 @@
 """Where trainings begin: from a shipped model, or from ImageNet weights and a FBANet that knows edges."""
 
+import socket
 from collections.abc import Collection
 from pathlib import Path
 
 import timm
+from huggingface_hub.constants import HF_HUB_OFFLINE
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -13,7 +15,8 @@ from models.errors import CheckpointError
 from models.fba_net import FBANet, FBANetConfig
 from models.starter import FIRST_REFINER, STARTERS
 
-LIGHT = PACKAGED
+LIGHT, XCEPTION = PACKAGED, "legacy_xception"
+HUB_SECONDS = 10.0  # without a sign of life from the hub
 
 
 def shipped_parent(classes: Collection[str], backbone: str = "auto") -> Path | None:
@@ -25,15 +28,15 @@ def shipped_parent(classes: Collection[str], backbone: str = "auto") -> Path | N
     return None
 
 
-def resolve_backbone(backbone: str, device: str, weights: Path | None, *, from_scratch: bool) -> str:
+def resolve_backbone(backbone: str, weights: Path | None, *, from_scratch: bool) -> str:
     """Choose the backbone for "auto"; any other name is returned as it is.
 
-    Xception is the product's default, where its cost is bearable (a GPU) or its weights are given; the light backbone,
-    whose weights an installed package carries, is the choice on a CPU.
+    Xception, the product's default, wherever its ImageNet weights are at hand: given, or to be had from timm's hub.
+    Elsewhere the light backbone, whose weights an installed package carries.
     """
     if backbone != "auto":
         return backbone
-    return "legacy_xception" if weights or (device != "cpu" and not from_scratch) else LIGHT
+    return XCEPTION if weights or (not from_scratch and _hub_has(XCEPTION)) else LIGHT
 
 
 def load_pretrained(classifier: Classifier, weights: Path | None) -> None:
@@ -72,6 +75,21 @@ def first_refiner() -> FBANet:
     network = FBANet(FBANetConfig())
     load_weights(FIRST_REFINER, read_card(FIRST_REFINER), "refiner", network)
     return network
+
+
+def _hub_has(backbone: str) -> bool:
+    """Whether timm's hub, or what was once loaded from it, gives the weights; HF_HUB_OFFLINE=1 keeps it unasked."""
+    if HF_HUB_OFFLINE:
+        return False
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(HUB_SECONDS)  # a network that swallows requests would hold the training for ever
+    try:
+        _from_hub(backbone)
+    except CheckpointError:
+        return False
+    finally:
+        socket.setdefaulttimeout(before)
+    return True
 
 
 def _from_hub(backbone: str) -> dict[str, Tensor]:

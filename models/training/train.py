@@ -212,7 +212,7 @@ def _prepare(spec: TrainingSpec) -> _Run:
             train_samples, folder.classes, pipeline.classifier.config.input_size, pipeline.config.wall
         ),
         steps=max(steps, preset.min_steps) if spec.epochs is None else steps,
-        seconds=_seconds(spec, preset, pipeline),
+        seconds=_seconds(spec, preset),
         state=TrainingState(spec.out.with_name(f".{spec.out.name}.training"), _run_fingerprint(spec, folder)),
     )
 
@@ -289,7 +289,7 @@ def begin(spec: TrainingSpec, size: Callable[[], int], classes: tuple[str, ...],
         if kin:  # presence is calibrated again
             settings = replace(kin.config, presence_threshold={})
     else:
-        backbone = resolve_backbone(spec.backbone, spec.device, spec.weights, from_scratch=spec.from_scratch)
+        backbone = resolve_backbone(spec.backbone, spec.weights, from_scratch=spec.from_scratch)
         classifier = Classifier(ClassifierConfig(classes, backbone, size()))
         if not spec.from_scratch:
             load_pretrained(classifier, spec.weights)
@@ -338,13 +338,13 @@ def _is_light(pipeline: Pipeline) -> bool:
     return bool(pipeline.classifier.config.backbone == LIGHT)
 
 
-def _seconds(spec: TrainingSpec, preset: Preset, pipeline: Pipeline) -> float | None:
+def _seconds(spec: TrainingSpec, preset: Preset) -> float | None:
     """The limit on the run; epochs that were asked for are not cut short."""
     if spec.minutes is not None:
         return spec.minutes * 60
     if preset.minutes is None or spec.epochs is not None:
         return None
-    return preset.minutes[0 if _is_light(pipeline) else 1] * 60
+    return preset.minutes * 60
 
 
 def _frozen(spec: TrainingSpec, preset: Preset, pipeline: Pipeline) -> float:

@@ -110,9 +110,9 @@ def test_train_reports_on_the_data_before_it_begins(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("kind", "arguments", "expected"),
     [
-        ("oct", (), STARTERS["light"]),
-        ("oct", ("--backbone", "legacy_xception"), STARTERS["xception"]),
-        ("oct", ("--from", "xception"), STARTERS["xception"]),
+        ("oct", (), STARTERS["xception"]),
+        ("oct", ("--backbone", "tf_efficientnet_lite0"), STARTERS["light"]),
+        ("oct", ("--from", "light"), STARTERS["light"]),
         ("oct", ("--from", "none"), None),
         ("oct", ("--from-scratch",), None),
         ("oct", ("--backbone", "resnet50"), None),

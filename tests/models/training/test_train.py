@@ -3,11 +3,13 @@
 import hashlib
 import json
 import re
+import socket
 import subprocess
 import sys
 import time
 from copy import deepcopy
 from dataclasses import astuple, replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -20,7 +22,7 @@ from models.errors import CheckpointError
 from models.pipeline import PipelineConfig, load_pipeline
 from models.training import train as training
 from models.training.__main__ import main
-from models.training.pretrained import LIGHT, first_refiner, load_pretrained, resolve_backbone
+from models.training.pretrained import HUB_SECONDS, LIGHT, XCEPTION, first_refiner, load_pretrained, resolve_backbone
 from models.training.promotion import verdict
 from models.training.schedule import Progress
 from models.training.state import TrainingState
@@ -127,10 +129,33 @@ def test_only_a_parent_that_shares_a_class_gives_its_refiner_settings_and_size(t
         assert begun.classifier.config.input_size == 384
 
 
-def test_the_light_backbone_is_the_choice_without_a_gpu():
-    assert resolve_backbone("auto", "cpu", None, from_scratch=False) == LIGHT
-    assert resolve_backbone("auto", "cuda", None, from_scratch=False) == "legacy_xception"
-    assert resolve_backbone("resnet50", "cpu", None, from_scratch=False) == "resnet50"
+@pytest.mark.parametrize(
+    ("at_hand", "weights", "from_scratch", "chosen"),
+    [
+        (True, None, False, XCEPTION),
+        (False, None, False, LIGHT),
+        (False, Path("xception.safetensors"), False, XCEPTION),
+        (True, None, True, LIGHT),
+    ],
+)
+def test_xception_is_the_choice_where_its_weights_are_at_hand(at_hand, weights, from_scratch, chosen, monkeypatch):
+    monkeypatch.setattr("models.training.pretrained._hub_has", lambda backbone: at_hand)
+    assert resolve_backbone("auto", weights, from_scratch=from_scratch) == chosen
+    assert resolve_backbone("resnet50", weights, from_scratch=from_scratch) == "resnet50"
+
+
+def test_a_hub_that_swallows_requests_is_not_waited_for(monkeypatch):
+    deadlines = []
+
+    def hang(*arguments, **options):
+        deadlines.append(socket.getdefaulttimeout())
+        raise TimeoutError
+
+    monkeypatch.setattr("models.training.pretrained.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("models.training.pretrained.timm.create_model", hang)
+    assert resolve_backbone("auto", None, from_scratch=False) == LIGHT
+    assert deadlines == [HUB_SECONDS]
+    assert socket.getdefaulttimeout() is None
 
 
 def test_weights_of_another_network_are_refused(tmp_path):
