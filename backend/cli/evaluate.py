@@ -54,8 +54,8 @@ class ModelOrNone(ModelFolder):
     "models",
     type=ModelOrNone(),
     multiple=True,
-    help="Checkpoint folder; xception, shipped, if omitted. More of them are compared in --tables. none, with --clicks: "
-    "smart tools as they are before a project has a model, object by object.",
+    help="Checkpoint folder; xception, shipped, if omitted. More of them are compared in --tables. none, with "
+    "--clicks: smart tools as they are before a project has a model, object by object.",
 )
 @click.option("--refiner", type=click.Choice(REFINERS), help="Instead of the model's own.")
 @click.option("--cam", type=click.Choice(list(METHODS)), help="Activation-map method instead of the model's own.")
