@@ -200,7 +200,8 @@ class PromptModel:
 
     def _refined(self, embedding: PromptEmbedding, drawn: Drawn) -> Probabilities:
         """What was drawn, its edge decided by FBANet; shape (SIDE, SIDE)."""
-        map_ = np.asarray(cv2.resize(drawn.probabilities, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR))
+        enlarged = cv2.resize(drawn.probabilities, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
+        map_ = np.asarray(enlarged, dtype=np.float32)
         if self.refiner is None:
             return map_
         trimap = trimap_from_mask((map_ >= 0.5).astype(np.uint8), BAND)
