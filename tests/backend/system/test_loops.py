@@ -14,7 +14,13 @@ from backend.errors import LabelStudioError
 from backend.system.loops import ALL, SILENT_SECONDS, Loop, loop_reports
 from tests.backend.fakes import eventually
 
-FAILURES = [LabelStudioError("away"), KeyError("results"), RecursionError("deep"), MemoryError(), LabelStudioError("half of \ud800")]
+FAILURES = [
+    LabelStudioError("away"),
+    KeyError("results"),
+    RecursionError("deep"),
+    MemoryError(),
+    LabelStudioError("half of \ud800"),
+]
 
 
 def missing() -> None:
