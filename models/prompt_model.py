@@ -36,9 +36,11 @@ Edges = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 Probabilities = NDArray[np.float32]  # (S, S), in [0, 1]
 
 FAMILY = "prompts"
-SIDE = 256  # of a view as the network sees it, in pixels
+SIDE = 192  # of a view as the network sees it, in pixels
 BAND = TrimapConfig(band=0.2, band_min=2.0, band_max=8.0, core=0.5)  # that the refiner decides, in a view's pixels
-VIEWS = 3  # kept of an image: the whole and two parts
+VIEWS = 5  # kept of an image: the whole, and parts
+PARTS = (0.45, 0.2)  # sides of the first parts that are looked at, relative to the whole
+SMALL = 0.12  # an object that takes less of a view's side is seen badly
 AROUND = 1.8  # side of a view, relative to the longer side of what was found or of a box ...
 AROUND_BOX = 1.5
 CLOSER = 0.7  # ... taken where it is below this share of the whole
@@ -198,9 +200,8 @@ class PromptModel:
 
     def _refined(self, embedding: PromptEmbedding, drawn: Drawn) -> Probabilities:
         """What was drawn, its edge decided by FBANet; shape (SIDE, SIDE)."""
-        map_ = np.asarray(
-            cv2.resize(drawn.probabilities, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR), dtype=np.float32
-        )
+        enlarged = cv2.resize(drawn.probabilities, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
+        map_ = np.asarray(enlarged, dtype=np.float32)
         if self.refiner is None:
             return map_
         trimap = trimap_from_mask((map_ >= 0.5).astype(np.uint8), BAND)
@@ -222,7 +223,8 @@ class PromptModel:
         if edges is not None:
             return self._look(embedding, around(edges, embedding.shape, AROUND_BOX), clicks, edges, before)
         if before is None:
-            before = self._look(embedding, whole(embedding.shape), clicks, None, None)
+            starts = [self._look(embedding, view, clicks, None, None) for view in first_views(clicks, embedding.shape)]
+            before = max(starts, key=lambda drawn: plausibility(drawn, clicks, embedding.shape))
             closer = self._closer(embedding, clicks, before)
             return before if closer == before.view else self._look(embedding, closer, clicks, None, before)
         return self._look(embedding, self._closer(embedding, clicks, before), clicks, None, before)
@@ -294,6 +296,35 @@ def around(edges: Edges, shape: tuple[int, int], share: float) -> View:
     x = min(max(x, 0), width - side) if side <= width else (width - side) / 2
     y = min(max(y, 0), height - side) if side <= height else (height - side) / 2
     return View(round(x), round(y), round(side))
+
+
+def first_views(clicks: Sequence[Click], shape: tuple[int, int]) -> list[View]:
+    """Views in which an object of unknown size may be seen well: the whole, and parts around the clicks on it."""
+    places = [(click.x, click.y) for click in clicks if click.positive]
+    views = [whole(shape)]
+    if places:
+        (x, y), long = np.mean(places, axis=0), max(shape)
+        for share in PARTS:
+            reach = share * long / 2
+            view = around((x - reach, y - reach, x + reach, y + reach), shape, 1.0)
+            if view not in views:
+                views.append(view)
+    return views
+
+
+def plausibility(drawn: Drawn, clicks: Sequence[Click], shape: tuple[int, int]) -> float:
+    """How likely an object was seen well: drawn surely, neither tiny in its view nor cut off by the view's edge."""
+    found = kept(paste(drawn.probabilities, drawn.view, shape), clicks)
+    if not found.any():
+        return 0.0
+    left, top, right, bottom = edges_of(found)
+    view = drawn.view
+    size = max(right - left, bottom - top) / view.side
+    slack = view.side / 64
+    cut_off = (left <= view.x + slack and view.x > 0) or (top <= view.y + slack and view.y > 0)
+    cut_off |= right >= view.x + view.side - slack and view.x + view.side < shape[1]
+    cut_off |= bottom >= view.y + view.side - slack and view.y + view.side < shape[0]
+    return sureness(drawn.probabilities) * (0.5 if cut_off else 1.0) * (1.0 if size >= SMALL else 0.7)
 
 
 def fits(view: View, wanted: View) -> bool:

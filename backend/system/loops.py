@@ -152,6 +152,7 @@ class Loop:
         pause = min(self._pause * 2.0 ** min(max(tries - 2, 0), 20), self._max_pause)
         expected = isinstance(error, PremaskError)
         reason = str(error) if expected else f"{type(error).__name__}: {error}; the log says more"
+        reason = reason.encode("utf-8", "backslashreplace").decode()  # half a character fits into no log and no file
         self._troubles[project] = Trouble(reason, tries, now + pause)
         if before is None or before.reason != reason:  # told once, however often it is met
             text = "%s: %s: %s; tried again in %.0f s, then less and less often"

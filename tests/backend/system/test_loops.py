@@ -14,14 +14,20 @@ from backend.errors import LabelStudioError
 from backend.system.loops import ALL, SILENT_SECONDS, Loop, loop_reports
 from tests.backend.fakes import eventually
 
-FAILURES = [LabelStudioError("away"), KeyError("results"), RecursionError("deep"), MemoryError(), ValueError("\ud800")]
+FAILURES = [
+    LabelStudioError("away"),
+    KeyError("results"),
+    RecursionError("deep"),
+    MemoryError(),
+    LabelStudioError("half of \ud800"),
+]
 
 
 def missing() -> None:
     raise KeyError("detail")
 
 
-@pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: type(failure).__name__)
+@pytest.mark.parametrize("failure", FAILURES, ids=["away", "key", "depth", "memory", "text"])
 def test_a_project_that_fails_waits_longer_and_longer_while_the_others_go_on(failure, caplog):
     loop, done, tried = Loop("naming", 10.0), [], []
 
