@@ -21,7 +21,7 @@ from backend.database.opening import open_database
 from backend.errors import BackendError, DatabaseError, ServeError
 from backend.jobs.automatic import AutomaticTraining
 from backend.jobs.outlook import Outlooks
-from backend.jobs.queue import JobQueue, Queues, postgresql_queues, sqlite_queues
+from backend.jobs.queue import JobQueue, Queues, postgresql_queues, sqlite_queues, waiting
 from backend.label_studio.connections import Connections
 from backend.notify.webhook import Webhook, job_text
 from backend.prediction.cache import PredictionCache
@@ -96,7 +96,7 @@ def _try_out(settings: Settings, parts: Parts) -> None:
     parts.registry.projects()
     parts.store.find()
     parts.credentials.addresses()
-    JobQueue(parts.store, parts.leases, parts.queues).waiting()
+    waiting(parts.queues)
 
 
 def _told(settings: Settings, error: Exception) -> BackendError:

@@ -7,6 +7,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnClause,
     Double,
     Index,
     Integer,
@@ -23,7 +24,7 @@ REVISION = "0001"  # that these tables are of
 VERSION_TABLE = "premask_version"  # Alembic's note of the revision
 ACTIVE = ("queued", "fetching", "training", "evaluating", "publishing", "predicting")  # states of jobs
 
-EMPTY = literal_column("''")  # as it stands in the conditions of indexes
+EMPTY: ColumnClause[str] = literal_column("''")  # as it stands in the conditions of indexes
 METADATA = MetaData()
 
 

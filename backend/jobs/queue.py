@@ -47,6 +47,20 @@ def postgresql_queues(database: Database) -> Queues:
         return {kind: PostgresHuey(f"premask-{kind}", dsn=database.dsn, **OPTIONS) for kind in KINDS}
 
 
+def waiting(queues: Queues) -> int:
+    """Number of jobs in the queues.
+
+    Raises:
+        JobError: they cannot be reached.
+    """
+
+    def work() -> int:
+        return sum(int(huey.pending_count()) for huey in queues.values())
+
+    with _reachable():
+        return _again(work)
+
+
 def no_worker(job_id: str) -> None:
     """Stands for the runner of jobs in the server, which runs none."""
     raise JobError(f"job {job_id} was taken from the queue by a process that is no worker; start `premask worker`")
@@ -117,8 +131,7 @@ class JobQueue:
         Raises:
             JobError: they cannot be reached.
         """
-        with _reachable():
-            return _again(lambda: sum(huey.pending_count() for huey in self.queues.values()))
+        return waiting(self.queues)
 
     def send(self, job: Job) -> None:
         """Put a job's id into its queue unless it waits there: its record may be older than a crash.
