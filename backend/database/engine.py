@@ -93,10 +93,10 @@ class Database:
             DatabaseError: it cannot be reached, read or written, or is of a newer release.
         """
         try:
-            known: dict[str, Any] = conninfo_to_dict(url)
+            known: dict[str, Any] = {"connect_timeout": CONNECT_SECONDS, "application_name": "premask"}
+            known.update(conninfo_to_dict(url))
         except psycopg.Error as error:
             raise DatabaseError("the address of the database cannot be read", "check PREMASK_DATABASE_URL") from error
-        known = {"connect_timeout": CONNECT_SECONDS, "application_name": "premask"} | known
         dsn = make_conninfo(**known)
         engine = create_engine(
             "postgresql+psycopg://",

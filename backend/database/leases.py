@@ -15,6 +15,7 @@ and writes as many rows as it is asked about, however many there are: indexes le
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from sqlalchemy import (
@@ -61,7 +62,7 @@ class Leases:
     def request(self, project: str, tasks: Iterable[str]) -> None:
         """Request a prediction of these tasks; leases on them stay with their holders."""
         for batch in _batches(tasks):
-            self._database.change(lambda connection, batch=batch: self._request(connection, project, batch))
+            self._database.change(partial(self._request, project=project, tasks=batch))
 
     def acquire(
         self, project: str, tasks: Collection[str], holder: str, seconds: float, *, version: str, committed: bool

@@ -104,7 +104,7 @@ class Worker:
 
     def _look_after(self) -> None:
         # A full disk or a locked file now may be gone at the next beat. No step waits for another.
-        for step in (lambda: self._store.beat(self.name), self.recover, self._revive):
+        for step in (partial(self._store.beat, self.name), self.recover, self._revive):
             try:
                 step()
             except Exception:

@@ -106,7 +106,7 @@ def postgresql_url(migrated_url: str) -> str:
     """The same, empty."""
     tables = ", ".join([*METADATA.tables, "huey_task", "huey_kv", "huey_schedule", "huey_counter"])
     with psycopg.connect(migrated_url, autocommit=True) as connection:
-        connection.execute(f"truncate {tables} restart identity")  # type: ignore[arg-type]
+        connection.execute(f"truncate {tables} restart identity".encode())
     return migrated_url
 
 

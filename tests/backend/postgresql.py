@@ -63,7 +63,7 @@ class Server:
     def execute(self, *statements: str, database: str = "postgres") -> None:
         with psycopg.connect(self.url(database), autocommit=True) as connection:
             for statement in statements:
-                connection.execute(statement)  # type: ignore[call-overload]
+                connection.execute(statement.encode())
 
     def create(self, database: str) -> str:
         """A new database; returns its address."""

@@ -145,11 +145,16 @@ def test_of_two_active_jobs_of_a_kind_the_older_one_goes_on(carry, folder: Path,
     assert active.id != "second"
 
 
+def drop_documents(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("drop table documents")
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
         lambda path: path.write_text("no database at all, but long enough to be looked at" * 100),
-        lambda path: closing(sqlite3.connect(path)).thing.executescript("drop table documents"),
+        drop_documents,
         lambda path: path.write_bytes(path.read_bytes().replace(b'{"id"', b'["id"')),
         lambda path: path.write_bytes(path.read_bytes().replace(b'"kind"', b'"kin_"')),
     ],
