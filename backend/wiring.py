@@ -97,7 +97,8 @@ def _try_out(settings: Settings, parts: Parts) -> None:
     parts.registry.projects()
     parts.store.find()
     parts.credentials.addresses()
-    JobQueue(parts.store, parts.leases, parts.queues).waiting()
+    for queue in parts.queues.values():
+        queue.pending_count()
 
 
 def _told(settings: Settings, error: Exception) -> BackendError:

@@ -9,7 +9,7 @@ import pytest
 from backend.entrypoints import worker, wsgi
 from backend.errors import BackendError, ServeError
 from backend.settings import Settings
-from backend.wiring import assemble
+from backend.wiring import assemble, assemble_core
 
 ROOT = Path(__file__).parents[3]
 
@@ -52,6 +52,13 @@ def test_a_part_of_the_data_folder_that_cannot_be_used_is_named(tmp_path, name, 
         assemble(Settings.from_environ({"PREMASK_DATA_DIR": str(tmp_path)}))
     assert "\n" not in str(error.value)
     assert error.value.remedy
+
+
+def test_what_was_tried_out_at_the_start_can_be_used_afterwards(tmp_path):
+    settings = Settings.from_environ({"PREMASK_DATA_DIR": str(tmp_path), "PREMASK_STARTER": "none"})
+    core = assemble_core(settings)
+    assert core.jobs.waiting() == 0
+    assert core.jobs.submit("3")[1] is False
 
 
 @pytest.mark.parametrize("name", ["records.sqlite", "queue.sqlite"])
