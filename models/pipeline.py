@@ -31,7 +31,7 @@ from models.masks.components import without_small_components
 from models.prompt import Answer, Mask, Prompt
 from models.prompted_class import likeliest_class
 from models.refiner import Subject, centre_map, fba_matting, refine
-from models.runtime import networks_of, pytorch_networks
+from models.runtime import Networks, networks_of, pytorch_networks
 from models.segment import Prediction, Segment, outline_uncertainty, sharpness
 from models.stages import stage
 from models.threads import spread
@@ -183,9 +183,18 @@ class Pipeline:
         self.device = torch.device(device)
         self.classifier = classifier.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self.refiner = refiner.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-        self.networks = pytorch_networks(self.classifier, self.refiner, self.device)
+        self._converted: Networks | None = None
         self.config = config or PipelineConfig()
         self.name = name
+
+    @property
+    def networks(self) -> Networks:
+        """What computes classifier and refiner: these themselves, unless another runtime was asked for."""
+        return self._converted or pytorch_networks(self.classifier, self.refiner, self.device)
+
+    @networks.setter
+    def networks(self, networks: Networks) -> None:
+        self._converted = networks
 
     @property
     def classes(self) -> tuple[str, ...]:

