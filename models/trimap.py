@@ -112,7 +112,7 @@ def _objects(mask: NDArray[np.uint8]) -> tuple[NDArray[np.integer[Any]], list[Co
 
 def _smoothed(labels: NDArray[np.integer[Any]], found: Component, config: TrimapConfig) -> NDArray[np.uint8]:
     """An object opened and closed, within its box; `labels` of shape (H, W) has its number on its pixels."""
-    part = (labels[found.box] == found.number).view(np.uint8)
+    part: NDArray[np.uint8] = (labels[found.box] == found.number).view(np.uint8)
     radius = config.smoothing * exact(float(inside_distance(np.pad(part, 1)).max()))
     if radius < 1:
         return part

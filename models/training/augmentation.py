@@ -161,7 +161,8 @@ def random_shadows(strip: NDArray[np.uint8], rng: np.random.Generator) -> NDArra
     for _ in range(rng.integers(1, 3) if rng.random() < 0.3 else 0):
         columns = np.abs(np.arange(width) - rng.uniform(0, width)) / rng.uniform(0.01, 0.12) / width
         gain *= (1 - rng.uniform(0.2, 0.9) / (1 + columns**4)).astype(np.float32)
-    return np.clip(strip * gain[..., None], 0, 255).astype(np.uint8)
+    varied: NDArray[np.uint8] = np.clip(strip * gain[..., None], 0, 255).astype(np.uint8)
+    return varied
 
 
 def random_levels(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import requests
 from flask import Flask, Response, jsonify, redirect, request
@@ -105,7 +105,7 @@ class FakeLabelStudio:
         self.access_token = ""
         self._running = ExitStack()
 
-    def __enter__(self) -> "FakeLabelStudio":
+    def __enter__(self) -> Self:
         root = self._running.enter_context(serving(self._app()))
         self.port = int(root.rpartition(":")[2])
         self.url = root + self.base_path

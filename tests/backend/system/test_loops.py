@@ -29,7 +29,9 @@ def missing() -> None:
 
 @pytest.mark.parametrize("failure", FAILURES, ids=["away", "key", "depth", "memory", "text"])
 def test_a_project_that_fails_waits_longer_and_longer_while_the_others_go_on(failure, caplog):
-    loop, done, tried = Loop("naming", 10.0), [], []
+    loop = Loop("naming", 10.0)
+    done: list[int] = []
+    tried: list[int] = []
 
     def fail():
         tried.append(now)
