@@ -87,7 +87,7 @@ def test_deleting_a_project_forgets_its_token_whatever_its_jobs_do(client, crede
 
 def test_half_of_a_character_is_refused_wherever_it_comes(client):
     half = "\ud800"
-    for name in ("hostname", "token", "config"):
+    for name in ("hostname", "access_token", "schema"):
         answer = client.post("/setup", json=setup_body() | {name: f"http://{half}"})
         assert (answer.status_code, "lone surrogate" in answer.json["error"]) == (400, True), name
     body = predict_body([half, f"http://{half}", "7"])
