@@ -125,7 +125,8 @@ def _smoothed(labels: NDArray[np.integer[Any]], found: Component, config: Trimap
     # The frame's border is no edge of an object: beyond it, what touches it goes on.
     wide = cv2.copyMakeBorder(around.view(np.uint8), above, below, before, after, cv2.BORDER_REPLICATE)
     opened = dilated(eroded(np.asarray(wide, dtype=np.uint8), radius), radius)
-    return eroded(dilated(opened, radius), radius)[margin:-margin, margin:-margin]
+    smoothed: NDArray[np.uint8] = eroded(dilated(opened, radius), radius)[margin:-margin, margin:-margin]
+    return smoothed
 
 
 def trimap_from_mask(mask: NDArray[np.uint8], config: TrimapConfig) -> NDArray[np.uint8]:
@@ -152,11 +153,13 @@ def trimap_from_mask(mask: NDArray[np.uint8], config: TrimapConfig) -> NDArray[n
     for neighbours in _neighbourhoods(objects, reach, mask.shape):
         near = _around(neighbours, reach)
         if len(neighbours) == 1:
-            trimap[near] = _band_of_one(mask[near], config)
+            zones = _band_of_one(mask[near], config)
         else:
-            trimap[near] = _bands_of_many(
-                np.asarray(labels[near], dtype=np.int32), [found.number for found in neighbours], config
-            )
+            # Their box may hold objects of others, which are none of theirs.
+            numbers = [found.number for found in neighbours]
+            own = np.where(np.isin(labels[near], numbers), labels[near], 0).astype(np.int32)
+            zones = _bands_of_many(own, numbers, config)
+        np.maximum(trimap[near], zones, out=trimap[near])
     return trimap
 
 

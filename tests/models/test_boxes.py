@@ -55,8 +55,17 @@ def test_a_trimap_is_that_of_the_whole_grid(mask, config):
     assert np.array_equal(trimap_from_mask(mask, config), whole_grid.trimap_from_mask(mask, config))
 
 
+def three_of_which_two_are_neighbours():
+    """The box around the two neighbours holds the third, which is further from both than their bands reach."""
+    mask = np.zeros((30, 30), np.uint8)
+    mask[2, 2] = mask[8, 8] = mask[2, 8] = 1
+    return mask
+
+
 @settings(max_examples=25, deadline=None)
 @given(SMALL_MASKS, CONFIGS, st.sampled_from([4, 11, 37]))
+@example(three_of_which_two_are_neighbours(), TrimapConfig(band_min=1.0, band_max=10.0), 4)
+@example(three_of_which_two_are_neighbours(), TrimapConfig(band_min=1.0, band_max=10.0), 3)
 def test_a_trimap_of_noise_is_that_of_the_whole_grid(small, config, factor):
     """Dozens of objects whose bands meet, of every shape."""
     mask = small.repeat(factor, axis=0).repeat(factor, axis=1)

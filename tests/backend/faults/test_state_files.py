@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from backend.database.earlier import carry_over
 from backend.errors import BackendError
 from backend.versions.serving import Serving
 from models.checkpoint import read_card
@@ -193,10 +194,11 @@ def test_a_copy_of_a_version_is_no_version(project, answers, registry, name):
     answers(name)
 
 
-def test_credentials_of_any_shape_are_told_and_written_again(tmp_path, credentials, client):
+def test_credentials_of_an_earlier_release_of_any_shape_stop_no_start(tmp_path, credentials, client, records):
     whole = {"3": {"url": "http://ls.example", "api_key": "t0ken"}, "4": {"url": "http://ls.example", "api_key": "k"}}
     for text in mutations(whole, each=3):
         (tmp_path / "credentials.json").write_text(text, encoding="latin-1")
+        carry_over(records, credentials, tmp_path)
         for path in ("/dashboard", "/dashboard/projects/4"):
             assert client.get(path).status_code in (200, 404), text[:200]
         assert client.post("/setup", json=setup_body()).status_code == 200, text[:200]
