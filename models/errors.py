@@ -40,6 +40,7 @@ class PremaskError(Exception):
     def __init__(self, cause: str, remedy: str = "") -> None:
         if len(cause) > MAX_CAUSE:
             cause = f"{cause[:MAX_CAUSE]}… ({len(cause)} characters)"
+        cause = cause.encode("utf-8", "backslashreplace").decode()  # half a character fits into no log and no answer
         super().__init__(f"{cause}; {remedy}" if remedy else cause)
         self.cause, self.remedy = cause, remedy
 
