@@ -1,8 +1,10 @@
 """Unpacking archives that others have sent, and packed again by hand."""
 
+import lzma
 import re
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -26,7 +28,11 @@ UTF8_FLAG = 1 << 11
 MAX_OUTER = 10  # folders around the data
 OWN_FOLDERS = ("images", "masks", "annotations")  # which belong to the data
 # Of a member, or of the whole archive: it is damaged, or of a kind that is not read.
-DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError, OSError, RuntimeError)
+# What the readers of archives raise on damaged ones; ValueError: a name that is no text.
+DAMAGED = (
+    zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error, EOFError, NotImplementedError,
+    OSError, RuntimeError, ValueError,
+)  # fmt: skip
 
 
 @dataclass
