@@ -90,7 +90,7 @@ def backbones(setting: Setting) -> Case:
 
 def matting(setting: Setting) -> Case:
     """FBANet or, where installed, closed-form matting, on the crops of a frame's objects; times are per frame."""
-    pipeline, crops = setting.pipeline, crops_of(setting)
+    pipeline, crops = setting.pipeline, crops_of(setting.size, setting.pipeline.refiner.config.crop_size)
     ours = fba_matting(pipeline.networks.refiner, pipeline.device)
     sides = {"FBANet": lambda: ours(crops)}
     if installed():
@@ -144,15 +144,15 @@ def _reference_codec() -> ModuleType | None:
     return brush
 
 
-def crops_of(setting: Setting) -> list[Crop]:
-    """What a matting solves for the objects of a synthetic frame."""
+def crops_of(size: int, side: int) -> list[Crop]:
+    """What a matting solves for the objects of a synthetic frame of `size` pixels, in crops of `side` pixels."""
     crops: list[Crop] = []
 
     def keep(batch: Sequence[Crop]) -> list[NDArray[np.float32]]:
         crops.extend(batch)
         return [crop.cam for crop in batch]
 
-    refine(keep, subjects_of(setting.size), setting.pipeline.refiner.config.crop_size)
+    refine(keep, subjects_of(size), side)
     return crops
 
 

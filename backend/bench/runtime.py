@@ -25,7 +25,8 @@ def runtime(setting: Setting) -> Case:
             against |= {f"{model} {what}, {name}": f"{model} {what}, {PYTORCH}" for what in ("pass", "frame")}
             sides[f"{model} pass, {name}"] = _pass(pipeline, networks)
             sides[f"{model} frame, {name}"] = _frame(setting, pipeline, networks)
-    crops = torch.from_numpy(np.stack([network_input(c.image, c.trimap, c.cam) for c in crops_of(setting)[:4]]))
+    objects = crops_of(setting.size, pipeline.refiner.config.crop_size)[:4]
+    crops = torch.from_numpy(np.stack([network_input(one.image, one.trimap, one.cam) for one in objects]))
     for name, networks in offered.items():
         against[f"FBANet, {name}"] = f"FBANet, {PYTORCH}"
         sides[f"FBANet, {name}"] = partial(networks.refiner, crops)

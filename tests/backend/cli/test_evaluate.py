@@ -9,8 +9,10 @@ from backend.cli import cli
 from models.activation_maps import METHODS
 from models.phantom import CLASSES
 from models.pipeline import load_pipeline
-from models.starter import STARTER
+from models.starter import STARTERS
 from models.studies import curve as curve_module
+
+LIGHT = STARTERS["light"]
 
 
 def invoke(*arguments):
@@ -29,7 +31,7 @@ def test_tables_compare_models_and_are_printed_written_and_drawn(data, tmp_path)
     groups = {f"phantom-{number:05d}": f"patient {number}" for number in range(1, 9)}
     (data / "groups.json").write_text(json.dumps(groups))
     files = ("--json", tmp_path / "r.json", "--report", tmp_path / "r.html")
-    arguments = ("--data", data, "--split", "val", "--model", STARTER, "--model", STARTER, "--tables")
+    arguments = ("--data", data, "--split", "val", "--model", LIGHT, "--model", LIGHT, "--tables")
     done = invoke("evaluate", *arguments, "--clicks", 1, "--robustness", *files)
     assert done.exit_code == 0, done.output
     result = json.loads((tmp_path / "r.json").read_text())
@@ -39,7 +41,7 @@ def test_tables_compare_models_and_are_printed_written_and_drawn(data, tmp_path)
     assert result["clicks"]["classes"]["Lumen"]["nothing"][1] > 0.5
     assert result["robustness"]["as it is"]["Lumen"]["iou"] == result["classes"]["Lumen"]["iou"]
     tables = result["tables"]
-    assert [row["model"] for row in tables["classifiers"]] == [STARTER.name, STARTER.name]
+    assert [row["model"] for row in tables["classifiers"]] == [LIGHT.name, LIGHT.name]
     assert [way["way"] for way in tables["effort"]["ways"]] == ["manual", "automatic", "automatic, then corrected"]
     assert set(tables["methods"]) == set(METHODS)
     for text in (
@@ -60,7 +62,7 @@ def test_tables_compare_models_and_are_printed_written_and_drawn(data, tmp_path)
 def test_intervals_are_printed_over_five_groups(data, tmp_path):
     """Eight images of as many patients; a class that is on fewer has none."""
     (data / "groups.json").write_text(json.dumps({f"phantom-{number:05d}": str(number) for number in range(1, 9)}))
-    done = invoke("evaluate", "--data", data, "--model", STARTER, "--json", tmp_path / "r.json")
+    done = invoke("evaluate", "--data", data, "--model", LIGHT, "--json", tmp_path / "r.json")
     assert done.exit_code == 0, done.output
     assert "95 % intervals over 8 groups of images" in done.output
     lumen = json.loads((tmp_path / "r.json").read_text())["classes"]["Lumen"]
@@ -70,7 +72,7 @@ def test_intervals_are_printed_over_five_groups(data, tmp_path):
 
 
 def test_several_models_are_for_tables(data):
-    done = invoke("evaluate", "--data", data, "--model", STARTER, "--model", STARTER)
+    done = invoke("evaluate", "--data", data, "--model", LIGHT, "--model", LIGHT)
     assert done.exit_code == 2
     assert "--tables" in done.output
 
@@ -83,12 +85,12 @@ def test_a_curve_has_a_row_a_size_and_way_and_a_chart(data, tmp_path, monkeypatc
 
     def train(spec, report):
         card = Card(spec.name, [], "", "2026", training={"seconds": 12.0})
-        pipeline = load_pipeline(STARTER)
+        pipeline = load_pipeline(LIGHT)
         pipeline.name = spec.name
         save_pipeline(pipeline, spec.out, card)
 
     monkeypatch.setattr(curve_module, "train", train)
-    monkeypatch.setattr(curve_module, "train_plain", lambda *arguments, seconds: load_pipeline(STARTER))
+    monkeypatch.setattr(curve_module, "train_plain", lambda *arguments, seconds: load_pipeline(LIGHT))
     out = tmp_path / "curve"
     done = invoke("curve", "--data", data, "--out", out, "--sizes", "2,all", "--plain", "--json", tmp_path / "c.json")
     assert done.exit_code == 0, done.output
