@@ -38,10 +38,10 @@ def stages(setting: Setting) -> Case:
                     encode_rle(segment.mask)
         if number:  # the first does not count
             times[WHOLE].wall.append(time.perf_counter() - began)
-            for name in STAGES:
-                times[name].wall.append(seconds.get(name, 0.0))
+            for name in (name for name in STAGES if name in seconds):  # nothing found is not refined
+                times[name].wall.append(seconds[name])
         setting.tick()
-    return Case(f"one frame of {setting.size} x {setting.size} pixels, and the share of each stage", dict(times))
+    return Case(f"a frame of {setting.size} x {setting.size}", dict(times))
 
 
 class _Seen(Pipeline):
@@ -68,4 +68,4 @@ def classes(setting: Setting) -> Case:
         pipeline = _Seen(Classifier(ClassifierConfig(names, backbone, size)), model.refiner, model.config)
         pipeline.seen = np.stack([shown[number % len(shown)] for number in range(count)])
         sides[f"{count} classes"] = lambda pipeline=pipeline: pipeline.predict([frame.image])
-    return Case("one frame, by the number of classes found on it", alternate(sides, setting.rounds, setting.tick))
+    return Case("a frame, by classes on it", alternate(sides, setting.rounds, setting.tick))

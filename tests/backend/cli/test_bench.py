@@ -65,7 +65,7 @@ def test_every_case_is_measured_printed_and_written(tiny_model, migrated_url, tm
         side for case in result["cases"].values() for side, known in case["sides"].items() if known["target_ms"]
     }
     leases = {f"{engine}{side}" for engine in ("SQLite", "PostgreSQL") for side in ("", " of 2,000", " of 2,000, busy")}
-    assert promised == {"through the server", "second click", "/health, busy", "/setup, busy"} | leases
+    assert promised == {"through the server", "second click", "/health, busy", "/setup, busy", "the next task"} | leases
     assert max(map(len, done.stdout.splitlines())) <= 80
     machine = result["machine"]
     assert machine["cores"] >= 1
