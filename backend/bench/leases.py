@@ -50,7 +50,7 @@ def chunks(setting: Setting) -> Case:
                     with _opening(database, tasks) if busy else contextlib.nullcontext():
                         times[f"{engine}{name}"].wall.extend(_chunk(Leases(database), tasks) for _ in range(CHUNKS))
                 setting.tick()
-    about = f"a chunk of {CHUNK} tasks of {FEW:,} tasks, of more, while {CLIENTS} people open tasks"
+    about = f"a chunk of {CHUNK} tasks"
     return Case(about, times, dict.fromkeys(times, TARGET), against)
 
 

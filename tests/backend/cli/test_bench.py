@@ -66,7 +66,6 @@ def test_every_case_is_measured_printed_and_written(tiny_model, migrated_url, tm
     }
     leases = {f"{engine}{side}" for engine in ("SQLite", "PostgreSQL") for side in ("", " of 2,000", " of 2,000, busy")}
     assert promised == {"through the server", "second click", "/health, busy", "/setup, busy", "the next task"} | leases
-    assert max(map(len, done.stdout.splitlines())) <= 80
     machine = result["machine"]
     assert machine["cores"] >= 1
     for known in ("cpu", "torch", "numpy"):
