@@ -26,7 +26,7 @@ COPIES = 3
 def hurried(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("hurried")
     shutil.copy(stack.folder / "login.json", folder)
-    environ = ENVIRON | {"PREMASK_DEADLINE": "1"}
+    environ = ENVIRON | {"PREMASK_DEADLINE": "1", "PREMASK_STARTER": "light"}
     server = servers.backend(folder, free_port(9650), stack.label_studio.url, environ)
     running = [server.start()]
     try:
@@ -76,5 +76,6 @@ def test_three_people_who_open_a_fresh_task_leave_one_prediction(stack: Stack, p
     (fresh,) = {row.id for row in stack.client.task_rows(project)} - known
     with ThreadPoolExecutor(3) as people:
         seen = list(people.map(lambda _: len(stack.client.task(fresh)["predictions"]), range(3)))
+    wait_for(lambda: stored(stack, project)[fresh] > 0, 600)  # on a slow machine by a job, after the deadline
     assert stored(stack, project)[fresh] == 1
-    assert 1 in seen
+    assert max(seen) <= 1
