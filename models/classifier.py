@@ -12,7 +12,7 @@ Labeling", eq. 4.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -36,12 +36,15 @@ class ClassifierConfig:
         backbone: a timm network name.
         input_size: side in pixels of the square that a frame is fitted into.
         width: channels of the top-down path and of the features.
+        wall_backbone: of a second classifier that reads the unrolled wall, see `models.wall`; None where this one
+            reads it, or where there is none to read.
     """
 
     classes: tuple[str, ...]
     backbone: str = "legacy_xception"
     input_size: int = 512
     width: int = 64
+    wall_backbone: str | None = None
 
 
 class ClassifierOutput(NamedTuple):
@@ -63,6 +66,9 @@ class ClassifierOutput(NamedTuple):
 
 class Classifier(nn.Module):
     """Multi-label classifier whose last convolution keeps stride 4.
+
+    Attributes:
+        wall_reader: the classifier of the unrolled wall, of the same classes; None where this one reads it too.
 
     Raises:
         ValueError: timm does not know the backbone, or there are no classes.
@@ -93,8 +99,18 @@ class Classifier(nn.Module):
         data = timm.data.config.resolve_model_data_config(self.backbone)  # type: ignore[no-untyped-call]
         self.mean: Tensor
         self.std: Tensor
+        self.wall_reader = (
+            Classifier(replace(config, backbone=config.wall_backbone, wall_backbone=None))
+            if config.wall_backbone
+            else None
+        )
         self.register_buffer("mean", torch.tensor(data["mean"]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(data["std"]).view(1, 3, 1, 1), persistent=False)
+
+    @property
+    def readers(self) -> "list[Classifier]":
+        """This classifier, and that of the wall where it is another one."""
+        return [self] if self.wall_reader is None else [self, self.wall_reader]
 
     def forward(self, images: Tensor) -> ClassifierOutput:
         """Classify images of shape (B, 3, H, W), floats in [0, 1], H and W multiples of 32."""

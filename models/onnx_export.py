@@ -1,4 +1,4 @@
-"""Both networks of a pipeline as ONNX, for servers of other kinds."""
+"""The networks of a pipeline as ONNX, for servers of other kinds."""
 
 import json
 import os
@@ -12,9 +12,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from models.classifier import Classifier
 from models.errors import DataError, ModelError
 from models.fba_net import CHANNELS
-from models.pipeline import Pipeline
+from models.pipeline import STRIP_MARGIN, Pipeline
+from models.wall import RAYS, ROWS
 
 OPSET = 18
 DESCRIPTION = "model.json"
@@ -22,6 +24,8 @@ DESCRIPTION = "model.json"
 
 def export_onnx(pipeline: Pipeline, out: Path) -> list[Path]:
     """Write `classifier.onnx`, `refiner.onnx` and `model.json`, all of them or none.
+
+    A classifier of the unrolled wall, where there is one, is `wall_reader.onnx`.
 
     Args:
         pipeline: loaded on the CPU.
@@ -44,7 +48,11 @@ def export_onnx(pipeline: Pipeline, out: Path) -> list[Path]:
         partial = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.partial-"))
         try:
             images, crops = torch.rand(1, 3, size, size), torch.rand(1, CHANNELS, side, side)
-            _write(_Seen(pipeline), images, partial / "classifier.onnx", "images", ["logits", "maps", "features"])
+            outputs = ["logits", "maps", "features"]
+            _write(_Seen(pipeline.classifier), images, partial / "classifier.onnx", "images", outputs)
+            if (reader := pipeline.classifier.wall_reader) is not None:
+                strips = torch.rand(1, 3, ROWS, RAYS + 2 * STRIP_MARGIN)
+                _write(_Seen(reader), strips, partial / "wall_reader.onnx", "images", outputs)
             _write(_Matted(pipeline), crops, partial / "refiner.onnx", "crops", ["alpha"])
             text = json.dumps(description(pipeline), indent=2, ensure_ascii=False)
             (partial / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
@@ -101,9 +109,9 @@ def _write(network: nn.Module, example: Tensor, file: Path, name: str, outputs: 
 class _Seen(nn.Module):
     """The classifier's logits, score maps and features."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, classifier: Classifier) -> None:
         super().__init__()
-        self.network = pipeline.classifier
+        self.network = classifier
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         output = self.network(images)

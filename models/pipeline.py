@@ -309,9 +309,9 @@ class Pipeline:
         maps: dict[str, list[NDArray[np.float32]]],
         view: WallView,
     ) -> None:
-        """Replace presence and maps of the wall's classes by those of a second pass over the unrolled walls.
+        """Have a second pass, over the unrolled walls, say whether and where the wall's classes are.
 
-        Images without a lumen keep those of the frame.
+        Images without a lumen keep what the frame's pass says.
 
         Args:
             images: B images.
@@ -330,16 +330,19 @@ class Pipeline:
         strips = np.stack([unroll(images[i], fine[i], STRIP_MARGIN) for i in found])  # (B', ROWS, RAYS + 2 margin, 3)
         batch = torch.from_numpy(strips).to(self.device).permute(0, 3, 1, 2).float() / 255
         with autocast(self.device):
-            explanation = self._explain(batch)
+            reader = self.classifier.wall_reader or self.classifier
+            explanation = explain(reader, batch, self.config.layers, forward=self.networks.wall_reader)
             read = {method: activation_maps(explanation, method).float().cpu().numpy() for method in maps}
-        logits = explanation.logits.float().sigmoid().cpu().numpy()
+        probabilities = explanation.logits.float().sigmoid().cpu().numpy()
         for place, index in enumerate(found):
-            presence[index, replaced] = logits[place, replaced]
+            on_wall = probabilities[place, replaced]
+            presence[index, replaced] = on_wall if view.alone else np.maximum(presence[index, replaced], on_wall)
             for method, cams in maps.items():
                 margin = STRIP_MARGIN * read[method].shape[3] // strips.shape[2]
                 for label in replaced:
                     strip = read[method][place, label][:, margin:-margin]
-                    cams[index][label] = roll_up(strip, fine[index], cams[index].shape[1:])
+                    rolled = roll_up(strip, fine[index], cams[index].shape[1:])
+                    cams[index][label] = rolled if view.alone else np.maximum(cams[index][label], rolled)
 
     def embed(self, image: Image) -> Embedding:
         """Maps and features of one frame. Raises ValueError if it is no image."""
@@ -474,7 +477,7 @@ def load_pipeline(directory: Path, device: str = "cpu") -> Pipeline:
         trimap = trimap_config(pipeline_config["trimap"])
         unrefined = tuple(pipeline_config.get("unrefined", ()))
         wall = pipeline_config.get("wall")
-        view = None if wall is None else WallView(str(wall["lumen"]), tuple(wall["classes"]))
+        view = None if wall is None else WallView(**wall | {"classes": tuple(wall["classes"])})
         config = PipelineConfig(
             **pipeline_config | {"layers": layers, "trimap": trimap, "unrefined": unrefined, "wall": view}
         )

@@ -1,11 +1,14 @@
-"""How a pipeline's two networks are computed: by PyTorch, or by OpenVINO where that is faster. One seam for both.
+"""How a pipeline's networks are computed: by PyTorch, or by OpenVINO where that is faster. One seam for all.
 
     images -> networks.classifier -> ClassifierOutput        crops -> networks.refiner -> FBANetOutput
+    strips -> networks.wall_reader -> ClassifierOutput
 
 OpenVINO computes on CPUs and without gradients; maps that need a backward pass stay with PyTorch. Converted networks
 and what was measured lie beside the weights and are made again when weights, OpenVINO or the machine change:
 
     CHECKPOINT/runtime/KEY/classifier.xml classifier.bin refiner.xml refiner.bin measured-MACHINE.json
+
+Where the checkpoint has a classifier for the unrolled wall, wall_reader.xml and wall_reader.bin lie there too.
 
 Of the weights that come with the package, which many may use and few may write to, they lie where the caller says.
 """
@@ -23,7 +26,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -45,7 +48,7 @@ from models.trimap import BACKGROUND, FOREGROUND, UNKNOWN
 logger = logging.getLogger(__name__)
 
 FOLDER = "runtime"  # in a checkpoint
-FORMAT = 1  # of what lies there; counts up when the conversion changes
+FORMAT = 2  # of what lies there; counts up when the conversion changes
 PYTORCH = "PyTorch"
 PRECISIONS = {"OpenVINO float32": "f32", "OpenVINO bfloat16": "bf16"}
 MIN_AGREEMENT = {"OpenVINO float32": 0.995, "OpenVINO bfloat16": 0.99}  # IoU with PyTorch in float32
@@ -56,18 +59,25 @@ ROUNDS = 3
 
 @dataclass(frozen=True)
 class Networks:
-    """The two networks of a pipeline, ready to be computed without gradients.
+    """The networks of a pipeline, ready to be computed without gradients.
 
     Attributes:
         name: how: "PyTorch", "OpenVINO float32" or "OpenVINO bfloat16".
         classifier: images of shape (B, 3, H, W), floats in [0, 1], to the classifier's output; of its layers, OpenVINO
             gives the features alone.
+        wall_reader: the same for strips of the unrolled wall; the classifier itself where it has no reader for them.
         refiner: crops of shape (B, 12, S, S) to FBANet's output.
     """
 
     name: str
     classifier: Callable[[Tensor], ClassifierOutput]
+    wall_reader: Callable[[Tensor], ClassifierOutput]
     refiner: Callable[[Tensor], FBANetOutput]
+
+    @property
+    def readers(self) -> list[Callable[[Tensor], ClassifierOutput]]:
+        """The classifiers that are two different ones, or the one."""
+        return [self.classifier] if self.wall_reader is self.classifier else [self.classifier, self.wall_reader]
 
 
 @dataclass(frozen=True)
@@ -92,9 +102,9 @@ class Measured:
 def pytorch_networks(classifier: Classifier, refiner: FBANet, device: torch.device) -> Networks:
     """The networks themselves, in evaluation mode on `device`, in bfloat16 where that is native."""
 
-    def classify(images: Tensor) -> ClassifierOutput:
+    def classify(network: Classifier, images: Tensor) -> ClassifierOutput:
         with torch.inference_mode(), autocast(device):
-            output: ClassifierOutput = classifier(images)
+            output: ClassifierOutput = network(images)
         return output
 
     def refine(crops: Tensor) -> FBANetOutput:
@@ -102,7 +112,10 @@ def pytorch_networks(classifier: Classifier, refiner: FBANet, device: torch.devi
             output: FBANetOutput = refiner(crops.contiguous(memory_format=torch.channels_last))
         return output
 
-    return Networks(PYTORCH, classify, refine)
+    see = read = partial(classify, classifier)
+    if classifier.wall_reader is not None:
+        read = partial(classify, classifier.wall_reader)
+    return Networks(PYTORCH, see, read, refine)
 
 
 def networks_of(
@@ -132,7 +145,7 @@ def networks_of(
         return ours
     try:
         folder = (kept or directory / FOLDER) / _key(weights, classifier, refiner)
-        graphs = _Graphs(*_stored(folder, classifier, refiner))
+        graphs = _Graphs(_stored(folder, classifier, refiner))
         measured = _measured(folder, graphs, classifier, refiner)
     except Exception as error:  # of a library that sees this network, this CPU or this disk for the first time
         logger.warning("%s is computed by PyTorch, because OpenVINO cannot: %s", directory.name, error)
@@ -159,15 +172,15 @@ def all_networks(classifier: Classifier, refiner: FBANet) -> dict[str, Networks]
     device = torch.device("cpu")
     offered = {PYTORCH: pytorch_networks(classifier, refiner, device)}
     if find_spec("openvino") is not None:
-        offered |= _Graphs(*convert(classifier, refiner)).offered(classifier)
+        offered |= _Graphs(convert(classifier, refiner)).offered(classifier)
     return offered
 
 
 class _Graphs:
     """The converted networks of a checkpoint, not yet compiled."""
 
-    def __init__(self, classifier: Any, refiner: Any) -> None:
-        self._classifier, self._refiner = classifier, refiner
+    def __init__(self, converted: Mapping[str, Any]) -> None:
+        self._converted = converted
 
     def offered(self, classifier: Classifier) -> dict[str, Networks]:
         """The networks in each precision that this CPU has, by the runtime's name."""
@@ -175,18 +188,24 @@ class _Graphs:
         return {n: self.networks(n, classifier) for n, bits in PRECISIONS.items() if native or bits != "bf16"}
 
     def networks(self, name: str, classifier: Classifier) -> Networks:
-        """Both networks in the precision of a runtime's name; compiled on first use."""
-        see = _Compiled(self._classifier, PRECISIONS[name])
-        matte = _Compiled(self._refiner, PRECISIONS[name])
+        """The networks in the precision of a runtime's name; compiled on first use."""
+        # The wall's reader is small, and what lies on the wall thin: bfloat16 gains little and moves its masks.
+        precisions = {"wall_reader": "f32"}
+        compiled = {
+            part: _Compiled(model, precisions.get(part, PRECISIONS[name])) for part, model in self._converted.items()
+        }
 
-        def classify(images: Tensor) -> ClassifierOutput:
+        def classify(network: Classifier, see: _Compiled, images: Tensor) -> ClassifierOutput:
             features, score_maps = see(images)
             with torch.inference_mode():
                 # Here, not in the graph: tracing would keep one size's number of cells.
-                logits = classifier.logits(score_maps)
+                logits = network.logits(score_maps)
             return ClassifierOutput(logits, features, score_maps, {STRIDE: features})
 
-        return Networks(name, classify, lambda crops: FBANetOutput(*matte(crops)))
+        see = read = partial(classify, classifier, compiled["classifier"])
+        if classifier.wall_reader is not None:
+            read = partial(classify, classifier.wall_reader, compiled["wall_reader"])
+        return Networks(name, see, read, lambda crops: FBANetOutput(*compiled["refiner"](crops)))
 
 
 class _Compiled:
@@ -234,12 +253,13 @@ def _key(weights: Mapping[str, str], classifier: Classifier, refiner: FBANet) ->
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _stored(folder: Path, classifier: Classifier, refiner: FBANet) -> tuple[Any, Any]:
-    """Both converted networks, from `folder` if they are there and whole, else made and kept there."""
+def _stored(folder: Path, classifier: Classifier, refiner: FBANet) -> dict[str, Any]:
+    """What `convert` makes, from `folder` if it is there and whole, else made and kept there."""
     core = _core()
     if folder.is_dir():
         try:
-            return core.read_model(folder / "classifier.xml"), core.read_model(folder / "refiner.xml")
+            parts = ["classifier", "refiner", *(["wall_reader"] if classifier.wall_reader else [])]
+            return {part: core.read_model(folder / f"{part}.xml") for part in parts}
         except RuntimeError as error:
             logger.info("%s does not read as converted networks and is made again: %s", folder, error)
             shutil.rmtree(folder, ignore_errors=True)
@@ -248,14 +268,14 @@ def _stored(folder: Path, classifier: Classifier, refiner: FBANet) -> tuple[Any,
     return made
 
 
-def _keep(folder: Path, made: tuple[Any, Any]) -> None:
+def _keep(folder: Path, made: Mapping[str, Any]) -> None:
     """Write converted networks, all of them or none; a sentence in the log if the place cannot be written to."""
     openvino = import_module("openvino")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".partial-") as partial:
             whole = Path(partial) / folder.name
-            for name, model in zip(("classifier", "refiner"), made, strict=True):
+            for name, model in made.items():
                 openvino.save_model(model, whole / f"{name}.xml", compress_to_fp16=False)
             if not folder.exists():  # else another process was first
                 whole.rename(folder)
@@ -266,20 +286,22 @@ def _keep(folder: Path, made: tuple[Any, Any]) -> None:
         logger.info("converted networks cannot be kept in %s (%s): each start converts them again", folder, error)
 
 
-def convert(classifier: Classifier, refiner: FBANet) -> tuple[Any, Any]:
-    """Both networks as OpenVINO's models: of images of any size, one at a time, and of crops.
+def convert(classifier: Classifier, refiner: FBANet) -> dict[str, Any]:
+    """The networks as OpenVINO's models, by part: of images of any size, one at a time, and of crops.
 
     Raises:
         ImportError: OpenVINO is not installed.
         RuntimeError: it cannot convert the networks.
     """
     size = classifier.config.input_size
-    seen = _converted(_Features(classifier), torch.rand(1, 3, size, size))
-    seen.reshape([1, 3, -1, -1])
     side = refiner.config.crop_size
-    matted = _converted(_Matting(refiner), torch.rand(1, CHANNELS, side, side))
-    matted.reshape([1, CHANNELS, side, side])
-    return seen, matted
+    made = {"refiner": _converted(_Matting(refiner), torch.rand(1, CHANNELS, side, side))}
+    made["refiner"].reshape([1, CHANNELS, side, side])
+    for part, network in (("classifier", classifier), ("wall_reader", classifier.wall_reader)):
+        if network is not None:
+            made[part] = _converted(_Features(network), torch.rand(1, 3, size, size))
+            made[part].reshape([1, 3, -1, -1])
+    return made
 
 
 def _converted(network: nn.Module, example: Tensor) -> Any:
@@ -373,19 +395,21 @@ def measure(graphs: _Graphs, classifier: Classifier, refiner: FBANet) -> Measure
     """Run every runtime in turn on synthetic frames and crops; time them and compare their masks with PyTorch's."""
     device = torch.device("cpu")
     frames, crops = _probes(classifier.config.input_size, refiner.config.crop_size)
+    readers = classifier.readers
     with torch.inference_mode():
-        expected = _masks(classifier(frames), refiner(crops))
+        expected = _masks([network(frames) for network in readers], refiner(crops))
     sides = {PYTORCH: pytorch_networks(classifier, refiner, device)}
     sides |= graphs.offered(classifier)
     agreement = {
-        name: _agreement(expected, _masks(networks.classifier(frames), networks.refiner(crops)))
+        name: _agreement(expected, _masks([see(frames) for see in networks.readers], networks.refiner(crops)))
         for name, networks in sides.items()
     }
     seconds = dict.fromkeys(sides, float("inf"))
     for _ in range(ROUNDS):  # A B C A B C: other work on the machine slows all alike
         for name, networks in sides.items():
             began = time.perf_counter()
-            networks.classifier(frames[:1])
+            for see in networks.readers:
+                see(frames[:1])
             networks.refiner(crops[:1])
             seconds[name] = min(seconds[name], time.perf_counter() - began)
     return Measured(seconds, agreement)
@@ -408,10 +432,12 @@ def _probes(size: int, side: int) -> tuple[Tensor, Tensor]:
     return images, torch.from_numpy(np.stack(crops))
 
 
-def _masks(seen: ClassifierOutput, matted: FBANetOutput) -> list[NDArray[np.bool_]]:
-    """A mask per class, and the refiner's, over all probes."""
-    classes = [*(seen.score_maps.float() >= 0).unbind(dim=1), seen.logits.float() >= 0, matted.alpha.float() >= 0.5]
-    return [mask.cpu().numpy() for mask in classes]
+def _masks(seen: Sequence[ClassifierOutput], matted: FBANetOutput) -> list[NDArray[np.bool_]]:
+    """A mask per class by each classifier, and the refiner's, over all probes."""
+    masks = [matted.alpha.float() >= 0.5]
+    for output in seen:
+        masks += [*(output.score_maps.float() >= 0).unbind(dim=1), output.logits.float() >= 0]
+    return [mask.cpu().numpy() for mask in masks]
 
 
 def _agreement(expected: Sequence[NDArray[np.bool_]], found: Sequence[NDArray[np.bool_]]) -> float:

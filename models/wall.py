@@ -28,10 +28,13 @@ class WallView:
     Attributes:
         lumen: the class whose mask the wall surrounds; it is read on the frame.
         classes: the classes that lie on the wall alone.
+        alone: the wall's pass alone says of them whether and where they are; else the higher of it and the frame's
+            pass does, for two classifiers that miss different ones.
     """
 
     lumen: str
     classes: tuple[str, ...]
+    alone: bool = True
 
 
 @dataclass(frozen=True, eq=False)

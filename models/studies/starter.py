@@ -113,8 +113,21 @@ def _calibrate(arguments: argparse.Namespace, folder: DataFolder) -> None:
     """Give an earlier starter the line to presence that today's code would fit, and nothing else."""
     pipeline, card = load_pipeline(arguments.calibrate, arguments.device), read_card(arguments.calibrate)
     pipeline.config = replace(pipeline.config, presence_scale=PRESENCE_SCALE)
+    if arguments.wall_reader:
+        pipeline = _with_wall_reader(pipeline, load_pipeline(arguments.wall_reader, arguments.device).classifier)
+        card.training["wall_reader"] = read_card(arguments.wall_reader).training
     calibrate_presence(pipeline, folder.split("train"))
     _save(pipeline, arguments.out, card, folder)
+
+
+def _with_wall_reader(pipeline: Pipeline, reader: Classifier) -> Pipeline:
+    """The pipeline with this classifier, of the same classes, for the unrolled wall."""
+    first = pipeline.classifier
+    both = Classifier(replace(first.config, wall_backbone=reader.config.backbone))
+    state = {f"wall_reader.{key}": value for key, value in reader.state_dict().items()}
+    both.load_state_dict(first.state_dict() | state)
+    config = replace(pipeline.config, wall=replace(WALL, alone=False))
+    return Pipeline(both, pipeline.refiner, config, name=pipeline.name, device=str(pipeline.device))
 
 
 def _save(pipeline: Pipeline, out: Path, card: Card, folder: DataFolder) -> None:
@@ -132,6 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--from-scratch", action="store_true", help="begin from random weights, not ImageNet's")
     parser.add_argument("--parent", help="a checkpoint to begin from: a folder, light or xception")
     parser.add_argument("--wall", action="store_true", help="read the other classes on the lumen's unrolled wall")
+    parser.add_argument("--wall-share", type=float, default=0.7, help="of the views that show the unrolled wall")
     parser.add_argument("--more", type=Path, action="append", default=[], help="data folder that is learnt as a whole")
     parser.add_argument("--more-share", type=float, default=0.0, help="of the training views that show those of --more")
     parser.add_argument("--levels", action="store_true", help="other black levels, gains and gammas in all views")
@@ -150,6 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=float, help="limit on both: the learning rates reach 0 in time")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--calibrate", type=Path, help="an earlier starter: only calibrate its presence again")
+    parser.add_argument("--wall-reader", type=Path, help="with --calibrate: its classifier reads the wall")
     parser.add_argument("--device", default="cpu")
     return parser
 
@@ -167,7 +182,8 @@ def _train_classifier(
     hyperparameters = ClassifierHyperparameters(
         arguments.steps, arguments.batch, arguments.view, arguments.rate,
         backbone_rate=1.0 if arguments.from_scratch else arguments.backbone_rate, frozen=arguments.frozen,
-        fresh=arguments.from_scratch, levels=arguments.levels, workers=workers,
+        fresh=arguments.from_scratch, levels=arguments.levels,
+        wall_share=arguments.wall_share, workers=workers,
     )  # fmt: skip
     classifier, _ = train_classifier(
         classifier, frames, hyperparameters, score=None, report=print_progress, seed=arguments.seed,

@@ -1,6 +1,6 @@
 """Settings fitted on whole frames when the networks are ready: presence, map thresholds, the trimap's band."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 import cv2
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from models.activation_maps import METHODS
+from models.classifier import Classifier
 from models.data.sample import Sample
 from models.data.splitter import spread
 from models.evaluation.evaluate import FrameFigures, measure
@@ -39,16 +40,36 @@ def calibrate_presence(pipeline: Pipeline, samples: Sequence[Sample], held_out: 
         held_out: images that were not learnt from.
     """
     samples = spread(samples, MAX_PRESENCE_FRAMES)
+    wall = pipeline.config.wall
+    if wall is None or pipeline.classifier.wall_reader is None:
+        _calibrate(pipeline, pipeline.classifier, pipeline.config, pipeline.classes, samples, held_out)
+        return
+    flat, unrolled = replace(pipeline.config, wall=None), replace(pipeline.config, wall=replace(wall, alone=True))
+    _calibrate(pipeline, pipeline.classifier, flat, pipeline.classes, samples, held_out)
+    _calibrate(pipeline, pipeline.classifier.wall_reader, unrolled, wall.classes, samples, held_out)
+
+
+def _calibrate(
+    pipeline: Pipeline,
+    classifier: Classifier,
+    config: PipelineConfig,
+    classes: Collection[str],
+    samples: Sequence[Sample],
+    held_out: Sequence[Sample],
+) -> None:
+    """Refit the lines of these classes of one of the pipeline's classifiers, which alone judges them by `config`."""
     rng = np.random.default_rng(3)
-    classifier = pipeline.classifier
+    judge = Pipeline(pipeline.classifier, pipeline.refiner, config, device=str(pipeline.device))
     gain, bias = (line.detach().cpu().numpy() for line in (classifier.gain, classifier.bias))
     images = [random_colours(sample.read_image(), rng) for sample in samples]
     images += [sample.read_image() for sample in held_out]
-    probabilities = np.array([pipeline.maps([image])[0][0] for image in images], dtype=np.float64)
+    probabilities = np.array([judge.maps([image])[0][0] for image in images], dtype=np.float64)
     clipped = np.clip(probabilities, 1e-6, 1 - 1e-6)
     pooled = (np.log(clipped / (1 - clipped)) - bias) / gain
     everything = [*samples, *held_out]
     for index, label in enumerate(pipeline.classes):
+        if label not in classes:
+            continue
         known = np.array([i for i, sample in enumerate(everything) if label in sample.presence], dtype=int)
         present = np.array([everything[i].presence[label] for i in known], dtype=bool)
         if present.any() and not present.all():

@@ -1,7 +1,7 @@
 """Training the classifier: region labels where masks are known, frame labels elsewhere."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from models.checkpoint import PACKAGED
 from models.classifier import STRIDE, Classifier
@@ -21,8 +21,6 @@ from models.training.losses import classifier_loss
 from models.training.optimisation import OptimisationLoop
 from models.training.schedule import Clock, Report
 from models.training.state import TrainingState
-
-WALL_SHARE = 0.7  # of the views that show the unrolled wall, where there are any
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,9 @@ class ClassifierHyperparameters:
         backbone_rate: factor on it for the backbone.
         checks: how often the held-out frames are scored, spread over the run.
         frozen: share of the backbone's layers, from the image on, that keep their weights.
+        wall_frozen: the same for the backbone of a classifier of the wall.
         fresh: the backbone's weights are random: its batch statistics are learned too, from batches large enough.
+        wall_share: of the views that show the unrolled wall, where there are any.
         levels: views of the frame come at other black levels, gains and gammas too, as views of the wall always do.
         workers: processes that draw views, where a GPU learns faster than one can draw.
     """
@@ -49,7 +49,9 @@ class ClassifierHyperparameters:
     backbone_rate: float = 0.3
     checks: int = 5
     frozen: float = 0.0
+    wall_frozen: float = 0.0
     fresh: bool = False
+    wall_share: float = 0.7
     levels: bool = False
     workers: int = 4
 
@@ -87,25 +89,20 @@ def train_classifier(
     torch.manual_seed(seed)
     network: Classifier = deepcopy(classifier).to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     if not hyperparameters.fresh:
-        _freeze(network, hyperparameters.frozen)
-    inherited = [p for name, p in network.named_parameters() if name.startswith("backbone.") and p.requires_grad]
-    new = [p for name, p in network.named_parameters() if not name.startswith("backbone.")]
+        for part, share in zip(network.readers, (hyperparameters.frozen, hyperparameters.wall_frozen), strict=False):
+            _freeze(part, share)
+    inherited = [p for name, p in network.named_parameters() if "backbone." in name and p.requires_grad]
+    new = [p for name, p in network.named_parameters() if "backbone." not in name]
     rate = hyperparameters.rate
     groups = [{"params": inherited, "lr": rate * hyperparameters.backbone_rate}, {"params": new, "lr": rate}]
     clock = Clock(hyperparameters.steps, seconds)
     loop = OptimisationLoop(network, groups, stage="classifier", clip=2.0, clock=clock, report=report, state=state)
     best = BestCheckpoint(classifier, score, hyperparameters.checks, state) if score else None
     workers = hyperparameters.workers if device.type == "cuda" else 0
-    # On a CPU the light network's backward pass, of depthwise convolutions, is slower in bfloat16 than in float32.
-    in_half = device.type == "cuda" or classifier.config.backbone != PACKAGED
     for batch in loop.batches(lambda step: _draw_batch(frames, hyperparameters, seed, step), workers):
         if best and best.stalled:
             break
-        images, coverage, presence, known = (torch.from_numpy(array).to(device) for array in batch)
-        with autocast(device) if in_half else nullcontext():
-            output = network(images.permute(0, 3, 1, 2).float() / 255)
-            loss = classifier_loss(output, coverage, presence, known)
-        loop.step(loss)
+        loop.step(_loss(network, (torch.from_numpy(array).to(device) for array in batch), device))
         if best and clock.progress >= best.next_check:
             loop.note(score=best.check(loop.average))
             loop.save()
@@ -168,11 +165,29 @@ class BestCheckpoint:
         return float(scores.mean())
 
 
+def _loss(network: Classifier, batch: Iterable[Tensor], device: torch.device) -> Tensor:
+    """The mean loss of a batch's views; those of the wall are read by the classifier of the wall, if there is one."""
+    images, coverage, presence, known, on_wall = batch
+    loss = torch.zeros((), device=device)
+    shown = [torch.ones_like(on_wall)] if network.wall_reader is None else [~on_wall, on_wall]
+    for reader, mine in zip(network.readers, shown, strict=True):
+        if not mine.any():
+            continue
+        # On a CPU the light network's backward pass, of depthwise convolutions, is slower in bfloat16 than in float32.
+        in_half = device.type == "cuda" or reader.config.backbone != PACKAGED
+        with autocast(device) if in_half else nullcontext():
+            output = reader(images[mine].permute(0, 3, 1, 2).float() / 255)
+            part = classifier_loss(output, coverage[mine], presence[mine], known[mine])
+        loss = loss + part * mine.float().mean()
+    return loss
+
+
 def _draw_batch(
     frames: Frames | Mixture, hyperparameters: ClassifierHyperparameters, seed: int, step: int
-) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
+) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Views, coverage, presence and known classes, as `classifier_loss` has them, and which views are of the wall."""
     rng = np.random.default_rng((seed, step))
-    images, coverage, presence, known = [], [], [], []
+    images, coverage, presence, known, on_wall = [], [], [], [], []
     cells = hyperparameters.view // STRIDE
     for _ in range(hyperparameters.batch):
         frame, focus = frames.draw(rng)
@@ -180,7 +195,8 @@ def _draw_batch(
         # other. Nothing drawn leaves nothing to learn from a part.
         whole = bool(frame.open.any() and (rng.random() < 0.5 or not frame.masks.any()))
         unrolled = frame.unrolled
-        if unrolled is None or whole or rng.random() >= WALL_SHARE:
+        flat = unrolled is None or whole or rng.random() >= hyperparameters.wall_share
+        if unrolled is None or flat:
             image, masks = random_view(frame, hyperparameters.view, rng, focus, whole=whole)
             image = random_levels(image, rng) if hyperparameters.levels else image
             drawn = frame.known
@@ -194,7 +210,8 @@ def _draw_batch(
         inside = (coverage[-1] > 0.5).any(axis=(1, 2)).astype(np.float32)
         presence.append(np.where(drawn, inside, frame.presence if whole else np.float32(np.nan)))
         known.append(drawn)
-    return np.stack(images), np.stack(coverage), np.stack(presence), np.stack(known)
+        on_wall.append(not flat)
+    return np.stack(images), np.stack(coverage), np.stack(presence), np.stack(known), np.array(on_wall)
 
 
 def _freeze(network: Classifier, share: float) -> None:

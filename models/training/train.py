@@ -255,7 +255,8 @@ def _measured(run: _Run, report: Report) -> tuple[_Run, list[FrameFigures] | Non
     count = known["judged"] if known else min(len(run.held_out), budget.room(JUDGED_TIME) or len(run.held_out))
     judged = spread(run.held_out, count)
     masked = min(len(judged), MAX_FRAMES)
-    budget.plan("presence", min(len(run.train_samples), MAX_PRESENCE_FRAMES) + len(judged))
+    readers = len(run.pipeline.classifier.readers)  # the presence of each is calibrated
+    budget.plan("presence", readers * (min(len(run.train_samples), MAX_PRESENCE_FRAMES) + len(judged)))
     budget.plan("maps", 3 * masked)  # one forward pass and many maps
     budget.plan("refiners", 3 * len(judged))
     budget.plan("figures", len(judged), must=True)
@@ -309,6 +310,8 @@ def _train_classifier(run: _Run, report: Report) -> tuple[Classifier, list[dict[
         backbone_rate=preset.backbone_rate * (FINE_BACKBONE if run.teacher else 1.0),
         checks=run.checks,
         frozen=_frozen(spec, preset, before),
+        wall_frozen=preset.frozen[0],
+        wall_share=0.7 if before.classifier.wall_reader is None else 0.5,
     )
     classifier, history = train_classifier(
         before.classifier, run.frames, hyperparameters, score=score if run.judged else None, report=report,
@@ -369,8 +372,10 @@ def begin(spec: TrainingSpec, size: Callable[[], int], classes: tuple[str, ...],
     torch.manual_seed(spec.seed)
     kin = parent if parent and not set(classes).isdisjoint(parent.classes) else None
     refiner, settings = kin.refiner if kin else first_refiner(), PipelineConfig()
+    wall = _wall_view(spec, classes, kin)
     if parent and spec.backbone in ("auto", parent.classifier.config.backbone):
-        config = replace(parent.classifier.config, classes=classes)
+        wall_backbone = parent.classifier.config.wall_backbone if wall else None
+        config = replace(parent.classifier.config, classes=classes, wall_backbone=wall_backbone)
         classifier = Classifier(config if kin else replace(config, input_size=size()))
         _inherit(classifier, parent.classifier)
         if kin:  # presence is calibrated again
@@ -380,7 +385,7 @@ def begin(spec: TrainingSpec, size: Callable[[], int], classes: tuple[str, ...],
         classifier = Classifier(ClassifierConfig(classes, backbone, size()))
         if not spec.from_scratch:
             load_pretrained(classifier, spec.weights)
-    settings = replace(settings, wall=_wall_view(spec, classes, kin))
+    settings = replace(settings, wall=wall)
     return Pipeline(classifier, refiner, settings, name=spec.name, device=spec.device)
 
 
@@ -389,7 +394,7 @@ def _wall_view(spec: TrainingSpec, classes: tuple[str, ...], kin: Pipeline | Non
     known = kin.config.wall if kin else None
     if spec.wall == "auto" and known is not None and known.lumen in classes:
         shared = tuple(label for label in known.classes if label in classes)
-        return WallView(known.lumen, shared) if shared else None
+        return replace(known, classes=shared) if shared else None
     if spec.wall in ("auto", "none"):
         return None
     return WallView(spec.wall, tuple(label for label in classes if label != spec.wall))
@@ -449,15 +454,17 @@ def _run_fingerprint(spec: TrainingSpec, folder: DataFolder) -> str:
 
 def _inherit(classifier: Classifier, parent: Classifier) -> None:
     """Copy a parent's weights; a class it does not know keeps its fresh head."""
-    state = classifier.state_dict()
-    theirs = parent.state_dict()
-    for key, value in theirs.items():
-        if key not in ("head.weight", "gain", "bias"):
-            state[key] = value
-    for i, label in enumerate(classifier.config.classes):
-        if label in parent.config.classes:
-            j = parent.config.classes.index(label)
-            for key in ("head.weight", "gain", "bias"):
+    state, theirs = classifier.state_dict(), parent.state_dict()
+    rows = {
+        i: parent.config.classes.index(label)
+        for i, label in enumerate(classifier.config.classes)
+        if label in parent.config.classes
+    }
+    for key in state:
+        if key.removeprefix("wall_reader.") not in ("head.weight", "gain", "bias"):
+            state[key] = theirs[key]
+        else:
+            for i, j in rows.items():
                 state[key][i] = theirs[key][j]
     classifier.load_state_dict(state)
 

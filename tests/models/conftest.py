@@ -8,10 +8,11 @@ from models.fba_net import FBANet, FBANetConfig
 from models.pipeline import Pipeline
 
 
-def small_pipeline(classes=("a", "b"), **options):
+def small_pipeline(classes=("a", "b"), wall_backbone=None, **options):
     """An untrained pipeline: the light backbone at 128 pixels, narrow FBANet."""
     torch.manual_seed(0)
-    classifier = Classifier(ClassifierConfig(classes, "tf_efficientnet_lite0", input_size=128, width=16))
+    layers = ClassifierConfig(classes, "tf_efficientnet_lite0", 128, 16, wall_backbone)
+    classifier = Classifier(layers)
     return Pipeline(classifier, FBANet(FBANetConfig((8, 8, 8, 8), crop_size=64)), **options)
 
 

@@ -12,6 +12,19 @@ from models.errors import DataError, ModelError
 openvino = pytest.importorskip("openvino")
 
 
+def test_a_classifier_of_the_wall_is_written_too(make_pipeline, tmp_path):
+    pipeline = make_pipeline(classes=("a", "b"), wall_backbone="tf_efficientnet_lite0")
+    files = onnx_export.export_onnx(pipeline, tmp_path / "out")
+    assert [file.name for file in files] == ["classifier.onnx", "model.json", "refiner.onnx", "wall_reader.onnx"]
+    strips = torch.rand(1, 3, 256, 896)
+    compiled = openvino.Core().compile_model(
+        tmp_path / "out" / "wall_reader.onnx", "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )
+    with torch.inference_mode():
+        expected = pipeline.classifier.wall_reader(strips).score_maps
+    np.testing.assert_allclose(compiled(strips.numpy())["maps"], expected.numpy(), rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_another_runtime_computes_the_same(make_pipeline, tmp_path, count):
     pipeline = make_pipeline(classes=("a", "b"))

@@ -46,7 +46,7 @@ def checkpoint(tmp_path, make_pipeline):
 def light():
     """The shipped light model and its converted networks."""
     pipeline = load_pipeline(STARTERS["light"])
-    return pipeline, runtime._Graphs(*runtime.convert(pipeline.classifier, pipeline.refiner))
+    return pipeline, runtime._Graphs(runtime.convert(pipeline.classifier, pipeline.refiner))
 
 
 def load_model(directory: Path, *, runtime: Runtime) -> Pipeline:
@@ -56,7 +56,7 @@ def load_model(directory: Path, *, runtime: Runtime) -> Pipeline:
 
 
 def graphs_of(pipeline):
-    return runtime._Graphs(*runtime.convert(pipeline.classifier, pipeline.refiner))
+    return runtime._Graphs(runtime.convert(pipeline.classifier, pipeline.refiner))
 
 
 def least_iou(pipeline, networks, images):
@@ -96,6 +96,21 @@ def test_masks_on_real_frames_are_those_of_pytorch(oct_data, model):
     for name in accepted:
         networks = graphs.networks(name, pipeline.classifier)
         assert least_iou(pipeline, networks, images) >= runtime.MIN_AGREEMENT[name], name
+
+
+def test_a_classifier_of_the_wall_is_converted_kept_and_measured(tmp_path, make_pipeline):
+    pipeline = make_pipeline(classes=("a", "b"), wall_backbone="tf_efficientnet_lite0")
+    graphs = runtime._Graphs(runtime._stored(tmp_path / "kept", pipeline.classifier, pipeline.refiner))
+    assert (tmp_path / "kept" / "wall_reader.xml").is_file()
+    again = runtime._Graphs(runtime._stored(tmp_path / "kept", pipeline.classifier, pipeline.refiner))
+    strips = torch.rand((1, 3, 256, 896), generator=torch.Generator().manual_seed(0))
+    expected = pipeline.networks.wall_reader(strips)
+    assert not torch.equal(expected.score_maps, pipeline.networks.classifier(strips).score_maps)
+    for made in (graphs, again):
+        found = made.networks("OpenVINO float32", pipeline.classifier)
+        assert len(found.readers) == 2
+        torch.testing.assert_close(found.wall_reader(strips).logits, expected.logits, rtol=1e-3, atol=1e-3)
+    assert runtime.measure(graphs, pipeline.classifier, pipeline.refiner).agreement["OpenVINO float32"] > 0.99
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 128, 128), (3, 3, 128, 128), (2, 3, 96, 96), (1, 3, 256, 896)])

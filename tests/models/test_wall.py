@@ -1,20 +1,35 @@
 """The unrolled wall: there and back, in frames of any size, with the classes that lie on it."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import cast
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.checkpoint import Card
+from models.data.sample import Sample
 from models.masks.metrics import iou
 from models.phantom import render_phantom
 from models.pipeline import PipelineConfig, load_pipeline, save_pipeline
 from models.training.augmentation import random_wall_view
+from models.training.calibration import calibrate_presence
 from models.training.frames import unrolled_frame
 from models.wall import DEPTH, INWARD, RAYS, ROWS, WallView, depths, find_wall, roll_up, row_of, unroll
+
+
+@dataclass
+class Drawn:
+    """A sample as calibration needs it."""
+
+    image: np.ndarray
+    presence: dict[str, bool]
+
+    def read_image(self) -> np.ndarray:
+        return self.image
 
 
 def disc(shape: tuple[int, int], x: float, y: float, radius: float) -> np.ndarray:
@@ -133,3 +148,44 @@ def test_without_a_lumen_the_frame_is_read(make_pipeline) -> None:
     again, (maps,) = pipeline.maps([black])
     assert (again == presence).all()
     assert (maps == plain).all()
+
+
+def test_a_reader_of_its_own_reads_the_wall(make_pipeline, tmp_path) -> None:
+    """Alone, or together with the frame's pass, of which the higher answer counts; kept by the checkpoint."""
+    pipeline = make_pipeline(("Lumen", "core"), wall_backbone="tf_efficientnet_lite0")
+    frame = render_phantom(5, size=200).image
+    presence, (plain,) = pipeline.maps([frame])
+    view = WallView("Lumen", ("core",))
+    thresholds = {"HiResCAM": {"Lumen": float(np.median(plain[0]))}}
+    pipeline.config = replace(pipeline.config, map_threshold=thresholds, wall=view)
+    alone, (on_wall,) = pipeline.maps([frame])
+    assert not (on_wall[1] == plain[1]).all()
+    pipeline.config = replace(pipeline.config, wall=replace(view, alone=False))
+    both, (higher,) = pipeline.maps([frame])
+    assert (higher == np.maximum(plain, on_wall)).all()
+    assert (both == np.maximum(presence, alone)).all()
+    save_pipeline(pipeline, tmp_path / "model", Card("m", [], "", ""))
+    loaded = load_pipeline(tmp_path / "model")
+    assert loaded.config.wall == replace(view, alone=False)
+    kept = loaded.classifier.wall_reader
+    assert kept is not None
+    assert torch.allclose(kept.head.weight, pipeline.classifier.wall_reader.head.weight, atol=1e-3)
+    with torch.no_grad():
+        pipeline.classifier.wall_reader.head.weight += 1.0
+    assert not (pipeline.maps([frame])[1][0][1] == higher[1]).all()
+
+
+def test_presence_of_a_reader_of_its_own_is_calibrated_too(make_pipeline) -> None:
+    """Frames with an object on the wall are told from others by both classifiers, whose lines are fitted one by one."""
+    pipeline = make_pipeline(("Lumen", "core"), wall_backbone="tf_efficientnet_lite0")
+    frames = [render_phantom(seed, size=128).image for seed in range(6)]
+    _, (plain,) = pipeline.maps(frames[:1])
+    thresholds = {"HiResCAM": {"Lumen": float(np.median(plain[0]))}}
+    wall = WallView("Lumen", ("core",), alone=False)
+    pipeline.config = replace(pipeline.config, map_threshold=thresholds, wall=wall)
+    samples = [cast("Sample", Drawn(frame, {"Lumen": True, "core": i % 2 == 0})) for i, frame in enumerate(frames)]
+    calibrate_presence(pipeline, samples)
+    for reader in pipeline.classifier.readers:
+        assert reader.gain[1] != 1
+        assert reader.bias[1] != 0
+        assert reader.gain[0] == 1  # on all frames: nothing says where to draw the line

@@ -12,6 +12,7 @@ from models.classifier import Classifier, ClassifierConfig
 from models.errors import DataError
 from models.fba_net import FBANet, FBANetConfig
 from models.masks.metrics import iou
+from models.phantom import CLASSES
 from models.pipeline import Pipeline, PipelineConfig
 from models.training.augmentation import Frame, random_view
 from models.training.classifier_loop import ClassifierHyperparameters, _draw_batch, train_classifier
@@ -28,6 +29,7 @@ from models.training.optimisation import OptimisationLoop
 from models.training.refiner_loop import RefinerHyperparameters, train_refiner
 from models.training.schedule import Clock, Progress
 from models.training.state import TrainingState
+from models.wall import WallView
 
 CPU = torch.device("cpu")
 
@@ -101,6 +103,23 @@ def test_frame_labels_alone_teach_presence():
     pipeline = Pipeline(classifier, FBANet(FBANetConfig()))
     found = [pipeline.predict([square_frame(i).image])[0].presence["square"] for i in (100, 104, 101, 102)]
     assert max(found[:2]) < min(found[2:])
+
+
+def test_each_view_teaches_the_classifier_that_reads_it():
+    """With a reader of the wall: strips teach it alone, frames the other alone, and a batch of both teaches both."""
+    phantoms = phantom_frames(range(4), CLASSES, 128, wall=WallView("Lumen", CLASSES[1:]))
+    torch.manual_seed(0)
+    before = Classifier(ClassifierConfig(CLASSES, "tf_efficientnet_lite0", 128, 16, "tf_efficientnet_lite0"))
+    for share, taught in ((0.0, (True, False)), (1.0, (False, True)), (0.5, (True, True))):
+        hyperparameters = ClassifierHyperparameters(2, batch=4, view=128, wall_share=share)
+        after, _ = train_classifier(
+            before, phantoms, hyperparameters, score=None, report=silent, seed=1, device=CPU, seconds=None
+        )
+        changed = tuple(
+            not torch.equal(one.smooth[0].weight, other.smooth[0].weight)
+            for one, other in zip(before.readers, after.readers, strict=True)
+        )
+        assert changed == taught, share
 
 
 def test_the_same_seed_gives_the_same_weights():

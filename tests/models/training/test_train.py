@@ -27,6 +27,7 @@ from models.training.promotion import verdict
 from models.training.schedule import Progress
 from models.training.state import TrainingState
 from models.training.train import TrainingSpec, _inherit, begin, train
+from models.wall import WallView
 
 
 def write_squares(root, count=6):
@@ -123,6 +124,22 @@ def test_heads_are_inherited_by_class_name():
     assert child.gain[1] == parent.gain[1]
     assert child.gain[0] == 1
     assert torch.equal(child.smooth.get_parameter("0.weight"), parent.smooth.get_parameter("0.weight"))
+
+
+def test_a_reader_of_the_wall_is_inherited_where_there_is_a_wall(tmp_path, make_pipeline):
+    wall = WallView("a", ("b", "c"), alone=False)
+    parent = make_pipeline(("a", "b", "c"), wall_backbone=LIGHT, config=PipelineConfig(wall=wall))
+    spec = TrainingSpec(tmp_path, tmp_path / "out", "x")
+    begun = begin(spec, lambda: 384, ("new", "c", "a"), parent)
+    assert begun.config.wall == WallView("a", ("c",), alone=False)
+    reader, known = begun.classifier.wall_reader, parent.classifier.wall_reader
+    assert torch.equal(reader.head.weight[1], known.head.weight[2])
+    assert torch.equal(reader.smooth[0].weight, known.smooth[0].weight)
+    for classes in (("a", "new"), ("b", "c"), ("other",)):  # nothing lies on the wall, no lumen, another domain
+        begun = begin(spec, lambda: 384, classes, parent)
+        assert begun.config.wall is None
+        assert begun.classifier.wall_reader is None
+        assert torch.equal(begun.classifier.smooth[0].weight, parent.classifier.smooth[0].weight)
 
 
 @pytest.mark.parametrize("classes", [("b", "new"), ("other",)])
