@@ -116,7 +116,7 @@ def test_each_view_teaches_the_classifier_that_reads_it():
             before, phantoms, hyperparameters, score=None, report=silent, seed=1, device=CPU, seconds=None
         )
         changed = tuple(
-            not torch.equal(one.smooth[0].weight, other.smooth[0].weight)
+            not torch.equal(one.head.weight, other.head.weight)
             for one, other in zip(before.readers, after.readers, strict=True)
         )
         assert changed == taught, share
