@@ -36,7 +36,7 @@ from models.segment import Prediction, Segment, outline_uncertainty, sharpness
 from models.stages import stage
 from models.threads import spread
 from models.trimap import SIZE, TrimapConfig, coarse_mask, trimap_config, trimap_from_mask
-from models.wall import WallView, find_wall, roll_up, unroll
+from models.wall import WallView, both_maps, both_present, find_wall, roll_up, unroll
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
 REFINERS = ("fba", "closed-form", "none")
@@ -336,13 +336,13 @@ class Pipeline:
         probabilities = explanation.logits.float().sigmoid().cpu().numpy()
         for place, index in enumerate(found):
             on_wall = probabilities[place, replaced]
-            presence[index, replaced] = on_wall if view.alone else np.maximum(presence[index, replaced], on_wall)
+            presence[index, replaced] = on_wall if view.alone else both_present(presence[index, replaced], on_wall)
             for method, cams in maps.items():
                 margin = STRIP_MARGIN * read[method].shape[3] // strips.shape[2]
                 for label in replaced:
                     strip = read[method][place, label][:, margin:-margin]
                     rolled = roll_up(strip, fine[index], cams[index].shape[1:])
-                    cams[index][label] = rolled if view.alone else np.maximum(cams[index][label], rolled)
+                    cams[index][label] = rolled if view.alone else both_maps(cams[index][label], rolled)
 
     def embed(self, image: Image) -> Embedding:
         """Maps and features of one frame. Raises ValueError if it is no image."""

@@ -1,6 +1,7 @@
 """`python -m models.studies.ablation`: what each part of a model is worth on labelled images that it did not learn.
 
     frame        every class read on the frame, none on the unrolled wall (the same networks)
+    wall         those on the wall by the wall's pass alone, where both passes say together what is there
     map          the thresholded maps, without FBANet
     +-1, +-2     presence averaged over so many neighbours on either side, as far as they are of the same series
 
@@ -11,6 +12,7 @@ import argparse
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,8 @@ def ablation(pipeline: Pipeline, samples: Sequence[Sample]) -> dict[str, dict[st
     parts: dict[str, Pipeline] = {"whole": pipeline, "map": with_settings(pipeline, refiner="none")}
     if pipeline.config.wall is not None:
         parts["frame"] = with_settings(pipeline, wall=None)
+        if not pipeline.config.wall.alone:
+            parts["wall"] = with_settings(pipeline, wall=replace(pipeline.config.wall, alone=True))
     figures = {name: _figures(model, samples) for name, model in parts.items()}
     logits = np.array([_logits(pipeline, sample.read_image()) for sample in samples])  # (N, C)
     for reach in REACHES:

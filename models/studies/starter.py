@@ -112,6 +112,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _calibrate(arguments: argparse.Namespace, folder: DataFolder) -> None:
     """Give an earlier starter the line to presence that today's code would fit, and nothing else."""
     pipeline, card = load_pipeline(arguments.calibrate, arguments.device), read_card(arguments.calibrate)
+    card.weights = {}
     pipeline.config = replace(pipeline.config, presence_scale=PRESENCE_SCALE)
     if arguments.wall_reader:
         pipeline = _with_wall_reader(pipeline, load_pipeline(arguments.wall_reader, arguments.device).classifier)
@@ -126,7 +127,8 @@ def _with_wall_reader(pipeline: Pipeline, reader: Classifier) -> Pipeline:
     both = Classifier(replace(first.config, wall_backbone=reader.config.backbone))
     state = {f"wall_reader.{key}": value for key, value in reader.state_dict().items()}
     both.load_state_dict(first.state_dict() | state)
-    config = replace(pipeline.config, wall=replace(WALL, alone=False))
+    # Two passes together are sure enough for the usual presence threshold (val split).
+    config = replace(pipeline.config, wall=replace(WALL, alone=False), presence_threshold={})
     return Pipeline(both, pipeline.refiner, config, name=pipeline.name, device=str(pipeline.device))
 
 

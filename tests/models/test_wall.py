@@ -18,7 +18,20 @@ from models.pipeline import PipelineConfig, load_pipeline, save_pipeline
 from models.training.augmentation import random_wall_view
 from models.training.calibration import calibrate_presence
 from models.training.frames import unrolled_frame
-from models.wall import DEPTH, INWARD, RAYS, ROWS, WallView, depths, find_wall, roll_up, row_of, unroll
+from models.wall import (
+    DEPTH,
+    INWARD,
+    RAYS,
+    ROWS,
+    WallView,
+    both_maps,
+    both_present,
+    depths,
+    find_wall,
+    roll_up,
+    row_of,
+    unroll,
+)
 
 
 @dataclass
@@ -151,7 +164,7 @@ def test_without_a_lumen_the_frame_is_read(make_pipeline) -> None:
 
 
 def test_a_reader_of_its_own_reads_the_wall(make_pipeline, tmp_path) -> None:
-    """Alone, or together with the frame's pass, of which the higher answer counts; kept by the checkpoint."""
+    """Alone, or together with the frame's pass; the checkpoint keeps both."""
     pipeline = make_pipeline(("Lumen", "core"), wall_backbone="tf_efficientnet_lite0")
     frame = render_phantom(5, size=200).image
     presence, (plain,) = pipeline.maps([frame])
@@ -161,9 +174,9 @@ def test_a_reader_of_its_own_reads_the_wall(make_pipeline, tmp_path) -> None:
     alone, (on_wall,) = pipeline.maps([frame])
     assert not (on_wall[1] == plain[1]).all()
     pipeline.config = replace(pipeline.config, wall=replace(view, alone=False))
-    both, (higher,) = pipeline.maps([frame])
-    assert (higher == np.maximum(plain, on_wall)).all()
-    assert (both == np.maximum(presence, alone)).all()
+    both, (together,) = pipeline.maps([frame])
+    assert np.allclose(together[1], both_maps(plain[1], on_wall[1]))
+    assert np.allclose(both[0, 1], both_present(presence[0, 1], alone[0, 1]))
     save_pipeline(pipeline, tmp_path / "model", Card("m", [], "", ""))
     loaded = load_pipeline(tmp_path / "model")
     assert loaded.config.wall == replace(view, alone=False)
@@ -172,7 +185,7 @@ def test_a_reader_of_its_own_reads_the_wall(make_pipeline, tmp_path) -> None:
     assert torch.allclose(kept.head.weight, pipeline.classifier.wall_reader.head.weight, atol=1e-3)
     with torch.no_grad():
         pipeline.classifier.wall_reader.head.weight += 1.0
-    assert not (pipeline.maps([frame])[1][0][1] == higher[1]).all()
+    assert not (pipeline.maps([frame])[1][0][1] == together[1]).all()
 
 
 def test_presence_of_a_reader_of_its_own_is_calibrated_too(make_pipeline) -> None:
