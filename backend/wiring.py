@@ -32,6 +32,7 @@ from backend.prediction.responder import Responder
 from backend.settings import Settings
 from backend.system.ports import url_of
 from backend.versions.inference import Inference
+from backend.versions.opening import open_registry
 from backend.versions.registry import Registry
 from backend.versions.serving import Serving, load_on
 from models.families import Model
@@ -76,7 +77,7 @@ def _assembled(settings: Settings) -> Parts:
     queues = sqlite_queues(folder / QUEUE) if database.dsn is None else postgresql_queues(database)
     return Parts(
         database=database,
-        registry=Registry(folder / "models", settings.keep_versions),
+        registry=open_registry(settings, database),
         store=JobStore(database),
         leases=Leases(database),
         automatic=AutomaticTraining(database, settings.train_after, reports=settings.loops_dir),
@@ -88,11 +89,10 @@ def _assembled(settings: Settings) -> Parts:
 
 def _try_out(settings: Settings, parts: Parts) -> None:
     """What cannot be read or written is better known now than at the first request."""
-    for folder in (settings.data_dir, parts.registry.root):
-        folder.mkdir(exist_ok=True)
-        os.listdir(folder)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b"room")
+    os.listdir(settings.data_dir)
+    with tempfile.TemporaryFile(dir=settings.data_dir) as file:
+        file.write(b"room")
+    parts.registry.store.check()
     parts.registry.projects()
     parts.store.find()
     parts.credentials.addresses()
