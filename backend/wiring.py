@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from backend.database.credentials import Credentials
-from backend.database.engine import Database
+from backend.database.engine import MAX_SKEW, Database
 from backend.database.jobs import Job, JobStore
 from backend.database.leases import Leases
 from backend.database.opening import open_database
@@ -32,6 +32,7 @@ from backend.prediction.responder import Responder
 from backend.settings import Settings
 from backend.system.ports import url_of
 from backend.versions.inference import Inference
+from backend.versions.machines import meet, met
 from backend.versions.opening import open_registry
 from backend.versions.registry import Registry
 from backend.versions.serving import Serving, load_on
@@ -93,10 +94,27 @@ def _try_out(settings: Settings, parts: Parts) -> None:
     with tempfile.TemporaryFile(dir=settings.data_dir) as file:
         file.write(b"room")
     parts.registry.store.check()
+    meet(parts.database, parts.registry.store)
+    if abs(ahead := parts.database.skew()) > MAX_SKEW:
+        logger.warning(
+            "the clock of the database %s differs from this machine's by %.0f s; set both by NTP: leases on tasks "
+            "expire by these clocks",
+            parts.database.name,
+            abs(ahead),
+        )
+    for others, what in zip(_apart(parts), ("store of versions", "database"), strict=True):
+        if others:
+            logger.warning("%s use another %s than this machine; `premask doctor` says more", ", ".join(others), what)
     parts.registry.projects()
     parts.store.find()
     parts.credentials.addresses()
     waiting(parts.queues)
+
+
+def _apart(parts: Parts) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Machines with another store, and with another database."""
+    others = met(parts.database, parts.registry.store)
+    return others.other_store, others.other_database
 
 
 def _told(settings: Settings, error: Exception) -> BackendError:

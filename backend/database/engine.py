@@ -31,6 +31,7 @@ CONNECT_SECONDS = 5
 OLDEST_SERVER = 13
 TRIES = 5  # of transactions that collide
 FORBIDDEN = ("42501", "3F000")  # insufficient_privilege, invalid_schema_name
+MAX_SKEW = 2.0  # seconds between two clocks that nobody notices
 COLLISIONS = ("40001", "40P01")  # serialization_failure, deadlock_detected
 UPGRADE_LOCK = 7_366_275  # any number: key of PostgreSQL's advisory lock
 # Two servers must not hold more than PostgreSQL's usual 100 connections.

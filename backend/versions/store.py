@@ -130,7 +130,8 @@ class Store:
     def note(self, name: str, text: str) -> None:
         """Write a short text."""
         with self._saying("cannot be written to"):
-            self._make_root()
+            if self.folder is not None:
+                (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
             self._fs.pipe_file(self._at(name), text.encode())
 
     def unnote(self, name: str) -> None:
