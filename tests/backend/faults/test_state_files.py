@@ -177,9 +177,6 @@ def test_a_foreign_folder_beside_the_projects_is_passed_over(project, answers, r
 @pytest.mark.parametrize(
     "name", ["p3-r001-lite0.bak", "p3-r001", "p3-r999-lite0", "p3-r002-old", "p3-r001-lite0 (copy)"]
 )
-@pytest.mark.parametrize(
-    "name", ["p3-r001-lite0.bak", "p3-r001", "p3-r999-lite0", "p3-r002-old", "p3-r001-lite0 (copy)"]
-)
 def test_a_copy_of_a_version_is_no_version(project, answers, registry, name):
     shutil.copytree(project, project.parent / name)
     assert registry.names("3") == ["p3-r001-lite0"]

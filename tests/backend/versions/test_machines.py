@@ -4,8 +4,10 @@ import logging
 import shutil
 
 import pytest
+from filelock import FileLock
 
 from backend.database.engine import Database
+from backend.database.tables import MACHINES
 from backend.diagnosis import checks
 from backend.settings import Settings
 from backend.versions import machines
@@ -59,25 +61,26 @@ def bound(records, tmp_path, lock) -> Store:
 
 @pytest.fixture
 def lock(tmp_path):
-    from filelock import FileLock
-
     return FileLock(tmp_path / "lock")
 
 
 def test_doctor_names_what_is_not_shared(records, bound, tmp_path):
+    def look(store: Store) -> checks.Check:
+        return checks.check("store of versions", lambda: checks.store(records, store))
+
     meet(records, bound)
-    assert "identity" in str(checks.store(records, bound))
+    assert (look(bound).state, "identity" in look(bound).found) == ("ok", True)
     meet(records, Store(tmp_path / "elsewhere"), "other-machine")
-    found = checks.store(records, bound)
+    found = look(bound)
     assert (found.state, "other-machine use this database and another store" in found.found) == ("broken", True)
     assert "PREMASK_MODELS_URL" in found.remedy
-    apart = checks.store(records, Store(tmp_path / "elsewhere"))
+    apart = look(Store(tmp_path / "elsewhere"))
     assert (apart.state, "is not the one" in apart.found) == ("broken", True)
     meet(Database.sqlite(tmp_path / "other.sqlite"), bound, "third")
     meet(records, bound, "other-machine")
-    records.change(lambda c: c.execute(machines.MACHINES.delete().where(machines.MACHINES.c.name == "other-machine")))
+    records.change(lambda c: c.execute(MACHINES.delete().where(MACHINES.c.name == "other-machine")))
     bound.unnote("premask-machines/other-machine")
-    found = checks.store(records, bound)
+    found = look(bound)
     assert "third use the store" in found.found
     assert "PREMASK_DATABASE_URL" in found.remedy
 
