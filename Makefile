@@ -84,7 +84,7 @@ docs: $(SETUP) ## the documentation as a site, strictly, into .cache/site
 lock: $(SETUP) ## lock what pyproject.toml asks for, with hashes; UPGRADE=--upgrade moves all to the newest allowed
 	@$(COMPILE) $(REQUIREMENTS)/uv.in -o $(REQUIREMENTS)/uv.txt
 	@$(COMPILE) pyproject.toml --extra dev -o $(REQUIREMENTS)/premask.txt
-	@$(COMPILE) pyproject.toml --constraints $(REQUIREMENTS)/premask.txt --no-annotate -o $(REQUIREMENTS)/runtime.txt
+	@$(COMPILE) pyproject.toml --extra s3 --constraints $(REQUIREMENTS)/premask.txt --no-annotate -o $(REQUIREMENTS)/runtime.txt
 	@$(COMPILE) --no-config $(REQUIREMENTS)/label-studio.in -o $(REQUIREMENTS)/label-studio.txt
 
 clean: ## remove both environments and the caches; your data in premask-data stays

@@ -8,6 +8,7 @@ BackendError
 ├── LabelStudioError   Label Studio cannot be reached or refuses
 ├── SettingsError      the environment does not describe a backend that can start
 ├── RegistryError      model versions cannot be read or published
+│   ├── StoreError       the store of their files cannot be used
 │   ├── UnknownVersion   there is no such version or project
 │   └── VersionConflict  there are versions already where there should be none
 ├── ServeError         the server cannot start or has ended
@@ -72,6 +73,10 @@ class SettingsError(BackendError):
 
 class RegistryError(BackendError):
     """Model versions cannot be read or published; the text names the file or version."""
+
+
+class StoreError(RegistryError):
+    """The store of the versions' files cannot be read or written; the text names it and what was tried."""
 
 
 class UnknownVersion(RegistryError):

@@ -53,6 +53,10 @@ EXPECTED = {
     "prefetch": "a whole number from 0 to 32; 0 predicts no task before it is opened",
     "deadline": "seconds from 1 to 600",
     "database_url": "a PostgreSQL, such as postgresql://user:password@host:5432/premask, or nothing to use a file",
+    "models_url": "a folder, or an address such as s3://bucket/prefix",
+    "models_endpoint": "the address of an S3 server, such as https://minio.example:9000, together with "
+    "PREMASK_MODELS_URL=s3://...",
+    "models_cache_gb": "a number of GiB from 0.1 up",
     "secret_key": "a random text of 16 characters or more, the same on every machine",
     "train_minutes": "minutes above 0, at most 10080",
     "train_preset": "paper, fast or full",
@@ -98,6 +102,10 @@ class Settings(BaseSettings):
         deadline: seconds after which an answer to Label Studio is complete; a job predicts what is missing.
         database_url: PostgreSQL for jobs, queue and leases, for servers and workers on several machines; unset uses
             SQLite in the data folder.
+        models_url: folder, or address that fsspec knows, of the versions' files, for servers and workers on several
+            machines; unset uses a folder in the data folder.
+        models_endpoint: the S3 server of an s3:// address, where it is not Amazon's.
+        models_cache_gb: size of this machine's copies of versions, where they are in no folder.
         secret_key: encrypts the tokens that `/setup` brings; unset uses a random one, kept in the data folder.
         train_minutes: time budget of one training.
         train_preset: size of a training.
@@ -144,6 +152,9 @@ class Settings(BaseSettings):
     # Below Label Studio's 100 s even where a proxy holds back the blanks that keep it waiting.
     deadline: float = Field(60.0, ge=1, le=600)
     database_url: SecretStr | None = None
+    models_url: str | None = None
+    models_endpoint: str | None = None
+    models_cache_gb: float = Field(10.0, ge=0.1)
     secret_key: SecretStr | None = Field(None, min_length=16)
     train_minutes: float = Field(10.0, gt=0, le=10080)
     train_preset: Literal["paper", "fast", "full"] = "fast"
@@ -251,7 +262,21 @@ class Settings(BaseSettings):
             raise ValueError("it must begin with http:// or https:// and name a host")
         return value
 
-    @field_validator("label_studio_url", "public_url")
+    @field_validator("models_url")
+    @classmethod
+    def _is_store(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        if "://" not in value:
+            return str(Path(value).expanduser().absolute())
+        parts = urlsplit(value)
+        if parts.password is not None:
+            raise ValueError("it must hold no password; keys are given as that store's own programs take them")
+        if parts.scheme in ("s3", "s3a") and not parts.netloc:
+            raise ValueError("it names no bucket")
+        return value.rstrip("/")
+
+    @field_validator("label_studio_url", "public_url", "models_endpoint")
     @classmethod
     def _is_url(cls, value: str | None) -> str | None:
         if value is None:
@@ -320,6 +345,7 @@ def _unaccompanied(variables: Mapping[str, str]) -> list[str]:
             ("PREMASK_ROLE_HEADER", "PREMASK_ROLE_PROXIES"),
             ("PREMASK_ROLE_HEADER", "PREMASK_BASIC_AUTH_USER"),
             ("PREMASK_ROLE_PROXIES", "PREMASK_ROLE_HEADER"),
+            ("PREMASK_MODELS_ENDPOINT", "PREMASK_MODELS_URL"),
         )
         if name in variables and other not in variables
     ]

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from backend.database.credentials import Credentials
-from backend.database.engine import Database
+from backend.database.engine import MAX_SKEW, Database
 from backend.database.jobs import Job, JobStore
 from backend.database.leases import Leases
 from backend.database.opening import open_database
@@ -32,6 +32,8 @@ from backend.prediction.responder import Responder
 from backend.settings import Settings
 from backend.system.ports import url_of
 from backend.versions.inference import Inference
+from backend.versions.machines import meet, met
+from backend.versions.opening import open_registry
 from backend.versions.registry import Registry
 from backend.versions.serving import Serving, load_on
 from models.families import Model
@@ -76,7 +78,7 @@ def _assembled(settings: Settings) -> Parts:
     queues = sqlite_queues(folder / QUEUE) if database.dsn is None else postgresql_queues(database)
     return Parts(
         database=database,
-        registry=Registry(folder / "models", settings.keep_versions),
+        registry=open_registry(settings, database),
         store=JobStore(database),
         leases=Leases(database),
         automatic=AutomaticTraining(database, settings.train_after, reports=settings.loops_dir),
@@ -88,15 +90,31 @@ def _assembled(settings: Settings) -> Parts:
 
 def _try_out(settings: Settings, parts: Parts) -> None:
     """What cannot be read or written is better known now than at the first request."""
-    for folder in (settings.data_dir, parts.registry.root):
-        folder.mkdir(exist_ok=True)
-        os.listdir(folder)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b"room")
+    os.listdir(settings.data_dir)
+    with tempfile.TemporaryFile(dir=settings.data_dir) as file:
+        file.write(b"room")
+    parts.registry.store.check()
+    meet(parts.database, parts.registry.store)
+    if abs(ahead := parts.database.skew()) > MAX_SKEW:
+        logger.warning(
+            "the clock of the database %s differs from this machine's by %.0f s; set both by NTP: leases on tasks "
+            "expire by these clocks",
+            parts.database.name,
+            abs(ahead),
+        )
+    for others, what in zip(_apart(parts), ("store of versions", "database"), strict=True):
+        if others:
+            logger.warning("%s use another %s than this machine; `premask doctor` says more", ", ".join(others), what)
     parts.registry.projects()
     parts.store.find()
     parts.credentials.addresses()
     waiting(parts.queues)
+
+
+def _apart(parts: Parts) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Machines with another store, and with another database."""
+    others = met(parts.database, parts.registry.store)
+    return others.other_store, others.other_database
 
 
 def _told(settings: Settings, error: Exception) -> BackendError:

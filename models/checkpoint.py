@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, TypeAdapter
 
-from models.documents import Figure, Part, read_json
+from models.documents import Figure, Part, parse_json, read_json
 from models.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -136,14 +136,32 @@ def read_card(directory: Path) -> Card:
     """
     path = directory / CARD
     try:
-        content = read_json(path, _CARD_FILE).model_dump(exclude_unset=True)
+        return _card(read_json(path, _CARD_FILE))
     except FileNotFoundError:
         raise CheckpointError(f"{directory} is no checkpoint: it has no {CARD}") from None
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{path} does not read as a model card: {error}", "restore that file, or promote another version"
         ) from error
+
+
+def parse_card(text: str, name: str) -> Card:
+    """A card that was read already.
+
+    Raises:
+        CheckpointError: the text, of the version `name`, does not read as one.
+    """
+    try:
+        return _card(parse_json(text, _CARD_FILE))
+    except ValueError as error:
+        raise CheckpointError(
+            f"the card of {name} does not read as a model card: {error}", "promote another version"
+        ) from error
+
+
+def _card(file: _CardFile) -> Card:
     # A later release may write fields that this one does not know.
+    content = file.model_dump(exclude_unset=True)
     return Card(**{name: value for name, value in content.items() if name in _CardFile.model_fields})
 
 

@@ -32,8 +32,13 @@ def read_json(path: Path, kind: TypeAdapter[Kind]) -> Kind:
     """
     if (size := path.stat().st_size) > MAX_BYTES:
         raise ValueError(f"it has {size} bytes, more than the {MAX_BYTES} that such a file can have")
+    return parse_json(path.read_bytes(), kind)
+
+
+def parse_json(content: bytes | str, kind: TypeAdapter[Kind]) -> Kind:
+    """The contents of a file that was read already; raises ValueError as `read_json` does."""
     try:
-        return kind.validate_json(path.read_bytes())
+        return kind.validate_json(content)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(map(str, first["loc"]))

@@ -146,7 +146,7 @@ def list_versions(project: str, json_file: Path | None) -> None:
     if reports:
         table_console().print(table)
     else:
-        click.echo(f"project {project} has no versions in {registry.root}; press Start Training in Label Studio")
+        click.echo(f"project {project} has no versions in {registry.store.name}; press Start Training in Label Studio")
     write_json(json_file, {"project": project, "versions": reports})
 
 
@@ -185,6 +185,8 @@ def rollback(project: str, json_file: Path | None) -> None:
 
 
 def _registry() -> Registry:
-    from backend.versions.registry import Registry
+    from backend.database.opening import open_database
+    from backend.versions.opening import open_registry
 
-    return Registry(Settings.from_environ(os.environ).data_dir / "models")
+    settings = Settings.from_environ(os.environ)
+    return open_registry(settings, open_database(settings)[0])

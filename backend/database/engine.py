@@ -31,10 +31,12 @@ CONNECT_SECONDS = 5
 OLDEST_SERVER = 13
 TRIES = 5  # of transactions that collide
 FORBIDDEN = ("42501", "3F000")  # insufficient_privilege, invalid_schema_name
+MAX_SKEW = 2.0  # seconds between two clocks that nobody notices
 COLLISIONS = ("40001", "40P01")  # serialization_failure, deadlock_detected
 UPGRADE_LOCK = 7_366_275  # any number: key of PostgreSQL's advisory lock
 # Two servers must not hold more than PostgreSQL's usual 100 connections.
 POOL, OVERFLOW = 5, 25
+WITHOUT_IT = "jobs begin again then, and the next start says how to take the versions over"
 CORRUPT = ("malformed", "not a database", "encrypted")
 
 
@@ -222,7 +224,7 @@ class Database:
         elif lacking := sorted(ours - names):
             raise DatabaseError(
                 f"the database {self.name} is corrupt: it lacks the table {lacking[0]!r}",
-                "restore a copy, or give premask an empty one: jobs begin again then",
+                f"restore a copy, or give premask an empty one: {WITHOUT_IT}",
             )
 
 
@@ -250,5 +252,5 @@ def _prepare(path: Path) -> None:
 
 def _sqlite_remedy(path: Path, error: BaseException | None = None) -> str:
     if any(word in str(error) for word in CORRUPT):
-        return f"restore a copy, or move it away (mv {path} {path}.corrupt): jobs begin again then"
+        return f"restore a copy, or move it away (mv {path} {path}.corrupt): {WITHOUT_IT}"
     return "check the disk and who may write"

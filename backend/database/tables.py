@@ -20,7 +20,7 @@ from sqlalchemy import (
     true,
 )
 
-REVISION = "0001"  # that these tables are of
+REVISION = "0002"  # that these tables are of
 VERSION_TABLE = "premask_version"  # Alembic's note of the revision
 ACTIVE = ("queued", "fetching", "training", "evaluating", "publishing", "predicting")  # states of jobs
 
@@ -157,3 +157,57 @@ CONNECTIONS = Table(
     Column("updated", Double, nullable=False),
 )
 Index("connections_by_age", CONNECTIONS.c.updated)
+
+# What was published. The row of a removed version stays, so that its name never means other weights.
+VERSIONS = Table(
+    "versions",
+    METADATA,
+    Column("project", Words, primary_key=True),
+    Column("name", Words, primary_key=True),
+    Column("number", Integer, nullable=False),
+    Column("state", Words, nullable=False),  # candidate, served, retired or removed
+    _text("place"),  # of its files in the store; empty once they are removed
+    Column("files", Json, nullable=False, default=dict),  # name -> [SHA-256, bytes]
+    Column("bytes", BigInteger, nullable=False, default=0),
+    Column("published", Double, nullable=False),
+    Column("parent", Words),
+    _text("card"),
+)
+_is_served = VERSIONS.c.state == literal_column("'served'")
+# At most one version of a project is served.
+Index("versions_one_served", VERSIONS.c.project, unique=True, sqlite_where=_is_served, postgresql_where=_is_served)
+
+# What rolling back returns to, highest position first; below the lowest is the starter.
+SERVED_BEFORE = Table(
+    "served_before",
+    METADATA,
+    Column("project", Words, primary_key=True),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("version", Words, nullable=False),
+)
+
+# The last number that a project's versions were given. Whoever changes them locks this row.
+NUMBERS = Table(
+    "version_numbers",
+    METADATA,
+    Column("project", Words, primary_key=True),
+    Column("last", Integer, nullable=False),
+)
+
+# The store that the versions' files are in: one row. It is bound once the store holds the same identity.
+STORES = Table(
+    "stores",
+    METADATA,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("identity", Words, nullable=False),
+    Column("bound", Boolean, nullable=False),
+)
+
+# Machines that use this database, and what each wrote last into the store it sees.
+MACHINES = Table(
+    "machines",
+    METADATA,
+    Column("name", Words, primary_key=True),
+    Column("nonce", Words, nullable=False),
+    Column("seen", Double, nullable=False),
+)

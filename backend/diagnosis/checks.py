@@ -9,19 +9,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from backend.database.engine import Database
+from backend.database.engine import MAX_SKEW, Database
 from backend.database.tables import REVISION
 from backend.errors import BackendError
 from backend.jobs.queue import JobQueue
 from backend.system.loops import ALL, SILENT_SECONDS, LoopReport
+from backend.versions.machines import met
+from backend.versions.opening import identity_of
 from backend.versions.serving import Serving
+from backend.versions.store import Store
 from models.checkpoint import read_card
 from models.errors import ModelError
 
 FINE, DOUBTFUL, BROKEN = "ok", "warning", "broken"
 GIGABYTE = 1 << 30
 MAX_TOLD = 5  # failing projects that a finding names
-MAX_SKEW = 2.0  # seconds
 SCARCE, TOO_LITTLE = 5 * GIGABYTE, GIGABYTE // 2
 
 
@@ -84,6 +86,30 @@ def database(opened: Database) -> Check | str:
         )
         return Check("database", DOUBTFUL, found, "set both by NTP: leases on tasks expire by these clocks")
     return f"{opened.name}, revision {REVISION}"
+
+
+def store(opened: Database, versions: Store) -> Check | str:
+    """Whether the store of versions can be written to and is the database's, and whether other machines use both."""
+    name = "store of versions"
+    versions.check()
+    identity, bound = identity_of(opened)
+    if not bound or versions.identity() != identity:
+        remedy = "name the same PREMASK_MODELS_URL and PREMASK_DATABASE_URL on every machine, then restart"
+        return Check(name, BROKEN, f"{versions.name} is not the one that {opened.name} belongs to ({identity})", remedy)
+    others = met(opened, versions)
+    if others.other_store:
+        found = f"{_few(others.other_store)} use this database and another store than {versions.name}"
+        return Check(name, BROKEN, found, "name the same PREMASK_MODELS_URL on every machine, then restart them")
+    if others.other_database:
+        found = f"{_few(others.other_database)} use the store {versions.name} and another database"
+        return Check(name, BROKEN, found, "name the same PREMASK_DATABASE_URL on every machine, then restart them")
+    shared = f", shared with {_few(others.together)}" if others.together else ""
+    return f"{versions.name}, identity {identity}{shared}"
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MAX_TOLD} more" if len(names) > MAX_TOLD else ""
+    return ", ".join(names[:MAX_TOLD]) + more
 
 
 def queue(jobs: JobQueue) -> str:

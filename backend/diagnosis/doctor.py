@@ -49,6 +49,7 @@ def examine(settings: Settings, parts: Parts, project: str | None) -> Iterator[C
 
 def _here(settings: Settings, parts: Parts) -> Iterator[Look]:
     yield "database", lambda: checks.database(parts.database)
+    yield "store of versions", lambda: checks.store(parts.database, parts.registry.store)
     yield "queue", lambda: checks.queue(JobQueue(parts.store, parts.leases, parts.queues))
     yield "loops over projects", lambda: checks.loops(loop_reports(settings.loops_dir))
     yield "starter weights", lambda: _starter(settings.starter)

@@ -14,7 +14,7 @@ from concurrent.futures import TimeoutError as Late
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from backend.errors import BackendError, ConfigError
+from backend.errors import BackendError, ConfigError, UnknownVersion
 from backend.jobs.automatic import stamp
 from backend.jobs.training import ACCEPTED
 from backend.label_studio.acceptance import AcceptanceStatistics, parent_prediction
@@ -193,8 +193,8 @@ def _learnt(current: VersionInfo | None) -> Mapping[str, str]:
     if current is None:
         return {}
     try:
-        found = json.loads((current.directory / ACCEPTED).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = json.loads(current.read(ACCEPTED))
+    except (UnknownVersion, ValueError):
         return {}  # a version of an earlier release
     return found if isinstance(found, dict) else {}
 

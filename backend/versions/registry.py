@@ -1,42 +1,42 @@
 """Model versions of every project: publish, current, promote, roll back.
 
-    root/project-3/p3-r001-lite0/   a checkpoint: card.json and weights, never changed once it is there
-    root/project-3/p3-r002-lite0/
-    root/project-3/served.json      {"current": ..., "history": [...], "last_number": 2}
-
-A version is served from the moment served.json names it, and served.json is replaced in one step, so readers need no
-lock. Writers, in any process, hold the project's file lock; a folder they left half-written or half-removed has a
-name that no version has, is read by no one, and is removed by the next writer.
+A version is a row of the database, and its files lie in the store. They are put there first, at a place of their own;
+then one transaction makes the row, so what a killed publisher left is seen by no one and collected later. Which version
+is served is the state of a row too: at most one of a project's is, on every machine the same. The row of a removed
+version stays, without its files: a name never means two sets of weights.
 
 Publishing also removes old versions: beyond the newest few, only the served one and the one that rolling back returns
 to are kept.
 """
 
-import os
+import logging
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any, TypeVar
 
-from filelock import FileLock, Timeout
-from pydantic import TypeAdapter
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
-from backend.errors import RegistryError, UnknownVersion, VersionConflict
-from backend.system.files import sync_folder, sync_tree, write_json
-from models.checkpoint import CARD, Card, read_card, write_card
-from models.documents import read_json
-from models.errors import CheckpointError
+from backend.database.engine import Database, insert_into
+from backend.database.tables import NUMBERS, SERVED_BEFORE, VERSIONS
+from backend.errors import DatabaseError, RegistryError, StoreError, UnknownVersion, VersionConflict
+from backend.versions.store import DERIVED, INCOMING, NONCE, Fetched, File, Store
+from models.checkpoint import CARD, Card, parse_card, read_card, write_card
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 PROJECT = re.compile("[0-9A-Za-z]{1,32}")
-INCOMING = ".incoming-"
-REMOVED = ".removed-"
-STATE = "served.json"
 STARTER = "starter"  # what rolling back before the first promotion returns to; no version has this name
-LOCK_SECONDS = 120
+CANDIDATE, SERVED, RETIRED, REMOVED = "candidate", "served", "retired", "removed"
+GARBAGE_SECONDS = 12 * 3600.0  # after which files that no row names are collected
+PUBLISH_SECONDS = 6 * 3600.0  # after which a publication gives up, long before
 # Short names of backbones, as in p3-r007-lite0; any other loses what precedes its last underscore.
 SHORT = {"tf_efficientnet_lite0": "lite0", "legacy_xception": "xception", "convnext_base": "convnext"}
 
@@ -48,65 +48,104 @@ class VersionInfo:
     Attributes:
         project: Label Studio's project id.
         version: its name, the same in `/setup`, in predictions and here.
-        directory: the checkpoint.
         number: counts up from 1 and is never given twice.
         state: served, retired (was served before) or candidate (never served).
+        place: of its files in the store.
+        files: their checksums and sizes, by name.
+        published: Unix time.
+        parent: the version that its training began from, if any.
     """
 
     project: str
     version: str
-    directory: Path
     number: int
     state: str
+    place: str
+    files: Mapping[str, File] = field(repr=False)
+    published: float
+    parent: str | None
+    _card: str = field(repr=False)
+    _store: Store = field(repr=False, compare=False)
 
     @property
     def card(self) -> Card:
-        """The card that training wrote.
+        """The card that training wrote, as it was published.
 
         Raises:
-            CheckpointError: the card is missing or damaged.
+            CheckpointError: it was written by a release whose cards this one does not read.
         """
-        return read_card(self.directory)
+        return parse_card(self._card, self.version)
 
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files.values())
 
-@dataclass
-class _State:
-    """served.json. `history` is what rolling back returns to, newest last; None stands for the starter."""
+    @property
+    def local(self) -> Path:
+        """Where its files are on this machine once `fetch` or `directory` was asked for."""
+        return self._store.local(self.place)
 
-    current: str | None = None
-    history: list[str | None] = field(default_factory=list)
-    ever_served: list[str] = field(default_factory=list)
-    last_number: int = 0
+    @property
+    def directory(self) -> Path:
+        """The checkpoint on this machine, which stays there as long as this object does.
 
+        Raises:
+            StoreError: it cannot be fetched, or is not what was published.
+        """
+        return self._fetched.path
 
-_STATE = TypeAdapter(_State)
+    def fetch(self) -> Fetched:
+        """The same, as long as the returned object is there."""
+        return self._store.fetch(self.place, self.files)
+
+    def read(self, name: str) -> bytes:
+        """One of its files.
+
+        Raises:
+            UnknownVersion: there is none of that name.
+            StoreError: it cannot be read, or is not what was published.
+        """
+        if name not in self.files:
+            raise UnknownVersion(f"{self.version} has no file {name[:80]!r}")
+        return self._store.read(self.place, name, self.files[name])
+
+    @cached_property
+    def _fetched(self) -> Fetched:
+        return self.fetch()
 
 
 class Registry:
-    """The versions below a folder, safe to use from several threads and processes at once.
+    """The versions of a database and a store, safe to use from several threads and processes at once.
 
     Args:
-        root: the folder.
+        database: holds a row for each version.
+        store: holds their files.
         keep: how many of a project's newest versions outlive a publication.
+
+    Attributes:
+        store: the same.
     """
 
-    def __init__(self, root: Path, keep: int = 10) -> None:
-        self.root = root
+    def __init__(self, database: Database, store: Store, keep: int = 10) -> None:
+        self.store = store
+        self._database = database
         self._keep = keep
 
     def projects(self) -> list[str]:
-        """Every project that has a version; other folders beside theirs, such as copies, are passed over."""
-        names = sorted(folder.name.removeprefix("project-") for folder in self.root.glob("project-*"))
-        return [name for name in names if PROJECT.fullmatch(name) and self._directories(name)]
+        """Every project that has a version."""
+        query = select(VERSIONS.c.project).where(VERSIONS.c.state != REMOVED).distinct()
+        return sorted(self._database.read(lambda connection: connection.execute(query).scalars().all()))
 
     def names(self, project: str) -> list[str]:
-        """The name of every complete version of a project, oldest first, whatever became of served.json."""
-        return [directory.name for directory in self._directories(project)]
+        """The name of every version of a project, oldest first."""
+        query = select(VERSIONS.c.name).where(*_of(project)).order_by(VERSIONS.c.number, VERSIONS.c.name)
+        return list(self._database.read(lambda connection: connection.execute(query).scalars().all()))
 
     def versions(self, project: str) -> list[VersionInfo]:
-        """Every complete version of a project, oldest first."""
-        state = self._state(project)
-        return [self._info(project, directory.name, state) for directory in self._directories(project)]
+        """Every version of a project, oldest first."""
+        query = select(VERSIONS).where(*_of(project)).order_by(VERSIONS.c.number, VERSIONS.c.name)
+        return [self._info(row) for row in self._database.read(lambda connection: connection.execute(query).all())]
 
     def version(self, project: str, version: str) -> VersionInfo:
         """One version.
@@ -114,43 +153,52 @@ class Registry:
         Raises:
             UnknownVersion: the project has no such version.
         """
-        for info in self.versions(project):
-            if info.version == version:
-                return info
-        known = ", ".join(info.version for info in self.versions(project)) or "none"
-        raise UnknownVersion(f"project {project} has no version {version!r}; it has: {known}")
+        return self._info(self._database.read(lambda connection: _known(connection, project, version)))
 
     def current(self, project: str) -> VersionInfo | None:
         """The version that is to be served, or None: nothing was promoted yet, or all of it rolled back."""
-        state = self._state(project)
-        return None if state.current is None else self._info(project, state.current, state)
+        return self._one(lambda connection: _served(connection, project))
 
-    def stamp(self, project: str) -> object:
-        """Something that differs when another version is to be served; cheap, as nothing is read."""
-        try:
-            state = os.stat(f"{self.root}/project-{project}/{STATE}")  # a Path takes longer than the look itself
-        except OSError:
-            return None
-        return state.st_mtime_ns, state.st_ino, state.st_size
+    def served(self) -> dict[str, str]:
+        """The version that is to be served to each project that has one; one query, however many there are."""
+        query = select(VERSIONS.c.project, VERSIONS.c.name).where(VERSIONS.c.state == SERVED)
+        return {row.project: row.name for row in self._database.read(lambda c: c.execute(query).all())}
 
-    def previous(self, project: str) -> list[VersionInfo]:
-        """Versions that were served before the current one, most recent first."""
-        state = self._state(project)
-        names = dict.fromkeys(name for name in reversed(state.history) if name is not None and name != state.current)
-        return [self._info(project, name, state) for name in names]
+    def newest_served(self, most: int) -> list[VersionInfo]:
+        """The versions that are to be served to whatever project, those published last first, at most so many."""
+        query = select(VERSIONS).where(VERSIONS.c.state == SERVED).order_by(VERSIONS.c.published.desc()).limit(most)
+        return [self._info(row) for row in self._database.read(lambda connection: connection.execute(query).all())]
+
+    def wanted(self, project: str) -> list[VersionInfo]:
+        """The version that is to be served and those that were served before it, most recent first; none for the
+        starter."""
+
+        def work(connection: Connection) -> list[Row[Any]]:
+            current = _served(connection, project)
+            return [] if current is None else [current, *_before(connection, project, current.name)]
+
+        return [self._info(row) for row in self._database.read(work)]
 
     def rollback_target(self, project: str) -> str | None:
         """The version that `rollback` would serve: its name, STARTER for the starter, or None if it would refuse."""
-        state = self._state(project)
-        index = self._return_to(project, state)
-        return None if index is None else state.history[index] or STARTER
+
+        def work(connection: Connection) -> str | None:
+            current = _served(connection, project)
+            return None if current is None else _return_to(connection, project, current.name)
+
+        return self._database.read(work)
 
     def reserve(self, project: str, backbone: str | None = None) -> str:
         """The name for a version that is about to be trained; its number is spent unless it is given back."""
-        with self._writing(project) as state:
-            state.last_number += 1
-            short = f"-{_short(backbone)}" if backbone else ""
-            return f"p{project}-r{state.last_number:03d}{short}"
+        short = f"-{_short(backbone)}" if backbone else ""
+        _checked(project)
+
+        def work(connection: Connection) -> str:
+            number = _lock(connection, project) + 1
+            _set_last(connection, project, number)
+            return f"p{project}-r{number:03d}{short}"
+
+        return self._database.change(work)
 
     def give_back(self, project: str, version: str) -> None:
         """Take back a name that nothing came of, so that no gap stays: a project's first version is r001.
@@ -158,49 +206,51 @@ class Registry:
         A number that was given after it, or has been published, stays spent.
         """
         number = version_number(project, version)
-        with self._writing(project) as state:
-            published = [version_number(project, directory.name) or 0 for directory in self._directories(project)]
-            if number is not None and number == state.last_number and number > max(published, default=0):
-                state.last_number -= 1
+
+        def work(connection: Connection) -> None:
+            last = _lock(connection, project)
+            query = select(func.max(VERSIONS.c.number)).where(VERSIONS.c.project == project)
+            if number is not None and number == last and number > (connection.execute(query).scalar() or 0):
+                _set_last(connection, project, last - 1)
+
+        self._database.change(work)
 
     def publish(self, project: str, checkpoint: Path, fence: Callable[[], None] = lambda: None) -> VersionInfo:
-        """Copy a finished checkpoint into the registry under the name on its card, as a candidate.
+        """Put a finished checkpoint into the store and make it a version under the name on its card, a candidate.
 
         Args:
             project: Label Studio's project id.
             checkpoint: the folder.
-            fence: called under the project's lock, in the moment before the version appears; raises if the caller may
-                not publish any more, because another worker has taken its job meanwhile.
+            fence: called in the transaction that makes the version; raises if the caller may not publish any more,
+                because another worker has taken its job meanwhile.
 
         Raises:
             CheckpointError: `checkpoint` has no readable card.
-            RegistryError: its name is no version of this project, or is taken, or the copy failed.
+            RegistryError: its name is no version of this project, or is taken, or the files cannot be put.
         """
-        name = read_card(checkpoint).name
-        number = version_number(project, name)
+        card = read_card(checkpoint)
+        name, number = card.name, version_number(_checked(project), card.name)
         if number is None:
             raise RegistryError(f"{checkpoint} calls itself {name!r}, which is no version of project {project}")
-        with self._writing(project) as state:
-            target = self._folder(project) / name
-            if target.exists():
-                raise RegistryError(f"{name} is published already and versions never change; reserve a new name")
-            incoming = target.with_name(f"{INCOMING}{name}")
-            try:
-                shutil.copytree(checkpoint, incoming)
-                sync_tree(incoming)
-                fence()
-                incoming.rename(target)
-                sync_folder(target.parent)
-            except OSError as error:
-                raise RegistryError(
-                    f"{name} cannot be published to {target.parent}: {error.strerror or error}",
-                    "make room or give this user the right, then ask again",
-                ) from error
-            finally:
-                shutil.rmtree(incoming, ignore_errors=True)
-            state.last_number = max(state.last_number, number)
-            self._prune(project, state)
-            return self._info(project, name, state)
+        self._database.read(lambda connection: _must_be_free(connection, project, name))
+        begun, place = time.time(), self.store.new_place(project, name)
+        files = self.store.put(checkpoint, place)
+        row = row_of(project, name, card, (checkpoint / CARD).read_text(encoding="utf-8"), place, files)
+
+        def work(connection: Connection) -> Row[Any]:
+            last = _lock(connection, project)
+            _must_be_free(connection, project, name)
+            if time.time() - begun > PUBLISH_SECONDS:
+                raise RegistryError(f"publishing {name} took too long: its files may be gone by now", "try again")
+            fence()
+            connection.execute(insert(VERSIONS).values(row))
+            _set_last(connection, project, max(last, number))
+            self._prune(connection, project)
+            return _known(connection, project, name)
+
+        made = self._info(self._database.change(work))
+        self._collect(project)
+        return made
 
     def promote(self, project: str, version: str, fence: Callable[[], None] = lambda: None) -> VersionInfo:
         """Serve a version from now on.
@@ -213,15 +263,24 @@ class Registry:
         Raises:
             UnknownVersion: the project has no such version.
         """
-        self.version(project, version)  # makes no folder for a project that has none
-        with self._writing(project) as state:
-            self.version(project, version)  # a publication may have removed it while this waited for the lock
+        self.version(project, version)  # makes no row for a project that has none
+
+        def work(connection: Connection) -> Row[Any]:
+            _lock(connection, project)
+            _known(connection, project, version)  # a publication may have removed it while this waited
             fence()
-            if state.current != version:
-                state.history.append(state.current)
-                state.current = version
-                state.ever_served += [version] if version not in state.ever_served else []
-            return self._info(project, version, state)
+            before = _served(connection, project)
+            if before is None or before.name != version:
+                if before is not None:
+                    _set_state(connection, project, before.name, RETIRED)
+                    top = select(func.max(SERVED_BEFORE.c.position)).where(SERVED_BEFORE.c.project == project)
+                    position = (connection.execute(top).scalar() or 0) + 1
+                    pushed = {"project": project, "position": position, "version": before.name}
+                    connection.execute(insert(SERVED_BEFORE).values(pushed))
+                _set_state(connection, project, version, SERVED)
+            return _known(connection, project, version)
+
+        return self._info(self._database.change(work))
 
     def rollback(self, project: str) -> VersionInfo | None:
         """Serve what was served before the current version; None stands for the starter.
@@ -229,15 +288,28 @@ class Registry:
         Raises:
             UnknownVersion: nothing was served before.
         """
-        with self._writing(project) as state:
-            index = self._return_to(project, state)
-            if index is None:
+        _checked(project)
+
+        def work(connection: Connection) -> Row[Any] | None:
+            _lock(connection, project)
+            current = _served(connection, project)
+            if current is None:
                 raise UnknownVersion(
                     f"project {project} has nothing to roll back to; `premask versions list` shows what there is"
                 )
-            state.current = state.history[index]
-            del state.history[index:]
-            return None if state.current is None else self._info(project, state.current, state)
+            target = _return_to(connection, project, current.name)
+            _set_state(connection, project, current.name, RETIRED)
+            mine = SERVED_BEFORE.c.project == project
+            if target == STARTER:
+                connection.execute(delete(SERVED_BEFORE).where(mine))
+                return None
+            top = select(func.max(SERVED_BEFORE.c.position)).where(mine, SERVED_BEFORE.c.version == target)
+            position = connection.execute(top).scalar_one()
+            connection.execute(delete(SERVED_BEFORE).where(mine, SERVED_BEFORE.c.position >= position))
+            _set_state(connection, project, target, SERVED)
+            return _known(connection, project, target)
+
+        return self._one(work, changes=True)
 
     def duplicate(self, source: str, target: str) -> VersionInfo | None:
         """Serve a copy of the version that is served to one project to another one, which has none yet.
@@ -250,7 +322,7 @@ class Registry:
             CheckpointError: the served version's card cannot be read.
             RegistryError: the copy failed.
         """
-        if self.versions(target):
+        if self.names(target):
             raise VersionConflict(
                 f"project {target} has versions already; `premask versions promote` serves one of them"
             )
@@ -259,10 +331,10 @@ class Registry:
             return None
         card = original.card
         name = self.reserve(target, card.backbone)
-        with tempfile.TemporaryDirectory(dir=self.root, prefix=INCOMING) as folder:
+        with tempfile.TemporaryDirectory(dir=self.store.scratch(), prefix=INCOMING) as folder:
             copy = Path(folder) / name
             try:
-                shutil.copytree(original.directory, copy)
+                shutil.copytree(original.directory, copy, ignore=shutil.ignore_patterns(DERIVED))
             except OSError as error:  # it may be removed by a publication meanwhile
                 raise RegistryError(
                     f"{original.version} cannot be copied to project {target}: {error.strerror or error}", "ask again"
@@ -271,86 +343,71 @@ class Registry:
             self.publish(target, copy)
         return self.promote(target, name)
 
-    def _return_to(self, project: str, state: _State) -> int | None:
-        """Where in the history the version stands that rolling back serves; None if nothing was served before."""
-        usable = {directory.name for directory in self._directories(project)} - {state.current}
-        found = (i for i, name in reversed(list(enumerate(state.history))) if name is None or name in usable)
-        return next(found, None)
+    def _prune(self, connection: Connection, project: str) -> None:
+        """Take versions that are no longer needed out of use; their files go when this is committed."""
+        current = _served(connection, project)
+        needed = set() if current is None else {current.name, _return_to(connection, project, current.name)}
+        newest = select(VERSIONS.c.name).where(*_of(project)).order_by(VERSIONS.c.number.desc(), VERSIONS.c.name)
+        rows = connection.execute(newest).all()[self._keep :]
+        for row in (row for row in rows if row.name not in needed):
+            _set_state(connection, project, row.name, REMOVED)
 
-    def _prune(self, project: str, state: _State) -> None:
-        """Remove the versions that are no longer needed."""
-        index = self._return_to(project, state)
-        needed = {state.current, None if index is None else state.history[index]}
-        for directory in self._directories(project)[: -self._keep]:
-            if directory.name not in needed:
-                removed = directory.with_name(f"{REMOVED}{directory.name}")
-                directory.rename(removed)  # gone in one step for those who read meanwhile
-                shutil.rmtree(removed, ignore_errors=True)  # the next writer tries again
+    def _collect(self, project: str) -> None:
+        """Remove files that belong to no version: of removed ones, and what killed publishers left some hours ago."""
+        try:
+            known = select(VERSIONS.c.name, VERSIONS.c.place, VERSIONS.c.state).where(VERSIONS.c.project == project)
+            there = self.store.places(project)  # before the rows are read: what comes later is not looked at
+            rows = self._database.read(lambda connection: connection.execute(known).all())
+            for row in rows:
+                if row.state == REMOVED and row.place:
+                    self.store.remove(row.place)
+                    self._database.change(partial(_without_files, project=project, version=row.name))
+            places = {row.place for row in rows}
+            for place in there:
+                version, nonce = place.rpartition("/")[2][:-13], place[-13:]
+                ours = NONCE.fullmatch(nonce) and version_number(project, version) is not None
+                if ours and place not in places and time.time() - self.store.written(place) > GARBAGE_SECONDS:
+                    logger.info("%s, which belongs to no version, is removed", place)
+                    self.store.remove(place)
+        except (StoreError, DatabaseError) as error:
+            logger.warning("files of removed versions are left for later: %s", error)
 
-    def _folder(self, project: str) -> Path:
-        # Ids come from requests and end up in a path.
-        if not PROJECT.fullmatch(project):
-            raise UnknownVersion(f"{project!r} is no project id; expected a number such as 3")
-        return self.root / f"project-{project}"
-
-    def _directories(self, project: str) -> list[Path]:
-        candidates = [path.parent for path in self._folder(project).glob(f"p{project}-r*/{CARD}")]
-        numbered = [(version_number(project, directory.name), directory) for directory in candidates]
-        return [
-            directory
-            for number, directory in sorted((n, d) for n, d in numbered if n is not None)
-            if _name_in(directory) in (None, directory.name)
-        ]
-
-    def _info(self, project: str, version: str, state: _State) -> VersionInfo:
-        served = "served" if version == state.current else "retired" if version in state.ever_served else "candidate"
+    def _info(self, row: Row[Any]) -> VersionInfo:
+        files = {name: File(*about) for name, about in row.files.items()}
         return VersionInfo(
-            project, version, self._folder(project) / version, version_number(project, version) or 0, served
+            row.project,
+            row.name,
+            row.number,
+            row.state,
+            row.place,
+            files,
+            row.published,
+            row.parent,
+            row.card,
+            self.store,
         )
 
-    def _state(self, project: str) -> _State:
-        path = self._folder(project) / STATE
-        try:
-            state = read_json(path, _STATE)
-            for name in (state.current, *state.history, *state.ever_served):
-                if name is not None and version_number(project, name) is None:  # it becomes part of a path
-                    raise ValueError(f"{name[:80]!r} is no version of project {project}")
-        except FileNotFoundError:
-            return _State()
-        except (OSError, ValueError) as error:
-            raise RegistryError(f"{path} is damaged ({error})", "delete it and promote a version") from error
-        return state
-
-    @contextmanager
-    def _writing(self, project: str) -> Iterator[_State]:
-        """The project's state under its lock; written back when the block ends without an error."""
-        folder = self._folder(project)
-        with _locked(folder):
-            # Publishing holds this lock, so what is still incoming or half-removed belongs to a process that died.
-            for leftover in (*folder.glob(f"{INCOMING}*"), *folder.glob(f"{REMOVED}*")):
-                shutil.rmtree(leftover)
-            state = self._state(project)
-            before = asdict(state)
-            # A lost served.json must not make a number be given twice.
-            published = [version_number(project, directory.name) or 0 for directory in self._directories(project)]
-            state.last_number = max(state.last_number, *published, 0)
-            yield state
-            if asdict(state) != before:
-                write_json(folder / STATE, asdict(state))
+    def _one(self, work: Callable[[Connection], Row[Any] | None], changes: bool = False) -> VersionInfo | None:
+        row = (self._database.change if changes else self._database.read)(work)
+        return None if row is None else self._info(row)
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock", timeout=LOCK_SECONDS):
-            yield
-    except Timeout:
-        raise RegistryError(f"{folder} has been locked for {LOCK_SECONDS} s by another process; try again") from None
-    except OSError as error:
-        raise RegistryError(
-            f"{folder} cannot be written to: {error.strerror}; make room or give this user the right, then ask again"
-        ) from error
+def row_of(
+    project: str, name: str, card: Card, text: str, place: str, files: Mapping[str, File], state: str = CANDIDATE
+) -> dict[str, Any]:
+    """The row of a version that is published now."""
+    return {
+        "project": project,
+        "name": name,
+        "number": version_number(project, name),
+        "state": state,
+        "place": place,
+        "files": {file: [about.sha256, about.size] for file, about in files.items()},
+        "bytes": sum(about.size for about in files.values()),
+        "published": time.time(),
+        "parent": card.parent,
+        "card": text,
+    }
 
 
 def version_number(project: str, version: str) -> int | None:
@@ -359,20 +416,73 @@ def version_number(project: str, version: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def _name_in(directory: Path) -> str | None:
-    """The name on a checkpoint's card, None if that cannot be read. A copy beside a version has the version's name."""
-    try:
-        return _name_on(directory / CARD, (directory / CARD).stat().st_mtime_ns)
-    except OSError:
-        return None
+def _checked(project: str) -> str:
+    # Ids come from requests and end up in a path.
+    if not PROJECT.fullmatch(project):
+        raise UnknownVersion(f"{project!r} is no project id; expected a number such as 3")
+    return project
 
 
-@lru_cache(4096)
-def _name_on(card: Path, modified: int) -> str | None:
-    try:
-        return read_card(card.parent).name
-    except CheckpointError:
-        return None
+def _of(project: str) -> tuple[Any, ...]:
+    return VERSIONS.c.project == _checked(project), VERSIONS.c.state != REMOVED
+
+
+def _known(connection: Connection, project: str, version: str) -> Row[Any]:
+    query = select(VERSIONS).where(*_of(project), VERSIONS.c.name == version)
+    if (row := connection.execute(query).one_or_none()) is not None:
+        return row
+    names = connection.execute(select(VERSIONS.c.name).where(*_of(project)).order_by(VERSIONS.c.number)).scalars()
+    raise UnknownVersion(f"project {project} has no version {version!r}; it has: {', '.join(names) or 'none'}")
+
+
+def _must_be_free(connection: Connection, project: str, name: str) -> None:
+    taken = select(VERSIONS.c.state).where(VERSIONS.c.project == project, VERSIONS.c.name == name)
+    if (state := connection.execute(taken).scalar()) is not None:
+        was = "was published before and removed" if state == REMOVED else "is published already"
+        raise RegistryError(f"{name} {was} and versions never change; reserve a new name")
+
+
+def _served(connection: Connection, project: str) -> Row[Any] | None:
+    query = select(VERSIONS).where(VERSIONS.c.project == _checked(project), VERSIONS.c.state == SERVED)
+    return connection.execute(query).one_or_none()
+
+
+def _before(connection: Connection, project: str, current: str) -> list[Row[Any]]:
+    """What was served before the current version and is still there, most recent first, each once."""
+    joined = (SERVED_BEFORE.c.project == VERSIONS.c.project) & (SERVED_BEFORE.c.version == VERSIONS.c.name)
+    query = select(VERSIONS).join(SERVED_BEFORE, joined).where(*_of(project), VERSIONS.c.name != current)
+    rows: dict[str, Row[Any]] = {}
+    for row in connection.execute(query.order_by(SERVED_BEFORE.c.position.desc())):
+        rows.setdefault(row.name, row)
+    return list(rows.values())
+
+
+def _return_to(connection: Connection, project: str, current: str) -> str:
+    """What rolling back serves."""
+    before = _before(connection, project, current)
+    return before[0].name if before else STARTER
+
+
+def _lock(connection: Connection, project: str) -> int:
+    """Keep other writers of the project out until the transaction ends; returns the last number that was given."""
+    new = insert_into(connection, NUMBERS).values(project=project, last=0)
+    connection.execute(new.on_conflict_do_nothing())
+    mine = select(NUMBERS.c.last).where(NUMBERS.c.project == project).with_for_update()
+    return int(connection.execute(mine).scalar_one())
+
+
+def _set_last(connection: Connection, project: str, number: int) -> None:
+    connection.execute(update(NUMBERS).where(NUMBERS.c.project == project).values(last=number))
+
+
+def _set_state(connection: Connection, project: str, version: str, state: str) -> None:
+    one = update(VERSIONS).where(VERSIONS.c.project == project, VERSIONS.c.name == version)
+    connection.execute(one.values(state=state))
+
+
+def _without_files(connection: Connection, project: str, version: str) -> None:
+    one = update(VERSIONS).where(VERSIONS.c.project == project, VERSIONS.c.name == version)
+    connection.execute(one.values(place=""))
 
 
 def _short(backbone: str) -> str:

@@ -7,20 +7,22 @@ served before it.
 """
 
 import logging
+import math
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from backend.errors import RegistryError
+from backend.errors import BackendError, StoreError
 from backend.system.loops import Loop
 from backend.system.memory import trim
 from backend.versions.inference import Image, Inference, limit_torch
-from backend.versions.registry import Registry
+from backend.versions.registry import Registry, VersionInfo
+from backend.versions.store import Fetched
 from models.checkpoint import CARD, read_card
 from models.errors import CheckpointError
 from models.families import Embedding, Model, Runtime, load_model
@@ -29,6 +31,8 @@ from models.segment import Prediction
 from models.starter import STARTERS
 
 AGAIN_SECONDS = 5.0  # between the first tries with a project whose version cannot be found out
+# Between two tries with a version whose files cannot be fetched, at first and at last.
+FETCH_AGAIN_SECONDS, FETCH_AGAIN_MAX_SECONDS = 5.0, 300.0
 
 logger = logging.getLogger(__name__)
 
@@ -38,11 +42,19 @@ MAX_REMEMBERED = 1024  # projects (with their classes) whose served version is k
 
 @dataclass(frozen=True)
 class Candidate:
-    """A checkpoint that could answer for a project."""
+    """A checkpoint that could answer for a project.
+
+    Attributes:
+        version: its name.
+        directory: where it is on this machine, once it is fetched.
+        classes: those that it knows.
+        fetch: brings it there, for as long as what it returns is held.
+    """
 
     version: str
     directory: Path
     classes: frozenset[str]
+    fetch: Callable[[], Fetched] = field(compare=False, repr=False)
 
 
 class Served:
@@ -77,6 +89,15 @@ class Served:
     ) -> Future[Answer]:
         """The future answer to an annotator's prompt; arguments as in `Model.prompt`."""
         return self._inference.prompt(self._model, embedding, prompt, label, existing)
+
+
+@dataclass(frozen=True)
+class _Broken:
+    """A version that could not be loaded; `again` is when it is tried again, on the clock of `time.monotonic`."""
+
+    version: str
+    pause: float
+    again: float
 
 
 @dataclass(frozen=True)
@@ -122,9 +143,11 @@ class Serving:
         self._active: OrderedDict[tuple[str, frozenset[str]], Candidate] = OrderedDict()
         self._resident: OrderedDict[Path, Served] = OrderedDict()
         self._loading: dict[Path, threading.Lock] = {}
-        self._broken: set[tuple[Path, int]] = set()
+        # What cannot be loaded, by folder and its time stamp.
+        self._broken: dict[tuple[Path, int], _Broken] = {}
+        self._candidates: dict[str, Candidate] = {}  # by the place of their files
         self._reported: set[str] = set()
-        self._stamps: dict[tuple[str, frozenset[str]], object] = {}  # of the last look at the registry
+        self._seen: dict[tuple[str, frozenset[str]], str | None] = {}  # at the last look at the registry
         self._unsettled: set[tuple[str, frozenset[str]]] = set()  # not yet served what they should be
         self._warming = threading.Event()
         self._used_at: float | None = None  # on the clock of `time.monotonic`; None once memory was given back
@@ -159,7 +182,7 @@ class Serving:
 
     def shipped(self, directory: Path) -> Served | None:
         """The model of a checkpoint that belongs to no project, loaded once; None if it cannot be loaded."""
-        candidate = self._candidate(directory)
+        candidate = self._shipped(directory)
         return None if candidate is None else self._loaded(candidate)
 
     def served_version(self, project: str, classes: Collection[str] = ()) -> str | None:
@@ -196,13 +219,18 @@ class Serving:
     def _changed(self) -> list[tuple[str, frozenset[str]]]:
         """Projects, with their classes, whose version may be another one than at the last call.
 
-        Of the others nothing is read: a thousand idle projects cost a look at a thousand time stamps.
+        Of the others nothing is read: a thousand idle projects cost one query.
         """
         with self._lock:
             asked = list(self._active)
-        stamps = {project: self._registry.stamp(project) for project, _ in asked}
-        changed = [key for key in asked if key in self._unsettled or self._stamps.get(key) != stamps[key[0]]]
-        self._stamps = {key: stamps[key[0]] for key in asked}
+        if not asked:
+            return []
+        served = self._registry.served()
+        now = {key: served.get(key[0]) for key in asked}
+        changed = [
+            key for key in asked if key in self._unsettled or key not in self._seen or self._seen[key] != now[key]
+        ]
+        self._seen = now
         return changed
 
     def active(self, project: str) -> list[str]:
@@ -221,13 +249,13 @@ class Serving:
             return sorted({served.version for served in self._resident.values()})
 
     def failed(self) -> list[str]:
-        """The folders of versions that could not be loaded and have not been restored since."""
-        return sorted({folder.name for folder, modified in list(self._broken) if _modified(folder) == modified})
+        """The versions that could not be loaded and have not been restored since."""
+        broken = list(self._broken.items())
+        return sorted({one.version for (folder, modified), one in broken if _modified(folder) == modified})
 
     def _warm_up(self, images: Sequence[Image]) -> None:
         try:
-            for directory in self._first_asked():
-                candidate = self._candidate(directory)
+            for candidate in self._first_asked():
                 served = None if candidate is None else self._loaded(candidate)
                 for prediction in () if served is None else served.predict(images):
                     prediction.result()
@@ -236,20 +264,11 @@ class Serving:
         finally:
             self._warming.clear()
 
-    def _first_asked(self) -> list[Path]:
-        """Checkpoints of the versions promoted last, and the starter, no more than are kept in memory."""
-        current = []
-        for project in self._registry.projects():
-            try:
-                info = self._registry.current(project)
-            except RegistryError as error:
-                self._report(str(error))
-                continue
-            if info is not None:
-                current.append(info.directory)
-        starter = [] if self._starter is None else [self._starter]
-        room = max(self._max_resident - len(starter), 0)
-        return starter + sorted(current, key=_modified, reverse=True)[:room]
+    def _first_asked(self) -> list[Candidate | None]:
+        """The starter, and the served versions that were published last, no more than are kept in memory."""
+        starter = [] if self._starter is None else [self._shipped(self._starter)]
+        current = self._registry.newest_served(max(self._max_resident - len(starter), 0))
+        return [*starter, *map(self._published, current)]
 
     def _serve(self, project: str, classes: frozenset[str], candidate: Candidate | None) -> Served | None:
         while candidate is not None:
@@ -295,36 +314,49 @@ class Serving:
             whether that is a makeshift, because something before it should be served but cannot be.
         """
         wanted_fails = False
-        infos = []
+        wanted: list[Candidate | None] = []
         try:
             # After rolling back to the starter, the versions before it are not what is wanted.
-            if (current := self._registry.current(project)) is not None:
-                infos = [current, *self._registry.previous(project)]
-        except RegistryError as error:
+            wanted += map(self._published, self._registry.wanted(project))
+        except BackendError as error:
             self._report(str(error))
             wanted_fails = True
-        wanted: list[tuple[Path, str | None]] = [(info.directory, info.version) for info in infos]
         if self._starter is not None:
-            wanted.append((self._starter, None))
-        for directory, version in wanted:
-            candidate = self._candidate(directory, version)
-            if candidate is None:
+            wanted.append(self._shipped(self._starter))
+        for candidate in wanted:
+            if candidate is None or self._is_broken(candidate):
                 wanted_fails = True
             elif not classes or classes & candidate.classes:
                 return candidate, wanted_fails
         return None, wanted_fails
 
-    def _candidate(self, directory: Path, version: str | None = None) -> Candidate | None:
+    def _published(self, info: VersionInfo) -> Candidate | None:
+        """A version of the registry; None if its card cannot be used, which is logged."""
+        if (known := self._candidates.get(info.place)) is not None:
+            return known
         try:
-            if (directory, _modified(directory)) in self._broken:
-                return None
-            card = read_card(directory)
-            if version not in (None, card.name):  # predictions would have a name that no version has
-                raise CheckpointError(f"its card is of {card.name[:80]!r}")
+            candidate = Candidate(info.version, info.local, frozenset(info.card.classes), info.fetch)
         except CheckpointError as error:
-            self._report(f"cannot serve {directory}: {error.cause}; promote another version or restore that folder")
+            self._report(f"cannot serve {info.version}: {error.cause}; promote another version")
             return None
-        return Candidate(card.name, directory, frozenset(card.classes))
+        if len(self._candidates) > MAX_REMEMBERED:
+            self._candidates.clear()
+        self._candidates[info.place] = candidate
+        return candidate
+
+    def _shipped(self, directory: Path) -> Candidate | None:
+        """A checkpoint of no project; None if its card cannot be used, which is logged."""
+        try:
+            card = read_card(directory)
+        except CheckpointError as error:
+            self._report(f"cannot serve {directory}: {error.cause}; restore that folder")
+            return None
+        return Candidate(card.name, directory, frozenset(card.classes), lambda: Fetched(directory))
+
+    def _is_broken(self, candidate: Candidate) -> bool:
+        """Whether it could not be loaded, and there is no reason yet to try again."""
+        broken = self._broken.get((candidate.directory, _modified(candidate.directory)))
+        return broken is not None and time.monotonic() < broken.again
 
     def _load_in_background(self, candidate: Candidate) -> None:
         with self._lock:
@@ -343,7 +375,7 @@ class Serving:
                     if (served := self._resident.get(candidate.directory)) is not None:
                         self._resident.move_to_end(candidate.directory)
                         return served
-                if (candidate.directory, _modified(candidate.directory)) in self._broken:
+                if self._is_broken(candidate):
                     return None
                 return self._make_resident(candidate)
             finally:
@@ -352,9 +384,14 @@ class Serving:
 
     def _make_resident(self, candidate: Candidate) -> Served | None:
         try:
-            model = self._load(candidate.directory)
+            fetched = candidate.fetch()
+            model = self._load(fetched.path)
+        except StoreError as error:
+            self._break(candidate)
+            self._report(f"cannot serve version {candidate.version}: {error}; the version served before it goes on")
+            return None
         except Exception as error:  # the version before it goes on answering, for every kind of damage
-            self._broken.add((candidate.directory, _modified(candidate.directory)))
+            self._break(candidate, for_good=True)
             logger.error(
                 "cannot serve version %s from %s: %s; the version served before it goes on; "
                 "restore that folder, or promote another version",
@@ -366,11 +403,21 @@ class Serving:
             return None
         served = Served(model, candidate.version, candidate.classes, self._inference, self._note_use)
         with self._lock:
+            for key in [key for key in self._broken if key[0] == candidate.directory]:
+                del self._broken[key]
             self._resident[candidate.directory] = served
             while len(self._resident) > self._max_resident:
                 self._resident.popitem(last=False)
         logger.info("version %s is loaded and served", candidate.version)
         return served
+
+    def _break(self, candidate: Candidate, for_good: bool = False) -> None:
+        """Note a failure, which is tried again after longer and longer pauses, or once the folder has changed."""
+        key = candidate.directory, _modified(candidate.directory)
+        before = self._broken.get(key)
+        pause = FETCH_AGAIN_SECONDS if before is None else min(before.pause * 2, FETCH_AGAIN_MAX_SECONDS)
+        pause = math.inf if for_good else pause
+        self._broken[key] = _Broken(candidate.version, pause, time.monotonic() + pause)
 
     def _note_use(self) -> None:
         self._used_at = time.monotonic()

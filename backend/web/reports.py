@@ -99,7 +99,7 @@ def project_report(registry: Registry, serving: Serving, jobs: Sequence[Job], pr
 
     Returns:
         `current`: the version that should be served, None for the starter; `serving`: those that answer right now,
-        which is the one before while a new one loads; `error`: why the rest is missing, where served.json is damaged.
+        which is the one before while a new one loads; `error`: why the rest is missing, where it cannot be read.
     """
     report: dict[str, Any] = {"project": project, "serving": serving.active(project)}
     try:

@@ -1,5 +1,6 @@
 """Parts of a backend with fakes behind them."""
 
+import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ from backend.prediction.responder import Responder
 from backend.versions.inference import Inference
 from backend.versions.registry import Registry
 from backend.versions.serving import Serving
-from tests.backend import postgresql
+from backend.versions.store import Store
+from tests.backend import postgresql, s3
 from tests.backend.fakes import FakeImages, Loader, write_checkpoint
 
 
@@ -47,9 +49,30 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[s3.Server]:
+    """An S3 of our own."""
+    with s3.server() as running:
+        yield running
+
+
+# For modules whose tests are to be passed by both: a folder alone is the default elsewhere.
+BOTH_STORES = pytest.mark.parametrize("versions_store", ["folder", "s3"], indirect=True)
+
+
 @pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    return Registry(tmp_path / "models")
+def versions_store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """Where the files of versions are, empty."""
+    if getattr(request, "param", "folder") == "folder":
+        return Store(tmp_path / "models")
+    running: s3.Server = request.getfixturevalue("s3_server")
+    url = running.bucket(f"b{secrets.token_hex(6)}")
+    return Store(url, tmp_path / "cache", endpoint=running.endpoint)
+
+
+@pytest.fixture
+def registry(records: Database, versions_store: Store) -> Registry:
+    return Registry(records, versions_store)
 
 
 @pytest.fixture

@@ -129,6 +129,30 @@ def test_a_secret_key_that_is_too_short_is_refused_without_being_shown():
     assert "too short" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"MODELS_URL": "s3://key:s3cret@bucket/prefix"}, "it must hold no password"),
+        ({"MODELS_URL": "s3:///prefix"}, "it names no bucket"),
+        (
+            {"MODELS_ENDPOINT": "https://minio.example:9000"},
+            "PREMASK_MODELS_ENDPOINT is set without PREMASK_MODELS_URL",
+        ),
+        ({"MODELS_URL": "s3://bucket", "MODELS_ENDPOINT": "minio:9000"}, "it must begin with http"),
+        ({"MODELS_CACHE_GB": "0"}, "greater than or equal to 0.1"),
+    ],
+)
+def test_a_store_of_versions_that_cannot_be_meant_is_told(given, says):
+    with pytest.raises(SettingsError, match=says):
+        Settings.from_environ({f"PREMASK_{name}": value for name, value in given.items()})
+
+
+def test_a_store_is_a_folder_or_an_address(tmp_path):
+    assert Settings.from_environ({"PREMASK_MODELS_URL": f"{tmp_path}/x/../models"}).models_url.startswith("/")
+    assert Settings.from_environ({"PREMASK_MODELS_URL": "s3://bucket/prefix/"}).models_url == "s3://bucket/prefix"
+    assert Settings.from_environ({}).models_url is None
+
+
 def test_a_setting_of_an_earlier_release_is_refused_with_what_came_instead():
     with pytest.raises(SettingsError, match=r"PREMASK_QUEUE_URL is set.*; .*PREMASK_DATABASE_URL"):
         Settings.from_environ({"PREMASK_QUEUE_URL": "redis://:s3cret@host:6379/0"})

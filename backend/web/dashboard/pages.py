@@ -5,9 +5,10 @@ GET  /dashboard/projects/ID      one of them; below it versions/VERSION/gallery/
 POST /dashboard/projects/ID/...  see `backend.web.dashboard.buttons`
 """
 
+from io import BytesIO
 from typing import Any
 
-from flask import Blueprint, abort, render_template, request, send_from_directory, url_for
+from flask import Blueprint, abort, render_template, request, send_file, url_for
 from flask.typing import ResponseReturnValue
 
 from backend.database.credentials import Credentials
@@ -67,8 +68,9 @@ def dashboard(
 
     @pages.get("/projects/<project>/versions/<version>/gallery/<name>")
     def picture(project: str, version: str, name: str) -> ResponseReturnValue:
-        # Refuses names that lead out of the folder.
-        return send_from_directory(registry.version(project, version).directory / GALLERY, name)
+        info, file = registry.version(project, version), f"{GALLERY}/{name}"
+        content = info.read(file)  # raises for a name that is no file of the version, wherever it would lead
+        return send_file(BytesIO(content), download_name=name, etag=info.files[file].sha256)
 
     @pages.get("/<path:elsewhere>")
     def nowhere(elsewhere: str) -> ResponseReturnValue:

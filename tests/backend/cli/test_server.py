@@ -5,7 +5,8 @@ from click.testing import CliRunner
 
 from backend.cli.server import connect, versions
 from backend.errors import RegistryError
-from backend.versions.registry import Registry
+from backend.settings import Settings
+from backend.wiring import assemble
 from tests.backend.fake_label_studio import FakeLabelStudio
 from tests.backend.fakes import CONFIG, publish
 
@@ -20,7 +21,7 @@ def run(tmp_path):
 
 
 def test_versions_are_listed_promoted_and_rolled_back(run, tmp_path):
-    registry = Registry(tmp_path / "models")
+    registry = assemble(Settings.from_environ({"PREMASK_DATA_DIR": str(tmp_path)})).registry
     first, second = publish(registry, tmp_path), publish(registry, tmp_path)
     assert f"is served {first}" in run(versions, "promote", "--project", "3", first).output
     run(versions, "promote", "--project", "3", second)

@@ -15,7 +15,8 @@ from backend.cli.doctor import doctor
 from backend.label_studio import inspection
 from backend.label_studio.client import LabelStudio
 from backend.label_studio.connect import connect
-from backend.versions.registry import Registry
+from backend.settings import Settings
+from backend.wiring import assemble
 from models.checkpoint import Card, check_weights
 from models.errors import CheckpointError
 from tests.backend.fake_label_studio import PERSONAL_TOKEN, FakeLabelStudio, serving
@@ -171,7 +172,7 @@ def test_a_project_without_backend_tasks_or_webhook_is_told_what_to_do(run: Run,
 
 
 def test_damaged_weights_are_found_without_loading_them(run: Run, tiny_model: Path, tmp_path: Path) -> None:
-    registry = Registry(tmp_path / "data" / "models")
+    registry = assemble(Settings.from_environ({"PREMASK_DATA_DIR": str(tmp_path / "data")})).registry
     registry.promote("3", publish(registry, tmp_path))
     assert run(PREMASK_STARTER=str(tiny_model))[1]["versions of project 3"]["found"].endswith("checksums right")
     card = check_weights(tiny_model)

@@ -21,6 +21,7 @@ from backend.database.jobs import FINISHED
 from backend.database.tables import LEASES
 from backend.label_studio.client import LabelStudio
 from backend.versions.registry import Registry
+from backend.versions.store import Store
 from models.checkpoint import read_card
 from tests.backend.fake_label_studio import FakeLabelStudio
 from tests.backend.fakes import CONFIG, eventually
@@ -168,7 +169,8 @@ def predict_round(stack, label_studio, rng, project, client):
 
 def train_round(stack, label_studio, rng, project, client):
     """One press of Start Training and one kill; there is one more version, whole and served, or a reason."""
-    registry = Registry(stack.folder / "models")
+    database = Database.sqlite(stack.folder / "premask.sqlite")
+    registry = Registry(database, Store(stack.folder / "models"))
     wait(stack.healthy)
     before, versions = len(stack.jobs(project)), len(registry.versions(str(project)))
     client.call("POST", f"/api/ml/{next(iter(label_studio.backends))}/train", json={})

@@ -1,4 +1,4 @@
-"""Two machines: what they share is PostgreSQL and the folder of models; each has a data folder of its own."""
+"""Two machines: what they share is PostgreSQL and a bucket; each has folders of its own."""
 
 import os
 import subprocess
@@ -7,37 +7,44 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from backend.database.engine import Database
 from backend.database.jobs import FINISHED, Job, JobStore
 from backend.database.leases import Leases
 from backend.jobs.queue import JobQueue, postgresql_queues
+from backend.versions.opening import bind
 from backend.versions.registry import Registry
+from backend.versions.store import Store
+from models.checkpoint import read_card
 from tests.backend.conftest import close_queues
 from tests.backend.fake_label_studio import FakeLabelStudio
 from tests.backend.fakes import eventually
 from tests.backend.jobs.conftest import POLYGONS, TRIANGLE, png
+from tests.backend.s3 import KEYS
 
 ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.timeout(900)
-def test_a_worker_elsewhere_does_the_jobs_of_the_server_here(postgresql_url, starter, tmp_path):
+def test_a_worker_elsewhere_does_the_jobs_of_the_server_here(postgresql_url, s3_server, starter, tmp_path):
     records = Database.postgresql(postgresql_url)
     jobs = JobQueue(JobStore(records), Leases(records), queues := postgresql_queues(records))
-    registry = Registry(tmp_path / "shared-models")
-    registry.root.mkdir()
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    (elsewhere / "models").symlink_to(registry.root)
+    url = s3_server.bucket(f"b{os.urandom(6).hex()}")
+    store = Store(url, tmp_path / "cache", endpoint=s3_server.endpoint)
+    bind(records, store, FileLock(tmp_path / "lock"))
+    registry = Registry(records, store)
     with FakeLabelStudio() as label_studio:
         project = str(label_studio.add_project(POLYGONS))
         for number in range(5):
             label_studio.add_annotation(label_studio.add_upload(int(project), f"{number}.png", png()), [TRIANGLE])
         kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         environ = kept | {
-            "PREMASK_DATA_DIR": str(elsewhere),
+            **KEYS,
+            "PREMASK_DATA_DIR": str(tmp_path / "elsewhere"),
             "PREMASK_DATABASE_URL": postgresql_url,
+            "PREMASK_MODELS_URL": url,
+            "PREMASK_MODELS_ENDPOINT": s3_server.endpoint,
             "PREMASK_STARTER": str(starter),
             "LABEL_STUDIO_URL": label_studio.url,
             "LABEL_STUDIO_API_KEY": label_studio.legacy_token,
@@ -58,7 +65,8 @@ def test_a_worker_elsewhere_does_the_jobs_of_the_server_here(postgresql_url, sta
                     assert done.state == "done", (done, jobs.store.log_tail(job.id))
             finally:
                 process.terminate()
-        assert registry.current(project).version == jobs.store.get(training.id).version
+        current = registry.current(project)
+        assert current.version == read_card(current.directory).name == jobs.store.get(training.id).version
         assert len({one["task"] for one in label_studio.predictions.values()}) == 5
         assert len(label_studio.predictions) == 5
     close_queues(queues)

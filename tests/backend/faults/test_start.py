@@ -42,7 +42,7 @@ FAULTS = [
     ("premask.sqlite", folder, "premask.sqlite cannot be used: .*check the disk"),
     ("records.sqlite", folder, "records.sqlite cannot be carried over: .*unable to open"),
     ("queue.sqlite", folder, "cannot"),
-    ("models", file, "models cannot be used.*PREMASK_DATA_DIR"),
+    ("models", file, "the store of versions .*models: cannot be .*chown"),
     ("credentials.json", folder, "credentials.json cannot be used.*PREMASK_DATA_DIR"),
 ]
 

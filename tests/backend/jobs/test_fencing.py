@@ -7,8 +7,8 @@ import pytest
 
 from backend.errors import JobInterrupted, RegistryError
 from backend.jobs.running import Attempt
-from backend.versions import registry as module
 from backend.versions.registry import Registry
+from backend.versions.store import Store
 from tests.backend.fakes import publish
 
 ONE, OTHER = "machine/1:1", "another/2:2"
@@ -25,7 +25,7 @@ def taken_over(store, runner_that, job_id):
 def test_a_worker_that_wakes_up_after_its_job_was_taken_publishes_nothing(
     store, registry, runner_that, project, monkeypatch, moment, within
 ):
-    """Paused before it asks for the registry's lock, or while it waits for it."""
+    """Paused before it asks for the registry, or while it waits for the transaction."""
     job, _ = store.submit("training", project)
     real = getattr(Registry, moment)
     paused: list[str] = []
@@ -34,19 +34,22 @@ def test_a_worker_that_wakes_up_after_its_job_was_taken_publishes_nothing(
         if not paused:
             paused.append(moment)
             if within:
-                arguments, options = arguments[:2], {"fence": waking(arguments[2])}
+                monkeypatch.setattr(registry, "_database", Waiting(registry._database))
             else:
                 taken_over(store, runner_that, job.id)
         return real(self, *arguments, **options)
 
-    def waking(fence):
-        def check():
-            other = store.release(store.get(job.id), "queued", "its worker was silent", restarts=1)
-            assert other
-            assert store.claim(job.id, OTHER)
-            fence()
+    class Waiting:
+        """The database; its next transaction begins when the job was taken meanwhile."""
 
-        return check
+        def __init__(self, database):
+            self.read, self._change = database.read, database.change
+
+        def change(self, work):
+            if store.get(job.id).worker == ONE:
+                assert store.release(store.get(job.id), "queued", "its worker was silent", restarts=1)
+                assert store.claim(job.id, OTHER)
+            return self._change(work)
 
     monkeypatch.setattr(Registry, moment, pausing)
     runner_that("promote").run(job.id, ONE)
@@ -88,19 +91,19 @@ def test_what_the_other_published_while_this_one_waited_for_the_lock_is_taken_as
     assert registry.current(project).version == store.get(job.id).version
 
 
-def test_a_version_that_is_pruned_while_a_promotion_waits_is_not_served(tmp_path, monkeypatch):
-    registry = Registry(tmp_path / "models", keep=1)
+def test_a_version_that_is_pruned_while_a_promotion_waits_is_not_served(records, tmp_path, monkeypatch):
+    registry = Registry(records, Store(tmp_path / "models"), keep=1)
     old = publish(registry, tmp_path)
-    locked = module._locked
+    change = records.change
     begun: list[bool] = []
 
-    def after_another_publication(folder):
+    def after_another_publication(work):
         if not begun:
             begun.append(True)
             publish(registry, tmp_path)
-        return locked(folder)
+        return change(work)
 
-    monkeypatch.setattr(module, "_locked", after_another_publication)
+    monkeypatch.setattr(records, "change", after_another_publication)
     with pytest.raises(RegistryError, match=f"no version '{old}'"):
         registry.promote("3", old)
     assert registry.current("3") is None
@@ -109,7 +112,7 @@ def test_a_version_that_is_pruned_while_a_promotion_waits_is_not_served(tmp_path
 def test_a_version_that_vanishes_while_it_is_copied_is_a_sentence(registry, tmp_path, monkeypatch):
     registry.promote("3", publish(registry, tmp_path))
 
-    def gone(source, target):
+    def gone(source, target, ignore):
         raise shutil.Error([(str(source), str(target), "No such file or directory")])
 
     monkeypatch.setattr(shutil, "copytree", gone)

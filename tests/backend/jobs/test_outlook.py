@@ -9,7 +9,7 @@ from backend.errors import LabelStudioError
 from backend.jobs.automatic import stamp
 from backend.jobs.outlook import FRESH_SECONDS, Outlooks
 from tests.backend.fake_label_studio import FakeLabelStudio
-from tests.backend.fakes import publish
+from tests.backend.fakes import write_checkpoint
 from tests.backend.jobs.conftest import POLYGONS, TRIANGLE, png
 
 HALF = {**TRIANGLE, "value": {**TRIANGLE["value"], "points": [[0, 0], [50, 0], [50, 100], [0, 100]]}}
@@ -53,9 +53,10 @@ def test_with_enough_tasks_it_says_what_to_do(make, label_studio):
 def test_what_came_since_the_served_version_is_counted_by_class_and_correction(make, label_studio, registry, tmp_path):
     project = str(label_studio.add_project(POLYGONS))
     accept(label_studio, int(project), 2)
-    version = publish(registry, tmp_path, project)
+    version = registry.reserve(project)
     learnt = {str(a["task"]): stamp([a["id"]]) for a in label_studio.annotations.values()}
-    (registry.version(project, version).directory / "accepted.json").write_text(json.dumps(learnt))
+    (write_checkpoint(tmp_path / version, version) / "accepted.json").write_text(json.dumps(learnt))
+    registry.publish(project, tmp_path / version)
     registry.promote(project, version)
     accept(label_studio, int(project), 1, drawn=TRIANGLE)
     accept(label_studio, int(project), 2, drawn=HALF)

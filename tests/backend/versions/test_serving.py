@@ -5,8 +5,13 @@ import time
 
 import numpy as np
 import pytest
+from sqlalchemy import Engine, event
 
+from backend.database.engine import Database
+from backend.errors import DatabaseError, StoreError
+from backend.versions import serving as module
 from backend.versions.serving import Serving, load_on
+from backend.versions.store import Store
 from models.starter import STARTERS
 from tests.backend.fakes import eventually, publish, write_checkpoint
 
@@ -141,12 +146,63 @@ def test_no_more_than_so_many_models_stay_in_memory(registry, loader, tmp_path, 
     assert len(loader.loaded) == 4
 
 
-def test_a_damaged_registry_state_keeps_what_is_served(serving, registry, tmp_path):
+def test_a_database_that_is_away_keeps_what_is_served(serving, registry, tmp_path, monkeypatch):
     version = publish(registry, tmp_path)
     registry.promote("3", version)
     serving.resolve("3", CLASSES).model()
-    (registry.root / "project-3" / "served.json").write_text("{")
-    assert serving.served_version("3", CLASSES) == version
+
+    def away(self, work):
+        raise DatabaseError("the database cannot be used")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Database, "read", away)
+        assert serving.served_version("3", CLASSES) == serving.resolve("3", CLASSES).model().version == version
+    registry.rollback("3")
+    eventually(lambda: serving.served_version("3", CLASSES) == "oct-lite0")
+
+
+def test_a_store_that_is_away_keeps_what_is_served_and_is_asked_again(serving, registry, tmp_path, monkeypatch):
+    first, second = publish(registry, tmp_path), publish(registry, tmp_path)
+    registry.promote("3", first)
+    serving.resolve("3", CLASSES).model()
+    monkeypatch.setattr(module, "FETCH_AGAIN_SECONDS", 0.01)
+    tries = []
+
+    def away(self, place, files):
+        tries.append(place)
+        raise StoreError("the store is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "fetch", away)
+        registry.promote("3", second)
+        assert serving.served_version("3", CLASSES) == first
+        eventually(lambda: serving.served_version("3", CLASSES) == first and len(tries) > 1)
+        assert serving.failed() == [second]
+    eventually(lambda: serving.served_version("3", CLASSES) == second)
+    assert serving.failed() == []
+
+
+@pytest.mark.parametrize("versions_store", ["s3"], indirect=True)
+def test_what_lies_in_a_bucket_is_fetched_when_it_is_loaded_and_no_sooner(serving, registry, loader, tmp_path):
+    first, second = publish(registry, tmp_path), publish(registry, tmp_path)
+    registry.promote("3", first)
+    assert serving.served_version("3", CLASSES) == first
+    assert not registry.version("3", first).local.exists()
+    assert serving.resolve("3", CLASSES).model().version == first
+    registry.promote("3", second)
+    eventually(lambda: serving.served_version("3", CLASSES) == second)
+    assert loader.loaded == [first, second]
+
+
+def test_a_version_whose_card_was_changed_afterwards_is_not_served(serving, registry, tmp_path, caplog):
+    """The row has the card's checksum, and the card those of the weights."""
+    good, bad = publish(registry, tmp_path), publish(registry, tmp_path)
+    registry.promote("3", good)
+    registry.promote("3", bad)
+    card = registry.version("3", bad).directory / "card.json"
+    card.write_text(card.read_text().replace("Lumen", "Lumina"))
+    assert serving.resolve("3", CLASSES).model().version == good
+    assert "damaged: its checksum is not the published one" in caplog.text
 
 
 def test_without_a_starter_an_untrained_project_gets_nothing(registry, loader, inference):
@@ -168,13 +224,17 @@ def test_a_version_that_knows_none_of_the_classes_is_passed_over(registry, start
 
 
 def test_idle_projects_are_not_read_again_and_a_promotion_is_seen_all_the_same(serving, registry, loader, tmp_path):
-    """A thousand projects cost a look at a thousand time stamps, not a thousand readings of versions."""
+    """A thousand projects cost one query, not a thousand readings of versions."""
     for project in range(1, 1001):
         serving.served_version(str(project), CLASSES)
     serving._changed()
     version = publish(registry, tmp_path, "500")
-    serving._changed()  # publishing reserves a number in the same file
+    queries = []
+    noted = lambda *arguments: queries.append(arguments[2])  # noqa: E731
+    event.listen(Engine, "before_cursor_execute", noted)
     assert serving._changed() == []
+    event.remove(Engine, "before_cursor_execute", noted)
+    assert [query for query in queries if query != "begin"] == [queries[-1]]
     registry.promote("500", version)
     assert serving._changed() == [("500", frozenset(CLASSES))]
     assert serving.served_version("500", CLASSES) == version

@@ -45,7 +45,7 @@ def test_a_duplicated_project_is_served_a_copy_of_the_model(client, registry, tm
     assert client.post("/setup", json=setup_body(project=8)).json == {"model_version": "p8-r001-lite0"}
     again = client.post("/duplicate_model", json=asked)
     assert (again.status_code, "has versions already" in again.json["error"]) == (409, True)
-    assert [path.name for path in registry.root.iterdir()] == ["project-3", "project-8"]
+    assert sorted(path.name for path in registry.store.folder.iterdir()) == ["project-3", "project-8"]
 
 
 def test_another_sites_form_can_neither_delete_nor_duplicate(client):
