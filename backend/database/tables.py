@@ -20,7 +20,7 @@ from sqlalchemy import (
     true,
 )
 
-REVISION = "0001"  # that these tables are of
+REVISION = "0002"  # that these tables are of
 VERSION_TABLE = "premask_version"  # Alembic's note of the revision
 ACTIVE = ("queued", "fetching", "training", "evaluating", "publishing", "predicting")  # states of jobs
 
@@ -100,6 +100,23 @@ LINES = Table(
     sqlite_autoincrement=True,
 )
 Index("log_lines_by_job", LINES.c.job, LINES.c.number)
+
+# What a row means is told in `shares`.
+SHARES = Table(
+    "shares",
+    METADATA,
+    Column("job", Words, primary_key=True),
+    Column("worker", Words, primary_key=True),
+    Column("state", Words, nullable=False),
+    Column("process", Words),
+    Column("beat", Double, nullable=False, default=0.0),
+    Column("ended", Double),
+    Column("earlier", Json, nullable=False, default=dict),
+    Column("tally", Json, nullable=False, default=dict),
+    Column("drawn", Integer, nullable=False, default=0),
+    Column("pace", Double),
+    _text("reason"),
+)
 
 # What a row means is told in `leases`.
 LEASES = Table(
