@@ -75,8 +75,7 @@ class Worker:
         self._stopped.set()
 
     def recover(self) -> None:
-        """Queue trainings that the queue has lost, take up what workers that are gone had, and tasks left over."""
-        self._runner.recover(self.name)
+        """Queue trainings that the queue has lost, take up those whose worker is gone, and tasks left over."""
         active = self._store.find(states=ACTIVE, limit=KEPT)
         self._loop.keep({_key(job) for job in active})
         for job in active:
@@ -110,7 +109,8 @@ class Worker:
     def _look_after(self) -> None:
         # A full disk or a locked file now may be gone at the next beat. No step waits for another.
         beat = partial(self._runner.shares.beat, self.name)
-        for step in (partial(self._store.beat, self.name), beat, self.recover, self._revive):
+        shares = partial(self._runner.recover, self.name)
+        for step in (partial(self._store.beat, self.name), beat, shares, self.recover, self._revive):
             try:
                 step()
             except Exception:
