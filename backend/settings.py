@@ -18,6 +18,7 @@ from backend.errors import SettingsError
 from models.starter import STARTER, STARTERS, model_folder
 
 PREFIX = "PREMASK_"
+DEVICE = r"cpu|cuda(:\d{1,3})?|auto"  # how a device is written
 # Names of this kind that are no settings: of processes among each other, and of the tests.
 NO_SETTINGS = (f"{PREFIX}PARENT", f"{PREFIX}SOAK_", f"{PREFIX}OCT_DATA")
 # How alike a name without the prefix has to be to a setting's, so that it is not another program's.
@@ -45,7 +46,7 @@ EXPECTED = {
     "port": "a port from 1 to 65535",
     "threads": "a whole number from 2 to 256 (a fifth is kept free for /health and /setup)",
     "starter": "xception, light, the folder of a checkpoint (with card.json), or none to serve no starter",
-    "device": "cpu, cuda or auto",
+    "device": "cpu, cuda, cuda:N such as cuda:1, or auto",
     "batch_size": "a whole number from 1 to 256",
     "torch_threads": "a whole number from 1 to 256",
     "runtime": "auto, pytorch or openvino",
@@ -93,7 +94,7 @@ class Settings(BaseSettings):
         port: port to listen on.
         threads: requests served at the same time by the one process: they wait for their turn on the networks.
         starter: checkpoint served to projects whose classes it knows until their first training.
-        device: where the networks run; auto takes a GPU if there is one.
+        device: where the networks run; auto takes the GPU with most free memory, if there is one.
         batch_size: images per forward pass.
         torch_threads: cores that one forward pass may use; unset leaves the choice to torch.
         runtime: what computes the networks on a CPU; auto measures each version once and takes the faster.
@@ -142,7 +143,7 @@ class Settings(BaseSettings):
     port: int = Field(9090, ge=1, le=65535)
     threads: int = Field(40, ge=2, le=256)
     starter: Path | None = STARTER
-    device: Literal["cpu", "cuda", "auto"] = "cpu"
+    device: str = Field("cpu", pattern=f"^({DEVICE})$")
     # On a CPU larger batches are no faster, and an annotator who opens a task waits for the current one.
     batch_size: int = Field(2, ge=1, le=256)
     torch_threads: int | None = Field(None, ge=1, le=256)
@@ -195,14 +196,17 @@ class Settings(BaseSettings):
     def from_environ(cls, environ: Mapping[str, str]) -> Self:
         """Read the settings from environment variables; empty ones count as unset.
 
+        A secret may be given as the path of a file that holds it, by its name and `_FILE`.
+
         Raises:
             SettingsError: a line for every variable that cannot be used: what was seen, expected, and the remedy; also
                 for one that is the name of no setting.
         """
         variables = {name.upper(): value for name, value in environ.items() if value != ""}
+        unread = _read_files(variables)
         source = EnvSettingsSource(cls, env_ignore_empty=True)
         source.env_vars = {name.lower(): value for name, value in variables.items()}
-        problems = _unaccompanied(variables) + _retired(variables) + _misspelt(variables)
+        problems = unread + _unaccompanied(variables) + _retired(variables) + _misspelt(variables)
         try:
             settings = cls(**source())
         except ValidationError as error:
@@ -323,6 +327,29 @@ class Settings(BaseSettings):
         if self.database_url is not None and (password := urlsplit(self.database_url.get_secret_value()).password):
             values += {password, unquote(password)}
         return tuple(values)
+
+
+def _read_files(variables: dict[str, str]) -> list[str]:
+    """Put secrets that are given as files in place of their paths; returns what is wrong with any."""
+    problems = []
+    for name in map(_variable, SECRET):
+        path = variables.pop(f"{name}_FILE", None)
+        if path is None:
+            continue
+        if name in variables:
+            problems.append(f"{name}_FILE is set beside {name}; unset one of them")
+            continue
+        try:
+            # An editor, `echo` and `kubectl create secret` end a file by a line end that is no part of the secret.
+            variables[name] = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, ValueError) as error:
+            says = getattr(error, "strerror", None) or "it is no text in UTF-8"
+            problems.append(f"{name}_FILE={path}: it cannot be read: {says}; expected a file that holds the secret")
+            continue
+        if not variables[name]:
+            del variables[name]
+            problems.append(f"{name}_FILE={path}: it is empty; expected a file that holds the secret")
+    return problems
 
 
 def _unaccompanied(variables: Mapping[str, str]) -> list[str]:

@@ -36,6 +36,7 @@ from backend.versions.machines import meet, met
 from backend.versions.opening import open_registry
 from backend.versions.registry import Registry
 from backend.versions.serving import Serving, load_on
+from models.errors import ModelError
 from models.families import Model
 
 logger = logging.getLogger(__name__)
@@ -143,6 +144,23 @@ def _rights(where: object) -> str:
     return f"run `chown -R {os.getuid()} {where}`, or choose another folder by PREMASK_DATA_DIR"
 
 
+def device_of(settings: Settings) -> str:
+    """The device that the settings mean at this moment: cpu, cuda or cuda:N.
+
+    Raises:
+        ServeError: it is not there.
+    """
+    if settings.device == "cpu":
+        return settings.device
+    from models.devices import choose_device  # loads torch
+
+    try:
+        return choose_device(settings.device)
+    except ModelError as error:
+        remedy = "set PREMASK_DEVICE to a device that is there; in Docker start with --gpus all"
+        raise ServeError(f"cannot start: {error}", remedy) from error
+
+
 def starter(settings: Settings) -> Path | None:
     """The starter checkpoint, None if there is none."""
     if settings.starter is not None and not (settings.starter / "card.json").is_file():
@@ -169,13 +187,14 @@ def serving_of(
     """Which model answers for a project, in the server and in a job alike; `load` as in `assemble_core`."""
     kept = settings.data_dir / "runtime"
     load = load or partial(load_on, runtime=settings.runtime, threads=settings.torch_threads, kept=kept)
+    device = device_of(settings)
     inference = Inference(
         batch_size=settings.batch_size,
         # A batch is no faster on a CPU, so there is nothing to wait for.
-        gather_seconds=0.0 if settings.device == "cpu" else GATHER_SECONDS,
+        gather_seconds=0.0 if device == "cpu" else GATHER_SECONDS,
         torch_threads=settings.torch_threads,
     )
-    return Serving(parts.registry, starter(settings), load(settings.device), inference)
+    return Serving(parts.registry, starter(settings), load(device), inference)
 
 
 def predictor_of(settings: Settings, serving: Serving, parts: Parts, cache: PredictionCache | None = None) -> Predictor:

@@ -1,8 +1,54 @@
-"""How networks compute on a device."""
+"""Where networks compute, and how."""
 
+import subprocess
+import sys
 from contextlib import AbstractContextManager
 
 import torch
+
+from models.errors import ModelError
+
+# In a process of its own: to ask a GPU makes CUDA keep some hundred megabytes of it until the process ends.
+FREE = "import torch; print(*(torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count())))"
+ASK_SECONDS = 120.0
+
+
+def choose_device(wanted: str) -> str:
+    """The device that is meant by cpu, cuda, cuda:N or auto, which is the GPU with most free memory, or else the CPU.
+
+    Raises:
+        ModelError: it is not there.
+    """
+    if wanted != "auto":
+        check_device(wanted)
+        return wanted
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count < 2:
+        return "cuda" if count else "cpu"
+    free = free_memory()
+    return f"cuda:{free.index(max(free))}" if len(free) == count else "cuda"
+
+
+def check_device(device: str) -> None:
+    """Raises ModelError unless torch can compute on `device`: cpu, cuda or cuda:N."""
+    wanted = torch.device(device)
+    if wanted.type != "cuda":
+        return
+    if not torch.cuda.is_available():
+        raise ModelError(f"there is no usable GPU for device {device!r} (torch {torch.__version__}); use cpu")
+    count = torch.cuda.device_count()
+    if wanted.index is not None and wanted.index >= count:
+        there = "cuda:0 alone" if count == 1 else f"cuda:0 to cuda:{count - 1}"
+        raise ModelError(f"there is no device {device!r}: this machine has {there}; choose one of these, or auto")
+
+
+def free_memory() -> list[int]:
+    """Free bytes of each GPU; empty if that cannot be found out."""
+    try:
+        said = subprocess.run([sys.executable, "-c", FREE], capture_output=True, timeout=ASK_SECONDS, check=True)
+        return [int(number) for number in said.stdout.split()]
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return []
 
 
 def computes_bfloat16(device: torch.device) -> bool:

@@ -116,7 +116,7 @@ def load_model(directory: Path, device: str = "cpu", runtime: Runtime = "pytorch
 
     Args:
         directory: checkpoint folder.
-        device: cpu, cuda, or auto for a GPU if there is one.
+        device: cpu, cuda, cuda:N, or auto for the GPU with most free memory, if there is one.
         runtime: what computes the networks: pytorch, openvino, or auto for the faster one.
         kept: folder for what another runtime makes of this checkpoint; one in it if None.
 
@@ -131,9 +131,9 @@ def load_model(directory: Path, device: str = "cpu", runtime: Runtime = "pytorch
             "install a version that knows it, or promote another version"
         )
     if device == "auto":
-        import torch
+        from models.devices import choose_device
 
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = choose_device(device)
     model = FAMILIES[family](directory, device)
     if runtime != "pytorch" and isinstance(model, Accelerated):
         model.use_runtime(directory, runtime, kept)

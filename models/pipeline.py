@@ -22,8 +22,8 @@ from models.activation_maps import (
 from models.checkpoint import Card, load_weights, read_card, save_weights
 from models.classifier import STRIDE, Classifier, ClassifierConfig
 from models.closed_form import closed_form
-from models.devices import autocast
-from models.errors import CheckpointError, ModelError
+from models.devices import autocast, check_device
+from models.errors import CheckpointError
 from models.families import Runtime
 from models.fba_net import FBANet, FBANetConfig
 from models.interactive import answer
@@ -418,12 +418,6 @@ def check_image(image: Image) -> None:
     """Raises ValueError unless `image` has shape (H, W, 3), uint8, with H, W >= 1."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
         raise ValueError(f"image must have shape (H, W, 3) and dtype uint8, got {image.shape} {image.dtype}")
-
-
-def check_device(device: str) -> None:
-    """Raises ModelError unless torch can compute on `device`."""
-    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
-        raise ModelError(f"there is no usable GPU for device {device!r} (torch {torch.__version__}); use cpu")
 
 
 def fit_square(image: Image, size: int) -> tuple[Image, int, int]:

@@ -20,11 +20,11 @@ import torch
 from numpy.typing import NDArray
 
 from models.checkpoint import Card, load_weights, read_card, save_weights
-from models.devices import autocast
+from models.devices import autocast, check_device
 from models.errors import CheckpointError
 from models.fba_net import FBANet
 from models.masks.components import connected_components
-from models.pipeline import check_device, check_image
+from models.pipeline import check_image
 from models.prompt import Answer, Click, Mask, Prompt
 from models.prompt_network import PADDING, STRIDE, PromptNetwork, PromptNetworkConfig, Prompts, Pyramid
 from models.refiner import Crop, fba_matting

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from backend.bench import leases, networks, prefetch, runtime, serving, stages
+from backend.bench import leases, networks, prefetch, runtime, serving, stages, workers
 from backend.bench.measure import Case
 from backend.bench.setting import Setting
 
@@ -22,4 +22,5 @@ CASES: dict[str, Callable[[Setting], Case]] = {
     "overhead": runtime.overhead,
     "rle": networks.rle_codec,
     "leases": leases.chunks,
+    "workers": workers.workers,
 }

@@ -23,6 +23,7 @@ class Setting:
         images: frames that are predicted together where several are.
         clients: that ask for predictions at the same time where the server is kept busy.
         rows: tasks of the large project whose leases are measured.
+        tasks: of the job that one and two workers do.
         database: a PostgreSQL to measure besides SQLite.
         environ: of the server.
         tick: called after each run of a side.
@@ -35,6 +36,7 @@ class Setting:
     images: int
     clients: int
     rows: int
+    tasks: int
     database: str | None
     environ: Mapping[str, str]
     tick: Callable[[], None]

@@ -25,6 +25,7 @@ from models.starter import STARTER
 @click.option("--clients", type=click.IntRange(min=1), help="That keep the server busy; the cores and two if omitted.")
 @device_option
 @click.option("--rows", type=click.IntRange(min=1000), default=1_000_000, show_default=True, help="Of a large job.")
+@click.option("--tasks", type=click.IntRange(min=2), default=400, show_default=True, help="Of the job of `workers`.")
 @click.option("--database", metavar="URL", help="A PostgreSQL to measure besides SQLite, in a schema of its own.")
 @json_option
 def bench(
@@ -36,6 +37,7 @@ def bench(
     clients: int | None,
     device: str,
     rows: int,
+    tasks: int,
     database: str | None,
     json_file: Path | None,
 ) -> None:
@@ -56,7 +58,7 @@ def bench(
 
         clients = clients or len(os.sched_getaffinity(0)) + 2
         with Setting(
-            model or STARTER, size, rounds, images, clients, rows, database, os.environ, tick, device
+            model or STARTER, size, rounds, images, clients, rows, tasks, database, os.environ, tick, device
         ) as setting:
             for done, name in enumerate(chosen):
                 move(done, len(chosen), "", name)

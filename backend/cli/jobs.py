@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,7 +62,7 @@ def predict_project(url: str, api_key: str, project: int, all_tasks: bool, json_
 
 
 def run_prediction(queue: JobQueue, runner: Runner, project: str, tasks: str) -> Job:
-    """Run a prediction job of a project in this process, or follow the one that a worker runs; returns it at its end.
+    """Run a prediction job of a project in this process, beside the workers that help it; returns it at its end.
 
     Args:
         queue: of jobs.
@@ -79,18 +80,22 @@ def run_prediction(queue: JobQueue, runner: Runner, project: str, tasks: str) ->
     queue.leases.request(project, [tasks])
     job, is_new = store.submit(PREDICTION, project)
     if not is_new and job.state != "queued":
-        click.echo(f"job {job.id} is at it already", err=True)
-    # A job that a worker has claimed is left alone.
-    thread = threading.Thread(target=runner.run, args=(job.id, worker_name()))
+        click.echo(f"job {job.id} is at it already; this process helps", err=True)
+    me = worker_name()
+    thread = threading.Thread(target=runner.help, args=(me, job.id))
     thread.start()
     try:
         with progress_bar(f"project {project}") as move:
             while (job := store.get(job.id)).state not in FINISHED:
                 move(job.figures.get("done", 0), job.figures.get("total", 0), job.message.partition(": ")[2])
-                if not thread.is_alive() and job.state == "queued":  # its process was killed: it continues
-                    thread = threading.Thread(target=runner.run, args=(job.id, worker_name()))
+                if not thread.is_alive():  # its process was killed, or others do the rest
+                    runner.recover(me)
+                    thread = threading.Thread(target=runner.help, args=(me, job.id))
                     thread.start()
+                runner.shares.beat(me)
                 thread.join(POLL_SECONDS)
+                if not thread.is_alive():
+                    time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
         queue.cancel(job.id)
         thread.join()

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.cli.data import data_options
+from backend.cli.device import Device
 from backend.cli.output import json_option, print_metrics, progress_bar, write_json
 from backend.web.dashboard.formats import duration
 from models.checkpoint import read_card
@@ -64,7 +65,7 @@ class Parent(ModelFolder):
 
 existing_model = ModelFolder()
 model_option = click.option("--model", type=existing_model, help="Checkpoint folder; xception, shipped, if omitted.")
-device_option = click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+device_option = click.option("--device", type=Device(), default="cpu", show_default=True)
 
 
 @click.command()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Column, Table
 
+from backend.cli.device import Device
 from backend.cli.output import figure, json_option, table_console, write_json
 from backend.settings import Settings
 
@@ -54,9 +55,15 @@ def serve(host: str | None, port: str | None, with_worker: bool, json_file: Path
 
 
 @click.command()
-def worker() -> None:
+@click.option(
+    "--device", type=Device(), help="In place of PREMASK_DEVICE: run a worker for each GPU, cuda:0, cuda:1 ..."
+)
+def worker(device: str | None) -> None:
     """Run a job worker alone, beside others that share the same data folder, or the same PostgreSQL and models."""
     from backend.entrypoints.worker import main
+
+    if device is not None:
+        os.environ["PREMASK_DEVICE"] = device  # the processes of its jobs read it there
 
     sys.exit(main(os.environ))
 

@@ -14,7 +14,6 @@ from backend.database.tables import JOBS, LINES
 from backend.errors import JobConflict, JobError, UnknownJob
 
 TRAINING, PREDICTION = "training", "prediction"
-KINDS = (TRAINING, PREDICTION)
 
 RUNNING = tuple(state for state in ACTIVE if state != "queued")
 FINISHED = ("done", "failed", "cancelled")
@@ -45,7 +44,7 @@ class Job:
         report: a training's annotations used and dropped, by reason; a prediction job's tasks, by outcome.
         metrics: the new version's figures on held-out tasks ("new"), its parent's on the same ("parent"), and whether
             it is promoted and why ("promote", "verdict").
-        worker: the worker that runs it, "host/pid:start".
+        worker: the worker that runs a training, "host/pid:start"; those of a prediction job have shares of it.
         process: its process, "pid:start".
         beat: Unix time of its worker's last sign of life.
         restarts: number of restarts after its worker or process died without progress in between.
@@ -85,7 +84,7 @@ class JobStore:
     def __init__(
         self, database: Database, *, kept: int = KEPT, log_lines: int = LOG_LINES, max_waiting: int = MAX_WAITING
     ) -> None:
-        self._database = database
+        self.database = self._database = database
         self._kept, self._log_lines, self._max_waiting = kept, log_lines, max_waiting
 
     def submit(self, kind: str, project: str) -> tuple[Job, bool]:
@@ -153,6 +152,11 @@ class JobStore:
         if states:
             query = query.where(JOBS.c.state.in_(states))
         return self._database.read(lambda connection: [Job(**row._asdict()) for row in connection.execute(query)])
+
+    def waiting(self, kind: str) -> int:
+        """Number of queued jobs of a kind."""
+        query = select(func.count()).select_from(JOBS).where(JOBS.c.state == "queued", JOBS.c.kind == kind)
+        return self._database.read(lambda connection: connection.execute(query).scalar_one())
 
     def claim(self, job_id: str, worker: str) -> bool:
         """Take a queued job for a worker; False if it is not queued any more, so a job never runs twice at once."""

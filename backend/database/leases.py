@@ -5,6 +5,9 @@ jobs import through its API. It has no lock against storing the same prediction 
 lease on a task before it has a prediction stored. A lease expires, because its holder may be killed; a task that is
 still requested is then due again, and a job takes it after asking Label Studio which predictions it has.
 
+The holder is a request, or a worker's share of a job (`share_holder`): several workers do one job, each by leases of
+its own.
+
 A lease that is not committed says "I am predicting this task"; a request that an annotator waits for may take it over.
 A committed lease says "this prediction is being stored"; it excludes every other holder of the same model version.
 
@@ -34,7 +37,7 @@ from sqlalchemy import (
 )
 
 from backend.database.engine import Database, insert_into
-from backend.database.tables import EMPTY, LEASES
+from backend.database.tables import EMPTY, LEASES, SHARES
 
 # In place of a task's id: all tasks, or those without an accepted annotation. The job finds out which those are.
 ALL, UNLABELLED = "all", "unlabelled"
@@ -115,13 +118,13 @@ class Leases:
         """End leases without a prediction: those tasks are due; returns their number."""
         return len(self._update(project, tasks, holder, _requested()))
 
-    def acquire_due(self, project: str, job: str, limit: int, seconds: float) -> list[str]:
-        """Lease the next tasks to a job: the due ones, and those it was predicting when it was interrupted."""
+    def acquire_due(self, project: str, holder: str, limit: int, seconds: float) -> list[str]:
+        """Lease the next tasks to a holder: the due ones, and those it was predicting when it was interrupted."""
         now = self._clock()
-        lease = self._lease(job, seconds, committed=False)
+        lease = self._lease(holder, seconds, committed=False)
         # One by one, because each is in the order of an index: no more than `limit` rows are read for each.
         ways: list[tuple[ColumnElement[bool], Sequence[ColumnElement[Any]]]] = [
-            (and_(_held_by(job), not_(Row.committed)), [Row.number]),
+            (and_(_held_by([holder]), not_(Row.committed)), [Row.number]),
             (Row.expires == 0, [Row.number]),
             (and_(Row.expires > 0, Row.expires <= now), [Row.expires, Row.number]),
             (Row.expires > now + MAX_SECONDS, [Row.expires, Row.number]),
@@ -154,7 +157,8 @@ class Leases:
 
     def abandon(self, project: str, job: str) -> None:
         """Remove everything that a job would have to do; tasks leased to requests stay."""
-        for condition in (_held_by(job), *(and_(_is_requested(), free) for free in self._not_leased())):
+        holders = self._database.read(lambda connection: [*_holders(connection, job), _refused_holder(job)])
+        for condition in (_held_by(holders), *(and_(_is_requested(), free) for free in self._not_leased())):
             some = select(Row.task).where(Row.project == project, condition).limit(BATCH)
 
             def work(connection: Connection, some: Any = some) -> int:
@@ -166,8 +170,51 @@ class Leases:
             while self._database.change(work) == BATCH:
                 pass
 
-    def remaining(self, project: str, job: str) -> tuple[int, float | None]:
-        """The rest of a job's work.
+    def refuse(self, project: str, tasks: Collection[str], holder: str, job: str) -> None:
+        """Lay tasks that `holder` leases aside: Label Studio did not store their prediction.
+
+        They are due to the project's next job, or after an hour, so that none is lost whatever happens to this one.
+        """
+        lease = self._lease(_refused_holder(job), MAX_SECONDS, committed=True)
+        self._update(project, tasks, holder, lease)
+
+    def refused(self, connection: Connection, project: str, job: str) -> list[str]:
+        """The tasks that a job has laid aside."""
+        query = select(Row.task).where(Row.project == project, _held_by([_refused_holder(job)]))
+        return list(connection.execute(query.order_by(Row.number, Row.task)).scalars())
+
+    def give_back(self, connection: Connection, project: str, holder: str) -> None:
+        """Make due what a holder that is gone was predicting; of what it was storing Label Studio may have the rest."""
+        gone = (Row.project == project, _held_by([holder]), not_(Row.committed))
+        connection.execute(update(LEASES).where(*gone).values(_requested()))
+
+    def make_due(self, connection: Connection, project: str, job: str) -> None:
+        """Make due the tasks that a job has laid aside."""
+        aside = (Row.project == project, _held_by([_refused_holder(job)]))
+        connection.execute(update(LEASES).where(*aside).values(_requested()))
+
+    def outstanding(self, connection: Connection, project: str, job: str) -> tuple[int, int]:
+        """The number of tasks that are due, as `remaining` counts them, and that are leased to the shares of a job."""
+        held = (Row.project == project, _is_requested(), _held_by(_holders(connection, job)), self._live())
+        leased = connection.execute(select(func.count()).select_from(LEASES).where(*held)).scalar_one()
+        return self._due(connection, project), leased
+
+    def due_of(self, project: ColumnElement[str]) -> ColumnElement[bool]:
+        """Whether a project has a due task, for a query over projects."""
+        # The first of them, not EXISTS, for which PostgreSQL may read them all.
+        some = (
+            select(literal(1)).where(Row.project == project, _is_requested(), condition).limit(1).scalar_subquery()
+            for condition in self._not_leased()
+        )
+        return or_(*(one.is_not(None) for one in some))
+
+    def waiting(self) -> int:
+        """The number of due tasks of all projects, of large ones as it was some seconds ago."""
+        projects = self.due()
+        return self._database.read(lambda connection: sum(self._due(connection, project) for project in projects))
+
+    def remaining(self, project: str, holder: str) -> tuple[int, float | None]:
+        """The rest of a holder's work.
 
         Returns:
             The number of tasks that are due or leased to it, beyond some thousands as it was some seconds ago; and the
@@ -177,7 +224,7 @@ class Leases:
         now = self._clock()
 
         def work(connection: Connection) -> tuple[int, float | None]:
-            own = select(Row.committed, Row.expires).where(Row.project == project, _is_requested(), _held_by(job))
+            own = select(Row.committed, Row.expires).where(Row.project == project, _is_requested(), _held_by([holder]))
             leased = [row for row in connection.execute(own) if now < row.expires <= now + MAX_SECONDS]
             due = self._due(connection, project)
             if not due and not leased:
@@ -193,16 +240,7 @@ class Leases:
         first = select(func.min(Row.project).label("project")).cte("projects", recursive=True)
         later = select(func.min(Row.project)).where(Row.project > first.c.project).scalar_subquery()
         projects = first.union_all(select(later).where(first.c.project.is_not(None)))
-        # The first of them, not EXISTS, for which PostgreSQL may read them all.
-        some = [
-            select(literal(1))
-            .where(Row.project == projects.c.project, _is_requested(), condition)
-            .limit(1)
-            .scalar_subquery()
-            .is_not(None)
-            for condition in self._not_leased()
-        ]
-        query = select(projects.c.project).where(projects.c.project.is_not(None), or_(*some))
+        query = select(projects.c.project).where(projects.c.project.is_not(None), self.due_of(projects.c.project))
         self._database.change(
             lambda connection: [
                 connection.execute(delete(LEASES).where(Row.requested.is_(false()), condition))
@@ -289,8 +327,23 @@ def _is_requested() -> ColumnElement[bool]:
     return Row.requested.is_(true())  # as in the index
 
 
-def _held_by(holder: str) -> ColumnElement[bool]:
-    return and_(Row.holder == holder, Row.holder != EMPTY)  # as in the index
+def share_holder(job: str, worker: str) -> str:
+    """The holder of the leases of a worker's share of a job."""
+    return f"{job}/{worker}"
+
+
+def _refused_holder(job: str) -> str:
+    return f"{job}/refused"
+
+
+def _holders(connection: Connection, job: str) -> list[str]:
+    """The holders of a job's leases: its shares, and the job itself in an earlier release."""
+    workers = connection.execute(select(SHARES.c.worker).where(SHARES.c.job == job)).scalars()
+    return [job, *(share_holder(job, worker) for worker in workers)]
+
+
+def _held_by(holders: Sequence[str]) -> ColumnElement[bool]:
+    return and_(Row.holder.in_(holders), Row.holder != EMPTY)  # as in the index
 
 
 def _batches(tasks: Iterable[str]) -> Iterator[Sequence[str]]:

@@ -101,6 +101,23 @@ LINES = Table(
 )
 Index("log_lines_by_job", LINES.c.job, LINES.c.number)
 
+# What a row means is told in `shares`.
+SHARES = Table(
+    "shares",
+    METADATA,
+    Column("job", Words, primary_key=True),
+    Column("worker", Words, primary_key=True),
+    Column("state", Words, nullable=False),
+    Column("process", Words),
+    Column("beat", Double, nullable=False, default=0.0),
+    Column("ended", Double),
+    Column("earlier", Json, nullable=False, default=dict),
+    Column("tally", Json, nullable=False, default=dict),
+    Column("drawn", Integer, nullable=False, default=0),
+    Column("pace", Double),
+    _text("reason"),
+)
+
 # What a row means is told in `leases`.
 LEASES = Table(
     "leases",

@@ -79,14 +79,18 @@ def _device(wanted: str) -> Check | str:
     import torch
 
     if torch.cuda.is_available():
-        free, total = torch.cuda.mem_get_info()
-        gpu = f"{torch.cuda.get_device_name()}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
+        index = torch.device("cuda" if wanted in ("cpu", "auto") else wanted).index or 0
+        if index >= torch.cuda.device_count():
+            remedy = "choose one that is there by PREMASK_DEVICE, or auto"
+            return Check("device", BROKEN, f"{wanted} is wanted, of {torch.cuda.device_count()} GPUs", remedy)
+        free, total = torch.cuda.mem_get_info(index)
+        gpu = f"{torch.cuda.get_device_name(index)}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
         if wanted == "cpu":
             return Check("device", DOUBTFUL, f"cpu, while there is a GPU: {gpu}", "set PREMASK_DEVICE=auto to use it")
         return gpu
-    if wanted == "cuda":
+    if wanted.startswith("cuda"):
         remedy = "set PREMASK_DEVICE=cpu, or install the driver; in Docker start with --gpus all"
-        return Check("device", BROKEN, f"cuda is wanted and torch {torch.__version__} finds no GPU", remedy)
+        return Check("device", BROKEN, f"{wanted} is wanted and torch {torch.__version__} finds no GPU", remedy)
     return f"cpu, {torch.get_num_threads()} threads a forward pass"
 
 

@@ -1,4 +1,4 @@
-"""`python -m backend.entrypoints.prediction_job PROJECT JOB`: a prediction job's process.
+"""`python -m backend.entrypoints.prediction_job PROJECT JOB WORKER`: the process of a worker's share of a job.
 
 It tells its progress as JSON lines.
 
@@ -9,11 +9,13 @@ Every report is an object with `stage`: "predicting" with `done`, `total`, `mess
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from backend.database.shares import Shares
 from backend.errors import BackendError
 from backend.jobs.prediction_run import PredictionRun, Tally
 from backend.prediction.cache import PredictionCache
@@ -23,21 +25,29 @@ from backend.system.processes import PARENT, die_with_parent
 from backend.wiring import assemble, predictor_of, serving_of
 from models.families import Model
 
+SLICE_SECONDS = 60.0  # for which a job is not left to another: the networks are loaded anew for each
+
 
 def main(
     environ: Mapping[str, str],
     project: str,
     job: str,
+    worker: str,
     load: Callable[[str], Callable[[Path], Model]] | None = None,
+    slice_seconds: float = SLICE_SECONDS,
     **options: Any,
 ) -> int:
-    """Predict what the leases have for a project; returns the exit code.
+    """Predict what the leases have for a project, until none is due or another job needs the worker more.
+
+    Returns the exit code.
 
     Args:
         environ: the settings.
         project: Label Studio's project id.
         job: id of the job that this is done for.
+        worker: name of the worker that has a share of it.
         load: gives the loader of models on a device; None for that of the settings.
+        slice_seconds: for which the job is not left to another.
         options: for `PredictionRun`.
     """
     try:
@@ -48,6 +58,12 @@ def main(
         # No task comes twice, so nothing is kept.
         cache = PredictionCache(max_bytes=0)
         predictor = predictor_of(settings, serving, parts, cache)
+        shares = Shares(parts.database, parts.leases)
+        began = time.monotonic()
+
+        def leave() -> bool:
+            return time.monotonic() - began >= slice_seconds and shares.awaited(worker, job)
+
         run = PredictionRun(
             project,
             job,
@@ -56,6 +72,8 @@ def main(
             lambda classes: serving.served_version(project, classes),
             parts.leases,
             lambda tally, total, message: _tell(run, tally, total, message),
+            worker=worker,
+            leave=leave,
             **options,
         )
         run.run()
@@ -68,7 +86,7 @@ def main(
 
 def _tell(run: PredictionRun, tally: Tally, total: int, message: str) -> None:
     report = {"done": tally.done + run.drawn, "total": total, "message": message, "tally": asdict(tally)}
-    report |= {"left": run.left, "problems": run.problems}
+    report |= {"pace": run.pace, "problems": run.problems}
     _print({"stage": "predicting", **report})
 
 
@@ -79,4 +97,4 @@ def _print(line: dict[str, Any]) -> None:
 if __name__ == "__main__":
     # Two processes must not do one job: this one ends with its worker.
     die_with_parent(os.environ.get(PARENT))
-    sys.exit(main(os.environ, sys.argv[1], sys.argv[2]))
+    sys.exit(main(os.environ, sys.argv[1], sys.argv[2], sys.argv[3]))

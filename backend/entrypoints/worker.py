@@ -15,7 +15,7 @@ from backend.jobs.worker import BEAT_SECONDS, Worker
 from backend.settings import Settings
 from backend.system.logs import configure_logging
 from backend.system.processes import PARENT, die_with_parent
-from backend.wiring import Parts, assemble, notifier, starter
+from backend.wiring import Parts, assemble, device_of, notifier, starter
 
 
 def build_runner(
@@ -35,7 +35,7 @@ def build_runner(
     plan = Plan(
         preset=settings.train_preset,
         minutes=settings.train_minutes,
-        device=_device(settings.device),
+        device=device_of(settings),
         min_accepted=settings.min_accepted,
         group_field=settings.group_field,
     )
@@ -72,14 +72,6 @@ def main(environ: Mapping[str, str], **commands: Sequence[str]) -> int:
         signal.signal(number, lambda *_: worker.stop())
     worker.run(lambda stopped: parts.automatic.watch(worker.jobs, parts.connections.client, stopped, BEAT_SECONDS))
     return 0
-
-
-def _device(device: str) -> str:
-    if device != "auto":
-        return device
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 if __name__ == "__main__":

@@ -5,7 +5,9 @@ is asked before and after predicting whether a task has a prediction of the serv
 it waits until Label Studio has stored the predictions or never will, and looks the tasks up again.
 
 What counts is what Label Studio has, not what it answers. It is looked up after every import, and what is missing is
-sent one by one by another call; what is missing even then stays requested, and the run fails.
+sent one by one by another call; what is missing even then stays requested, and the job fails in the end.
+
+Several runs, each of a worker, do one job: a task is leased to one of them.
 """
 
 import logging
@@ -16,7 +18,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from backend.database.engine import Result
-from backend.database.leases import ALL, UNLABELLED, Leases
+from backend.database.leases import ALL, UNLABELLED, Leases, share_holder
 from backend.errors import JobError, LabelStudioError
 from backend.label_studio.client import TaskRow
 from backend.label_studio.label_config import LabelConfig, parse_label_config
@@ -92,7 +94,7 @@ class PredictionRun:
 
     Args:
         project: Label Studio's project id.
-        job: the job's id, the holder of the leases.
+        job: the job's id.
         client: the project's Label Studio.
         predictor: makes the predictions.
         served: gives the version that answers for the project, from its classes; None if there is none.
@@ -102,11 +104,13 @@ class PredictionRun:
         patience: seconds after which the run fails if Label Studio does not answer.
         import_seconds: how long Label Studio may take to store a chunk.
         every: seconds between two reports of tasks that are predicted.
+        worker: the worker whose share of the job this is.
+        leave: asked after each chunk: whether the rest is to be left to others.
 
     Attributes:
         tally: tasks by outcome.
         drawn: tasks of the chunk at hand that are predicted, and not stored yet.
-        left: seconds left, from the speed so far; None while unknown.
+        pace: seconds per task so far; None while unknown.
         problems: {"task", "reason"} of the first tasks that got no prediction.
     """
 
@@ -124,39 +128,30 @@ class PredictionRun:
         patience: float = PATIENCE_SECONDS,
         import_seconds: float = IMPORT_SECONDS,
         every: float = EVERY,
+        worker: str = "",
+        leave: Callable[[], bool] = lambda: False,
     ) -> None:
         self.tally = Tally()
         self.drawn, self.problems = 0, list[dict[str, Any]]()
-        self.left: float | None = None
+        self.pace: float | None = None
         self._every, self._said_at = every, -math.inf
         self._made, self._seconds, self._chunk_began = 0, 0.0, time.monotonic()
-        self._project, self._job = project, job
+        self._project, self._job, self._holder = project, job, share_holder(job, worker)
+        self._leave = leave
         self._client, self._predictor, self._served, self._leases = client, predictor, served, leases
         self._tell, self._pause = tell, pause
         self._patience, self._import_seconds = patience, import_seconds
         self._lost = 0
         self._singly = False  # this Label Studio does not store what it is sent together
-        self._refused: dict[int, str] = {}  # tasks -> why their prediction was not stored
 
     def run(self) -> Tally:
-        """Predict until no task is left.
+        """Predict until no task is left, or `leave` says so.
 
         Raises:
-            BackendError: it cannot continue, or Label Studio did not store a prediction; stored predictions stay, and
-                the next run continues from there.
+            BackendError: it cannot continue; stored predictions stay, and the next run continues from there.
         """
-        try:
-            self._until_none_is_left()
-        finally:
-            if self._refused:
-                self._leases.request(self._project, [str(task) for task in self._refused])
-        if self._refused:
-            raise self._not_stored()
-        return self.tally
-
-    def _until_none_is_left(self) -> None:
         while True:
-            taken = self._leases.acquire_due(self._project, self._job, CHUNK, LEASE_SECONDS)
+            taken = self._leases.acquire_due(self._project, self._holder, CHUNK, LEASE_SECONDS)
             if tasks := [int(task) for task in taken if task.isdigit()]:
                 self._chunk(tasks)
             elif scopes := [scope for scope in taken if scope in (ALL, UNLABELLED)]:
@@ -165,11 +160,15 @@ class PredictionRun:
                 logger.warning("%s are no ids of tasks and are passed over", ", ".join(map(repr, taken))[:200])
                 self._finish(taken)
             else:
-                left, wait = self._leases.remaining(self._project, self._job)
+                left, wait = self._leases.remaining(self._project, self._holder)
                 if wait is None:
-                    return
+                    return self.tally
                 self._say(f"waiting to see whether {left} tasks were stored when an import was interrupted")
                 self._pause(min(max(wait, 0.1), 5.0))
+                continue
+            # What an interrupted import may have stored is this run's to look up.
+            if self._leave() and not self._lost:
+                return self.tally
 
     def _look_up(self, scopes: Sequence[str]) -> None:
         """Request a prediction of each task of "all" or "unlabelled"."""
@@ -243,7 +242,7 @@ class PredictionRun:
         self._finish(unanswered)
         answered = {str(task): {**entry, "task": task} for task, entry in entries.items() if entry}
         # From here on no other holder stores these. Tasks that a request took over meanwhile are left to it.
-        mine = self._leases.commit(self._project, answered, self._job, self._import_seconds, version=version)
+        mine = self._leases.commit(self._project, answered, self._holder, self._import_seconds, version=version)
         self._import([answered[task] for task in answered if task in mine])
 
     def _import(self, entries: Sequence[Mapping[str, Any]]) -> None:
@@ -283,7 +282,7 @@ class PredictionRun:
         for entry in entries:
             task, version = str(entry["task"]), entry["model_version"]
             # Each may take as long as a whole import, so the lease begins again.
-            if not self._leases.commit(self._project, [task], self._job, self._import_seconds, version=version):
+            if not self._leases.commit(self._project, [task], self._holder, self._import_seconds, version=version):
                 continue
             try:
                 self._client.create_prediction(entry)
@@ -328,19 +327,9 @@ class PredictionRun:
     def _refuse(self, entry: Mapping[str, Any], why: str) -> None:
         logger.warning("task %s: its prediction was not stored: %s", entry["task"], why)
         self.tally.refused += 1
-        self._refused[entry["task"]] = why
         self._problem(entry["task"], f"Label Studio did not store its prediction: {why}")
-        # Requested again at the end of this run, which would otherwise not end.
-        self._finish([entry["task"]])
-
-    def _not_stored(self) -> JobError:
-        tasks = sorted(self._refused)
-        named = ", ".join(map(str, tasks[:10])) + (", ..." if len(tasks) > 10 else "")
-        return JobError(
-            f"Label Studio did not store {len(tasks)} predictions, of tasks {named}: {self._refused[tasks[0]]}; "
-            f"{self.tally.predicted} are stored",
-            "its log says more; those tasks stay requested, and the project's next prediction job tries them again",
-        )
+        # Requested again at the end of the job, which would otherwise not end.
+        self._leases.refuse(self._project, [str(entry["task"])], self._holder, self._job)
 
     def _rows(self, tasks: Collection[int]) -> dict[int, TaskRow]:
         found = self._patiently(lambda: self._client.task_rows(self._project, tasks))
@@ -367,15 +356,15 @@ class PredictionRun:
 
     def _finish(self, tasks: Sequence[int | str]) -> None:
         if tasks:
-            self._leases.finish(self._project, [str(task) for task in tasks], self._job)
+            self._leases.finish(self._project, [str(task) for task in tasks], self._holder)
 
     def _say(self, sentence: str) -> None:
-        waiting, _ = self._leases.remaining(self._project, self._job)
+        waiting, _ = self._leases.remaining(self._project, self._holder)
         now = time.monotonic()
         self._said_at, made = now, self._made + self.drawn
         if made:
             spent = self._seconds + (now - self._chunk_began if self.drawn else 0.0)
-            self.left = round(spent / made * max(waiting - self.drawn, 0), 1)
+            self.pace = round(spent / made, 4)
         self._tell(self.tally, self.tally.done + waiting, sentence)
 
 

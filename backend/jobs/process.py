@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.errors import JobError
-from backend.system.processes import PARENT, describe_exit, identity, lower_priority
+from backend.system.processes import NICENESS, PARENT, describe_exit, identity, lower_priority
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,15 @@ class JobProcess:
         command: program and arguments.
         folder: where it keeps temporary files.
         limit_seconds: time after which it is killed; None for no limit.
+        niceness: from 0 to 19.
 
     Raises:
         JobError: it cannot be started.
     """
 
-    def __init__(self, command: Sequence[str], folder: Path, limit_seconds: float | None = None) -> None:
+    def __init__(
+        self, command: Sequence[str], folder: Path, limit_seconds: float | None = None, niceness: int = NICENESS
+    ) -> None:
         self._limit = limit_seconds
         self._overdue = False
         self._reaping = threading.Lock()  # no signal goes to a number that has just been given back
@@ -54,7 +57,7 @@ class JobProcess:
             )
         except OSError as error:
             raise JobError(f"the job's process cannot be started: {error.strerror}: {command[0]}") from error
-        lower_priority(self._process.pid)
+        lower_priority(self._process.pid, niceness)
         self.identity = identity(self._process.pid)
 
     def lines(self) -> Iterator[Line]:
@@ -80,6 +83,8 @@ class JobProcess:
             with self._reaping:
                 self._signal()  # to processes that it started and left behind
                 self._process.wait()
+            if self._process.stdout is not None:
+                self._process.stdout.close()  # perhaps nobody has read it
         if self._overdue and self._limit is not None:
             return f"killed because it took longer than {self._limit / 60:.0f} minutes"
         if self._process.returncode == 0:

@@ -1,4 +1,7 @@
-"""The queue of jobs: requests put a job's id into it, and a worker takes it out."""
+"""The queue of jobs: requests put a job's id into it, and a worker takes it out.
+
+Trainings go through huey, each to one worker. Several workers do one prediction job: they find it on record (`shares`).
+"""
 
 import json
 import socket
@@ -14,8 +17,9 @@ from huey.registry import Message
 from huey.serializer import Serializer
 
 from backend.database.engine import Database, Result
-from backend.database.jobs import KINDS, PREDICTION, TRAINING, Job, JobStore
+from backend.database.jobs import PREDICTION, TRAINING, Job, JobStore
 from backend.database.leases import Leases
+from backend.database.shares import Shares
 from backend.errors import JobError
 from backend.system.processes import kill_group
 
@@ -30,21 +34,22 @@ class JsonSerializer(Serializer):  # type: ignore[misc]
         return Message(*json.loads(data))
 
 
-# One queue per kind of job, so that masks for a thousand tasks need not wait for a training to end.
+# By kind of job; prediction jobs need none, and so do not wait for a training to end.
 Queues = Mapping[str, Huey]
+QUEUED = (TRAINING,)
 # The result of a job is in its record, so the queues keep none.
 OPTIONS: Mapping[str, Any] = {"results": False, "serializer": JsonSerializer()}
 
 
 def sqlite_queues(path: Path) -> Queues:
     """Queues in a SQLite file."""
-    return {kind: SqliteHuey(f"premask-{kind}", filename=str(path), timeout=30, **OPTIONS) for kind in KINDS}
+    return {kind: SqliteHuey(f"premask-{kind}", filename=str(path), timeout=30, **OPTIONS) for kind in QUEUED}
 
 
 def postgresql_queues(database: Database) -> Queues:
     """Queues in the same PostgreSQL as the records, in tables of their own."""
     with database.alone(), _reachable():
-        return {kind: PostgresHuey(f"premask-{kind}", dsn=database.dsn, **OPTIONS) for kind in KINDS}
+        return {kind: PostgresHuey(f"premask-{kind}", dsn=database.dsn, **OPTIONS) for kind in QUEUED}
 
 
 def waiting(queues: Queues) -> int:
@@ -68,7 +73,12 @@ def no_worker(job_id: str) -> None:
 
 def on_this_machine(job: Job) -> bool:
     """Whether the worker that runs a job, and so the job's process, is or was on this machine."""
-    return (job.worker or "").rpartition("/")[0] == socket.gethostname()
+    return worker_here(job.worker or "")
+
+
+def worker_here(worker: str) -> bool:
+    """Whether a worker is or was on this machine."""
+    return worker.rpartition("/")[0] == socket.gethostname()
 
 
 class JobQueue:
@@ -85,6 +95,7 @@ class JobQueue:
         self.store = store
         self.leases = leases
         self.queues = queues
+        self.shares = Shares(store.database, leases)
 
         # Huey finds the task by module and name, so server and worker both define it here.
         def run_job(job_id: str) -> None:
@@ -122,19 +133,22 @@ class JobQueue:
         if job.process is not None and on_this_machine(job):
             kill_group(job.process)
         if job.kind == PREDICTION:
+            for share in self.shares.working(job_id):
+                if share.process is not None and worker_here(share.worker):
+                    kill_group(share.process)
             self.leases.abandon(job.project, job.id)
         return self.store.get(job_id)
 
     def waiting(self) -> int:
-        """Number of jobs in the queues.
+        """Number of jobs that wait for a worker.
 
         Raises:
-            JobError: they cannot be reached.
+            JobError: the queues cannot be reached.
         """
-        return waiting(self.queues)
+        return waiting(self.queues) + self.store.waiting(PREDICTION)
 
     def send(self, job: Job) -> None:
-        """Put a job's id into its queue unless it waits there: its record may be older than a crash.
+        """Put a job's id into the queue of its kind unless it waits there: its record may be older than a crash.
 
         Sent twice does no harm, because a worker runs a job only if it can claim the record.
 
@@ -146,8 +160,9 @@ class JobQueue:
             if all(job.id not in task.args for task in self.queues[job.kind].pending()):
                 self._enqueue[job.kind](job.id)
 
-        with _reachable():
-            _again(work)
+        if job.kind in self.queues:
+            with _reachable():
+                _again(work)
 
 
 def _again(work: Callable[[], Result]) -> Result:

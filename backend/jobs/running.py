@@ -1,6 +1,7 @@
-"""The life of a job, the same for every kind: it is claimed, runs in a process, and its end is recorded.
+"""The life of a job: it is claimed, runs in a process, and its end is recorded.
 
-A `Runner` takes a job and hands an `Attempt` to the `Work` of the job's kind (`training`, `prediction`).
+A `Runner` takes a job and hands an `Attempt` to the `Work` of the job's kind (`training`, `prediction`). A training is
+one worker's; of a prediction job several workers have a share, and `ShareAttempt` is a run of one of them.
 """
 
 import logging
@@ -11,19 +12,22 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from backend.database.jobs import PREDICTION, RUNNING, TRAINING, Job, JobStore
+from backend.database.jobs import PREDICTION, RUNNING, Job, JobStore
 from backend.database.leases import Leases
+from backend.database.shares import FAILED, LEFT, Share, Shares
 from backend.errors import BackendError, JobError, JobInterrupted
 from backend.jobs.process import JobProcess
+from backend.jobs.queue import worker_here
+from backend.system.processes import is_alive, kill_group
 from models.errors import ModelError
 
 logger = logging.getLogger(__name__)
 
 KEPT_FAILURES = 3  # work folders of failed jobs, to find the cause
 WATCH_SECONDS = 0.5  # between two checks whether a running job was cancelled
-# Restarts of a job after its worker was killed. A prediction job continues where it was, so only restarts without
-# progress in between count, and it is restarted after the death of its process too.
-RESTARTS = {TRAINING: 1, PREDICTION: 3}
+RESTARTS = 1  # of a training after its worker was killed
+# A worker on another machine is taken for dead after this silence; on this one the process itself is looked at.
+DEAD_AFTER_SECONDS = 120.0
 
 
 class Killed(JobError):
@@ -38,7 +42,7 @@ class Work(Protocol):
 
 
 class Attempt:
-    """One run of a job.
+    """One run of a job, which one worker does.
 
     Args:
         store: its record.
@@ -47,8 +51,10 @@ class Attempt:
         stopping: set when the worker shuts down.
     """
 
+    niceness = 10  # of 19: a tenth of what others get while they are busy
+
     def __init__(self, store: JobStore, job: Job, folder: Path, stopping: threading.Event) -> None:
-        self.job, self.folder = job, folder
+        self.job, self.folder, self.worker = job, folder, job.worker or ""
         self._store, self._stopping = store, stopping
         self._first: tuple[float, float] | None = None  # time and progress of the first report
 
@@ -104,7 +110,7 @@ class Attempt:
             Killed: by a signal from outside.
             JobInterrupted: as for `say`.
         """
-        process = JobProcess(command, self.folder, limit_seconds)
+        process = JobProcess(command, self.folder, limit_seconds, self.niceness)
         ended = threading.Event()
         watcher = threading.Thread(target=self._watch, args=(process, ended), name="watch-job", daemon=True)
         last: Mapping[str, Any] = {}
@@ -136,13 +142,17 @@ class Attempt:
     def _watch(self, process: JobProcess, ended: threading.Event) -> None:
         while not ended.wait(WATCH_SECONDS):
             try:
-                now = self._store.get(self.job.id)
+                held = self._held()
             except BackendError as error:  # records that cannot be read now may be readable in a moment
                 logger.warning("job %s: %s", self.job.id, error)
                 continue
-            if self._stopping.is_set() or now.state not in RUNNING or now.worker != self.job.worker:
+            if self._stopping.is_set() or not held:
                 process.kill()
                 return
+
+    def _held(self) -> bool:
+        now = self._store.get(self.job.id)
+        return now.state in RUNNING and now.worker == self.job.worker
 
     def _eta(self, progress: float) -> float | None:
         """Seconds left at the average speed since the first report."""
@@ -151,6 +161,28 @@ class Attempt:
             self._first = now, progress
         since, begun = self._first
         return round((now - since) * (1 - progress) / (progress - begun), 1) if progress > begun else None
+
+
+class ShareAttempt(Attempt):
+    """One run of a worker's share of a prediction job; arguments as for `Attempt`, and those of `Shares.report`."""
+
+    niceness = 3  # a third: people wait for it too, and on a loaded machine it must get on
+
+    def __init__(
+        self, store: JobStore, shares: Shares, job: Job, worker: str, folder: Path, stopping: threading.Event
+    ) -> None:
+        super().__init__(store, job, folder, stopping)
+        self._shares, self.worker = shares, worker
+
+    def say(self, **changes: Any) -> None:
+        """Record fields of the share, as `Shares.report` does; raises as `Attempt.say`."""
+        if self._stopping.is_set():
+            raise JobInterrupted("the worker was stopped; the job goes on when one is back")
+        if not self._shares.report(self.job, self.worker, **changes):
+            raise JobInterrupted("it was cancelled, or taken from this worker")
+
+    def _held(self) -> bool:
+        return self._shares.holds(self.job.id, self.worker)
 
 
 class Runner:
@@ -175,6 +207,7 @@ class Runner:
         self._ended = ended
         self._store = store
         self._leases = leases
+        self.shares = self._shares = Shares(store.database, leases)
         self._kinds = kinds
         self._folder = folder
         self._stopping = threading.Event()
@@ -182,6 +215,9 @@ class Runner:
 
     def run(self, job_id: str, worker: str) -> None:
         """Run one job to its end and record it; a job that cannot be claimed is left alone."""
+        if self._store.get(job_id).kind == PREDICTION:
+            self.help(worker, job_id)
+            return
         self.running.add(job_id)
         try:
             if not self._stopping.is_set() and self._store.claim(job_id, worker):
@@ -189,43 +225,119 @@ class Runner:
         finally:
             self.running.discard(job_id)
 
+    def help(self, worker: str, job_id: str | None = None) -> bool:
+        """Do a share of the prediction job that needs a worker most, or of one job; whether there was one to do."""
+        job = None if self._stopping.is_set() else self._shares.take(worker, job_id)
+        if job is None:
+            if job_id is not None:
+                self.settle(self._store.get(job_id))
+            return False
+        self.running.add(job.id)
+        try:
+            self._help(job, worker)
+        finally:
+            self.running.discard(job.id)
+        return True
+
+    def settle(self, job: Job) -> None:
+        """End a prediction job if nothing is left to do."""
+        self._ended_share(job, self._shares.settle(job))
+
+    def recover(self, worker: str) -> None:
+        """Take their shares from workers that are gone, and end the prediction jobs that nothing is left to do of."""
+        for share in self._shares.working():
+            job = self._store.get(share.job)
+            if share.worker == worker and share.job not in self.running:  # its end could not be recorded
+                self.leave(job, share.worker, LEFT, "it broke off, as the worker's log says", killed=True)
+            elif _gone(share):
+                if share.process is not None and worker_here(share.worker):
+                    kill_group(share.process)
+                self.leave(job, share.worker, LEFT, f"its worker {share.worker} died", killed=True)
+        for job in self._store.find(states=("queued", *RUNNING), kind=PREDICTION, limit=1000):
+            self.settle(job)
+        self._shares.forget()
+
+    def leave(self, job: Job, worker: str, state: str, reason: str, *, killed: bool = False) -> None:
+        """End a worker's share of a job, and the job with the last of them."""
+        if reason:
+            logger.warning("job %s: project %s: %s", job.id, job.project, reason)
+            self._store.log(job.id, reason)
+        self._ended_share(job, self._shares.leave(job, worker, state, reason, killed=killed))
+        if self._store.get(job.id).state == "cancelled":  # its process may have requested tasks since
+            self._leases.abandon(job.project, job.id)
+
+    def _ended_share(self, job: Job, ended: Job | None) -> None:
+        if ended is None:
+            return
+        # Predictions that Label Studio did not store stay requested: it may take them later.
+        if ended.state == "failed" and not ended.report.get("refused"):
+            self._leases.abandon(job.project, job.id)
+        says = f"failed: {ended.reason}" if ended.state == "failed" else ended.message
+        level = logging.ERROR if ended.state == "failed" else logging.INFO
+        logger.log(level, "job %s: project %s: %s %s", job.id, job.project, job.kind, says)
+        self._store.log(job.id, says)
+        self._ended(ended)
+
+    def _help(self, job: Job, worker: str) -> None:
+        logger.info("job %s: project %s: worker %s has a share", job.id, job.project, worker)
+        folder = self._folder / f"{job.id}-{worker.rpartition('/')[2].replace(':', '-')}"
+        attempt = ShareAttempt(self._store, self._shares, job, worker, folder, self._stopping)
+        how, why = self._done(attempt)
+        shutil.rmtree(folder, ignore_errors=True)
+        if how == "done":
+            self.leave(job, worker, LEFT, "")
+        elif how == "failed":
+            self.leave(job, worker, FAILED, why)
+        else:
+            self.leave(job, worker, LEFT, why, killed=how == "killed")
+
     def _run(self, job_id: str) -> None:
         job = self._store.get(job_id)
         logger.info("job %s: project %s: %s begins", job_id, job.project, job.kind)
         attempt = Attempt(self._store, job, self._folder / job_id, self._stopping)
+        how, says = self._done(attempt)
+        if how == "done":
+            logger.info("job %s: project %s: %s", job_id, job.project, says)
+            attempt.log(says)
+            shutil.rmtree(attempt.folder, ignore_errors=True)
+        elif how == "interrupted":
+            attempt.log(says)
+            self._store.release(job, "queued", says, restarts=job.restarts)
+        else:
+            self.fail(job, says)
+        if self._store.get(job_id).state == "cancelled":
+            shutil.rmtree(attempt.folder, ignore_errors=True)
+
+    def _done(self, attempt: Attempt) -> tuple[str, str]:
+        """Do the work; returns done, interrupted, killed or failed, and a sentence."""
+        job = attempt.job
         try:
             attempt.folder.mkdir(parents=True, exist_ok=True)
             message = self._kinds[job.kind].do(attempt)
-            if self._store.advance(job, state="done", progress=1.0, eta=None, message=message, reason=""):
-                self._ended(self._store.get(job_id))
+            ended = {"state": "done", "progress": 1.0, "eta": None, "message": message, "reason": ""}
+            if job.kind != PREDICTION and self._store.advance(job, **ended):
+                self._ended(self._store.get(job.id))
+            return "done", message
         except JobInterrupted as error:
-            attempt.log(str(error))
-            self._store.release(job, "queued", str(error), restarts=job.restarts)
+            return "interrupted", str(error)
         except Killed as error:
-            (self.restart if job.kind == PREDICTION else self.fail)(job, str(error))
+            return "killed", str(error)
         except (BackendError, ModelError) as error:
-            self.fail(job, str(error))
+            return "failed", str(error)
         except OSError as error:
             # Of a disk, not of a network: the client of Label Studio has errors of its own.
-            logger.exception("job %s: a file cannot be written or read", job_id)
+            logger.exception("job %s: a file cannot be written or read", job.id)
             shutil.rmtree(attempt.folder, ignore_errors=True)
-            self.fail(job, f"{error.strerror}: {error.filename or attempt.folder}; make room, then start it again")
+            where = error.filename or attempt.folder
+            return "failed", f"{error.strerror}: {where}; make room, then start it again"
         except Exception as error:
-            logger.exception("job %s: unexpected error", job_id)
-            self.fail(job, f"{type(error).__name__}: {error}; the worker's log has the details")
-        else:
-            logger.info("job %s: project %s: %s", job_id, job.project, message)
-            attempt.log(message)
-            shutil.rmtree(attempt.folder, ignore_errors=True)
-        if self._store.get(job_id).state == "cancelled":
-            shutil.rmtree(attempt.folder, ignore_errors=True)
-            if job.kind == PREDICTION:  # its process may have requested tasks since
-                self._leases.abandon(job.project, job.id)
+            logger.exception("job %s: unexpected error", job.id)
+            return "failed", f"{type(error).__name__}: {error}; the worker's log has the details"
 
     def restart(self, job: Job, reason: str) -> None:
-        """Put a killed job back into the queue; it fails once it has used up its restarts."""
+        """Put a killed training back into the queue; it fails once it has used up its restarts."""
         restarts = self._store.get(job.id).restarts
-        if restarts >= RESTARTS[job.kind]:
+        if restarts >= RESTARTS:
             self.fail(job, f"{reason}; that makes {restarts + 1} times: look for a lack of memory, then start it again")
         elif self._store.release(job, "queued", f"{reason}; it began again", restarts=restarts + 1):
             logger.warning("job %s: %s; it begins again", job.id, reason)
@@ -241,9 +353,6 @@ class Runner:
             self._fail(job, reason)
 
     def _fail(self, job: Job, reason: str) -> None:
-        # Predictions that Label Studio did not store stay requested: it may take them later.
-        if job.kind == PREDICTION and not self._store.get(job.id).report.get("refused"):
-            self._leases.abandon(job.project, job.id)
         ended = {"message": "", "process": None, "eta": None}
         if not self._store.advance(job, state="failed", reason=reason, **ended):
             return  # cancelled, or another worker has it
@@ -256,3 +365,9 @@ class Runner:
     def stop(self) -> None:
         """End running jobs; they go back into the queue."""
         self._stopping.set()
+
+
+def _gone(share: Share) -> bool:
+    if worker_here(share.worker):
+        return not is_alive(share.worker.rpartition("/")[2])
+    return abs(time.time() - share.beat) > DEAD_AFTER_SECONDS  # their clocks may differ

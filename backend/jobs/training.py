@@ -54,7 +54,7 @@ class Plan:
     Attributes:
         preset: size of a training.
         minutes: time budget.
-        device: cpu or cuda.
+        device: cpu, cuda or cuda:N.
         min_accepted: accepted tasks that a training needs.
         group_field: field of the tasks' data that names the group of each; None looks for one.
         spare_seconds: for reading data, evaluating and saving, on slow machines too.

@@ -11,18 +11,17 @@ from pathlib import Path
 
 from huey.consumer import Consumer
 
-from backend.database.jobs import ACTIVE, KEPT, PREDICTION, Job, JobStore
+from backend.database.jobs import ACTIVE, KEPT, PREDICTION, TRAINING, Job, JobStore
 from backend.database.leases import Leases
 from backend.jobs.queue import JobQueue, Queues, on_this_machine
-from backend.jobs.running import Runner
+from backend.jobs.running import DEAD_AFTER_SECONDS, Runner
 from backend.system.loops import Loop
 from backend.system.processes import identity, is_alive, kill_group
 
 logger = logging.getLogger(__name__)
 
 BEAT_SECONDS = 5.0
-# A worker on another machine is taken for dead after this silence; on this one the process itself is looked at.
-DEAD_AFTER_SECONDS = 120.0
+LOOK_SECONDS = 1.0  # between two looks for a prediction job to help
 # Predictions that Label Studio did not store are tried again by themselves, but not all the time.
 AFTER_FAILURE_SECONDS = 900.0
 
@@ -48,6 +47,7 @@ class Worker:
             _Consumer(queue, workers=1, periodic=False, max_delay=1.0, shutdown_timeout=20) for queue in queues.values()
         ]
         self._stopped = threading.Event()
+        self._helper = threading.Thread(target=self._help, name="prediction-jobs")
         self._loop = Loop("recovering-jobs", BEAT_SECONDS, reports, max_pause=60.0)
 
     def run(self, beside: Callable[[threading.Event], None] = lambda stopped: None) -> None:
@@ -59,6 +59,7 @@ class Worker:
         for consumer in self._consumers:
             consumer.start()
         self._look_after()
+        self._helper.start()
         beside(self._stopped)
         logger.info("worker %s waits for jobs", self.name)
         while not self._stopped.wait(BEAT_SECONDS):
@@ -66,6 +67,7 @@ class Worker:
         self._runner.stop()
         for consumer in self._consumers:
             consumer.stop(graceful=True)
+        self._helper.join()
         logger.info("worker %s has stopped", self.name)
 
     def stop(self) -> None:
@@ -73,10 +75,12 @@ class Worker:
         self._stopped.set()
 
     def recover(self) -> None:
-        """Queue waiting jobs that the queue has lost, take up those whose worker is gone, and tasks left over."""
+        """Queue trainings that the queue has lost, take up those whose worker is gone, and tasks left over."""
         active = self._store.find(states=ACTIVE, limit=KEPT)
         self._loop.keep({_key(job) for job in active})
         for job in active:
+            if job.kind != TRAINING:
+                continue
             # What cannot be done about one job is no reason to leave the others.
             self._loop.attempt(_key(job), partial(self._recover, job), time.monotonic())
         for project in self._leases.due():
@@ -104,12 +108,26 @@ class Worker:
 
     def _look_after(self) -> None:
         # A full disk or a locked file now may be gone at the next beat. No step waits for another.
-        for step in (partial(self._store.beat, self.name), self.recover, self._revive):
+        beat = partial(self._runner.shares.beat, self.name)
+        shares = partial(self._runner.recover, self.name)
+        for step in (partial(self._store.beat, self.name), beat, shares, self.recover, self._revive):
             try:
                 step()
             except Exception:
                 logger.exception("looking after the jobs failed; tried again in %.0f s", BEAT_SECONDS)
         self._loop.round(lambda: None)
+
+    def _help(self) -> None:
+        """Do shares of prediction jobs, one after the other."""
+        while not self._stopped.is_set():
+            try:
+                helped = self._runner.help(self.name)
+            except Exception:
+                logger.exception("a share of a prediction job broke off; tried again in %.0f s", BEAT_SECONDS)
+                self._stopped.wait(BEAT_SECONDS)
+            else:
+                if not helped:
+                    self._stopped.wait(LOOK_SECONDS)
 
     def _revive(self) -> None:
         for consumer in self._consumers:

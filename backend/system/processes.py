@@ -49,13 +49,13 @@ def kill_group(process: str) -> None:
             os.killpg(int(process.partition(":")[0]), signal.SIGKILL)
 
 
-def lower_priority(pid: int) -> None:
+def lower_priority(pid: int, niceness: int = NICENESS) -> None:
     """Let a process that leads its own session yield the cores to any other that wants them."""
     with contextlib.suppress(ProcessLookupError):
-        os.setpriority(os.PRIO_PROCESS, pid, max(NICENESS, os.getpriority(os.PRIO_PROCESS, pid)))
+        os.setpriority(os.PRIO_PROCESS, pid, max(niceness, os.getpriority(os.PRIO_PROCESS, pid)))
     # Where the kernel groups sessions (sched(7)), niceness counts only inside one; this is the session's own.
     with contextlib.suppress(OSError):
-        Path(f"/proc/{pid}/autogroup").write_text(str(NICENESS), encoding="ascii")
+        Path(f"/proc/{pid}/autogroup").write_text(str(niceness), encoding="ascii")
 
 
 def describe_exit(code: int) -> str:

@@ -134,12 +134,16 @@ class State(Collector):
         yield from self._loop_metrics()
         try:
             waiting, jobs = self._jobs.waiting(), self._jobs.store.find(limit=1000)
+            tasks = self._jobs.leases.waiting()
         except BackendError as error:
             logger.warning("metrics without jobs: %s", error)
             return  # the other figures are needed all the more
         depth = GaugeMetricFamily("premask_queue_depth", "Jobs that wait for a worker.")
         depth.add_metric([], waiting)
         yield depth
+        due = GaugeMetricFamily("premask_tasks_waiting", "Requested tasks that no worker predicts yet.")
+        due.add_metric([], tasks)
+        yield due
         states = GaugeMetricFamily("premask_jobs", "Jobs on record.", labels=["kind", "state"])
         for (kind, state), count in Counter((job.kind, job.state) for job in jobs).items():
             states.add_metric([kind, state], count)

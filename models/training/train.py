@@ -21,12 +21,13 @@ from models.data.groups import completed
 from models.data.reader import DataFolder, open_data_folder
 from models.data.sample import Sample
 from models.data.splitter import ONE_GROUP, of_one_group, spread
+from models.devices import check_device
 from models.errors import CheckpointError, DataError
 from models.evaluation.comparison import add_comparison
 from models.evaluation.evaluate import FrameFigures, measure, summarise
 from models.evaluation.gallery import add_gallery
 from models.fba_net import FBANet
-from models.pipeline import Pipeline, PipelineConfig, check_device, load_pipeline, save_pipeline
+from models.pipeline import Pipeline, PipelineConfig, load_pipeline, save_pipeline
 from models.training.calibration import (
     MAX_FRAMES,
     MAX_PRESENCE_FRAMES,
@@ -70,7 +71,7 @@ class TrainingSpec:
         epochs: instead of the preset's.
         minutes: limit on the whole run, or None for the preset's.
         seed: of all randomness.
-        device: "cpu" or "cuda".
+        device: cpu, cuda or cuda:N.
         tolerance: by how much a promoted model's mean IoU may fall against the parent's; see `promotion.verdict`.
         skip_bad: leave out inconsistent files instead of failing.
         wall: the class on whose wall the others lie; "auto" for the parent's, where the data has it; or "none".

@@ -187,3 +187,47 @@ def test_variables_of_other_programs_and_of_the_tests_are_left_alone():
 def test_every_setting_is_known_by_its_own_name():
     names = {_variable(field) for field in Settings.model_fields}
     assert not _misspelt(dict.fromkeys(names, "x"))
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "cuda:0", "cuda:11", "auto"])
+def test_a_device_is_named_as_torch_does(device):
+    assert Settings.from_environ({"PREMASK_DEVICE": device}).device == device
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "cuda:-1", "CUDA 1"])
+def test_another_device_is_refused_with_what_is_expected(device):
+    with pytest.raises(
+        SettingsError, match=f"PREMASK_DEVICE={device}: .*expected cpu, cuda, cuda:N such as cuda:1, or"
+    ):
+        Settings.from_environ({"PREMASK_DEVICE": device})
+
+
+def test_a_secret_may_be_a_file_whose_last_line_end_is_no_part_of_it(tmp_path):
+    file = tmp_path / "key"
+    file.write_text("0123456789abcdef0123\n")
+    settings = Settings.from_environ({"PREMASK_SECRET_KEY_FILE": str(file)})
+    assert settings.secret_key.get_secret_value() == "0123456789abcdef0123"
+    assert "0123456789abcdef0123" in settings.secrets
+
+
+@pytest.mark.parametrize(
+    ("content", "more", "says"),
+    [
+        (None, {}, "PREMASK_SECRET_KEY_FILE=.*: it cannot be read: No such file"),
+        ("\n", {}, "it is empty; expected a file that holds the secret"),
+        ("0123456789abcdef", {"PREMASK_SECRET_KEY": "f" * 16}, "_FILE is set beside PREMASK_SECRET_KEY"),
+        ("short", {}, r"PREMASK_SECRET_KEY=\*\*\*: .*expected a random text of 16"),
+    ],
+)
+def test_a_file_that_holds_no_secret_is_named_without_what_is_in_it(tmp_path, content, more, says):
+    file = tmp_path / "key"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(SettingsError, match=says) as caught:
+        Settings.from_environ({"PREMASK_SECRET_KEY_FILE": str(file), **more})
+    assert "short" not in str(caught.value)
+
+
+def test_a_setting_that_is_no_secret_has_no_file():
+    with pytest.raises(SettingsError, match="PREMASK_PORT_FILE: there is no such setting"):
+        Settings.from_environ({"PREMASK_PORT_FILE": "/port"})

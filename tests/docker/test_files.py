@@ -13,14 +13,23 @@ from typing import Any
 import pytest
 import yaml
 
-from backend.settings import PREFIX, Settings
+from backend.settings import PREFIX, SECRET, Settings
 
 ROOT = Path(__file__).parent.parent.parent
 DOCKER, BIN = ROOT / "docker", Path(sys.executable).parent
-PROFILES = ("team", "gpu", "one-machine")
+PROFILES = ("team", "gpu", "scale", "one-machine")
 MADE_UP = "0123456789012345678901234567890123456789"
 # What the image or compose.yml itself decides.
-DECIDED = {"host", "port", "data_dir", "database_url"}
+DECIDED = {"host", "port", "data_dir", "database_url", "models_url", "models_endpoint"}
+
+
+MODELS = {"PREMASK_MODELS_URL", "PREMASK_MODELS_ENDPOINT"}
+
+
+def known_setting(name: str) -> bool:
+    """Whether a variable is a setting's, or that of a secret's file."""
+    field = name.removesuffix("_FILE").removeprefix(PREFIX).lower()
+    return field in Settings.model_fields and (field in SECRET or not name.endswith("_FILE"))
 
 
 def example(**changes: str) -> dict[str, str]:
@@ -85,7 +94,10 @@ def test_every_profile_has_a_label_studio_a_backend_and_a_worker_that_find_each_
     for service in backends(services).values():
         assert service["read_only"]
         assert service["user"] == "1001:1001"
-        assert [volume["source"] for volume in service["volumes"]] == ["premask"]
+        # In the profile scale each container has a folder of its own.
+        expected = [None] if profile == "scale" else ["premask"]
+        assert [volume.get("source") for volume in service["volumes"]] == expected
+        assert (service.get("deploy") or {}).get("replicas", 1) == (2 if profile == "scale" else 1)
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -95,7 +107,9 @@ def test_a_setting_in_env_reaches_every_backend(tmp_path: Path, profile: str) ->
     for service in backends(composed(profile, PREMASK_TRAIN_MINUTES="33")["services"]).values():
         passed = {name.removeprefix(PREFIX).lower() for name in service["environment"] if name.startswith(PREFIX)}
         assert passed - DECIDED == known
-        environ = {name: value for name, value in service["environment"].items() if value is not None}
+        given = {name: value for name, value in service["environment"].items() if value is not None}
+        environ = {name: value for name, value in given.items() if name not in MODELS or known_setting(name)}
+        assert (given.keys() >= MODELS) == (profile == "scale")
         settings = Settings.from_environ(environ | {"PREMASK_DATA_DIR": str(tmp_path / "data")})
         assert settings.train_minutes == 33
         assert settings.basic_auth_user == "lead"
@@ -104,7 +118,8 @@ def test_a_setting_in_env_reaches_every_backend(tmp_path: Path, profile: str) ->
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, value in example().items() if value == MADE_UP and "POSTGRES" not in name]
+    "name",
+    [name for name, value in example().items() if value == MADE_UP and name.startswith(("PREMASK_", "LABEL_STUDIO_"))],
 )
 def test_compose_stops_with_the_name_of_a_password_that_is_empty(name: str) -> None:
     with pytest.raises(AssertionError, match=f"{name} is missing a value"):
@@ -142,6 +157,64 @@ def test_kubernetes_takes_the_manifest() -> None:
     assert service["spec"]["selector"] == deployment["spec"]["template"]["metadata"]["labels"]
     # Otherwise a Service named premask puts PREMASK_PORT=tcp://... into its own pod.
     assert pod["enableServiceLinks"] is False
+
+
+def many_machines() -> dict[tuple[str, str], Any]:
+    """The documents of scale.yaml by kind and name."""
+    documents = yaml.safe_load_all((DOCKER / "kubernetes" / "scale.yaml").read_text())
+    return {(document["kind"], document["metadata"]["name"]): document for document in documents}
+
+
+def test_kubernetes_takes_the_manifest_for_many_machines() -> None:
+    manifest = DOCKER / "kubernetes" / "scale.yaml"
+    command: list[str | Path] = [BIN / "kubernetes-validate", "--strict", manifest]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    kinds = {kind for kind, _ in many_machines()}
+    assert kinds >= {"Deployment", "Service", "NetworkPolicy", "PodDisruptionBudget", "HorizontalPodAutoscaler"}
+
+
+def test_pods_of_many_machines_know_their_settings_and_hold_nothing_that_another_needs() -> None:
+    (version,) = re.findall(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    deployments = {name: document for (kind, name), document in many_machines().items() if kind == "Deployment"}
+    assert deployments["premask-server"]["spec"]["replicas"] >= 2
+    for name, deployment in deployments.items():
+        pod = deployment["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        assert container["image"] == f"premask:{version}-{'cuda' if 'gpu' in name else 'cpu'}"
+        environ = {variable["name"]: variable["value"] for variable in container["env"]}
+        ours = {variable for variable in environ if variable.startswith((PREFIX, "LABEL_STUDIO_"))}
+        assert {variable for variable in ours - MODELS if not known_setting(variable)} == set()
+        assert {"PREMASK_DATABASE_URL_FILE", "PREMASK_SECRET_KEY_FILE"} | MODELS <= ours
+        # Secrets come as files of the one secret.
+        assert not any(variable.removeprefix(PREFIX).lower() in SECRET for variable in ours)
+        assert all(path.startswith("/run/secrets/premask/") for key, path in environ.items() if key.endswith("_FILE"))
+        (secret,) = (volume for volume in pod["volumes"] if "secret" in volume)
+        assert secret["name"] in {mount["name"] for mount in container["volumeMounts"]}
+        assert all("emptyDir" in volume for volume in pod["volumes"] if volume is not secret)
+        assert pod["enableServiceLinks"] is False
+        assert "livenessProbe" in container
+
+
+def test_services_policies_budgets_and_scalers_of_many_machines_find_their_pods() -> None:
+    found = many_machines()
+    labels = [
+        document["spec"]["template"]["metadata"]["labels"] for (kind, _), document in found.items()
+        if kind == "Deployment"
+    ]  # fmt: skip
+    selected = []
+    for (kind, _), document in found.items():
+        spec = document["spec"]
+        if kind == "HorizontalPodAutoscaler":
+            assert ("Deployment", spec["scaleTargetRef"]["name"]) in found
+            (metric,) = spec["metrics"]
+            source = (ROOT / "backend" / "web" / "operations.py").read_text()
+            assert f'"{metric["external"]["metric"]["name"]}"' in source
+        elif kind != "Deployment":
+            selector = spec.get("podSelector") or spec["selector"]
+            matching = selector.get("matchLabels", {} if "matchExpressions" in selector else selector)
+            selected.append(sum(matching.items() <= one.items() for one in labels))
+    assert all(selected)
 
 
 def _aliases(service: dict[str, Any]) -> list[str]:

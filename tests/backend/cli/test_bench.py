@@ -45,7 +45,7 @@ def test_percentiles_lie_between_the_nearest_values():
 @pytest.mark.timeout(1200)
 def test_every_case_is_measured_printed_and_written(tiny_model, migrated_url, tmp_path):
     """With a real server and real networks, as small as they come."""
-    small = ("--rounds", "1", "--size", "96", "--images", "2", "--clients", "1", "--rows", "2000")
+    small = ("--rounds", "1", "--size", "96", "--images", "2", "--clients", "1", "--rows", "2000", "--tasks", "40")
     arguments = ["bench", "--model", str(tiny_model), *small, "--json", str(tmp_path / "bench.json")]
     arguments += ["--database", migrated_url]
     done = CliRunner().invoke(cli, arguments, catch_exceptions=False)

@@ -9,7 +9,8 @@ from backend.cli.jobs import jobs as jobs_command
 from backend.cli.jobs import predict_project, run_prediction
 from backend.database.engine import Database
 from backend.database.jobs import JobStore
-from backend.database.leases import ALL, UNLABELLED, Leases
+from backend.database.leases import ALL, UNLABELLED, Leases, share_holder
+from backend.database.shares import Shares
 from backend.errors import JobConflict, JobError, LabelStudioError
 from backend.jobs.prediction import PredictionWork
 from backend.jobs.running import Runner
@@ -94,12 +95,15 @@ def test_a_prediction_goes_on_when_its_process_is_killed(predict, label_studio, 
 def follow(run, records_of_the_command, project, tmp_path):
     """Runs `predict-project` while a worker has the project's job, which ends so; gives its text and JSON."""
     store = JobStore(records_of_the_command)
+    leases = Leases(records_of_the_command)
+    leases.request(str(project), ["1"])
     job, _ = store.submit("prediction", str(project))
-    store.claim(job.id, "elsewhere/1:1")
+    Shares(records_of_the_command, leases).take("elsewhere/1:1", job.id)
+    leases.acquire_due(str(project), share_holder(job.id, "elsewhere/1:1"), 1, 600)
 
     def until(**end):
         def work():
-            eventually(lambda: Leases(records_of_the_command).remaining(str(project), job.id)[0], 200)
+            eventually(lambda: Shares(records_of_the_command, leases).working(job.id)[1:], 200)
             edit_job(store, job.id, **end)
 
         worker = threading.Thread(target=work)

@@ -1,6 +1,6 @@
 """`premask serve` with real processes and real signals, but a pipeline and a training that need no networks.
 
-python -m tests.backend.faults.stack serve | worker | predict PROJECT JOB
+python -m tests.backend.faults.stack serve | worker | predict PROJECT JOB WORKER
 """
 
 import os
@@ -21,6 +21,7 @@ from tests.backend.fakes import FakeModel
 from tests.backend.jobs.conftest import FAKE_TRAINING
 
 IMAGE_SECONDS = 0.03
+SLICE_SECONDS = 1.0
 IMPORT_SECONDS = 5.0  # the fake Label Studio answers in a moment
 
 
@@ -51,8 +52,10 @@ def main(what: str, *arguments: str) -> int:
     if what == "worker":
         training = (sys.executable, str(FAKE_TRAINING), "slow")
         return worker.main(os.environ, training_command=training, prediction_command=(*this, "predict"))
-    project, job = arguments
-    return prediction_job.main(os.environ, project, job, load=load, import_seconds=IMPORT_SECONDS)
+    project, job, worker_name = arguments
+    return prediction_job.main(
+        os.environ, project, job, worker_name, load, SLICE_SECONDS, import_seconds=IMPORT_SECONDS
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Stands in for `python -m backend.entrypoints.prediction_job PROJECT JOB`.
+"""Stands in for `python -m backend.entrypoints.prediction_job PROJECT JOB WORKER`.
 
 The same, with a pipeline that needs no networks.
 """
@@ -12,5 +12,5 @@ from tests.backend.fakes import FakeModel
 
 if __name__ == "__main__":
     die_with_parent(os.environ.get(PARENT))
-    project, job = sys.argv[1:]
-    sys.exit(main(os.environ, project, job, load=lambda device: FakeModel, import_seconds=5.0))
+    project, job, worker = sys.argv[1:]
+    sys.exit(main(os.environ, project, job, worker, load=lambda device: FakeModel, import_seconds=5.0))

@@ -58,13 +58,18 @@ def running(store, runner_that):
         thread = threading.Thread(target=runner.run, args=(job.id, HOST_WORKER))
         thread.start()
         threads.append((runner, thread))
-        return eventually(lambda: (now := store.get(job.id)).progress >= 0.3 and now), thread
+        return eventually(lambda: (now := store.get(job.id)).progress >= 0.2 and now), thread
 
     yield start
     for runner, thread in threads:
         runner.stop()
         thread.join(20)
         assert not thread.is_alive()
+
+
+def process_of(jobs, job):
+    """The process of a job: a training's own, or that of the one worker that has a share of it."""
+    return job.process or jobs.shares.working(job.id)[0].process
 
 
 def test_a_prediction_job_predicts_in_a_process_of_its_own(
@@ -131,8 +136,8 @@ def test_a_job_that_was_interrupted_and_then_done_says_nothing_of_the_interrupti
 
 def test_progress_and_the_time_left_are_known_while_it_runs(jobs, store, running, project):
     now, _ = running(jobs.predict(project, ALL)[0], ENDLESS)
-    assert (now.state, now.progress) == ("predicting", 0.4)
-    assert now.message == "2 of 5 tasks: busy"
+    assert (now.state, round(now.progress, 2)) == ("predicting", 0.67)
+    assert now.message == "2 of 3 tasks: busy"  # two of its own, and the request that is not looked up yet
     assert any(line.endswith("loaded") for line in store.log_tail(now.id))
 
 
@@ -145,9 +150,11 @@ def test_cancelling_ends_the_process_publishes_nothing_and_lets_the_next_begin(
     leases.request(project, [str(task) for task in tasks])
     job, _ = jobs.submit(project, kind)
     now, thread = running(job, ENDLESS)
+    process = process_of(jobs, now)
+    assert is_alive(process)
     assert jobs.cancel(job.id).state == "cancelled"
     thread.join(20)
-    assert not is_alive(now.process)
+    assert not is_alive(process)
     after = store.get(job.id)
     assert (after.state, after.reason) == ("cancelled", "cancelled")
     assert registry.versions(project) == []
@@ -159,9 +166,10 @@ def test_cancelling_ends_the_process_publishes_nothing_and_lets_the_next_begin(
 
 def test_a_job_that_is_cancelled_elsewhere_ends_here_in_a_moment(jobs, store, running, project):
     now, thread = running(jobs.predict(project, ALL)[0], ENDLESS)
+    process = process_of(jobs, now)
     store.cancel(now.id)
     thread.join(20)
-    assert not is_alive(now.process)
+    assert not is_alive(process)
 
 
 def test_a_waiting_job_is_cancelled_before_it_begins(jobs, store, runner_that, project, tmp_path):
@@ -174,7 +182,7 @@ def test_a_waiting_job_is_cancelled_before_it_begins(jobs, store, runner_that, p
 
 def test_a_prediction_job_goes_on_after_kill_9_of_its_process(jobs, store, running, project):
     now, thread = running(jobs.predict(project, ALL)[0], ENDLESS)
-    os.kill(int(now.process.partition(":")[0]), signal.SIGKILL)
+    os.kill(int(process_of(jobs, now).partition(":")[0]), signal.SIGKILL)
     thread.join(20)
     after = store.get(now.id)
     assert (after.state, after.restarts) == ("queued", 1)
@@ -191,3 +199,41 @@ def test_a_prediction_job_that_is_killed_again_and_again_without_progress_fails(
     assert store.get(job.id).state == "failed"
     assert "that makes 4 times: look for a lack of memory" in store.get(job.id).reason
     assert leases.due() == []
+
+
+def test_a_prediction_job_yields_to_people_and_gets_a_larger_part_than_a_training(
+    jobs, running, project, label_studio, tasks
+):
+    for task in tasks:
+        label_studio.add_annotation(task, [])
+    prediction, _ = running(jobs.predict(project, ALL)[0], ENDLESS)
+    training, _ = running(jobs.submit(project, "training")[0], ENDLESS)
+    of = [
+        os.getpriority(os.PRIO_PROCESS, int(process_of(jobs, job).partition(":")[0])) for job in (prediction, training)
+    ]
+    assert 0 < of[0] < of[1]
+
+
+def test_two_workers_do_one_job_and_its_figures_are_their_sums(jobs, store, runner_that, project, leases):
+    """Each says that it has predicted two tasks and goes on."""
+    leases.request(project, ["1", "2"])
+    job, _ = jobs.submit(project, "prediction")
+    threads, runners = [], []
+    for worker in (HOST_WORKER, f"{os.uname().nodename}/{identity(os.getppid())}"):
+        runners.append(runner_that(prediction=ENDLESS))
+        threads.append(threading.Thread(target=runners[-1].help, args=(worker,)))
+        threads[-1].start()
+    try:
+        now = eventually(lambda: (one := store.get(job.id)).figures.get("done") == 4 and one)
+        assert now.message == "4 of 6 tasks by 2 workers: busy"
+        assert (now.report["predicted"], now.figures) == (4, {"done": 4, "total": 6, "workers": 2})
+        processes = [share.process for share in jobs.shares.working(job.id)]
+        jobs.cancel(job.id)
+        for thread in threads:
+            thread.join(20)
+        assert not any(is_alive(process) for process in processes)
+        assert store.get(job.id).state == "cancelled"
+        assert leases.due() == []
+    finally:
+        for runner in runners:
+            runner.stop()

@@ -56,8 +56,19 @@ def test_metrics_count_requests_stages_answers_jobs_and_versions(client, monkeyp
     assert after["premask_model_info", "3", "oct-lite0"] == 1
     assert after["premask_queue_depth",] == 1
     assert after["premask_jobs", "training", "queued"] == 1
+    assert after["premask_tasks_waiting",] == 0
     assert after["process_resident_memory_bytes",] > 1e6
     assert ("premask_build_info", "0.1.0") in after
+
+
+def test_metrics_tell_how_many_jobs_and_tasks_wait_for_workers(client, jobs):
+    jobs.leases.request("3", ["1", "2"])
+    jobs.submit("3", "prediction")
+    jobs.leases.request("4", ["1"])
+    jobs.submit("4", "prediction")
+    jobs.leases.acquire_due("4", "a worker", 1, 60)
+    now = samples(client)
+    assert (now["premask_queue_depth",], now["premask_tasks_waiting",]) == (2, 2)
 
 
 def test_metrics_tell_what_is_being_answered_and_what_was_refused(client, loader):

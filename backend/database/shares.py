@@ -1,0 +1,338 @@
+"""Shares: which workers do a prediction job, and how far each is. The job's figures are the sums.
+
+A free worker takes a share of the job that has the fewest workers for its due tasks; among equals, of the one that has
+waited longest. Its process leases chunks of tasks, so it may come and go at any moment. After a while it leaves a job
+if another has none or far fewer, so a small project waits for a chunk and not for the end of a large one. The worker
+that leaves last ends the job: in the same transaction no task is due to it or leased to one of its shares.
+
+There is a row per job and worker. Its `tally` is that of the process that runs now, `earlier` that of those before.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, case, delete, func, or_, select, update
+
+from backend.database.engine import Database, insert_into
+from backend.database.jobs import PREDICTION, Job
+from backend.database.leases import Leases, share_holder
+from backend.database.tables import ACTIVE, JOBS, SHARES
+
+WORKING, LEFT, FAILED = "working", "left", "failed"
+RESTARTS = 3  # deaths of a job's workers or processes without a prediction in between
+MAX_PROBLEMS = 100  # tasks whose reason is kept
+MAX_NAMED = 10
+OUTCOMES = {
+    "predicted": "predicted",
+    "present": "had a prediction of this version already",
+    "unanswered": "without an answer (the log says why)",
+    "refused": "not stored by Label Studio (the log says why)",
+    "gone": "deleted meanwhile",
+}
+
+Row = SHARES.c
+
+
+@dataclass(frozen=True)
+class Share:
+    """A worker's share of a job.
+
+    Attributes:
+        job: the job's id.
+        worker: "host/pid:start".
+        state: working, left or failed.
+        process: its process, "pid:start".
+        beat: Unix time of the worker's last sign of life.
+        ended: Unix time at which it left; None while it works.
+        earlier: the tally of its earlier processes, with "problems".
+        tally: tasks by outcome, with "problems": a list of {"task", "reason"}.
+        drawn: tasks of the chunk at hand that are predicted, and not stored yet.
+        pace: seconds per task; None while unknown.
+        reason: why it left, if not because there was nothing to do.
+    """
+
+    job: str
+    worker: str
+    state: str
+    process: str | None = None
+    beat: float = 0.0
+    ended: float | None = None
+    earlier: dict[str, Any] = field(default_factory=dict)
+    tally: dict[str, Any] = field(default_factory=dict)
+    drawn: int = 0
+    pace: float | None = None
+    reason: str = ""
+
+
+class Shares:
+    """The shares of all prediction jobs, safe to use from several threads and processes at once.
+
+    Args:
+        database: where they are kept.
+        leases: in the same database.
+        clock: Unix time.
+    """
+
+    def __init__(self, database: Database, leases: Leases, clock: Callable[[], float] = time.time) -> None:
+        self._database, self._leases, self._clock = database, leases, clock
+
+    def take(self, worker: str, job_id: str | None = None) -> Job | None:
+        """Give a worker a share of a job with due tasks; None if there is none that it could help.
+
+        Args:
+            worker: it; a job that it failed at is left to others while these are at it.
+            job_id: only of this job.
+        """
+
+        def work(connection: Connection) -> Job | None:
+            found = connection.execute(self._helpable(worker, job_id)).first()
+            job = None if found is None else _active(connection, found.id)
+            if job is None:
+                return None
+            share = _share(connection, job.id, worker)
+            earlier = {} if share is None else _sum(share.earlier, share.tally)
+            now = self._clock()
+            values = {"state": WORKING, "process": None, "beat": now, "ended": None, "reason": "", "earlier": earlier}
+            values |= {"tally": {}, "drawn": 0, "pace": None}
+            rows = insert_into(connection, SHARES).values(job=job.id, worker=worker, **values)
+            connection.execute(rows.on_conflict_do_update(index_elements=[Row.job, Row.worker], set_=values))
+            # Of an earlier release, whose jobs had one worker.
+            self._leases.give_back(connection, job.project, job.id)
+            began = {"state": "predicting", "worker": None, "process": None, "beat": now, "updated": now}
+            began |= {"started": job.started or now, "message": job.message or "loading the model"}
+            connection.execute(update(JOBS).where(JOBS.c.id == job.id).values(began))
+            return _active(connection, job.id)
+
+        return self._database.change(work)
+
+    def awaited(self, worker: str, job_id: str) -> bool:
+        """Whether another job needs this worker more than the one that it works on."""
+
+        def work(connection: Connection) -> bool:
+            found = connection.execute(self._helpable(worker, None)).first()
+            if found is None:
+                return False
+            here = select(func.count()).where(Row.job == job_id, Row.state == WORKING)
+            return bool(found.workers == 0 or found.workers + 2 <= connection.execute(here).scalar_one())
+
+        return self._database.read(work)
+
+    def report(self, job: Job, worker: str, message: str | None = None, **changes: Any) -> bool:
+        """Set fields of a share that is worked on, and the job's sums.
+
+        Args:
+            job: the job.
+            worker: whose share.
+            message: its current step; None leaves the job's sums as they are.
+            changes: fields of `Share`.
+
+        Returns:
+            False if the job is over or the share was taken from the worker.
+        """
+
+        def work(connection: Connection) -> bool:
+            now = _active(connection, job.id)
+            share = None if now is None else _share(connection, job.id, worker)
+            if now is None or share is None or share.state != WORKING:
+                return False
+            connection.execute(update(SHARES).where(*_key(job.id, worker)).values(**changes))
+            if message is not None:
+                progressed = changes.get("tally", {}).get("predicted", 0) > share.tally.get("predicted", 0)
+                self._add_up(connection, now, message, progressed=progressed)
+            return True
+
+        return self._database.change(work)
+
+    def leave(self, job: Job, worker: str, state: str, reason: str, *, killed: bool) -> Job | None:
+        """End a worker's share; what it was predicting is due again.
+
+        Args:
+            job: the job.
+            worker: whose share.
+            state: LEFT, or FAILED for a worker that cannot do the job.
+            reason: why, in words; "" if there was nothing to do.
+            killed: the worker or its process died: after some deaths without a prediction in between it failed.
+
+        Returns:
+            The job, if that ended it.
+        """
+
+        def work(connection: Connection) -> Job | None:
+            now = _active(connection, job.id)
+            share = _share(connection, job.id, worker)
+            if share is None or share.state != WORKING:
+                return None
+            ended, why = state, reason
+            if now is not None and killed:
+                deaths = now.restarts + 1
+                if deaths > RESTARTS:
+                    ended = FAILED
+                    why = f"{reason}; that makes {deaths} times: look for a lack of memory, then start it again"
+                changes = {"restarts": deaths, "reason": f"{reason}; it began again"}
+                connection.execute(update(JOBS).where(JOBS.c.id == job.id).values(changes))
+            left = {"state": ended, "reason": why, "process": None, "drawn": 0, "ended": self._clock()}
+            connection.execute(update(SHARES).where(*_key(job.id, worker)).values(left))
+            self._leases.give_back(connection, job.project, share_holder(job.id, worker))
+            if now is None:
+                return None
+            return self._settle(connection, now, why if ended == FAILED else "")
+
+        return self._database.change(work)
+
+    def settle(self, job: Job) -> Job | None:
+        """End a job that no worker is at if nothing is left to do; returns it then."""
+
+        def work(connection: Connection) -> Job | None:
+            now = _active(connection, job.id)
+            return None if now is None else self._settle(connection, now, "")
+
+        return self._database.change(work)
+
+    def working(self, job_id: str | None = None) -> list[Share]:
+        """The shares that are worked on, of all jobs or of one."""
+        query = select(SHARES).where(Row.state == WORKING).order_by(Row.job, Row.worker)
+        if job_id is not None:
+            query = query.where(Row.job == job_id)
+        return self._database.read(lambda connection: [Share(**row._asdict()) for row in connection.execute(query)])
+
+    def holds(self, job_id: str, worker: str) -> bool:
+        """Whether a job goes on, and the worker has a share of it."""
+
+        def work(connection: Connection) -> bool:
+            query = select(JOBS.c.id).join(SHARES, Row.job == JOBS.c.id)
+            mine = query.where(*_key(job_id, worker), Row.state == WORKING, JOBS.c.state.in_(ACTIVE))
+            return connection.execute(mine).first() is not None
+
+        return self._database.read(work)
+
+    def beat(self, worker: str) -> None:
+        """Record a sign of life of a worker."""
+        alive = update(SHARES).where(Row.worker == worker, Row.state == WORKING).values(beat=self._clock())
+        self._database.change(lambda connection: connection.execute(alive))
+
+    def forget(self) -> None:
+        """Remove the shares of jobs that are over, and of those that are no longer on record."""
+        active = select(JOBS.c.id).where(JOBS.c.state.in_(ACTIVE))
+        over = delete(SHARES).where(Row.job.not_in(active), Row.state != WORKING)
+        self._database.change(lambda connection: connection.execute(over))
+
+    def _helpable(self, worker: str, job_id: str | None) -> Any:
+        """Ids of the jobs that a worker could help, with their number of workers, the neediest first."""
+        of_job = Row.job == JOBS.c.id
+        workers = select(func.count()).where(of_job, Row.state == WORKING).scalar_subquery()
+        last = select(func.max(func.coalesce(Row.ended, 0.0))).where(of_job).scalar_subquery()
+        at_it = select(Row.job).where(Row.worker == worker, Row.state == WORKING)
+        failed_at = select(Row.job).where(Row.worker == worker, Row.state == FAILED)
+        query = select(JOBS.c.id, workers.label("workers")).where(
+            JOBS.c.kind == PREDICTION,
+            JOBS.c.state.in_(ACTIVE),
+            JOBS.c.id.not_in(at_it),
+            or_(workers == 0, JOBS.c.id.not_in(failed_at)),
+            self._leases.due_of(JOBS.c.project),
+        )
+        if job_id is not None:
+            query = query.where(JOBS.c.id == job_id)
+        waits_since = case((last > JOBS.c.created, last), else_=JOBS.c.created)
+        return query.order_by(workers, waits_since, JOBS.c.created, JOBS.c.id).limit(1)
+
+    def _add_up(self, connection: Connection, job: Job, message: str, *, progressed: bool) -> None:
+        shares = _shares(connection, job.id)
+        tally = self._tally(connection, job, shares)
+        problems = tally.pop("problems")
+        done = sum(tally.values()) + sum(share.drawn for share in shares)
+        due, leased = self._leases.outstanding(connection, job.project, job.id)
+        total = max(sum(tally.values()) + due + leased, done)
+        at_work = [share for share in shares if share.state == WORKING]
+        by = f" by {len(at_work)} workers" if len(at_work) > 1 else ""
+        speed = sum(1 / share.pace for share in at_work if share.pace)
+        changes: dict[str, Any] = {
+            "message": f"{done} of {total} tasks{by}: {message}",
+            "figures": {"done": done, "total": total} | ({"workers": len(at_work)} if by else {}),
+            "report": tally | ({"problems": problems} if problems else {}),
+            "progress": done / total if total else 0.0,
+            "eta": round((total - done) / speed, 1) if speed else None,
+            "updated": time.time(),
+        }
+        if progressed:  # one that stores something before it is killed may be restarted any number of times
+            changes["restarts"] = 0
+        connection.execute(update(JOBS).where(JOBS.c.id == job.id).values(changes))
+
+    def _tally(self, connection: Connection, job: Job, shares: list[Share]) -> dict[str, Any]:
+        tally: dict[str, Any] = {"problems": []}
+        for share in shares:
+            tally = _sum(tally, _sum(share.earlier, share.tally))
+        if "refused" in tally:  # some may have been refused again and again
+            tally["refused"] = len(self._leases.refused(connection, job.project, job.id))
+        return tally
+
+    def _settle(self, connection: Connection, job: Job, failure: str) -> Job | None:
+        shares = _shares(connection, job.id)
+        if any(share.state == WORKING for share in shares):
+            return None
+        left = sum(self._leases.outstanding(connection, job.project, job.id))
+        changes: dict[str, Any] = {"updated": time.time(), "eta": None, "message": ""}
+        tally = self._tally(connection, job, shares)
+        problems = tally.pop("problems")
+        refused = self._leases.refused(connection, job.project, job.id)
+        if failure:
+            changes |= {"state": "failed", "reason": failure}
+        elif left:
+            changes |= {"state": "queued"}
+        elif refused:
+            changes |= {"state": "failed", "reason": _not_stored(refused, tally, problems)}
+        else:
+            changes |= {"state": "done", "progress": 1.0, "reason": "", "message": _told(tally)}
+        if changes["state"] != "queued":
+            done = sum(tally.values())
+            changes["figures"] = {"done": done, "total": done + left}
+            changes["report"] = tally | ({"problems": problems} if problems else {})
+            self._leases.make_due(connection, job.project, job.id)
+        connection.execute(update(JOBS).where(JOBS.c.id == job.id).values(changes))
+        if changes["state"] == "queued":
+            return None
+        return Job(**connection.execute(select(JOBS).where(JOBS.c.id == job.id)).one()._asdict())
+
+
+def _told(tally: Mapping[str, int]) -> str:
+    """The number of tasks by outcome, in words."""
+    counts = ", ".join(f"{count} {OUTCOMES.get(what, what)}" for what, count in tally.items() if count)
+    return counts or "no prediction was requested"
+
+
+def _not_stored(tasks: list[str], tally: Mapping[str, int], problems: list[Mapping[str, Any]]) -> str:
+    named = ", ".join(tasks[:MAX_NAMED]) + (", ..." if len(tasks) > MAX_NAMED else "")
+    reasons = (str(one["reason"]) for one in problems if str(one["task"]) in tasks)
+    why = next(reasons, "the job's log says why").rpartition("did not store its prediction: ")[2]
+    return (
+        f"Label Studio did not store {len(tasks)} predictions, of tasks {named}: {why}; {tally.get('predicted', 0)} "
+        "are stored; the job's log says more; those tasks stay requested, and the project's next prediction job tries "
+        "them again"
+    )
+
+
+def _sum(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Two tallies added up."""
+    numbers = {what: one.get(what, 0) + other.get(what, 0) for what in {**one, **other} if what != "problems"}
+    return {**numbers, "problems": [*one.get("problems", []), *other.get("problems", [])][:MAX_PROBLEMS]}
+
+
+def _key(job_id: str, worker: str) -> tuple[Any, Any]:
+    return Row.job == job_id, Row.worker == worker
+
+
+def _share(connection: Connection, job_id: str, worker: str) -> Share | None:
+    row = connection.execute(select(SHARES).where(*_key(job_id, worker))).one_or_none()
+    return None if row is None else Share(**row._asdict())
+
+
+def _shares(connection: Connection, job_id: str) -> list[Share]:
+    return [Share(**row._asdict()) for row in connection.execute(select(SHARES).where(Row.job == job_id))]
+
+
+def _active(connection: Connection, job_id: str) -> Job | None:
+    """A job that is not over, locked: all changes of its shares follow one another."""
+    query = select(JOBS).where(JOBS.c.id == job_id, JOBS.c.state.in_(ACTIVE)).with_for_update()
+    row = connection.execute(query).one_or_none()
+    return None if row is None else Job(**row._asdict())
