@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from backend.database.jobs import PREDICTION, RUNNING, TRAINING, Job, JobStore
+from backend.database.jobs import PREDICTION, REVIEW, RUNNING, TRAINING, Job, JobStore
 from backend.database.leases import Leases
 from backend.errors import BackendError, JobError, JobInterrupted
 from backend.jobs.process import JobProcess
@@ -23,7 +23,7 @@ KEPT_FAILURES = 3  # work folders of failed jobs, to find the cause
 WATCH_SECONDS = 0.5  # between two checks whether a running job was cancelled
 # Restarts of a job after its worker was killed. A prediction job continues where it was, so only restarts without
 # progress in between count, and it is restarted after the death of its process too.
-RESTARTS = {TRAINING: 1, PREDICTION: 3}
+RESTARTS = {TRAINING: 1, PREDICTION: 3, REVIEW: 1}
 
 
 class Killed(JobError):
