@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Sequence
 from flask import Flask
 
 from backend.database.credentials import Credentials
+from backend.database.reviews import Reviews
 from backend.diagnosis.checks import Check
 from backend.jobs.automatic import AutomaticTraining
 from backend.jobs.outlook import Outlooks
@@ -31,6 +32,7 @@ def create_app(
     automatic: AutomaticTraining,
     registry: Registry,
     credentials: Credentials,
+    reviews: Reviews,
     outlooks: Outlooks | None = None,
     login: Login | None = None,
     allowed_hosts: Collection[str] = (),
@@ -50,6 +52,7 @@ def create_app(
         automatic: starts trainings by itself.
         registry: model versions.
         credentials: keeps each project's Label Studio, as `/setup` names it.
+        reviews: accepted tasks that are worth a second look.
         outlooks: what was accepted since the served version, for the dashboard; None shows nothing of it.
         login: asked of callers; None lets everybody in.
         allowed_hosts: names under which it answers, as in `secure`.
@@ -71,7 +74,8 @@ def create_app(
         label_studio.project_routes(registry, jobs, credentials),
         api.job_routes(jobs),
         api.version_routes(registry, serving, jobs),
-        dashboard(registry, serving, jobs, credentials, minutes_per_mask, outlooks),
+        api.review_routes(jobs, reviews),
+        dashboard(registry, serving, jobs, credentials, reviews, minutes_per_mask, outlooks),
     ):
         app.register_blueprint(blueprint)
     return app

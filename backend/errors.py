@@ -87,6 +87,10 @@ class VersionConflict(RegistryError):
     """There are versions already where there should be none; the text names the project."""
 
 
+class UnknownTask(BackendError):
+    """There is no such task where it was looked for; the text says where."""
+
+
 class ServeError(BackendError):
     """The server cannot start, or has ended by itself; the text says what to change."""
 

@@ -18,6 +18,7 @@ from backend.database.engine import MAX_SKEW, Database
 from backend.database.jobs import Job, JobStore
 from backend.database.leases import Leases
 from backend.database.opening import open_database
+from backend.database.reviews import Reviews
 from backend.errors import BackendError, DatabaseError, ServeError
 from backend.jobs.automatic import AutomaticTraining
 from backend.jobs.outlook import Outlooks
@@ -53,6 +54,7 @@ class Parts:
     store: JobStore
     leases: Leases
     automatic: AutomaticTraining
+    reviews: Reviews
     queues: Queues
     credentials: Credentials
     connections: Connections
@@ -82,6 +84,7 @@ def _assembled(settings: Settings) -> Parts:
         registry=open_registry(settings, database),
         store=JobStore(database),
         leases=Leases(database),
+        reviews=Reviews(database),
         automatic=AutomaticTraining(database, settings.train_after, reports=settings.loops_dir),
         queues=queues,
         credentials=credentials,

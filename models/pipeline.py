@@ -22,6 +22,7 @@ from models.activation_maps import (
 from models.checkpoint import Card, load_weights, read_card, save_weights
 from models.classifier import STRIDE, Classifier, ClassifierConfig
 from models.closed_form import closed_form
+from models.confidence import DRAWN_SIGNS, PRIOR, Lines, absent_signs, drawn_signs, read_lines
 from models.devices import autocast, check_device
 from models.errors import CheckpointError
 from models.families import Runtime
@@ -32,7 +33,7 @@ from models.prompt import Answer, Mask, Prompt
 from models.prompted_class import likeliest_class
 from models.refiner import Subject, centre_map, fba_matting, refine
 from models.runtime import Networks, networks_of, pytorch_networks
-from models.segment import Prediction, Segment, outline_uncertainty, sharpness
+from models.segment import Prediction, Segment
 from models.stages import stage
 from models.threads import spread
 from models.trimap import SIZE, TrimapConfig, coarse_mask, trimap_config, trimap_from_mask
@@ -63,6 +64,7 @@ class PipelineConfig:
         band: per class, instead of the `band` of `trimap`.
         unrefined: classes whose map FBANet leaves as it is, because it made it worse where the truth was known.
         wall: the classes that are read on the unrolled wall around the lumen; None to read all of them on the frame.
+        confidence: from signs of a prediction to the probability that it needs no correction.
     """
 
     cam: str = DEFAULT_METHOD
@@ -75,6 +77,7 @@ class PipelineConfig:
     band: dict[str, float] = field(default_factory=dict)
     unrefined: tuple[str, ...] = ()
     wall: WallView | None = None
+    confidence: Lines = PRIOR
 
     def __post_init__(self) -> None:
         """Raises ValueError for a method or refiner that does not exist, no layer, or a scale out of range."""
@@ -123,6 +126,7 @@ class Steps:
         trimap: shape (1024, 1024), uint8.
         alpha: the refiner's output, shape (H, W), floats in [0, 1].
         mask: shape (H, W), bool: alpha at or above 0.5, without small components.
+        signs: that the mask, or its absence, needs no correction (see `models.confidence`); () if none were looked for.
     """
 
     label: str
@@ -133,6 +137,7 @@ class Steps:
     trimap: NDArray[np.uint8]
     alpha: NDArray[np.float32]
     mask: NDArray[np.bool_]
+    signs: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,8 +236,7 @@ class Pipeline:
             ValueError: an array is not such an image.
         """
         found = self.steps(images)
-        with stage("components"):
-            return spread(prediction, found)
+        return [prediction(steps, self.config.confidence) for steps in found]
 
     def steps(self, images: Sequence[Image]) -> list[list[Steps]]:
         """Everything `predict` does, kept: for each image the steps of each class, absent ones with empty masks."""
@@ -258,12 +262,20 @@ class Pipeline:
             masks = spread(lambda alpha: without_small_components(alpha >= 0.5, least), alphas)
             for i, alpha, mask in zip(refined, alphas, masks, strict=True):
                 steps[i] = replace(steps[i], alpha=alpha, mask=mask)
+            steps = spread(lambda step: replace(step, signs=self._signs(step)), steps)
         count = len(self.classes)
         return [steps[start : start + count] for start in range(0, len(steps), count)]
 
     def _subject(self, image: Image, step: Steps) -> Subject:
         centred = centre_map(step.cam, self.config.map_threshold_of(step.label))
         return Subject(image, step.trimap, centred, self.config.refines(step.label))
+
+    def _signs(self, step: Steps) -> tuple[float, ...]:
+        threshold = self.config.presence_threshold_of(step.label)
+        if not step.mask.any():
+            return absent_signs(step.presence, threshold)
+        cut = self.config.map_threshold_of(step.label)
+        return drawn_signs(step.presence, threshold, step.alpha, step.mask, step.coarse, step.trimap, step.cam, cut)
 
     def _explain(self, batch: Tensor, presence_scale: float = 1.0) -> Explanation:
         return explain(self.classifier, batch, self.config.layers, presence_scale, self.networks.classifier)
@@ -402,16 +414,23 @@ class Pipeline:
         return Steps(label, presence, present, cam, coarse, trimap, alpha=coarse.astype(np.float32), mask=coarse)
 
 
-def prediction(steps: Sequence[Steps]) -> Prediction:
-    """The prediction that the steps of one image's classes lead to."""
+def prediction(steps: Sequence[Steps], confidence: Lines = PRIOR) -> Prediction:
+    """The prediction that the steps of one image's classes lead to.
+
+    Args:
+        steps: with their signs.
+        confidence: what the signs are worth.
+    """
     segments = []
     for step in steps:
         if not step.mask.any():
             continue
-        score = min(max(step.presence * sharpness(step.alpha, step.mask), 0.0), 1.0)  # surely there, sharply drawn
-        segments.append(Segment(step.label, score, step.mask, outline_uncertainty(step.alpha, step.trimap)))
+        signs = dict(zip(DRAWN_SIGNS, step.signs, strict=True))
+        score = min(max(step.presence * signs["sharpness"], 0.0), 1.0)  # surely there, sharply drawn
+        segments.append(Segment(step.label, score, step.mask, 1 - signs["outline"]))
     present = frozenset(step.label for step in steps if step.present)
-    return Prediction({step.label: step.presence for step in steps}, segments, present)
+    sure = {step.label: confidence.confidence(step.label, step.signs) for step in steps}
+    return Prediction({step.label: step.presence for step in steps}, segments, present, sure)
 
 
 def check_image(image: Image) -> None:
@@ -472,8 +491,10 @@ def load_pipeline(directory: Path, device: str = "cpu") -> Pipeline:
         unrefined = tuple(pipeline_config.get("unrefined", ()))
         wall = pipeline_config.get("wall")
         view = None if wall is None else WallView(**wall | {"classes": tuple(wall["classes"])})
+        lines = read_lines(pipeline_config.get("confidence"))
         config = PipelineConfig(
-            **pipeline_config | {"layers": layers, "trimap": trimap, "unrefined": unrefined, "wall": view}
+            **pipeline_config
+            | {"layers": layers, "trimap": trimap, "unrefined": unrefined, "wall": view, "confidence": lines}
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"the card of {directory} describes no pipeline of this version: {error!r}") from error

@@ -1,6 +1,7 @@
 """A model's prediction for one image."""
 
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import cv2
@@ -36,22 +37,25 @@ class Prediction:
         segments: one per class judged present whose mask is not empty, in the order of the model's classes.
         present: the classes judged present: their presence is at or above the model's threshold. The one decision for
             regions, choices and tags.
+        sure: probability that what is said of a class needs no correction (see `models.confidence`); of a class that is
+            not in it, the segment's score, or 1 - p where there is none.
     """
 
     presence: dict[str, float]
     segments: list[Segment] = field(default_factory=list)
     present: frozenset[str] = frozenset()
+    sure: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def score(self) -> float:
-        """Confidence in everything that it says."""
+        """Probability that nothing needs a correction."""
         return self.confidence([*self.presence, *(segment.label for segment in self.segments)])
 
     def confidence(self, drawn: Collection[str], named: Collection[str] = ()) -> float:
-        """Confidence in what is said of some classes, in [0, 1]: that in the least certain one (least confidence).
+        """Probability that nothing that is said of some classes needs a correction, in [0, 1].
 
-        Sorting by it in ascending order serves the images first that the model knows least about, those without any
-        mask among them. A class that has no mask counts with the probability that it is absent, 1 - p.
+        Sorting by it in ascending order serves the images first that need most work: those drawn badly, and those
+        without a mask where there may well be one. It is the product over the classes, as if they were independent.
 
         Args:
             drawn: classes that are drawn where they are present.
@@ -59,8 +63,14 @@ class Prediction:
         """
         sure = {label: 1 - p for label, p in self.presence.items()}
         sure |= {segment.label: segment.score for segment in self.segments}
-        told = [max(p, 1 - p) for label, p in self.presence.items() if label in named and label not in drawn]
-        return min([sure[label] for label in drawn if label in sure] + told, default=0.0)
+        sure |= self.sure
+        told = [
+            p if label in self.present else 1 - p
+            for label, p in self.presence.items()
+            if label in named and label not in drawn
+        ]
+        known = [sure[label] for label in dict.fromkeys(drawn) if label in sure] + told
+        return math.prod(known) if known else 0.0
 
 
 def entropy(probability: ArrayLike) -> NDArray[np.float64]:

@@ -21,6 +21,7 @@ COMMANDS = {
     "doctor": ("backend.cli.doctor", "Look at everything the backend needs and say the remedy for what it lacks."),
     "predict-project": ("backend.cli.jobs", "Predict the tasks of a Label Studio project."),
     "import": ("backend.cli.import_", "Pullbacks, films and folders of images as tasks of a Label Studio project."),
+    "review": ("backend.cli.review", "List accepted tasks that are worth a second look."),
     "jobs": ("backend.cli.jobs", "List, show or cancel jobs."),
     "versions": ("backend.cli.server", "List, show, promote or roll back model versions."),
     "inspect": ("backend.cli.inspect", "Show what is read in a data folder, an export or a project."),

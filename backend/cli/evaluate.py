@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
@@ -19,6 +20,8 @@ from models.evaluation.clicks import STARTS, measure_clicks, measure_objects
 from models.evaluation.evaluate import measure, summarise, with_settings
 from models.evaluation.grabcut import GrabCut
 from models.evaluation.intervals import with_intervals
+from models.evaluation.ordering import measure_ordering
+from models.evaluation.planted import measure_review
 from models.evaluation.report import write_report
 from models.evaluation.robustness import measure_robustness
 from models.evaluation.tables import classifier_row, compare_methods, effort_table, measure_with_effort
@@ -83,6 +86,18 @@ class ModelOrNone(ModelFolder):
     help="Also what is left when the images look otherwise: other colours, noise, size, writing on them.",
 )
 @click.option(
+    "--ordering",
+    "with_ordering",
+    is_flag=True,
+    help="Also how much sooner a reviewer finds what needs work by following the scores.",
+)
+@click.option(
+    "--planted",
+    "with_planted",
+    is_flag=True,
+    help="Also how many planted annotation errors are among the tenth of the images that a review puts first.",
+)
+@click.option(
     "--report",
     "report_file",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -101,6 +116,8 @@ def evaluate(
     clicks: int | None,
     prompts: str | None,
     with_robustness: bool,
+    with_ordering: bool,
+    with_planted: bool,
     report_file: Path | None,
     skip_bad: bool,
     device: str,
@@ -113,7 +130,13 @@ def evaluate(
     """
     if NO_MODEL in models or prompts is not None:
         others = {"--tables": with_tables, "--robustness": with_robustness, "--report": report_file is not None}
-        others |= {"--refiner": refiner is not None, "--cam": cam is not None, "--layers": bool(layers)}
+        others |= {
+            "--ordering": with_ordering,
+            "--planted": with_planted,
+            "--refiner": refiner is not None,
+            "--cam": cam is not None,
+            "--layers": bool(layers),
+        }
         _evaluate_prompts(data, split, models, clicks, prompts, others, skip_bad, device, json_file)
         return
     if len(models) > 1 and not with_tables:
@@ -127,8 +150,9 @@ def evaluate(
     samples, groups = labelled.split(split), labelled.groups()
     if not samples:
         raise DataError(f"there is nothing to evaluate on: split {split} of {data} is empty")
+    needs_steps = with_tables or with_ordering or report_file
     # Settings, tables and reports are about the steps of networks, which models of other families do not have.
-    pipelines = [with_settings(_pipeline(one), **changes) for one in loaded if changes or with_tables or report_file]
+    pipelines = [with_settings(_pipeline(one), **changes) for one in loaded if changes or needs_steps]
     model = pipelines[0] if pipelines else loaded[0]
     with progress_bar(f"evaluating {model.name}") as move:
         if with_tables:
@@ -151,12 +175,22 @@ def evaluate(
     if with_robustness:
         with progress_bar("changing images") as move:
             metrics["robustness"] = measure_robustness(model, samples, progress=move)
+    if with_ordering:
+        with progress_bar("correcting") as move:
+            metrics["ordering"] = measure_ordering(pipelines[0], samples, groups, progress=move)
+    if with_planted:
+        with progress_bar("reviewing") as move, TemporaryDirectory() as scratch:
+            metrics["planted"] = measure_review(model, samples, Path(scratch), progress=move)
     print_metrics(metrics)
     _print_intervals(metrics)
     if clicks is not None:
         _print_clicks(metrics["clicks"])
     if with_robustness:
         _print_robustness(metrics["robustness"])
+    if with_ordering:
+        _print_ordering(metrics["ordering"])
+    if with_planted:
+        _print_planted(metrics["planted"])
     if with_tables:
         _print_tables(metrics["tables"])
     write_json(json_file, metrics)
@@ -235,7 +269,7 @@ def curve(data: Path, out: Path, sizes: str, plain: bool, json_file: Path | None
 
 def _pipeline(model: Model) -> Pipeline:
     if not isinstance(model, Pipeline):
-        options = "--refiner, --cam, --layers, --tables and --report"
+        options = "--refiner, --cam, --layers, --tables, --ordering and --report"
         raise click.UsageError(f"{options} need a model of the family cam; {model.name} is of another")
     return model
 
@@ -297,6 +331,23 @@ def _print_robustness(robustness: Mapping[str, Any]) -> None:
     for change, classes in robustness.items():
         table.add_row(change, *(f"{figure(known['iou'])} ({figure(known['recall'], 2)})" for known in classes.values()))
     table_console().print(table)
+
+
+def _print_ordering(found: Mapping[str, Any]) -> None:
+    title = f"{found['need_correction']} of {found['images']} images need a correction: strokes found by order"
+    table = _table(title, "images in the order of", "area under the curve", "in the first half", "squared error")
+    for name, order in found["orders"].items():
+        figures = ["–", "–"] if order is None else [figure(order["area"]), f"{order['half']:.0%}"]
+        table.add_row(name, *figures, figure(found["brier"].get(name)))
+    table_console().print(table)
+
+
+def _print_planted(found: Mapping[str, Any]) -> None:
+    kinds = ", ".join(f"{kind} {seen} of {of}" for kind, (seen, of) in found["kinds"].items())
+    click.echo(
+        f"Of {found['planted']} planted errors in {found['images']} images the first {found['reviewed']} of the review "
+        f"hold {found['recall']:.0%}: {kinds}."
+    )
 
 
 def _print_tables(tables: Mapping[str, Any]) -> None:

@@ -13,7 +13,8 @@ from backend.database.tables import ACTIVE as ACTIVE  # the jobs' word, which in
 from backend.database.tables import JOBS, LINES
 from backend.errors import JobConflict, JobError, UnknownJob
 
-TRAINING, PREDICTION = "training", "prediction"
+TRAINING, PREDICTION, REVIEW = "training", "prediction", "review"
+KINDS = (TRAINING, PREDICTION, REVIEW)
 
 RUNNING = tuple(state for state in ACTIVE if state != "queued")
 FINISHED = ("done", "failed", "cancelled")
@@ -29,7 +30,8 @@ class Job:
 
     Attributes:
         id: names it in the API and in the data folder.
-        kind: "training" or "prediction"; the latter predicts many tasks and stores them through Label Studio's API.
+        kind: "training", "prediction" or "review"; the second predicts many tasks and stores them through Label
+            Studio's API, the last looks for accepted tasks that are worth a second look.
         project: Label Studio's project id.
         state: queued, fetching, training, evaluating, publishing, predicting, done, failed or cancelled.
         created: Unix time.

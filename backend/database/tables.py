@@ -20,7 +20,7 @@ from sqlalchemy import (
     true,
 )
 
-REVISION = "0002"  # that these tables are of
+REVISION = "0004"  # that these tables are of
 VERSION_TABLE = "premask_version"  # Alembic's note of the revision
 ACTIVE = ("queued", "fetching", "training", "evaluating", "publishing", "predicting")  # states of jobs
 
@@ -228,3 +228,20 @@ MACHINES = Table(
     Column("nonce", Words, nullable=False),
     Column("seen", Double, nullable=False),
 )
+# Accepted tasks that are worth a second look; `fine` is the Unix time at which a lead found nothing wrong.
+REVIEWS = Table(
+    "reviews",
+    METADATA,
+    Column("project", Words, primary_key=True),
+    Column("task", Words, primary_key=True),
+    Column("annotations", Words, nullable=False),
+    Column("image", Words, nullable=False),
+    Column("label", Words, nullable=False),
+    Column("kind", Words, nullable=False),
+    Column("suspicion", Double, nullable=False),
+    Column("sentence", Words, nullable=False),
+    Column("version", Words, nullable=False),
+    Column("learnt", Boolean, nullable=False),
+    Column("fine", Double),
+)
+Index("reviews_by_suspicion", REVIEWS.c.project, REVIEWS.c.suspicion)

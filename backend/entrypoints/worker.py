@@ -5,10 +5,11 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 
-from backend.database.jobs import PREDICTION, TRAINING
+from backend.database.jobs import PREDICTION, REVIEW, TRAINING
 from backend.errors import BackendError
 from backend.jobs import prediction, training
 from backend.jobs.prediction import PredictionWork
+from backend.jobs.review import ReviewWork
 from backend.jobs.running import Runner, Work
 from backend.jobs.training import Plan, TrainingWork
 from backend.jobs.worker import BEAT_SECONDS, Worker
@@ -48,7 +49,19 @@ def build_runner(
         learned=parts.automatic.learned,
         command=training_command,
     )
-    kinds: dict[str, Work] = {TRAINING: trainer, PREDICTION: PredictionWork(prediction_command)}
+    reviewer = ReviewWork(
+        registry=parts.registry,
+        starter=starter(settings),
+        client=parts.connections.client,
+        images=parts.connections.images,
+        reviews=parts.reviews,
+        device=_device(settings.device),
+    )
+    kinds: dict[str, Work] = {
+        TRAINING: trainer,
+        PREDICTION: PredictionWork(prediction_command),
+        REVIEW: reviewer,
+    }
     return Runner(parts.store, parts.leases, kinds, settings.data_dir / "jobs", notifier(settings, parts))
 
 

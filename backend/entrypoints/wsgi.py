@@ -59,6 +59,7 @@ def app_of(settings: Settings, core: Core, login: Login | None, outlooks: Outloo
         automatic=core.parts.automatic,
         registry=core.parts.registry,
         credentials=core.parts.credentials,
+        reviews=core.parts.reviews,
         outlooks=outlooks,
         login=login,
         allowed_hosts=names_of(settings, login),

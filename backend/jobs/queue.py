@@ -17,7 +17,7 @@ from huey.registry import Message
 from huey.serializer import Serializer
 
 from backend.database.engine import Database, Result
-from backend.database.jobs import PREDICTION, TRAINING, Job, JobStore
+from backend.database.jobs import PREDICTION, REVIEW, TRAINING, Job, JobStore
 from backend.database.leases import Leases
 from backend.database.shares import Shares
 from backend.errors import JobError
@@ -36,7 +36,7 @@ class JsonSerializer(Serializer):  # type: ignore[misc]
 
 # By kind of job; prediction jobs need none, and so do not wait for a training to end.
 Queues = Mapping[str, Huey]
-QUEUED = (TRAINING,)
+QUEUED = (TRAINING, REVIEW)
 # The result of a job is in its record, so the queues keep none.
 OPTIONS: Mapping[str, Any] = {"results": False, "serializer": JsonSerializer()}
 

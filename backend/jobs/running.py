@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 KEPT_FAILURES = 3  # work folders of failed jobs, to find the cause
 WATCH_SECONDS = 0.5  # between two checks whether a running job was cancelled
-RESTARTS = 1  # of a training after its worker was killed
+RESTARTS = 1  # of a job that one worker does, after its worker was killed
 # A worker on another machine is taken for dead after this silence; on this one the process itself is looked at.
 DEAD_AFTER_SECONDS = 120.0
 

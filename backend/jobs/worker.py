@@ -75,11 +75,11 @@ class Worker:
         self._stopped.set()
 
     def recover(self) -> None:
-        """Queue trainings that the queue has lost, take up those whose worker is gone, and tasks left over."""
+        """Queue jobs that the queue has lost, take up those whose worker is gone, and tasks left over."""
         active = self._store.find(states=ACTIVE, limit=KEPT)
         self._loop.keep({_key(job) for job in active})
         for job in active:
-            if job.kind != TRAINING:
+            if job.kind == PREDICTION:  # shares of it are recovered
                 continue
             # What cannot be done about one job is no reason to leave the others.
             self._loop.attempt(_key(job), partial(self._recover, job), time.monotonic())

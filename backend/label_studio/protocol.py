@@ -181,7 +181,7 @@ def task_entry(
         pages = [prediction for image, prediction in predictions if image.column == control.image_key]
         if control.listed and not control.per_item and pages:
             result += CHOICES.to_regions(_on_any(pages), control)
-    return _entry(result, min(scores), model_version)
+    return _entry(result, math.prod(scores), model_version)
 
 
 def _drawn(prediction: Prediction, config: LabelConfig, per_object: bool) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from backend.database.jobs import PREDICTION, TRAINING, Job
+from backend.database.jobs import PREDICTION, REVIEW, TRAINING, Job
 from backend.label_studio.addresses import (
     LOOPBACK,
     AddressRefused,
@@ -32,7 +32,7 @@ TIMEOUT = (5.0, 10.0)  # seconds to connect, and to wait for the answer
 MAX_WAITING = 20  # messages; beyond them new ones are dropped
 MAX_TEXT = 1500  # characters
 LAST_SECONDS = 15.0  # that a process which ends gives the messages that still wait
-NAMES = {TRAINING: "Training", PREDICTION: "Pre-annotation"}
+NAMES = {TRAINING: "Training", PREDICTION: "Pre-annotation", REVIEW: "Review"}
 
 
 class Webhook:

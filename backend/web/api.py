@@ -3,6 +3,9 @@
 GET  /api/jobs[?project=]       jobs, newest first
 GET  /api/jobs/ID[?lines=]      one, with the end of its log
 POST /api/jobs/ID/cancel        end it
+GET  /api/projects/ID/review    accepted tasks that are worth a second look
+POST /api/projects/ID/review    look for them anew
+POST /api/projects/ID/review/TASK/fine   nothing is wrong with one: it leaves the queue
 POST /api/projects/ID/predict   predictions by the served version: {"tasks": "unlabelled"} (or "all")
 GET, POST /job_status           state of one job, as Label Studio's own backends answer it
 GET  /versions                  names of all model versions
@@ -14,12 +17,14 @@ GET  /openapi.json              every route in full; see `backend.web.openapi`
 
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
 
 from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
 
-from backend.database.jobs import LOG_LINES
+from backend.database.jobs import LOG_LINES, REVIEW
 from backend.database.leases import ALL, UNLABELLED
+from backend.database.reviews import Reviews
 from backend.errors import BadRequest
 from backend.jobs.queue import JobQueue
 from backend.label_studio.protocol import project_id
@@ -69,6 +74,29 @@ def job_routes(jobs: JobQueue) -> Blueprint:
             raise BadRequest("/job_status: name the job: ?job=ID or {'job': 'ID'}")
         job = jobs.store.get(job_id)
         return {"job": job.id, "job_status": job.state, "progress": job.progress, "error": job.reason or None}
+
+    return routes
+
+
+def review_routes(jobs: JobQueue, reviews: Reviews) -> Blueprint:
+    """/api/projects/ID/review."""
+    routes = Blueprint("reviews", __name__)
+
+    @routes.get("/api/projects/<int:project>/review")
+    def waiting(project: int) -> ResponseReturnValue:
+        of = project_id(project, request.path)
+        return {"project": of, "tasks": [asdict(doubt) for doubt in reviews.waiting(of)]}
+
+    @routes.post("/api/projects/<int:project>/review")
+    def look(project: int) -> ResponseReturnValue:
+        job, joined = jobs.submit(project_id(project, request.path), REVIEW)
+        return {"job": job.id, "project": job.project, "state": job.state, "joined": joined}, 201
+
+    @routes.post("/api/projects/<int:project>/review/<int:task>/fine")
+    def fine(project: int, task: int) -> ResponseReturnValue:
+        of = project_id(project, request.path)
+        reviews.fine(of, str(task))
+        return {"project": of, "task": str(task), "waiting": len(reviews.waiting(of))}
 
     return routes
 

@@ -17,6 +17,7 @@ from backend.errors import (
     LabelStudioError,
     RegistryError,
     UnknownJob,
+    UnknownTask,
     UnknownVersion,
     VersionConflict,
 )
@@ -29,6 +30,7 @@ STATUS: dict[type[BackendError], int] = {
     BadRequest: 400,
     ConfigError: 422,
     UnknownJob: 404,
+    UnknownTask: 404,
     JobConflict: 409,
     UnknownVersion: 404,
     VersionConflict: 409,

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from models.confidence import GOOD, Judged
 from models.data.sample import Sample
 from models.errors import DataError
 from models.families import Model, describe, steps_of
@@ -40,12 +41,14 @@ class FrameFigures:
         seconds: the pipeline took.
         agreements: of the classes that are drawn on the image in truth.
         decisions: of the classes whose presence is known.
+        judged: of the same classes, whether what was said of them needs no correction, with the signs of it.
     """
 
     name: str
     seconds: float
     agreements: Mapping[str, Agreement]
     decisions: Mapping[str, Decision]
+    judged: tuple[Judged, ...] = ()
 
     @property
     def quality(self) -> float:
@@ -130,7 +133,19 @@ def compare(outcome: Outcome) -> FrameFigures:
         for label, present in sample.presence.items()
         if label in steps
     }
-    return FrameFigures(sample.name, outcome.seconds, agreements, decisions)
+    judged = tuple(
+        Judged(label, steps[label].signs, _good(decision, agreements.get(label)))
+        for label, decision in decisions.items()
+        if steps[label].signs and not (decision.predicted and decision.present and label not in agreements)
+    )
+    return FrameFigures(sample.name, outcome.seconds, agreements, decisions, judged)
+
+
+def _good(decision: Decision, agreement: Agreement | None) -> bool:
+    """Whether what was said of a class needs no correction."""
+    if not (decision.predicted and decision.present):
+        return decision.predicted == decision.present
+    return agreement is not None and agreement.iou >= GOOD
 
 
 def summarise(frames: Sequence[FrameFigures], model: Model) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from models.checkpoint import Card, read_card
 from models.classifier import Classifier, ClassifierConfig
+from models.confidence import fit as fit_confidence
 from models.data.groups import completed
 from models.data.reader import DataFolder, open_data_folder
 from models.data.sample import Sample
@@ -155,6 +156,8 @@ def train(spec: TrainingSpec, report: Report) -> TrainingResult:
         with budget.step("maps"):
             pipeline.config = calibrate_maps(pipeline, run.judged)
     pipeline, frames = _train_refiner(run, pipeline, report)
+    judged = [one for frame in frames for one in frame.judged]
+    pipeline.config = replace(pipeline.config, confidence=fit_confidence(judged))
     metrics = summarise(frames, pipeline)
     parent_metrics = summarise(frames_before, run.rival) if run.rival and frames_before is not None else None
     found = verdict(
@@ -422,7 +425,7 @@ def _card(run: _Run, pipeline: Pipeline, history: list[dict[str, float]]) -> Car
         },
         training={
             "preset": spec.preset, "seed": spec.seed, "minutes": spec.minutes, "device": spec.device,
-            "history": history,
+            "history": history, "held_out": [sample.name for sample in run.held_out],
         },
     )  # fmt: skip
 

@@ -14,6 +14,7 @@ from backend.database.credentials import Credentials
 from backend.database.engine import Database
 from backend.database.jobs import JobStore
 from backend.database.leases import Leases
+from backend.database.reviews import Reviews
 from backend.database.tables import METADATA
 from backend.database.vault import Vault
 from backend.errors import LabelStudioError
@@ -229,6 +230,7 @@ def make_client(
             automatic=AutomaticTraining(records, after=2),
             registry=registry,
             credentials=credentials,
+            reviews=Reviews(records),
             **usual | options,
         )
         return app.test_client()

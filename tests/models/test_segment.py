@@ -1,5 +1,7 @@
 """How sure a prediction is, as one number to sort by."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -30,15 +32,21 @@ def test_what_is_no_number_is_as_uncertain_as_can_be():
 
 
 @given(st.dictionaries(st.sampled_from("abcd"), P), st.dictionaries(st.sampled_from("abcd"), P))
-def test_confidence_is_that_of_the_least_certain_class_and_of_those_asked_for_alone(presence, scores):
-    found = Prediction(presence, [segment(label, score) for label, score in scores.items()])
+def test_confidence_is_the_product_over_the_classes_that_are_asked_for(presence, scores):
+    found = Prediction(presence, [segment(label, score) for label, score in scores.items()], frozenset("ab"))
     each = {label: found.confidence([label]) for label in {*presence, *scores}}
     for label, one in each.items():
         assert one == pytest.approx(scores[label] if label in scores else 1 - presence[label])
-    assert found.score == min(each.values(), default=0.0)
-    assert found.confidence(each) == found.score
-    named = found.confidence((), named=presence)
-    assert named == (min((max(p, 1 - p) for p in presence.values()), default=0.0))
+    assert found.score == pytest.approx(math.prod(each.values()) if each else 0.0)
+    assert found.confidence(each) == pytest.approx(found.score)
+    told = [p if label in "ab" else 1 - p for label, p in presence.items()]
+    assert found.confidence((), named=presence) == pytest.approx(math.prod(told) if told else 0.0)
+
+
+def test_what_was_calibrated_goes_before_scores_and_presence():
+    found = Prediction({"a": 0.9, "b": 0.2}, [segment("a", 0.3)], frozenset("a"), {"a": 0.7, "b": 0.5})
+    assert found.confidence(["a"]) == 0.7
+    assert found.score == pytest.approx(0.35)
 
 
 def test_an_outlines_uncertainty_is_that_of_the_unknown_zone_alone():

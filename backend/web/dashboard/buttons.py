@@ -1,22 +1,36 @@
 """The buttons of the pages: each does one thing and comes back with a message.
 
-POST /dashboard/projects/ID/...  train, predict, rollback, versions/VERSION/promote, jobs/ID/cancel
+POST /dashboard/projects/ID/...  train, predict, rollback, versions/VERSION/promote, jobs/ID/cancel, review,
+                                 review/TASK/fine
 """
 
 from flask import Blueprint, flash, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 
-from backend.database.jobs import TRAINING
+from backend.database.jobs import PREDICTION, REVIEW, TRAINING
 from backend.database.leases import UNLABELLED
+from backend.database.reviews import Reviews
+from backend.errors import UnknownTask
 from backend.jobs.outlook import Outlook, Outlooks
 from backend.jobs.queue import JobQueue
 from backend.label_studio.readiness import too_few
 from backend.versions.registry import Registry
 from backend.web.dashboard.projects import Projects
 
+CANCELLED = {
+    TRAINING: "The training is cancelled; nothing was published, and what is served stays.",
+    PREDICTION: "Pre-annotation is cancelled; those that are in Label Studio stay. Press Pre-annotate to go on.",
+    REVIEW: "The review is cancelled; the queue is as it was.",
+}
+
 
 def add_buttons(
-    pages: Blueprint, projects: Projects, registry: Registry, jobs: JobQueue, outlooks: Outlooks | None = None
+    pages: Blueprint,
+    projects: Projects,
+    registry: Registry,
+    jobs: JobQueue,
+    reviews: Reviews,
+    outlooks: Outlooks | None = None,
 ) -> None:
     """Add the routes to the pages."""
 
@@ -46,11 +60,7 @@ def add_buttons(
     @pages.post("/projects/<project>/jobs/<job>/cancel")
     def cancel(project: str, job: str) -> ResponseReturnValue:
         kind = jobs.cancel(job).kind
-        flash(
-            "The training is cancelled; nothing was published, and what is served stays."
-            if kind == TRAINING
-            else "Pre-annotation is cancelled; those that are in Label Studio stay. Press Pre-annotate to go on."
-        )
+        flash(CANCELLED[kind])
         return back(project)
 
     @pages.post("/projects/<project>/versions/<version>/promote")
@@ -74,6 +84,27 @@ def add_buttons(
         name = "The starter" if info is None else info.version
         flash(f"{name} is served again. Press Pre-annotate to have it predict the unlabelled tasks.")
         return back(project)
+
+    @pages.post("/projects/<project>/review")
+    def look(project: str) -> ResponseReturnValue:
+        projects.jobs_of(project)
+        _, joined = jobs.submit(project, REVIEW)
+        flash(
+            "Accepted tasks are being looked at already."
+            if joined
+            else "A job looks at all accepted tasks; those that are worth a second look are listed when it is done."
+        )
+        return redirect(url_for("dashboard.review", project=project), 303)
+
+    @pages.post("/projects/<project>/review/<int:task>/fine")
+    def fine(project: str, task: int) -> ResponseReturnValue:
+        projects.jobs_of(project)
+        try:
+            reviews.fine(project, str(task))
+            flash(f"Task {task} is fine; it comes back only if its annotations change.")
+        except UnknownTask:
+            flash(f"Task {task} had left the queue already.")
+        return redirect(url_for("dashboard.review", project=project), 303)
 
     @pages.post("/projects/<project>/predict")
     def predict(project: str) -> ResponseReturnValue:

@@ -1,7 +1,8 @@
 """The dashboard: pages that read reports.
 
 GET  /dashboard                  every project
-GET  /dashboard/projects/ID      one of them; below it versions/VERSION/gallery/FILE, the pictures
+GET  /dashboard/projects/ID      one of them; below it versions/VERSION/gallery/FILE, the pictures, and review, the
+                                 accepted tasks that are worth a second look
 POST /dashboard/projects/ID/...  see `backend.web.dashboard.buttons`
 """
 
@@ -12,6 +13,8 @@ from flask import Blueprint, abort, render_template, request, send_file, url_for
 from flask.typing import ResponseReturnValue
 
 from backend.database.credentials import Credentials
+from backend.database.jobs import REVIEW
+from backend.database.reviews import Reviews
 from backend.jobs.outlook import Outlooks
 from backend.jobs.queue import JobQueue
 from backend.versions.registry import STARTER, Registry
@@ -24,6 +27,7 @@ from backend.web.security import protect_forms
 
 LOG_LINES = 12
 RECENT_JOBS = 8
+MAX_DOUBTS = 100  # tasks on one page
 GALLERY = "gallery"  # folder of a checkpoint
 
 
@@ -32,6 +36,7 @@ def dashboard(
     serving: Serving,
     jobs: JobQueue,
     credentials: Credentials,
+    reviews: Reviews,
     minutes_per_mask: float | None,
     outlooks: Outlooks | None = None,
 ) -> Blueprint:
@@ -42,6 +47,7 @@ def dashboard(
         serving: which of them answer right now.
         jobs: the job queue.
         credentials: knows the projects that have called, and where people find them.
+        reviews: accepted tasks that are worth a second look.
         minutes_per_mask: minutes of drawing a mask by hand; None, and no saving is shown.
         outlooks: what was accepted since the served version; None, and nothing is shown of it.
     """
@@ -52,7 +58,7 @@ def dashboard(
     answer_errors(pages, _error_page, "text/html; charset=utf-8")
     _add_formats(pages)
     projects = Projects(registry, serving, jobs, credentials, outlooks)
-    add_buttons(pages, projects, registry, jobs, outlooks)
+    add_buttons(pages, projects, registry, jobs, reviews, outlooks)
 
     @pages.get("/")
     @pages.get("")
@@ -63,8 +69,18 @@ def dashboard(
     def project(project: str) -> ResponseReturnValue:
         summary = projects.summary(project)
         log = {job["id"]: jobs.store.log_tail(job["id"], LOG_LINES) for job in summary["active"]}
-        shown = {"log": log, "outlooks_known": outlooks is not None}
+        shown = {"log": log, "outlooks_known": outlooks is not None, "review": reviews.waiting(project)}
         return render_template("dashboard/project.html", **summary, **shown, **_figures(summary, minutes_per_mask))
+
+    @pages.get("/projects/<project>/review")
+    def review(project: str) -> ResponseReturnValue:
+        summary = projects.summary(project)
+        names = overview.class_names(summary["versions"], summary["jobs"])
+        colours = overview.colours(names, summary["outlook"], summary["jobs"])
+        looked = next((job for job in summary["jobs"] if job["kind"] == REVIEW and job["state"] == "done"), None)
+        doubts = reviews.waiting(project)
+        shown = {"doubts": doubts[:MAX_DOUBTS], "more": max(len(doubts) - MAX_DOUBTS, 0), "looked": looked}
+        return render_template("dashboard/review.html", **summary, **shown, names=names, colours=colours)
 
     @pages.get("/projects/<project>/versions/<version>/gallery/<name>")
     def picture(project: str, version: str, name: str) -> ResponseReturnValue:

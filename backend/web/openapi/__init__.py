@@ -40,6 +40,7 @@ def document() -> dict[str, Any]:
         "tags": [
             {"name": "label-studio", "description": "What Label Studio asks its backend."},
             {"name": "jobs", "description": "Trainings, and predictions for many tasks."},
+            {"name": "review", "description": "Accepted tasks that are worth a second look."},
             {"name": "versions", "description": "Model versions of each project."},
             {"name": "operations", "description": "For those who watch over the server."},
             {"name": "dashboard", "description": "Pages for people; their forms carry the page's `csrf_token`."},

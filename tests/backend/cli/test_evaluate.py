@@ -110,3 +110,21 @@ def test_sizes_are_numbers_or_all(data, tmp_path):
     done = invoke("curve", "--data", data, "--out", tmp_path / "curve", "--sizes", "5,many")
     assert done.exit_code == 2
     assert "5,many" in done.output
+
+
+def test_the_order_of_scores_and_planted_errors_are_measured(data, tmp_path):
+    file = tmp_path / "r.json"
+    done = invoke("evaluate", "--data", data, "--model", LIGHT, "--ordering", "--planted", "--json", file)
+    assert done.exit_code == 0, done.output
+    result = json.loads(file.read_text())
+    assert result["ordering"]["images"] == 8
+    assert list(result["ordering"]["orders"]) == ["random", "least certain class", "score", "calibrated", "perfect"]
+    assert result["planted"]["planted"] == 3
+    for text in ("strokes found by order", "area under the curve", "Of 3 planted errors in 8 images the first 1"):
+        assert text in done.output
+
+
+def test_what_is_measured_of_a_model_needs_one(data):
+    done = CliRunner().invoke(cli, ["evaluate", "--data", str(data), "--model", "none", "--clicks", "1", "--ordering"])
+    assert done.exit_code == 2
+    assert "leave out --ordering" in done.output

@@ -19,6 +19,7 @@ from flask.testing import FlaskClient
 
 from backend.database.engine import Database
 from backend.database.notes import Notes
+from backend.database.reviews import Reviews
 from backend.jobs.automatic import AutomaticTraining
 from backend.label_studio.connections import Connections
 from backend.label_studio.protocol import parse_predict
@@ -68,7 +69,9 @@ def core(  # one line for each part of ours that the server in `client` has as w
     prompts: Any,
     responder: Any,
 ) -> Core:
-    parts = Parts(registry, store, leases, automatic, open_queues(), credentials, Connections(credentials, ()), records)
+    connections = Connections(credentials, ())
+    reviews = Reviews(records)
+    parts = Parts(registry, store, leases, automatic, reviews, open_queues(), credentials, connections, records)
     return Core(parts, serving, predictor, prompts, jobs, responder)
 
 

@@ -164,7 +164,7 @@ def test_each_offered_segment_becomes_a_brush_region_and_each_choices_control_it
     ]
     assert entry["result"][2]["value"] == {"choices": ["Lumen"]}
     assert entry["model_version"] == "lite0-r1"
-    assert entry["score"] == pytest.approx(0.6)
+    assert entry["score"] == pytest.approx(0.8 * 0.6 * 0.8)
     assert len({region["id"] for region in entry["result"]}) == 3
     assert np.array_equal(REGION_CONTROLS["BrushLabels"].to_mask(entry["result"][1]), ~block())
 
@@ -242,9 +242,9 @@ def test_meta_tells_how_uncertain_a_class_is_in_numbers_and_in_text() -> None:
     assert quality["meta"] == {"uncertainty": {"blurred": 1.0, "Lumen": round(bits, 3)}}
 
 
-def test_the_score_is_that_of_the_least_certain_class_that_the_project_has() -> None:
+def test_the_score_is_the_product_over_the_classes_that_the_project_has() -> None:
     unsure = Prediction({"Lumen": 0.9, "Plaque": 0.45, "Other": 0.5}, [Segment("Lumen", 0.8, block())])
-    assert prediction_entry(unsure, parse_label_config(SHAPES), "v1")["score"] == pytest.approx(0.55)
+    assert prediction_entry(unsure, parse_label_config(SHAPES), "v1")["score"] == pytest.approx(0.8 * 0.55)
     assert prediction_entry(unsure, parse_label_config(BRUSH), "v1")["score"] == pytest.approx(0.8)
 
 
@@ -258,9 +258,11 @@ def test_a_class_that_is_surely_there_and_not_drawn_is_served_first() -> None:
 
 def test_where_only_presence_is_asked_a_missing_mask_is_no_doubt() -> None:
     entry = prediction_entry(
-        Prediction({"benign": 0.1, "malignant": 0.9, "gas": 0.2}), parse_label_config(CHOICES), "v1"
+        Prediction({"benign": 0.1, "malignant": 0.9, "gas": 0.2}, present=frozenset({"malignant"})),
+        parse_label_config(CHOICES),
+        "v1",
     )
-    assert entry["score"] == pytest.approx(0.8)
+    assert entry["score"] == pytest.approx(0.9 * 0.9 * 0.8)
 
 
 @pytest.mark.parametrize("presence", [0.1, 0.3, 0.9])
@@ -328,7 +330,7 @@ def test_a_choice_for_a_whole_list_is_what_is_on_any_page() -> None:
         (region["from_name"], region.get("item_index"), region["value"].get("choices")) for region in entry["result"]
     ]
     assert said == [("tag", 0, None), ("quality", 0, ["blurred"]), ("kind", None, ["stable"])]
-    assert entry["score"] == pytest.approx(0.4)  # of the page without a mask, where Lumen is likely
+    assert entry["score"] == pytest.approx((0.9 * 0.8 * 0.9) * (0.7 * 0.8 * 0.4))  # nothing is wrong on either page
 
 
 def test_a_prompts_region_is_on_its_page() -> None:

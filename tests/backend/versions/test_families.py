@@ -23,6 +23,7 @@ from backend.cvat.nuclio import interactor
 from backend.database.credentials import Credentials
 from backend.database.engine import Database
 from backend.database.leases import Leases
+from backend.database.reviews import Reviews
 from backend.jobs.automatic import AutomaticTraining
 from backend.jobs.queue import JobQueue
 from backend.label_studio.controls import REGION_CONTROLS
@@ -131,6 +132,7 @@ def client(
         automatic=AutomaticTraining(records, after=2),
         registry=registry,
         credentials=credentials,
+        reviews=Reviews(records),
     )
     yield app.test_client()
     inference.close()

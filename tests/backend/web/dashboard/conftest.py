@@ -7,9 +7,11 @@ import pytest
 from flask.testing import FlaskClient
 
 from backend.database.credentials import Credentials
+from backend.database.engine import Database
 from backend.database.jobs import JobStore
+from backend.database.reviews import Reviews
 from backend.versions.registry import Registry
-from tests.backend.web.dashboard.populated import draw_gallery, populate
+from tests.backend.web.dashboard.populated import doubt, draw_gallery, populate
 
 
 @pytest.fixture(scope="session")
@@ -19,9 +21,10 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def populated(
-    tmp_path: Path, registry: Registry, store: JobStore, credentials: Credentials, drawn: Path
+    tmp_path: Path, registry: Registry, store: JobStore, credentials: Credentials, records: Database, drawn: Path
 ) -> dict[str, str]:
     """Fills the data folder; ids of its jobs by what they do."""
+    doubt(Reviews(records))
     return populate(tmp_path / "populating", registry, store, credentials, drawn)
 
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from backend.database.credentials import Credentials
 from backend.database.jobs import JobStore
+from backend.database.reviews import Doubt, Reviews
 from backend.versions.registry import Registry
 from models.checkpoint import Card, read_card, write_card
 from models.data.sample import Sample
@@ -209,6 +210,19 @@ def populate(
         with at(START + 41 * DAY + 162 + 4 * number):
             store.log(named["training"], line)
     return named
+
+
+def doubt(reviews: Reviews) -> None:
+    """Queue two tasks of project 3 for a second look."""
+    label = "the mask of Lipid core lies where the model sees Fibrous cap (IoU 0.81)"
+    missed = "Vasa vasorum is not drawn, and the model sees it (87%)"
+    reviews.replace(
+        "3",
+        [
+            Doubt("41", "7", "", "Lipid core", "label", 0.81, label, "p3-r005-lite0", False),
+            Doubt("12", "3", "", "Vasa vasorum", "missed", 0.55, missed, "p3-r004-lite0", True),
+        ],
+    )
 
 
 def busy(folder: Path, registry: Registry, store: JobStore, drawn: Path) -> None:

@@ -14,7 +14,7 @@ from tests.backend.jobs.edit import edit_job
 from tests.browser import chromium
 
 DESKTOP, PHONE = (1280, 900), (390, 844)
-PAGES = ("", "/projects/3", "/projects/4", "/projects/5", "/projects/6", "/projects/99")
+PAGES = ("", "/projects/3", "/projects/3/review", "/projects/4", "/projects/5", "/projects/6", "/projects/99")
 
 pytestmark = pytest.mark.timeout(600)
 

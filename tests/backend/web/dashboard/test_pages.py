@@ -12,7 +12,16 @@ from tests.backend.fakes import publish, setup_body
 from tests.backend.jobs.edit import edit_job
 from tests.backend.web.dashboard.conftest import Visitor
 
-PAGES = ["", "/", "/projects/3", "/projects/4", "/projects/5", "/projects/6"]
+PAGES = [
+    "",
+    "/",
+    "/projects/3",
+    "/projects/3/review",
+    "/projects/4",
+    "/projects/5",
+    "/projects/5/review",
+    "/projects/6",
+]
 VOID = {"meta", "link", "input", "img"}
 
 
@@ -417,3 +426,38 @@ def test_the_api_tells_the_same_history(client):
         0.697,
     )
     assert json.dumps(project)
+
+
+@pytest.mark.usefixtures("populated")
+def test_doubtful_tasks_are_listed_with_links_and_leave_when_they_are_fine(visitor, records):
+    assert "2 accepted tasks on which a model sees something else" in visitor.read("/projects/3")
+    page = visitor.read("/projects/3/review")
+    assert re.findall(r'data\?task=(\d+)"', page) == ["41", "12"]
+    for said in ("likely wrong label", "the mask of Lipid core lies where the model sees Fibrous cap", "likely miss"):
+        assert said in page
+    assert "has learnt this annotation and disagrees" in page
+    token = re.search(r'name="csrf_token" value="([^"]+)"', page)[1]
+    answer = visitor.client.post("/dashboard/projects/3/review/41/fine", data={"csrf_token": token})
+    assert (answer.status_code, answer.location) == (303, "/dashboard/projects/3/review")
+    page = visitor.read("/projects/3/review")
+    assert "Task 41 is fine; it comes back only if its annotations change." in page
+    assert re.findall(r'data\?task=(\d+)"', page) == ["12"]
+    visitor.client.post("/dashboard/projects/3/review/41/fine", data={"csrf_token": token})
+    assert "Task 41 had left the queue already." in visitor.read("/projects/3/review")
+
+
+@pytest.mark.usefixtures("populated")
+def test_looking_for_errors_queues_one_job_and_says_so(visitor, store):
+    page = visitor.read("/projects/5/review")
+    assert "Nothing was looked at yet" in page
+    token = re.search(r'name="csrf_token" value="([^"]+)"', page)[1]
+    for said in ("A job looks at all accepted tasks", "Accepted tasks are being looked at already."):
+        answer = visitor.client.post("/dashboard/projects/5/review", data={"csrf_token": token})
+        assert answer.status_code == 303
+        assert said in visitor.read("/projects/5/review")
+    assert [(job.kind, job.state) for job in store.find("5")] == [("review", "queued")]
+
+
+@pytest.mark.usefixtures("populated")
+def test_a_review_of_a_project_that_is_not_known_is_refused(visitor):
+    assert "premask connect --project 99" in visitor.read("/projects/99/review", status=404)
