@@ -68,7 +68,7 @@ def main(
 
 def _tell(run: PredictionRun, tally: Tally, total: int, message: str) -> None:
     report = {"done": tally.done + run.drawn, "total": total, "message": message, "tally": asdict(tally)}
-    report |= {"left": run.left, "problems": run.problems}
+    report |= {"left": run.left, "problems": run.problems, "untold": run.untold}
     _print({"stage": "predicting", **report})
 
 

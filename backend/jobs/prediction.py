@@ -4,6 +4,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from backend.database.bounded import CUT_OFF
 from backend.jobs.running import Attempt
 
 COMMAND = (sys.executable, "-m", "backend.entrypoints.prediction_job")
@@ -39,12 +40,13 @@ class PredictionWork:
             # A process that stores something before it is killed may be restarted any number of times.
             survived = {"restarts": 0} if tally["predicted"] else {}
             known = {"eta": float(line["left"])} if isinstance(line.get("left"), int | float) else {}
-            problems = line.get("problems")
+            problems = {"problems": line["problems"]} if line.get("problems") else {}
+            cut = {CUT_OFF: {"problems": line["untold"]}} if line.get("untold") else {}
             attempt.say(
                 progress=min(done / total, 1.0) if total else 0.0,
                 message=f"{done} of {total} tasks: {line['message']}",
                 figures={"done": done, "total": total},
-                report=dict(tally) | ({"problems": problems} if problems else {}),
+                report=dict(tally) | problems | cut,
                 **known,
                 **survived,
             )

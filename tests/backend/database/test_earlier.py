@@ -172,20 +172,18 @@ def change(path: Path, statement: str, *values: Any) -> None:
 JOB = {"kind": "training", "project": "9", "state": "done", "created": 1.0, "updated": 2.0}
 
 
+WRONG: list[dict[str, Any]] = [
+    {"id": None}, {"kind": "cooking"}, {"state": ["done"]}, {"created": "yesterday"}, {"created": None},
+    {"created": float("nan")}, {"progress": float("inf")}, {"restarts": 10**30}, {"figures": [1]}, {"report": "much"},
+    {"project": {"id": 3}}, {"version": {}},
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "document",
-    [
-        "", "{", "[]", "null", "7", '"text"', "{}", "[" * 100_000, b"\xff",
-        *(
-            json.dumps({"id": "odd", **JOB, **wrong})
-            for wrong in (
-                {"id": None}, {"kind": "cooking"}, {"state": ["done"]}, {"created": "yesterday"}, {"created": None},
-                {"created": float("nan")}, {"progress": float("inf")}, {"restarts": 10**30}, {"figures": [1]},
-                {"report": "much"}, {"project": {"id": 3}}, {"version": {}},
-            )
-        ),
-    ],
-)  # fmt: skip
+    ["", "{", "[]", "null", "7", '"text"', "{}", "[" * 100_000, b"\xff"]
+    + [json.dumps({"id": "odd", **JOB, **wrong}) for wrong in WRONG],
+)
 def test_one_job_that_cannot_be_read_is_named_and_does_not_stop_the_others(
     carry, folder: Path, store: JobStore, caplog: Any, document: Any
 ) -> None:

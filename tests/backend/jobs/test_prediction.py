@@ -24,7 +24,8 @@ ENDLESS = (
     "-c",
     "import json, time; print('loaded'); "
     "print(json.dumps({'stage': 'predicting', 'done': 2, 'total': 5, 'message': 'busy', "
-    "'tally': {'predicted': 2, 'gone': 0}}), flush=True); time.sleep(600)",
+    "'tally': {'predicted': 2, 'gone': 0}, 'problems': [{'task': 1, 'reason': 'no'}], 'untold': 7}), flush=True); "
+    "time.sleep(600)",
 )
 
 
@@ -133,6 +134,7 @@ def test_progress_and_the_time_left_are_known_while_it_runs(jobs, store, running
     now, _ = running(jobs.predict(project, ALL)[0], ENDLESS)
     assert (now.state, now.progress) == ("predicting", 0.4)
     assert now.message == "2 of 5 tasks: busy"
+    assert (now.report["problems"], now.report["cut_off"]) == ([{"task": 1, "reason": "no"}], {"problems": 7})
     assert any(line.endswith("loaded") for line in store.log_tail(now.id))
 
 
