@@ -251,7 +251,7 @@ def _job(work: Work) -> dict[str, Any]:
 
 def _promoted(work: Work) -> str | None:
     url, project = work.stack.backend.url, work.project
-    listed = requests.get(f"{url}/api/versions", params={"project": project}, timeout=30).json()
+    (listed,) = requests.get(f"{url}/api/versions", params={"project": project}, timeout=60).json()["projects"]
     if listed["current"] != work.trained:
         by_hand = {"project": project, "version": work.trained}
         requests.post(f"{url}/api/versions/promote", json=by_hand, timeout=60).raise_for_status()
