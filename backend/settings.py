@@ -261,9 +261,8 @@ class Settings(BaseSettings):
     @field_validator("notify_url")
     @classmethod
     def _is_webhook(cls, value: SecretStr | None) -> SecretStr | None:
-        parts = urlsplit("" if value is None else value.get_secret_value())
-        if value is not None and (parts.scheme not in ("http", "https") or not parts.hostname):
-            raise ValueError("it must begin with http:// or https:// and name a host")
+        if value is not None:
+            web_address(value.get_secret_value())
         return value
 
     @field_validator("models_url")
@@ -283,15 +282,7 @@ class Settings(BaseSettings):
     @field_validator("label_studio_url", "public_url", "models_endpoint")
     @classmethod
     def _is_url(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        parts = urlsplit(value)
-        if parts.scheme not in ("http", "https"):
-            raise ValueError("it must begin with http:// or https://")
-        if not parts.hostname:
-            raise ValueError("it names no host")
-        _ = parts.port  # raises ValueError if it is none
-        return value.rstrip("/")
+        return None if value is None else web_address(value).rstrip("/")
 
     @field_validator("database_url")
     @classmethod
@@ -350,6 +341,21 @@ def _read_files(variables: dict[str, str]) -> list[str]:
             del variables[name]
             problems.append(f"{name}_FILE={path}: it is empty; expected a file that holds the secret")
     return problems
+
+
+def web_address(text: str) -> str:
+    """The text, if it is the address of a web server.
+
+    Raises:
+        ValueError: it is none; the message says what is wrong with it, and does not show it.
+    """
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https"):
+        raise ValueError("it must begin with http:// or https://")
+    if not parts.hostname:
+        raise ValueError("it names no host")
+    _ = parts.port  # raises ValueError if it is none
+    return text
 
 
 def _unaccompanied(variables: Mapping[str, str]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
+from backend.database.bounded import bounded, shortened
 from backend.database.engine import Database, insert_into
 from backend.database.tables import ACTIVE as ACTIVE  # the jobs' word, which indexes need too
 from backend.database.tables import JOBS, LINES
@@ -43,7 +44,8 @@ class Job:
         reason: why it failed, or why it began again.
         version: the model version it makes or made, or predicts with.
         figures: current figures: step and loss of a training, done and total tasks of a prediction job.
-        report: a training's annotations used and dropped, by reason; a prediction job's tasks, by outcome.
+        report: a training's annotations used and dropped, by reason; a prediction job's tasks, by outcome. Where it
+            would be too long, "cut_off" says how many entries each field lacks.
         metrics: the new version's figures on held-out tasks ("new"), its parent's on the same ("parent"), and whether
             it is promoted and why ("promote", "verdict").
         worker: the worker that runs a training, "host/pid:start"; those of a prediction job have shares of it.
@@ -185,7 +187,12 @@ class JobStore:
         return self.advance(job, state=state, reason=reason, restarts=restarts, progress=0.0, **changes)
 
     def advance(self, job: Job, **changes: Any) -> bool:
-        """Set fields of a job that the worker named in `job` still runs; False if it was cancelled or taken over."""
+        """Set fields of a job that the worker named in `job` still runs; False if it was cancelled or taken over.
+
+        Report, figures and texts are kept within a size (`backend.database.bounded`).
+        """
+        changes |= {name: bounded(changes[name]) for name in ("report", "figures") if name in changes}
+        changes |= {name: shortened(changes[name]) for name in ("message", "reason") if name in changes}
         advanced = (
             update(JOBS)
             .where(JOBS.c.id == job.id, JOBS.c.state.in_(RUNNING), JOBS.c.worker.is_not_distinct_from(job.worker))

@@ -320,7 +320,7 @@ def _requested() -> dict[str, Any]:
 
 def task_number(task: str) -> int:
     """The place of a task among its project's; whole projects, which have to be looked up, come last."""
-    return min(int(task), LAST) if task.isascii() and task.isdigit() else LAST
+    return min(int(task), LAST) if task.isascii() and task.isdigit() and len(task) < 20 else LAST
 
 
 def _is_requested() -> ColumnElement[bool]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from sqlalchemy import Connection, case, delete, func, or_, select, update
 
+from backend.database.bounded import CUT_OFF, bounded
 from backend.database.engine import Database, insert_into
 from backend.database.jobs import PREDICTION, Job
 from backend.database.leases import Leases, share_holder
@@ -47,7 +48,7 @@ class Share:
         beat: Unix time of the worker's last sign of life.
         ended: Unix time at which it left; None while it works.
         earlier: the tally of its earlier processes, with "problems".
-        tally: tasks by outcome, with "problems": a list of {"task", "reason"}.
+        tally: tasks by outcome, with "problems": a list of {"task", "reason"}, and how many of these are "untold".
         drawn: tasks of the chunk at hand that are predicted, and not stored yet.
         pace: seconds per task; None while unknown.
         reason: why it left, if not because there was nothing to do.
@@ -240,7 +241,7 @@ class Shares:
     def _add_up(self, connection: Connection, job: Job, message: str, *, progressed: bool) -> None:
         shares = _shares(connection, job.id)
         tally = self._tally(connection, job, shares)
-        problems = tally.pop("problems")
+        told = _told_of(tally)
         done = sum(tally.values()) + sum(share.drawn for share in shares)
         due, leased = self._leases.outstanding(connection, job.project, job.id)
         total = max(sum(tally.values()) + due + leased, done)
@@ -250,7 +251,7 @@ class Shares:
         changes: dict[str, Any] = {
             "message": f"{done} of {total} tasks{by}: {message}",
             "figures": {"done": done, "total": total} | ({"workers": len(at_work)} if by else {}),
-            "report": tally | ({"problems": problems} if problems else {}),
+            "report": bounded(tally | told),
             "progress": done / total if total else 0.0,
             "eta": round((total - done) / speed, 1) if speed else None,
             "updated": time.time(),
@@ -274,25 +275,32 @@ class Shares:
         left = sum(self._leases.outstanding(connection, job.project, job.id))
         changes: dict[str, Any] = {"updated": time.time(), "eta": None, "message": ""}
         tally = self._tally(connection, job, shares)
-        problems = tally.pop("problems")
+        told = _told_of(tally)
         refused = self._leases.refused(connection, job.project, job.id)
         if failure:
             changes |= {"state": "failed", "reason": failure}
         elif left:
             changes |= {"state": "queued"}
         elif refused:
-            changes |= {"state": "failed", "reason": _not_stored(refused, tally, problems)}
+            changes |= {"state": "failed", "reason": _not_stored(refused, tally, told.get("problems", []))}
         else:
             changes |= {"state": "done", "progress": 1.0, "reason": "", "message": _told(tally)}
         if changes["state"] != "queued":
             done = sum(tally.values())
             changes["figures"] = {"done": done, "total": done + left}
-            changes["report"] = tally | ({"problems": problems} if problems else {})
+            changes["report"] = bounded(tally | told)
             self._leases.make_due(connection, job.project, job.id)
         connection.execute(update(JOBS).where(JOBS.c.id == job.id).values(changes))
         if changes["state"] == "queued":
             return None
         return Job(**connection.execute(select(JOBS).where(JOBS.c.id == job.id)).one()._asdict())
+
+
+def _told_of(tally: dict[str, Any]) -> dict[str, Any]:
+    """What a tally says besides numbers of tasks, taken out of it, as a job's report says it."""
+    problems, untold = tally.pop("problems"), tally.pop("untold", 0)
+    told = {"problems": problems} if problems else {}
+    return told | ({CUT_OFF: {"problems": untold}} if untold else {})
 
 
 def _told(tally: Mapping[str, int]) -> str:
@@ -315,7 +323,10 @@ def _not_stored(tasks: list[str], tally: Mapping[str, int], problems: list[Mappi
 def _sum(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     """Two tallies added up."""
     numbers = {what: one.get(what, 0) + other.get(what, 0) for what in {**one, **other} if what != "problems"}
-    return {**numbers, "problems": [*one.get("problems", []), *other.get("problems", [])][:MAX_PROBLEMS]}
+    problems = [*one.get("problems", []), *other.get("problems", [])]
+    if (more := len(problems) - MAX_PROBLEMS) > 0:
+        numbers["untold"] = numbers.get("untold", 0) + more
+    return {**numbers, "problems": problems[:MAX_PROBLEMS]}
 
 
 def _key(job_id: str, worker: str) -> tuple[Any, Any]:

@@ -86,7 +86,7 @@ def main(
 
 def _tell(run: PredictionRun, tally: Tally, total: int, message: str) -> None:
     report = {"done": tally.done + run.drawn, "total": total, "message": message, "tally": asdict(tally)}
-    report |= {"pace": run.pace, "problems": run.problems}
+    report |= {"pace": run.pace, "problems": run.problems, "untold": run.untold}
     _print({"stage": "predicting", **report})
 
 

@@ -197,4 +197,5 @@ def report_notes(report: AcceptedReport) -> list[str]:
     """Sentences about tasks that were left out and regions that were changed."""
     dropped = Counter(report.dropped) - Counter()
     lines = [f"{count} tasks left out: {reason}" for reason, count in dropped.items()]
-    return lines + [f"{count} {reason}" for reason, count in report.regions.items()] + report.problems
+    more = [f"{report.untold} more that could not be read"] if report.untold else []
+    return lines + [f"{count} {reason}" for reason, count in report.regions.items()] + report.problems + more

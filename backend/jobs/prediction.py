@@ -31,6 +31,8 @@ class PredictionWork:
             pace = line.get("pace")
             if problems := line.get("problems"):
                 tally["problems"] = problems
+            if untold := line.get("untold"):
+                tally["untold"] = untold
             attempt.say(
                 message=str(line["message"]),
                 tally=tally,

@@ -112,6 +112,7 @@ class PredictionRun:
         drawn: tasks of the chunk at hand that are predicted, and not stored yet.
         pace: seconds per task so far; None while unknown.
         problems: {"task", "reason"} of the first tasks that got no prediction.
+        untold: how many there were besides.
     """
 
     def __init__(
@@ -132,7 +133,7 @@ class PredictionRun:
         leave: Callable[[], bool] = lambda: False,
     ) -> None:
         self.tally = Tally()
-        self.drawn, self.problems = 0, list[dict[str, Any]]()
+        self.drawn, self.problems, self.untold = 0, list[dict[str, Any]](), 0
         self.pace: float | None = None
         self._every, self._said_at = every, -math.inf
         self._made, self._seconds, self._chunk_began = 0, 0.0, time.monotonic()
@@ -234,6 +235,8 @@ class PredictionRun:
     def _problem(self, task: int, why: str) -> None:
         if len(self.problems) < MAX_PROBLEMS:
             self.problems.append({"task": task, "reason": why[:500]})
+        else:
+            self.untold += 1
 
     def _store(self, entries: Mapping[int, Any], version: str) -> None:
         """Import a chunk's entries, except for tasks that got a prediction meanwhile."""

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from backend.database.bounded import CUT_OFF
 from backend.database.jobs import Job
 from backend.errors import BackendError, JobError, RegistryError
 from backend.jobs.automatic import stamps_of
@@ -209,6 +210,8 @@ class TrainingWork:
             attempt.log(line)
         # What was left out is in the folder and, counted, in `dropped`: a project may have thousands of such tasks.
         kept = asdict(replace(report, left_out=[], as_drawn=[])) | {"as_drawn": len(report.as_drawn)}
+        if untold := kept.pop("untold"):
+            kept[CUT_OFF] = {"problems": untold}
         attempt.say(report=kept | {"title": str(project.get("title") or ""), "colours": dict(config.colours)})
         return report
 

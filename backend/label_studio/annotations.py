@@ -69,6 +69,7 @@ class AcceptedReport:
         regions: reason -> regions left out or changed.
         classes: class -> images on which it is present.
         problems: a sentence for each image or region that could not be read, the first MAX_PROBLEMS.
+        untold: how many there were besides.
         left_out: each task, or image of a task, that was left out, for people, and a sentence why.
         acceptance: model version -> class -> how many of its masks were accepted.
         annotators: annotator -> class -> how many of the masks that they were shown they accepted.
@@ -82,6 +83,7 @@ class AcceptedReport:
     regions: dict[str, int] = field(default_factory=dict)
     classes: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    untold: int = 0
     left_out: list[tuple[str, str]] = field(default_factory=list)
     acceptance: AcceptanceByVersion = field(default_factory=dict)
     annotators: AcceptanceByVersion = field(default_factory=dict)
@@ -92,6 +94,8 @@ class AcceptedReport:
         """Keep a sentence about something unreadable."""
         if len(self.problems) < MAX_PROBLEMS:
             self.problems.append(text)
+        else:
+            self.untold += 1
 
     def leave_out(self, what: str, why: str, *, told: bool = False) -> None:
         """Note that a task or an image of one is left out; `told` keeps it among the problems too."""
@@ -113,7 +117,8 @@ class AcceptedReport:
             lines.append("Left out: " + ", ".join(f"{count} {reason}" for reason, count in self.dropped.items()))
         lines += [f"{count} {reason}" for reason, count in self.regions.items()]
         lines += [acceptance_sentence(version, classes) for version, classes in self.acceptance.items()]
-        return "\n".join(lines + self.problems)
+        more = [f"... and {self.untold} more that could not be read"] if self.untold else []
+        return "\n".join(lines + self.problems + more)
 
 
 @dataclass(frozen=True)

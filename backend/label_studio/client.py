@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 from urllib.parse import quote
 
+from pydantic import TypeAdapter
+
+from backend.errors import LabelStudioError
+from backend.label_studio import answers
+from backend.label_studio.answers import checked
 from backend.label_studio.transport import Transport
+from models.errors import brief
 
 __all__ = ["LabelStudio", "TaskRow"]
 
@@ -44,27 +50,28 @@ class LabelStudio(Transport):
         Raises:
             LabelStudioError: Label Studio cannot be reached, or refuses the key.
         """
-        user: dict[str, Any] = self.call("GET", "/api/current-user/whoami")
+        user: dict[str, Any] = self._ask(answers.OBJECT, "GET", "/api/current-user/whoami")
         return user
 
     def projects(self) -> list[dict[str, Any]]:
         """Every project the key's user can see."""
-        return self._listed(self.call("GET", "/api/projects/?page_size=1000"))
+        projects: list[dict[str, Any]] = self._ask(answers.PROJECTS, "GET", "/api/projects/?page_size=1000")
+        return projects
 
     def project(self, project_id: str | int) -> dict[str, Any]:
         """A project's settings, its `label_config` and `task_number` among them."""
-        project: dict[str, Any] = self.call("GET", f"/api/projects/{project_id}/")
+        project: dict[str, Any] = self._ask(answers.PROJECT, "GET", f"/api/projects/{project_id}/")
         return project
 
     def create_project(self, title: str, label_config: str, **settings: Any) -> dict[str, Any]:
         """Create a project; returns it with its id."""
         fields = {"title": title, "label_config": label_config, **settings}
-        project: dict[str, Any] = self.call("POST", "/api/projects/", json=fields)
+        project: dict[str, Any] = self._ask(answers.PROJECT, "POST", "/api/projects/", json=fields)
         return project
 
     def update_project(self, project_id: str | int, **settings: Any) -> dict[str, Any]:
         """Change some of a project's settings."""
-        project: dict[str, Any] = self.call("PATCH", f"/api/projects/{project_id}/", json=settings)
+        project: dict[str, Any] = self._ask(answers.OBJECT, "PATCH", f"/api/projects/{project_id}/", json=settings)
         return project
 
     # Tasks and annotations
@@ -79,8 +86,8 @@ class LabelStudio(Transport):
         Returns:
             How many tasks were created.
         """
-        answer = self.call("POST", f"/api/projects/{project_id}/import", files=list(files.items()))
-        return int(answer["task_count"])
+        path = f"/api/projects/{project_id}/import"
+        return int(self._ask(answers.COUNTED, "POST", path, files=list(files.items()))["task_count"])
 
     def upload(self, project_id: str | int, files: Mapping[str, bytes]) -> list[str]:
         """Upload files without making tasks of them.
@@ -93,10 +100,12 @@ class LabelStudio(Transport):
             The address of each file, for the data of a task, in the order of `files`.
         """
         path = f"/api/projects/{project_id}/import?commit_to_project=false"
-        ids = self.call("POST", path, files=list(files.items()))["file_upload_ids"]
+        ids = self._ask(answers.UPLOADED, "POST", path, files=list(files.items()))["file_upload_ids"]
         query = f"ids={quote(json.dumps(ids))}"
-        listed = self._listed(self.call("GET", f"/api/projects/{project_id}/file-uploads?{query}"))
-        found = {row["id"]: str(row["file"]) for row in listed}
+        listed = self._ask(answers.UPLOADS, "GET", f"/api/projects/{project_id}/file-uploads?{query}")
+        found = {row["id"]: row["file"] for row in listed}
+        if missing := [one for one in ids if one not in found]:
+            raise LabelStudioError(f"Label Studio took uploads {brief(missing)} and does not list them")
         return [f"{self._base}/data/{quote(found[one])}" for one in ids]
 
     def create_tasks(self, project_id: str | int, data: Sequence[Mapping[str, Any]]) -> int:
@@ -110,7 +119,8 @@ class LabelStudio(Transport):
             How many were created.
         """
         tasks = [{"data": dict(fields)} for fields in data]
-        return int(self.call("POST", f"/api/projects/{project_id}/import", json=tasks)["task_count"])
+        path = f"/api/projects/{project_id}/import"
+        return int(self._ask(answers.COUNTED, "POST", path, json=tasks)["task_count"])
 
     def export(self, project_id: str | int, all_tasks: bool = False) -> list[dict[str, Any]]:
         """Tasks with their annotations and results, RLE and all.
@@ -122,16 +132,19 @@ class LabelStudio(Transport):
         query = f"exportType=JSON&download_all_tasks={str(all_tasks).lower()}"
         # Label Studio writes the whole export before it sends the first byte.
         slow = (self.timeout[0], 600.0)
-        return self._listed(self.call("GET", f"/api/projects/{project_id}/export?{query}", timeout=slow))
+        path = f"/api/projects/{project_id}/export?{query}"
+        exported: list[dict[str, Any]] = self._ask(answers.OBJECTS, "GET", path, timeout=slow)
+        return exported
 
     def task(self, task_id: int) -> dict[str, Any]:
         """One task with its annotations and predictions; if it has no prediction, Label Studio may ask a backend."""
-        task: dict[str, Any] = self.call("GET", f"/api/tasks/{task_id}/")
+        task: dict[str, Any] = self._ask(answers.TASK, "GET", f"/api/tasks/{task_id}/")
         return task
 
     def annotations(self, task_id: int) -> list[dict[str, Any]]:
         """The annotations of a task, results and all; unlike opening the task this asks no backend."""
-        return self._listed(self.call("GET", f"/api/tasks/{task_id}/annotations/"))
+        found: list[dict[str, Any]] = self._ask(answers.OBJECTS, "GET", f"/api/tasks/{task_id}/annotations/")
+        return found
 
     def task_rows(
         self,
@@ -165,9 +178,9 @@ class LabelStudio(Transport):
         path = f"/api/tasks?project={project_id}&resolve_uri=false&page_size={size}&query={quote(json.dumps(query))}"
         rows: list[TaskRow] = []
         for page in itertools.count(1):
-            answer = self.call("GET", f"{path}&page={page}", timeout=timeout or self.timeout)
+            answer = self._ask(answers.TASKS, "GET", f"{path}&page={page}", timeout=timeout or self.timeout)
             rows += [self._row(task) for task in answer["tasks"]]
-            if page * size >= int(answer["total"]):
+            if page * size >= answer["total"] or not answer["tasks"]:
                 break
         return rows
 
@@ -185,8 +198,8 @@ class LabelStudio(Transport):
             timeout: as for the transport.
         """
         waits = timeout or self.timeout
-        sampling = str(self.call("GET", f"/api/projects/{project_id}/", timeout=waits).get("sampling", ""))
-        by_score = sampling.startswith("Uncertainty")
+        sampling = self._ask(answers.PROJECT, "GET", f"/api/projects/{project_id}/", timeout=waits).get("sampling")
+        by_score = str(sampling or "").startswith("Uncertainty")
         filters = [_column("total_annotations", "equal", "Number", 0)]
         if not by_score:
             filters.append(_column("id", "greater", "Number", task))
@@ -195,27 +208,30 @@ class LabelStudio(Transport):
             "filters": {"conjunction": "and", "items": filters},
         }
         path = f"/api/tasks?project={project_id}&resolve_uri=false&page=1&page_size={count + by_score}"
-        answer = self.call("GET", f"{path}&query={quote(json.dumps(query))}", timeout=waits)
-        found = [row for row in answer["tasks"] if int(row["id"]) != task]
-        return [TaskRow(int(row["id"]), row["data"], "", frozenset()) for row in found[:count]]
+        answer = self._ask(answers.TASKS, "GET", f"{path}&query={quote(json.dumps(query))}", timeout=waits)
+        found = [row for row in answer["tasks"] if row["id"] != task]
+        return [TaskRow(row["id"], row["data"], "", frozenset()) for row in found[:count]]
 
     def _row(self, task: Mapping[str, Any]) -> TaskRow:
         text = str(task.get("predictions_model_versions") or "")
         versions = {version.strip() for version in text.split(",")} - {""}
         if len(text) >= COLUMN_LIMIT:
-            listed = self._listed(self.call("GET", f"/api/predictions/?task={task['id']}"))
+            listed = self._ask(answers.PREDICTIONS, "GET", f"/api/predictions/?task={task['id']}")
             versions = {str(prediction["model_version"]) for prediction in listed}
-        return TaskRow(int(task["id"]), task["data"], str(task.get("annotations_ids") or ""), frozenset(versions))
+        return TaskRow(task["id"], task["data"], str(task.get("annotations_ids") or ""), frozenset(versions))
 
     # Predictions
 
     def predictions(self, project_id: str | int) -> list[dict[str, Any]]:
         """Every stored prediction of a project, each with `task`, `result`, `score` and `model_version`."""
-        return self._listed(self.call("GET", f"/api/predictions/?project={project_id}"))
+        path = f"/api/predictions/?project={project_id}"
+        found: list[dict[str, Any]] = self._ask(answers.PREDICTIONS, "GET", path)
+        return found
 
     def prediction(self, prediction_id: int) -> dict[str, Any]:
         """One stored prediction: `task`, `result`, `score`, `model_version`."""
-        prediction: dict[str, Any] = self.call("GET", f"/api/predictions/{prediction_id}/")
+        path = f"/api/predictions/{prediction_id}/"
+        prediction: dict[str, Any] = self._ask(answers.PREDICTION, "GET", path)
         return prediction
 
     def import_predictions(self, project_id: str | int, rows: Sequence[Mapping[str, Any]]) -> int:
@@ -232,7 +248,8 @@ class LabelStudio(Transport):
         path, created = f"/api/projects/{project_id}/import/predictions", 0
         # Label Studio takes about 0.15 s to store each, and the request must end before the time-out.
         for start in range(0, len(rows), IMPORTED_AT_ONCE):
-            created += int(self.call("POST", path, json=list(rows[start : start + IMPORTED_AT_ONCE]))["created"])
+            sent = list(rows[start : start + IMPORTED_AT_ONCE])
+            created += int(self._ask(answers.CREATED, "POST", path, json=sent)["created"])
         return created
 
     def create_prediction(self, row: Mapping[str, Any]) -> None:
@@ -254,7 +271,8 @@ class LabelStudio(Transport):
         """
         items = {"all": True, "excluded": []} if task_ids is None else {"all": False, "included": list(task_ids)}
         # The backend may take its time for a large project, and Label Studio stores the answers one by one.
-        answer = self.call(
+        answer = self._ask(
+            answers.OBJECT,
             "POST",
             f"/api/dm/actions?id=retrieve_tasks_predictions&project={project_id}",
             json={"selectedItems": items, "ordering": [], "filters": {"conjunction": "and", "items": []}},
@@ -266,33 +284,35 @@ class LabelStudio(Transport):
 
     def ml_backends(self, project_id: str | int) -> list[dict[str, Any]]:
         """The backends of a project; Label Studio asks each for its health first."""
-        return self._listed(self.call("GET", f"/api/ml/?project={project_id}"))
+        backends: list[dict[str, Any]] = self._ask(answers.BACKENDS, "GET", f"/api/ml/?project={project_id}")
+        return backends
 
     def create_ml_backend(self, project_id: str | int, url: str, title: str, **settings: Any) -> dict[str, Any]:
         """Register a backend; Label Studio asks it for /health and /setup before it answers."""
         fields = {"project": int(project_id), "url": url, "title": title, **settings}
-        backend: dict[str, Any] = self.call("POST", "/api/ml/", json=fields)
+        backend: dict[str, Any] = self._ask(answers.BACKEND, "POST", "/api/ml/", json=fields)
         return backend
 
     def update_ml_backend(self, backend_id: int, **settings: Any) -> dict[str, Any]:
         """Change a backend's settings; Label Studio asks it for /health and /setup."""
-        backend: dict[str, Any] = self.call("PATCH", f"/api/ml/{backend_id}", json=settings)
+        backend: dict[str, Any] = self._ask(answers.BACKEND, "PATCH", f"/api/ml/{backend_id}", json=settings)
         return backend
 
     def webhooks(self, project_id: str | int) -> list[dict[str, Any]]:
         """The webhooks of a project."""
-        return self._listed(self.call("GET", f"/api/webhooks/?project={project_id}"))
+        path = f"/api/webhooks/?project={project_id}"
+        hooks: list[dict[str, Any]] = self._ask(answers.WEBHOOKS, "GET", path)
+        return hooks
 
     def update_webhook(self, webhook_id: int, **settings: Any) -> dict[str, Any]:
         """Change a webhook, for instance its `headers`."""
-        webhook: dict[str, Any] = self.call("PATCH", f"/api/webhooks/{webhook_id}/", json=settings)
+        webhook: dict[str, Any] = self._ask(answers.OBJECT, "PATCH", f"/api/webhooks/{webhook_id}/", json=settings)
         return webhook
 
-    @staticmethod
-    def _listed(answer: Any) -> list[dict[str, Any]]:
-        """A list, whether or not the endpoint pages it."""
-        rows: list[dict[str, Any]] = answer["results"] if isinstance(answer, dict) else answer
-        return rows
+    def _ask(self, kind: TypeAdapter[Any], method: str, path: str, **options: Any) -> Any:
+        """Call the API for an answer of a shape; another one raises LabelStudioError."""
+        what = f"{method} {self.url}{path.partition('?')[0]}"
+        return checked(self.call(method, path, **options), kind, what)
 
 
 def _column(name: str, operator: str, kind: str, value: Any) -> dict[str, Any]:

@@ -12,7 +12,9 @@ from backend.label_studio.client import LabelStudio
 from backend.label_studio.label_config import parse_label_config
 from backend.label_studio.protocol import UNTRAINED
 from backend.label_studio.readiness import count_accepted, no_model
+from backend.settings import web_address
 from backend.system.login import Login
+from models.errors import brief
 
 TITLE = "premask"  # of a backend that serves no model yet
 # Label Studio's states of a backend whose /health or /setup failed: disconnected, error.
@@ -60,8 +62,16 @@ def connect(
         dashboard: where people open the backend; None for `backend_url`.
 
     Raises:
-        LabelStudioError: says which call failed and what to change.
+        LabelStudioError: says which call failed and what to change, or which address is none.
     """
+    for name, address in (("the backend's", backend_url), ("the dashboard's", dashboard)):
+        try:
+            _ = address and web_address(address)
+        except ValueError as error:
+            raise LabelStudioError(
+                f"{name} address {brief(address)} cannot be used: {error}",
+                remedy="write it as a browser shows it, such as http://127.0.0.1:9090",
+            ) from None
     user = client.check()
     progress(f"Label Studio at {client.url} knows the key of {user.get('email') or user.get('username')}")
     project = client.project(project_id)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from backend.errors import LabelStudioError
+from backend.label_studio.answers import OBJECT, TASKS, checked
 from backend.label_studio.client import LabelStudio
 
 PRIVATE = "http://127.0.0.1:1"
@@ -38,8 +39,9 @@ def takes_legacy_tokens(client: LabelStudio) -> bool:
 
     An organization can switch them off where there are personal access tokens too; older releases have no other kind.
     """
-    known = _unless_missing(lambda: client.call("GET", "/api/jwt/settings"), {"legacy_api_tokens_enabled": True})
-    return bool(known.get("legacy_api_tokens_enabled"))
+    path = "/api/jwt/settings"
+    known = _unless_missing(lambda: client.call("GET", path), {"legacy_api_tokens_enabled": True})
+    return bool(checked(known, OBJECT, f"GET {client.url}{path}").get("legacy_api_tokens_enabled"))
 
 
 def serves_local_files(client: LabelStudio) -> bool:
@@ -65,9 +67,8 @@ def local_files_root(client: LabelStudio, project_id: str) -> str | None:
 
 def any_task(client: LabelStudio, project_id: str) -> dict[str, Any] | None:
     """A task of a project with its data, None if there is none."""
-    tasks = client.call("GET", f"/api/tasks?project={int(project_id)}&page_size=1&resolve_uri=false&fields=all")[
-        "tasks"
-    ]
+    path = f"/api/tasks?project={int(project_id)}&page_size=1&resolve_uri=false&fields=all"
+    tasks: list[dict[str, Any]] = checked(client.call("GET", path), TASKS, f"GET {client.url}/api/tasks")["tasks"]
     return tasks[0] if tasks else None
 
 

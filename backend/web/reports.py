@@ -31,6 +31,7 @@ class _Report(Part):
     classes: dict[str, int] | None = None
     acceptance: dict[str, dict[str, _Accepted]] | None = None
     kept: dict[str, dict[str, _Accepted]] | None = None  # what earlier releases call it
+    cut_off: dict[str, int] | None = None
 
 
 class _Measured(Part):

@@ -5,9 +5,11 @@ Results are kept below .cache/compat, so that some releases may be run now and o
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from backend.demo import servers
@@ -26,9 +28,13 @@ BEGIN, END = "<!-- make compat writes from here -->\n", "<!-- to here -->\n"
 
 def main(versions: list[str]) -> int:
     """Run some releases and write the table; 1 if a step failed."""
+    # A run that is ended leaves no servers behind, and what it found.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     for version in versions:
-        found = run(version)
-        (CACHE / version / "result.json").write_text(json.dumps(found, indent=2))
+        found: dict[str, str] = {}
+        for step, what in run(version):
+            found[step] = what
+            (CACHE / version / "result.json").write_text(json.dumps(found, indent=2))
     shown = table([*VERSIONS, *(version for version in versions if version not in VERSIONS)])
     print(shown)
     before, _, rest = PAGE.read_text().partition(BEGIN)
@@ -37,8 +43,8 @@ def main(versions: list[str]) -> int:
     return 0 if all(found.startswith("yes") for version in versions for found in result(version).values()) else 1
 
 
-def run(version: str) -> dict[str, str]:
-    """What each step finds with a release, in an environment and a data folder of its own."""
+def run(version: str) -> Iterator[tuple[str, str]]:
+    """Every step with what it finds with a release, in an environment and a data folder of its own."""
 
     def tell(line: str) -> None:
         print(f"Label Studio {version}: {line}", flush=True)
@@ -50,7 +56,8 @@ def run(version: str) -> dict[str, str]:
         kept = data(version, program, tell)
     except (subprocess.CalledProcessError, BackendError) as error:
         tell(str(error))
-        return dict.fromkeys(STEPS, "it does not start here")
+        yield from dict.fromkeys(STEPS, "it does not start here").items()
+        return
     with tempfile.TemporaryDirectory(prefix=f"compat-{version}-") as scratch:
         folder = Path(scratch) / "premask-data"
         shutil.copytree(kept, folder)
@@ -62,7 +69,7 @@ def run(version: str) -> dict[str, str]:
             for one in running:
                 one.wait(START_SECONDS)
             client = LabelStudio(label_studio.url, login.token, (5.0, 600.0))
-            return dict(walk(Work(Stack(label_studio, backend, client, login, folder)), tell))
+            yield from walk(Work(Stack(label_studio, backend, client, login, folder)), tell)
         finally:
             stop_all(running)
             logs = CACHE / version / "logs"

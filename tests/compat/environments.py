@@ -17,6 +17,8 @@ PYTHON = "3.11"  # the newest that all of them run on
 # Old releases import pkg_resources without asking for setuptools, which has dropped it.
 SETUPTOOLS = "setuptools<81"
 CACHE = ROOT / ".cache" / "compat"
+# uv takes the settings of the project that it is run in, and ours drop what label-studio-sdk requires.
+OUTSIDE = CACHE.anchor
 LEGACY_TOKENS = "--enable-legacy-api-token"  # releases that have no other kind do not know it
 START_SECONDS = 1800.0
 
@@ -34,9 +36,9 @@ def install(version: str) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
         subprocess.run([uv, "venv", "--quiet", "--python", PYTHON, str(folder)], check=True)
         into = [uv, "pip", "install", "--quiet", "--python", str(folder / "bin" / "python")]
-        subprocess.run([*into, f"label-studio=={version}"], check=True)
+        subprocess.run([*into, f"label-studio=={version}"], check=True, cwd=OUTSIDE)
         if not list(folder.glob("lib/*/site-packages/setuptools")):
-            subprocess.run([*into, SETUPTOOLS], check=True)
+            subprocess.run([*into, SETUPTOOLS], check=True, cwd=OUTSIDE)
         complete.touch()
     return program
 

@@ -30,12 +30,14 @@ class Work:
         project: Label Studio's id of it.
         tasks: frame by task.
         trained: the version that the training made.
+        state: what Label Studio said of the backend when it listed it last.
     """
 
     stack: Stack
     project: int = 0
     tasks: dict[int, Frame] = field(default_factory=dict)
     trained: str = ""
+    state: str = ""
 
     @property
     def client(self) -> LabelStudio:
@@ -55,10 +57,17 @@ class Work:
         return {name: self.stack.backend.env[name] for name in names} | {"PREMASK_PORT": port}
 
     def backend(self) -> dict[str, Any]:
-        """The project's backend as Label Studio lists it, for which it asks /health and /setup."""
-        (backend,) = self.client.ml_backends(self.project)
-        assert backend["state"] == "CO", f"state {backend['state']}: {backend.get('error_message')}"
+        """The project's backend as Label Studio lists it, for which it asks /health and /setup.
+
+        On a busy machine it may find them too slow once, and take the backend for disconnected until it asks again.
+        """
+        backend: dict[str, Any] = _until(self._connected, 120, lambda: self.state)
         return backend
+
+    def _connected(self) -> dict[str, Any] | None:
+        (backend,) = self.client.ml_backends(self.project)
+        self.state = f"state {backend['state']}: {backend.get('error_message')}"
+        return backend if backend["state"] == "CO" else None
 
 
 def connect(work: Work) -> str:
@@ -251,16 +260,16 @@ def _job(work: Work) -> dict[str, Any]:
 
 def _promoted(work: Work) -> str | None:
     url, project = work.stack.backend.url, work.project
-    listed = requests.get(f"{url}/api/versions", params={"project": project}, timeout=30).json()
+    (listed,) = requests.get(f"{url}/api/versions", params={"project": project}, timeout=60).json()["projects"]
     if listed["current"] != work.trained:
         by_hand = {"project": project, "version": work.trained}
         requests.post(f"{url}/api/versions/promote", json=by_hand, timeout=60).raise_for_status()
     return work.trained
 
 
-def _until(look: Callable[[], Any], seconds: float) -> Any:
+def _until(look: Callable[[], Any], seconds: float, seen: Callable[[], str] = lambda: "it did not happen") -> Any:
     deadline = time.monotonic() + seconds
     while not (found := look()):
-        assert time.monotonic() < deadline, f"it did not happen in {seconds:.0f} s"
+        assert time.monotonic() < deadline, f"{seen()} in {seconds:.0f} s"
         time.sleep(1)
     return found

@@ -34,7 +34,7 @@ def test_a_failed_step_is_exit_code_1_and_the_page_is_left_alone_by_other_releas
     page.write_text(f"before\n{compat.BEGIN}old\n{compat.END}after\n")
     monkeypatch.setattr(compat, "PAGE", page)
     found = dict.fromkeys(STEPS, "yes")
-    monkeypatch.setattr(compat, "run", lambda version: found)
+    monkeypatch.setattr(compat, "run", lambda version: iter(found.items()))
     for version in VERSIONS:
         (results / version).mkdir()
     assert compat.main(["1.1"]) == 0

@@ -152,12 +152,7 @@ def drop_documents(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "spoil",
-    [
-        lambda path: path.write_text("no database at all, but long enough to be looked at" * 100),
-        drop_documents,
-        lambda path: path.write_bytes(path.read_bytes().replace(b'{"id"', b'["id"')),
-        lambda path: path.write_bytes(path.read_bytes().replace(b'"kind"', b'"kin_"')),
-    ],
+    [lambda path: path.write_text("no database at all, but long enough to be looked at" * 100), drop_documents],
 )
 def test_damaged_records_are_said_in_a_sentence_and_stay(carry, folder: Path, store: JobStore, spoil: Any) -> None:
     spoil(folder / "records.sqlite")
@@ -166,6 +161,95 @@ def test_damaged_records_are_said_in_a_sentence_and_stay(carry, folder: Path, st
     assert "move it away" in caught.value.remedy
     assert (folder / "records.sqlite").exists()
     assert store.find() == []
+
+
+def change(path: Path, statement: str, *values: Any) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(statement, values)
+        connection.commit()
+
+
+JOB = {"kind": "training", "project": "9", "state": "done", "created": 1.0, "updated": 2.0}
+
+
+WRONG: list[dict[str, Any]] = [
+    {"id": None}, {"kind": "cooking"}, {"state": ["done"]}, {"created": "yesterday"}, {"created": None},
+    {"created": float("nan")}, {"progress": float("inf")}, {"restarts": 10**30}, {"figures": [1]}, {"report": "much"},
+    {"project": {"id": 3}}, {"version": {}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "document",
+    ["", "{", "[]", "null", "7", '"text"', "{}", "[" * 100_000, b"\xff"]
+    + [json.dumps({"id": "odd", **JOB, **wrong}) for wrong in WRONG],
+)
+def test_one_job_that_cannot_be_read_is_named_and_does_not_stop_the_others(
+    carry, folder: Path, store: JobStore, caplog: Any, document: Any
+) -> None:
+    change(folder / "records.sqlite", "insert into documents values ('jobs', 'odd-one', ?)", document)
+    carry()
+    assert {len(store.find(project)) for project in ("3", "5")} == {3, 1}
+    assert store.find("9") == []
+    assert "job 'odd-one' in" in caplog.text
+    assert "1 entries of" in caplog.text
+    with closing(sqlite3.connect(folder / "records.sqlite.carried-over")) as kept:
+        assert kept.execute("select document from documents where name = 'odd-one'").fetchall() == [(document,)]
+
+
+def test_a_job_as_they_are_there_is_read(carry, folder: Path, store: JobStore) -> None:
+    change(folder / "records.sqlite", "insert into documents values ('jobs', 'new', ?)", json.dumps({"id": "n", **JOB}))
+    carry()
+    assert [job.id for job in store.find("9")] == ["n"]
+
+
+@pytest.mark.parametrize(
+    ("collection", "document"),
+    [("tasks:3", '{"wanted": true}'), ("learned:3", '{"annotations": 3}'), ("noted", '{"since": 1}'), ("noted", "{")],
+)
+def test_another_document_that_cannot_be_read_is_named_too(
+    carry, folder: Path, records: Database, store: JobStore, caplog: Any, collection: str, document: str
+) -> None:
+    change(folder / "records.sqlite", f"insert into documents values ('{collection}', 'odd-one', ?)", document)
+    carry()
+    assert len(store.find("3")) == 3
+    assert Notes(records).noted() == {"3": Note(NOW, NOW + 10)}
+    assert f"'odd-one' of '{collection}' in" in caplog.text
+
+
+@pytest.mark.parametrize("line", [b"\xff\xfe", 7, "\x00\ud800".encode("utf-8", "surrogatepass")])
+def test_a_line_of_the_log_that_is_no_text_does_not_stop_the_others(
+    carry, folder: Path, store: JobStore, line: Any
+) -> None:
+    with closing(sqlite3.connect(folder / "records.sqlite")) as connection:
+        (job, there) = connection.execute("select log, count(*) from lines group by log").fetchone()
+    change(folder / "records.sqlite", "insert into lines (log, line) values (?, cast(? as text))", job, line)
+    carry()
+    assert len(store.log_tail(job)) == there + 1
+
+
+def test_many_that_cannot_be_read_are_counted_and_the_first_are_named(
+    carry, folder: Path, store: JobStore, caplog: Any
+) -> None:
+    with closing(sqlite3.connect(folder / "records.sqlite")) as connection:
+        connection.executemany("insert into documents values ('tasks:8', ?, '[]')", [(str(n),) for n in range(100)])
+        connection.commit()
+    carry()
+    assert len(store.find("3")) == 3
+    assert caplog.text.count("passed over: ") == 20
+    assert "100 entries of" in caplog.text
+
+
+def test_one_token_that_cannot_be_read_does_not_drop_the_others(
+    carry, folder: Path, credentials: Credentials, caplog: Any
+) -> None:
+    path = folder / "credentials.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"9": {"url": "http://ls"}, "10": "token-of-ten"}))
+    carry()
+    assert credentials.of("3").api_key.get_secret_value() == "token-of-three"
+    assert "the token of project '9' in" in caplog.text
+    assert "token-of-ten" not in caplog.text
+    assert not path.exists()
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"3": {"url": "http://ls"}}', '{"3": "x"}'])

@@ -1,3 +1,4 @@
+import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -66,6 +67,19 @@ def test_the_log_keeps_its_last_lines(records):
         store.log(job.id, f"line {number}")
     assert [line.split(" ", 1)[1] for line in store.log_tail(job.id, 2)] == ["line 103", "line 104"]
     assert 30 <= len(store.log_tail(job.id, 1000)) < 100
+
+
+def test_what_a_job_says_is_kept_within_a_size(store, records):
+    job, _ = store.submit("training", "1")
+    assert store.claim(job.id, "w/1:1")
+    long = {"annotators": {f"user {n}": {"Lumen": {"drawn": n}} for n in range(50_000)}}
+    said = {"report": long, "figures": {"x": "A" * 10**6}, "message": "B" * 10**6, "reason": "C" * 10**6}
+    assert store.advance(store.get(job.id), **said)
+    kept = store.get(job.id)
+    assert len(kept.report["annotators"]) + kept.report["cut_off"]["annotators"] == 50_000
+    assert len(json.dumps(kept.report)) < 210_000
+    assert max(len(text) for text in (kept.message, kept.reason, kept.figures["x"])) < 10_100
+    assert kept.message.endswith("(1000000 characters)")
 
 
 def test_an_unknown_job_is_an_error_that_says_where_to_look(store):

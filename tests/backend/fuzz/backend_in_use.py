@@ -3,14 +3,17 @@
 import io
 import re
 import shutil
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from PIL import Image
 
 from backend.entrypoints.wsgi import app_of, login_of
@@ -43,6 +46,53 @@ class BackendInUse:
     known: dict[str, list[Any]]
     form: tuple[str, str] = ("", "")
     statuses: Counter[int] = field(default_factory=Counter)
+
+
+@dataclass
+class Watched:
+    """What a watcher saw of a backend.
+
+    Attributes:
+        health: seconds that each /health took.
+        memory: bytes of this process and those that it started, at each look.
+    """
+
+    health: list[float] = field(default_factory=list)
+    memory: list[int] = field(default_factory=list)
+
+
+@contextmanager
+def watched(backend: BackendInUse, every: float = 0.05) -> Iterator[Watched]:
+    """While this block runs, /health is asked beside everything else, so many seconds apart.
+
+    It shares this process, and so the interpreter, with what the block does: what holds that shows here at once. In a
+    real server /health has a thread of its own besides.
+    """
+    seen, over = Watched(), threading.Event()
+    client, process = backend.app.test_client(), psutil.Process()
+
+    def look() -> None:
+        while not over.wait(every):
+            began = time.perf_counter()
+            assert client.get("/health").status_code == 200
+            seen.health.append(time.perf_counter() - began)
+            seen.memory.append(_resident(process))
+
+    thread = threading.Thread(target=look, name="watcher")
+    thread.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        thread.join()
+
+
+def _resident(process: psutil.Process) -> int:
+    total = 0
+    for one in [process, *process.children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):
+            total += one.memory_info().rss
+    return total
 
 
 @contextmanager

@@ -44,11 +44,14 @@ FORMS = parse_label_config(SHAPES)
 
 
 def seconds(read: Callable[[Any], Any], made: Any) -> float:
-    gc.collect()
+    gc.disable()  # it would look through all that other tests have left
     began = time.thread_time()
-    with suppress(Exception):  # whether it is refused in our words is tested elsewhere
-        read(made)
-    return time.thread_time() - began
+    try:
+        with suppress(Exception):  # whether it is refused in our words is tested elsewhere
+            read(made)
+        return time.thread_time() - began
+    finally:
+        gc.enable()
 
 
 def assert_linear(make: Callable[[int], Any], read: Callable[[Any], Any], size: int) -> None:
@@ -353,5 +356,5 @@ def test_what_the_server_receives() -> None:
 def test_the_yardstick_tells_squares_from_lines() -> None:
     """A parser that compares everything with everything fails; so does a regular expression that goes back."""
     with pytest.raises(AssertionError, match="take"):
-        assert_linear(lambda n: "x" * n, lambda text: [text[place:].count("x") for place in range(len(text))], 1000)
+        assert_linear(lambda n: "x" * n, lambda text: sum(one == other for one in text for other in text), 500)
     assert_linear(lambda n: json.dumps(["x"] * n), json.loads, 1000)

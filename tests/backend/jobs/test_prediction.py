@@ -24,7 +24,8 @@ ENDLESS = (
     "-c",
     "import json, time; print('loaded'); "
     "print(json.dumps({'stage': 'predicting', 'done': 2, 'total': 5, 'message': 'busy', "
-    "'tally': {'predicted': 2, 'gone': 0}}), flush=True); time.sleep(600)",
+    "'tally': {'predicted': 2, 'gone': 0}, 'problems': [{'task': 1, 'reason': 'no'}], 'untold': 7}), flush=True); "
+    "time.sleep(600)",
 )
 
 
@@ -138,6 +139,7 @@ def test_progress_and_the_time_left_are_known_while_it_runs(jobs, store, running
     now, _ = running(jobs.predict(project, ALL)[0], ENDLESS)
     assert (now.state, round(now.progress, 2)) == ("predicting", 0.67)
     assert now.message == "2 of 3 tasks: busy"  # two of its own, and the request that is not looked up yet
+    assert (now.report["problems"], now.report["cut_off"]) == ([{"task": 1, "reason": "no"}], {"problems": 7})
     assert any(line.endswith("loaded") for line in store.log_tail(now.id))
 
 

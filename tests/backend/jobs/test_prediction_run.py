@@ -6,6 +6,7 @@ import pytest
 
 from backend.database.leases import ALL, UNLABELLED
 from backend.errors import ConfigError, ImageError, JobError, LabelStudioError
+from backend.jobs import prediction_run
 from backend.jobs.prediction_run import CHUNK, PredictionRun
 from backend.label_studio.client import LabelStudio
 from tests.backend.fakes import CONFIG, OTHER_CONFIG
@@ -353,3 +354,14 @@ def test_each_task_without_a_prediction_is_listed_with_its_reason(run, label_stu
     (problem,) = run.problems
     assert problem["task"] == broken
     assert problem["reason"].endswith("broken.png cannot be read")
+
+
+def test_of_many_tasks_without_a_prediction_the_first_are_listed_and_the_others_counted(
+    run, label_studio, leases, project, monkeypatch
+):
+    monkeypatch.setattr(prediction_run, "MAX_PROBLEMS", 3)
+    for number in range(5):
+        label_studio.add_task(int(project), {"image": f"broken-{number}.png"})
+    leases.request(project, [ALL])
+    run.run()
+    assert (len(run.problems), run.untold) == (3, 2)

@@ -121,6 +121,13 @@ def test_the_folder_has_images_masks_classes_and_presence(tmp_path: Path) -> Non
     assert report.classes == {"Lumen": 1, "Lipid core": 1, "blurred": 1}
 
 
+def test_of_many_problems_the_first_are_told_and_the_others_counted(tmp_path: Path) -> None:
+    unreadable = {**brush("Lumen", block()), "value": {"format": "rle", "rle": "no", "brushlabels": ["Lumen"]}}
+    report = write(tmp_path, *(task(number, annotation(unreadable)) for number in range(1, 31)))
+    assert (len(report.problems), report.untold) == (20, 10)
+    assert report.text.endswith("... and 10 more that could not be read")
+
+
 def test_a_class_is_the_union_of_its_regions(tmp_path: Path) -> None:
     write(tmp_path, task(1, annotation(brush("Lumen", block()), brush("Lumen", block(12, 20)))))
     assert np.array_equal(mask_of(tmp_path, "Lumen", "task-1"), block() | block(12, 20))

@@ -1,6 +1,8 @@
 """Label Studio's API with either kind of key, and refusals that say what to change."""
 
 import contextlib
+import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,9 @@ from hypothesis import strategies as st
 
 from backend.errors import LabelStudioError
 from backend.label_studio import client as client_module
+from backend.label_studio import inspection
 from backend.label_studio.client import LabelStudio
+from backend.label_studio.connect import connect
 from tests.backend.fake_label_studio import PERSONAL_TOKEN, FakeLabelStudio, serving
 from tests.backend.label_studio.file_server import FileServer
 
@@ -278,3 +282,79 @@ def test_versions_are_all_known_where_the_column_is_cut_off(server: FakeLabelStu
     versions = {f"p1-r{number:03d}-lite0" for number in range(60)}
     client.import_predictions(project, [{"task": task, "result": [], "model_version": v} for v in versions])
     assert client.task_rows(project, [task])[0].versions == versions
+
+
+ODD = [
+    None, 1, "a", [], [1], [None], [[]], {}, {"detail": "no"}, {"results": None}, {"results": {"a": 1}},
+    {"tasks": None}, {"tasks": [{}], "total": 1}, {"tasks": [{"id": None, "data": {}}], "total": 1},
+    {"tasks": [], "total": "many"},
+    {"tasks": [], "total": 9}, [{"id": "x", "url": None, "title": []}], [{"id": [[["A" * 100_000]] * 50], "url": 3}],
+    {"created": None}, {"task_count": [], "file_upload_ids": 3}, {"file_upload_ids": [7], "id": 1, "title": "t"},
+]  # fmt: skip
+CALLS: dict[str, Callable[[LabelStudio], object]] = {
+    "check": lambda client: client.check().get("email"),
+    "projects": lambda client: [project["id"] for project in client.projects()],
+    "project": lambda client: str(client.project(1)["label_config"]),
+    "create_project": lambda client: int(client.create_project("a", "<View/>")["id"]),
+    "update_project": lambda client: client.update_project(1, title="a").get("title"),
+    "import_files": lambda client: client.import_files(1, {"a.png": b"a"}),
+    "upload": lambda client: client.upload(1, {"a.png": b"a"}),
+    "create_tasks": lambda client: client.create_tasks(1, [{"image": "a"}]),
+    "export": lambda client: [task.get("data") for task in client.export(1)],
+    "task": lambda client: client.task(1)["data"],
+    "annotations": lambda client: [one.get("result") for one in client.annotations(1)],
+    "task_rows": lambda client: client.task_rows(1),
+    "task_rows by id": lambda client: client.task_rows(1, [1, 2]),
+    "next_tasks": lambda client: client.next_tasks(1, 2, 3),
+    "predictions": lambda client: [(one["task"], one["model_version"]) for one in client.predictions(1)],
+    "prediction": lambda client: client.prediction(1)["model_version"],
+    "import_predictions": lambda client: client.import_predictions(1, [{"task": 1}]),
+    "retrieve_predictions": lambda client: client.retrieve_predictions(1),
+    "connect": lambda client: connect(client, 1, "http://host:9090"),
+    "ml_backends": lambda client: [(one["id"], one["url"], one["title"]) for one in client.ml_backends(1)],
+    "create_ml_backend": lambda client: client.create_ml_backend(1, "http://host", "a")["title"],
+    "update_ml_backend": lambda client: client.update_ml_backend(1, title="a")["url"],
+    "webhooks": lambda client: [(one["id"], one["url"]) for one in client.webhooks(1)],
+    "update_webhook": lambda client: client.update_webhook(1, url="a").get("url"),
+    "release": inspection.release,
+    "takes_legacy_tokens": inspection.takes_legacy_tokens,
+    "any_task": lambda client: inspection.any_task(client, "1"),
+}
+
+
+@pytest.fixture(scope="module")
+def odd_server() -> Iterator[tuple[str, dict[str, object]]]:
+    """Its address, and what it answers: change "answer"."""
+    said: dict[str, object] = {}
+    app = Flask("label-studio")
+    methods = ["GET", "POST", "PATCH"]
+    app.add_url_rule("/<path:path>", view_func=lambda path: Response(json.dumps(said["answer"])), methods=methods)
+    with serving(app) as url:
+        yield url, said
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_an_answer_of_another_form_is_an_error_of_label_studio(
+    odd_server: tuple[str, dict[str, object]], call: str
+) -> None:
+    """Never a KeyError, an endless loop, or nothing taken for a success."""
+    url, said = odd_server
+    client = LabelStudio(url, "key", (5, 5))
+    refused: list[str] = []
+    for answer in ODD:
+        said["answer"] = answer
+        try:
+            CALLS[call](client)
+        except LabelStudioError as error:
+            refused.append(str(error))
+    assert all(url in text and len(text) < 500 for text in refused)
+    assert refused or call == "release"
+
+
+def test_an_answer_of_another_form_is_told_with_what_was_expected_and_what_came(
+    odd_server: tuple[str, dict[str, object]],
+) -> None:
+    url, said = odd_server
+    said["answer"] = {"tasks": [{"id": 1, "data": {}}, {"id": "first", "data": {}}], "total": 2}
+    with pytest.raises(LabelStudioError, match=r"/api/tasks answered .*tasks\.1\.id: .*integer.*got 'first'"):
+        LabelStudio(url, "key").task_rows(1)

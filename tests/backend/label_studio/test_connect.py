@@ -45,6 +45,18 @@ def test_a_backend_is_registered_once_and_annotators_start_from_it(
     assert len(server.backends) == len(server.webhooks) == 1
 
 
+@pytest.mark.parametrize("address", ["http://[", "localhost:9090", "http://host:port", "http://", "http://host:99999"])
+@pytest.mark.parametrize("name", ["backend", "dashboard"])
+def test_an_address_that_is_none_is_told_before_label_studio_is_asked(
+    server: FakeLabelStudio, client: LabelStudio, address: str, name: str
+) -> None:
+    given = {"backend": address, "dashboard": None} if name == "backend" else {"backend": "http://a", name: address}
+    with pytest.raises(LabelStudioError, match=rf"the {name}'s address '.*' cannot be used: .*; write it as") as caught:
+        connect(client, 1, str(given["backend"]), dashboard=given["dashboard"])
+    assert address in str(caught.value)
+    assert server.requests == []
+
+
 def test_smart_tools_show_up_also_for_a_backend_that_was_registered_by_hand(
     server: FakeLabelStudio, client: LabelStudio, backend_url: str
 ) -> None:
