@@ -21,9 +21,9 @@ from backend.system.loops import Loop
 from backend.system.memory import trim
 from backend.versions.inference import Image, Inference, limit_torch
 from backend.versions.registry import Registry
-from models.checkpoint import CARD, read_card
+from models.checkpoint import CARD
 from models.errors import CheckpointError
-from models.families import Embedding, Model, Runtime, load_model
+from models.families import Embedding, Model, Runtime, card_of, load_model
 from models.prompt import Answer, Mask, Prompt
 from models.segment import Prediction
 from models.starter import STARTERS
@@ -318,7 +318,7 @@ class Serving:
         try:
             if (directory, _modified(directory)) in self._broken:
                 return None
-            card = read_card(directory)
+            card = card_of(directory)
             if version not in (None, card.name):  # predictions would have a name that no version has
                 raise CheckpointError(f"its card is of {card.name[:80]!r}")
         except CheckpointError as error:
