@@ -82,7 +82,11 @@ class PromptModel(ObjectModel[PromptEmbedding]):
         if edges is not None:
             return self._look(embedding, around(edges, embedding.shape, AROUND_BOX), clicks, edges, before)
         if before is None:
-            starts = [self._look(embedding, view, clicks, None, None) for view in first_views(clicks, embedding.shape)]
+            starts = list[Drawn]()
+            for view in first_views(clicks, embedding.shape):
+                starts.append(self._look(embedding, view, clicks, None, None))
+                if worth(starts[-1], clicks, embedding.shape) >= 1:  # no part can be more plausible
+                    break
             before = best_start(starts, clicks, embedding.shape)
             closer = self._closer(embedding, clicks, before)
             return before if closer == before.view else self._look(embedding, closer, clicks, None, before)
@@ -152,15 +156,16 @@ def first_views(clicks: Sequence[Click], shape: tuple[int, int]) -> list[View]:
 
 
 def best_start(starts: Sequence[Drawn], clicks: Sequence[Click], shape: tuple[int, int]) -> Drawn:
-    """The most plausible of what was drawn in several views; a part must be clearly more so than the whole image.
+    """The worthiest of what was drawn in several views."""
+    return max(starts, key=lambda drawn: worth(drawn, clicks, shape))
+
+
+def worth(drawn: Drawn, clicks: Sequence[Click], shape: tuple[int, int]) -> float:
+    """Plausibility, which is 1 at most; a part of the image must be clearly more plausible than the whole.
 
     The whole shows what is around the object, so it is right more often where both are sure.
     """
-
-    def worth(drawn: Drawn) -> float:
-        return plausibility(drawn, clicks, shape) * (WHOLE if drawn.view == whole(shape) else 1.0)
-
-    return max(starts, key=worth)
+    return plausibility(drawn, clicks, shape) * (WHOLE if drawn.view == whole(shape) else 1.0)
 
 
 def plausibility(drawn: Drawn, clicks: Sequence[Click], shape: tuple[int, int]) -> float:

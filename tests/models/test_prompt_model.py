@@ -131,6 +131,24 @@ def test_a_part_of_the_image_must_be_clearly_more_plausible_than_the_whole():
         assert found.view == better
 
 
+@pytest.mark.parametrize(("sure", "looks"), [(0.95, 2), (0.5, 4)])
+def test_parts_are_looked_at_only_where_they_could_be_better(model, monkeypatch, sure, looks):
+    """Each look costs a quarter of the first click."""
+    image, _ = picture(400, 400)
+    embedding = model.embed(image)
+    seen = []
+
+    def look(embedding, view, clicks, edges, before):
+        seen.append(view)
+        found = cut(disc(400, 400, 200, 200, 60).astype(np.float32), view)
+        return Drawn(view, np.where(found >= 0.5, 0.5 + sure / 2, 0.0).astype(np.float32))
+
+    monkeypatch.setattr(model, "_look", look)
+    model.prompt(embedding, Prompt((Click(200, 200),)), "a")
+    assert len(seen) == looks
+    assert seen[0] == whole((400, 400))
+
+
 def test_what_was_drawn_in_one_view_is_found_again_in_another():
     mask = disc()
     first, second = View(20, 0, 100), View(30, 10, 90)
