@@ -15,7 +15,8 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 from pydantic_settings.sources import NoDecode
 
 from backend.errors import SettingsError
-from models.starter import STARTER, STARTERS, model_folder
+from models.sam_checkpoint import CONFIG, sam_kind, transformers_missing
+from models.starter import PROMPTS, STARTER, STARTERS, model_folder
 
 PREFIX = "PREMASK_"
 DEVICE = r"cpu|cuda(:\d{1,3})?|auto"  # how a device is written
@@ -46,6 +47,8 @@ EXPECTED = {
     "port": "a port from 1 to 65535",
     "threads": "a whole number from 2 to 256 (a fifth is kept free for /health and /setup)",
     "starter": "xception, light, the folder of a checkpoint (with card.json), or none to serve no starter",
+    "prompt_model": "prompts, the folder of a prompt network (with card.json) or of a SAM or SAM 2 checkpoint in "
+    "transformers' format (with config.json and safetensors), or none",
     "device": "cpu, cuda, cuda:N such as cuda:1, or auto",
     "batch_size": "a whole number from 1 to 256",
     "torch_threads": "a whole number from 1 to 256",
@@ -94,6 +97,7 @@ class Settings(BaseSettings):
         port: port to listen on.
         threads: requests served at the same time by the one process: they wait for their turn on the networks.
         starter: checkpoint served to projects whose classes it knows until their first training.
+        prompt_model: checkpoint that answers clicks and boxes on classes which no model of the project knows.
         device: where the networks run; auto takes the GPU with most free memory, if there is one.
         batch_size: images per forward pass.
         torch_threads: cores that one forward pass may use; unset leaves the choice to torch.
@@ -143,6 +147,7 @@ class Settings(BaseSettings):
     port: int = Field(9090, ge=1, le=65535)
     threads: int = Field(40, ge=2, le=256)
     starter: Path | None = STARTER
+    prompt_model: Path | None = PROMPTS
     device: str = Field("cpu", pattern=f"^({DEVICE})$")
     # On a CPU larger batches are no faster, and an annotator who opens a task waits for the current one.
     batch_size: int = Field(2, ge=1, le=256)
@@ -233,7 +238,7 @@ class Settings(BaseSettings):
                 raise ValueError(f"{name!r} is no host name; leave out http://, the port and the path")
         return value
 
-    @field_validator("starter", mode="before")
+    @field_validator("starter", "prompt_model", mode="before")
     @classmethod
     def _named(cls, value: object) -> object:
         if not isinstance(value, str):
@@ -246,6 +251,17 @@ class Settings(BaseSettings):
         # The shipped folders are not checked: they come with the package, and one without them serves no starter.
         if value is not None and value not in STARTERS.values() and not (value / "card.json").is_file():
             raise ValueError("there is no card.json in it")
+        return value
+
+    @field_validator("prompt_model")
+    @classmethod
+    def _draws_objects(cls, value: Path | None) -> Path | None:
+        if value is None or value == PROMPTS or (value / "card.json").is_file():
+            return value
+        if sam_kind(value) is None:
+            raise ValueError(f"there is neither a card.json nor a {CONFIG} of SAM or SAM 2 in it")
+        if transformers_missing():
+            raise ValueError("SAM needs transformers, which is not installed: pip install 'premask[sam]'")
         return value
 
     @field_validator("role_proxies")

@@ -243,7 +243,13 @@ def assemble_core(settings: Settings, load: Callable[[str], Callable[[Path], Mod
     predictor = predictor_of(settings, serving, parts)
     jobs = JobQueue(parts.store, parts.leases, parts.queues)
     requests = Requests()
-    prompts = Prompts(serving, parts.connections.images, patience=settings.deadline, requests=requests)
+    prompts = Prompts(
+        serving,
+        parts.connections.images,
+        network=settings.prompt_model,
+        patience=settings.deadline,
+        requests=requests,
+    )
     responder = Responder(
         predictor,
         parts.leases,

@@ -1,7 +1,7 @@
 """Families of models: what every model offers, and how the model of a checkpoint is loaded.
 
 Serving, smart tools, CVAT and evaluation know no more of a model than `Model`. A checkpoint's card names its family; to
-add one, write its module and list its loader in `FAMILIES`.
+add one, write its module and list its loader in `FAMILIES`. A checkpoint of another maker gets its card by `card_of`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from models.checkpoint import read_card
+from models.checkpoint import CARD, Card, read_card
 from models.errors import CheckpointError
 from models.prompt import Answer, Mask, Prompt
+from models.sam_checkpoint import CONFIG, sam_card
 from models.segment import Prediction
 
 if TYPE_CHECKING:
@@ -108,7 +109,24 @@ def _load_prompts(directory: Path, device: str) -> Model:
     return load_prompt_model(directory, device)
 
 
-FAMILIES: dict[str, Loader] = {"cam": _load_cam, "prompts": _load_prompts}
+def _load_sam(directory: Path, device: str) -> Model:
+    from models.sam import load_sam
+
+    return load_sam(directory, device)
+
+
+FAMILIES: dict[str, Loader] = {"cam": _load_cam, "prompts": _load_prompts, "sam": _load_sam}
+
+
+def card_of(directory: Path) -> Card:
+    """The card of a checkpoint, also of one of another maker that has none.
+
+    Raises:
+        CheckpointError: the folder is no checkpoint, or its card does not read as one.
+    """
+    if not (directory / CARD).exists() and (directory / CONFIG).exists():
+        return sam_card(directory)
+    return read_card(directory)
 
 
 def load_model(directory: Path, device: str = "cpu", runtime: Runtime = "pytorch", kept: Path | None = None) -> Model:
@@ -124,7 +142,7 @@ def load_model(directory: Path, device: str = "cpu", runtime: Runtime = "pytorch
         CheckpointError: the folder is incomplete or damaged, or its family is unknown.
         ModelError: the device is not there.
     """
-    family = read_card(directory).family
+    family = card_of(directory).family
     if family not in FAMILIES:
         raise CheckpointError(
             f"{directory} is of the family {family!r}, but this installation knows {', '.join(FAMILIES)}; "

@@ -29,6 +29,7 @@ POINT_PLANES = 2 * (1 + len(NEAR))
 PLANES = POINT_PLANES + 2 + 2  # points, box, earlier mask
 GEODESIC = (0.3, 1.0)  # geodesic distances at which their planes have fallen to 1/e, in changes of colour
 STEP = 0.4  # that crossing the whole view costs where no colour changes
+SETTLED = 8  # rounds between two looks at whether ways still grow shorter
 LIKENESS_PLANES = 2 * (1 + len(COLOUR) + len(GEODESIC))
 
 
@@ -207,12 +208,17 @@ def geodesic_distance(colours: Tensor, seeds: Tensor) -> Tensor:
     cells = seeds.nan_to_num(0).long()
     rows, columns = cells[..., 1].clamp(0, height - 1), cells[..., 0].clamp(0, width - 1)
     which = torch.arange(batch, device=colours.device)[:, None].expand_as(rows)
+    if not known.any():
+        return way
     way[which[known], rows[known], columns[known]] = 0
-    for _ in range(height + width):  # a way that winds more than that is cut short
+    for number in range(height + width):  # a way that winds more than that is cut short
+        before = way.clone() if number % SETTLED == 0 else None
         way[..., 1:] = torch.minimum(way[..., 1:], way[..., :-1] + across)
         way[..., :-1] = torch.minimum(way[..., :-1], way[..., 1:] + across)
         way[:, 1:] = torch.minimum(way[:, 1:], way[:, :-1] + down)
         way[:, :-1] = torch.minimum(way[:, :-1], way[:, 1:] + down)
+        if before is not None and torch.equal(before, way):
+            break
     return way
 
 

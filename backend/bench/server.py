@@ -35,6 +35,7 @@ MEASURED = (
     "PREMASK_RUNTIME",
 )
 PROJECT = "1.1795393773"  # as Label Studio refers to it
+UNKNOWN = "Class that no model knows"
 
 
 class BenchServer:
@@ -58,7 +59,7 @@ class BenchServer:
         ahead: int = 0,
     ) -> None:
         self._model, self._environ, self._ahead = model, environ, ahead
-        labels = "".join(f"<Label value={quoteattr(name)}/>" for name in classes)
+        labels = "".join(f"<Label value={quoteattr(name)}/>" for name in (*classes, UNKNOWN))
         self._config = (
             f'<View><Image name="image" value="$image"/><BrushLabels name="tag" toName="image">{labels}</BrushLabels>'
             f'<KeyPointLabels name="click" toName="image" smart="true">{labels}</KeyPointLabels></View>'
@@ -171,12 +172,22 @@ class BenchServer:
         lines = self.ask("GET", "/metrics").text.splitlines()
         return int(sum(float(line.split()[-1]) for line in lines if line.startswith(name)))
 
-    def click(self, task: int, x: float, y: float) -> None:
-        """A keypoint of the first class on a task's image, at these per cents of its width and height."""
-        prompt = {"id": "k", "type": "keypointlabels", "is_positive": True, "from_name": "click", "to_name": "image"}
-        prompt["value"] = {"x": x, "y": y, "width": 0.2, "keypointlabels": [self._label]}
+    def click(self, task: int, *places: tuple[float, float], known: bool = True) -> None:
+        """Keypoints on a task's image, at these per cents of its width and height.
+
+        Args:
+            task: on whose image.
+            places: of one object, the last of them new.
+            known: of the first class; else of one that no model knows, as in a project without a training.
+        """
+        prompt = {"type": "keypointlabels", "is_positive": True, "from_name": "click", "to_name": "image"}
+        label = self._label if known else UNKNOWN
+        prompts = [
+            prompt | {"id": f"k{number}", "value": {"x": x, "y": y, "width": 0.2, "keypointlabels": [label]}}
+            for number, (x, y) in enumerate(places)
+        ]
         body = self._body([task])
-        body["params"]["context"] = {"result": [prompt]}
+        body["params"]["context"] = {"result": prompts}
         (entry,) = self.ask("POST", "/predict", body).json()["results"]
         if "result" not in entry:
             raise BenchError(f"a click was answered with {entry!r:.200}; expected a region")

@@ -1,12 +1,14 @@
 """Cases through the real server: what annotators and Label Studio wait for."""
 
 import time
+from functools import partial
 
 from backend.bench.measure import Case, Times, alternate
 from backend.bench.setting import Setting
 
 # Seconds: what an annotator is promised, and what Label Studio waits for at most.
 TASK, CLICK, HEALTH, SETUP = 2.0, 0.5, 1.0, 3.0
+FIRST_ALONE, NEXT_ALONE = 0.3, 0.12  # clicks in a project that no model was trained for
 CALLS = 10  # of /health and /setup, in each state and round
 
 
@@ -20,18 +22,27 @@ def task(setting: Setting) -> Case:
 
 
 def clicks(setting: Setting) -> Case:
-    """A click on a frame that was never seen, and the next click on it."""
+    """A click on a frame that was never seen, and the next click on it: with a model, and where no model knows it."""
     server = setting.server
-    opened = server.new_task()
+    opened = {known: server.new_task() for known in (True, False)}
 
-    def first() -> None:
-        nonlocal opened
-        opened = server.new_task()
-        server.click(opened, 50, 50)
+    def first(known: bool) -> None:
+        opened[known] = server.new_task()
+        server.click(opened[known], (50, 50), known=known)
 
-    sides = {"first click": first, "second click": lambda: server.click(opened, 55, 45)}
+    def second(known: bool) -> None:
+        server.click(opened[known], (50, 50), (55, 45), known=known)
+
+    first(known=False)  # loads the prompt network
+    ways = {"": True, ", no model": False}
+    sides = {
+        f"{name} click{way}": partial(ask, known)
+        for way, known in ways.items()
+        for name, ask in (("first", first), ("second", second))
+    }
     times = alternate(sides, setting.rounds, setting.tick, cpu=False)
-    return Case("a click with a smart tool", times, {"second click": CLICK})
+    targets = {"second click": CLICK, "first click, no model": FIRST_ALONE, "second click, no model": NEXT_ALONE}
+    return Case("a click with a smart tool", times, targets)
 
 
 def busy(setting: Setting) -> Case:

@@ -4,7 +4,6 @@ from functools import cached_property
 from pathlib import Path
 
 from models import families
-from models.checkpoint import read_card
 from models.starter import STARTER, model_folder
 
 
@@ -22,7 +21,7 @@ class Checkpoint:
     def __init__(self, directory: str | Path = "", device: str = "auto") -> None:
         self._directory = model_folder(str(directory or STARTER))
         self._device = device
-        self.classes: tuple[str, ...] = tuple(read_card(self._directory).classes)
+        self.classes: tuple[str, ...] = tuple(families.card_of(self._directory).classes)
 
     @cached_property
     def model(self) -> families.Model:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from huey.consumer import Consumer
 
-from backend.database.jobs import ACTIVE, KEPT, PREDICTION, TRAINING, Job, JobStore
+from backend.database.jobs import ACTIVE, KEPT, PREDICTION, Job, JobStore
 from backend.database.leases import Leases
 from backend.jobs.queue import JobQueue, Queues, on_this_machine
 from backend.jobs.running import DEAD_AFTER_SECONDS, Runner

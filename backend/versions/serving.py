@@ -23,9 +23,9 @@ from backend.system.memory import trim
 from backend.versions.inference import Image, Inference, limit_torch
 from backend.versions.registry import Registry, VersionInfo
 from backend.versions.store import Fetched
-from models.checkpoint import CARD, read_card
+from models.checkpoint import CARD
 from models.errors import CheckpointError
-from models.families import Embedding, Model, Runtime, load_model
+from models.families import Embedding, Model, Runtime, card_of, load_model
 from models.prompt import Answer, Mask, Prompt
 from models.segment import Prediction
 from models.starter import STARTERS
@@ -347,7 +347,7 @@ class Serving:
     def _shipped(self, directory: Path) -> Candidate | None:
         """A checkpoint of no project; None if its card cannot be used, which is logged."""
         try:
-            card = read_card(directory)
+            card = card_of(directory)
         except CheckpointError as error:
             self._report(f"cannot serve {directory}: {error.cause}; restore that folder")
             return None

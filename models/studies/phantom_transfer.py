@@ -18,12 +18,13 @@ from models.classifier import Classifier, ClassifierConfig
 from models.data.reader import open_data_folder
 from models.data.sample import Sample
 from models.evaluation.evaluate import evaluate
+from models.first_refiner import first_refiner
 from models.phantom import CLASSES, STYLES, style_of, write_phantoms
 from models.pipeline import Pipeline, PipelineConfig, load_pipeline, save_pipeline
 from models.training.calibration import calibrate_maps, calibrate_presence
 from models.training.classifier_loop import ClassifierHyperparameters, train_classifier
 from models.training.frames import phantom_frames
-from models.training.pretrained import LIGHT, first_refiner, load_pretrained
+from models.training.pretrained import LIGHT, load_pretrained
 from models.training.schedule import print_progress
 
 GATE = 0.2  # presence from which a class is drawn, as in models.studies.starter

@@ -19,13 +19,14 @@ from models.checkpoint import Card, read_card
 from models.classifier import Classifier, ClassifierConfig
 from models.data.reader import DataFolder, open_data_folder
 from models.evaluation.evaluate import evaluate
+from models.first_refiner import first_refiner
 from models.phantom import CLASSES, KINDS
 from models.pipeline import Pipeline, PipelineConfig, load_pipeline, save_pipeline
 from models.starter import model_folder
 from models.training.calibration import calibrate_presence
 from models.training.classifier_loop import ClassifierHyperparameters, train_classifier
 from models.training.frames import Mixture, folder_frames, phantom_frames
-from models.training.pretrained import LIGHT, first_refiner, load_pretrained
+from models.training.pretrained import LIGHT, load_pretrained
 from models.training.refiner_loop import RefinerHyperparameters, train_refiner
 from models.training.schedule import print_progress
 from models.training.state import TrainingState

@@ -7,12 +7,11 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import Tensor
 
-from models.checkpoint import PACKAGED, load_weights, packaged_backbone, read_card
+from models.checkpoint import PACKAGED, packaged_backbone, read_card
 from models.classifier import Classifier
 from models.errors import CheckpointError
-from models.fba_net import FBANet, FBANetConfig
 from models.lean_timm import timm
-from models.starter import FIRST_REFINER, STARTERS
+from models.starter import STARTERS
 
 LIGHT, XCEPTION = PACKAGED, "legacy_xception"
 HUB_SECONDS = 10.0  # without a sign of life from the hub
@@ -63,17 +62,6 @@ def load_pretrained(classifier: Classifier, weights: Path | None) -> None:
             f"the weights do not fit {backbone}: {len(missing)} tensors are missing, e.g. {missing[0]}"
         )
     classifier.backbone.load_state_dict({key: state.get(key, wanted[key]) for key in wanted})
-
-
-def first_refiner() -> FBANet:
-    """The FBANet of `models.studies.first_refiner`: trained on synthetic images, it knows edges and no class.
-
-    Raises:
-        CheckpointError: its files are missing or damaged.
-    """
-    network = FBANet(FBANetConfig())
-    load_weights(FIRST_REFINER, read_card(FIRST_REFINER), "refiner", network)
-    return network
 
 
 def _hub_has(backbone: str) -> bool:

@@ -28,6 +28,7 @@ from models.evaluation.comparison import add_comparison
 from models.evaluation.evaluate import FrameFigures, measure, summarise
 from models.evaluation.gallery import add_gallery
 from models.fba_net import FBANet
+from models.first_refiner import first_refiner
 from models.pipeline import Pipeline, PipelineConfig, load_pipeline, save_pipeline
 from models.training.calibration import (
     MAX_FRAMES,
@@ -41,7 +42,7 @@ from models.training.classifier_loop import ClassifierHyperparameters, train_cla
 from models.training.frames import Frames, folder_frames
 from models.training.input_size import input_size
 from models.training.presets import PRESETS, Preset
-from models.training.pretrained import LIGHT, first_refiner, load_pretrained, resolve_backbone
+from models.training.pretrained import LIGHT, load_pretrained, resolve_backbone
 from models.training.promotion import Verdict, verdict
 from models.training.refiner_loop import RefinerHyperparameters, train_refiner
 from models.training.schedule import Budget, Network, Progress, Report

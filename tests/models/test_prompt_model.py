@@ -9,24 +9,9 @@ from hypothesis import strategies as st
 from models.checkpoint import Card, read_card, write_card
 from models.errors import CheckpointError
 from models.families import load_model
+from models.object_model import changed_at, kept, stroke_points, touched
 from models.prompt import Click, Prompt
-from models.prompt_model import (
-    SIDE,
-    Drawn,
-    PromptModel,
-    View,
-    around,
-    changed_at,
-    cut,
-    kept,
-    load_prompt_model,
-    moved,
-    paste,
-    save_prompt_model,
-    stroke_points,
-    touched,
-    whole,
-)
+from models.prompt_model import PromptModel, best_start, load_prompt_model, save_prompt_model
 from models.prompt_network import (
     LIKENESS_PLANES,
     PLANES,
@@ -37,6 +22,7 @@ from models.prompt_network import (
     no_prompts,
     prompt_planes,
 )
+from models.prompt_views import SIDE, Drawn, View, around, cut, moved, paste, whole
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +115,38 @@ def test_a_view_of_part_of_an_image_stays_inside_it():
     assert (view.x, view.y) == (0, 82)
     assert view.side == 36
     assert around((0, 0, 300, 20), (120, 400), 1.8) == whole((120, 400)) == View(0, -140, 400)
+
+
+def test_a_part_of_the_image_must_be_clearly_more_plausible_than_the_whole():
+    shape = (120, 120)
+    clicks = [Click(50, 50)]
+
+    def drawn(view, sure):
+        inside = cut(disc(120, 120, 50, 50, 20).astype(np.float32), view)
+        return Drawn(view, np.where(inside >= 0.5, 0.5 + sure / 2, 0.0).astype(np.float32))
+
+    part = View(20, 20, 60)
+    for sure, better in ((0.8, whole(shape)), (0.84, whole(shape)), (0.95, part)):
+        found = best_start([drawn(whole(shape), 0.8), drawn(part, sure)], clicks, shape)
+        assert found.view == better
+
+
+@pytest.mark.parametrize(("sure", "looks"), [(0.95, 2), (0.5, 4)])
+def test_parts_are_looked_at_only_where_they_could_be_better(model, monkeypatch, sure, looks):
+    """Each look costs a quarter of the first click."""
+    image, _ = picture(400, 400)
+    embedding = model.embed(image)
+    seen = []
+
+    def look(embedding, view, clicks, edges, before):
+        seen.append(view)
+        found = cut(disc(400, 400, 200, 200, 60).astype(np.float32), view)
+        return Drawn(view, np.where(found >= 0.5, 0.5 + sure / 2, 0.0).astype(np.float32))
+
+    monkeypatch.setattr(model, "_look", look)
+    model.prompt(embedding, Prompt((Click(200, 200),)), "a")
+    assert len(seen) == looks
+    assert seen[0] == whole((400, 400))
 
 
 def test_what_was_drawn_in_one_view_is_found_again_in_another():

@@ -65,7 +65,19 @@ def test_every_case_is_measured_printed_and_written(tiny_model, migrated_url, tm
         side for case in result["cases"].values() for side, known in case["sides"].items() if known["target_ms"]
     }
     leases = {f"{engine}{side}" for engine in ("SQLite", "PostgreSQL") for side in ("", " of 2,000", " of 2,000, busy")}
-    assert promised == {"through the server", "second click", "/health, busy", "/setup, busy", "the next task"} | leases
+    assert (
+        promised
+        == {
+            "through the server",
+            "second click",
+            "first click, no model",
+            "second click, no model",
+            "/health, busy",
+            "/setup, busy",
+            "the next task",
+        }
+        | leases
+    )
     machine = result["machine"]
     assert machine["cores"] >= 1
     for known in ("cpu", "torch", "numpy"):

@@ -6,6 +6,7 @@ import pytest
 
 from models.starter import STARTER
 from tests.backend.cli.test_evaluate import invoke
+from tests.models.sam_checkpoints import write_tiny_sam
 
 
 @pytest.fixture(scope="module")
@@ -61,3 +62,11 @@ def test_a_model_is_measured_by_its_own_answers(data, tmp_path):
     done = invoke("evaluate", *arguments)
     assert done.exit_code == 0, done.output
     assert json.loads((tmp_path / "r.json").read_text())["model"] == STARTER.name
+
+
+def test_a_checkpoint_of_sam_is_measured_like_any_model(data, tmp_path):
+    folder = write_tiny_sam(tmp_path / "my-sam")
+    arguments = ("--data", data, "--model", folder, "--prompts", "model", "--clicks", 1, "--json", tmp_path / "r.json")
+    done = invoke("evaluate", *arguments)
+    assert done.exit_code == 0, done.output
+    assert json.loads((tmp_path / "r.json").read_text())["model"] == "my-sam"

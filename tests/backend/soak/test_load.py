@@ -53,7 +53,7 @@ def call(server: BenchServer, what: str, rng: random.Random) -> None:
     """One request; anything but a good answer raises."""
     if what.startswith("/predict click"):
         # Some frames are clicked on again, most are new.
-        server.click(rng.randrange(1_000_000, 1_000_100), rng.uniform(20, 80), rng.uniform(20, 80))
+        server.click(rng.randrange(1_000_000, 1_000_100), (rng.uniform(20, 80), rng.uniform(20, 80)))
     elif what.startswith("/predict"):
         server.predict(4 if "four" in what else 1)
     elif what == "/setup":

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from models import first_refiner as shipped
 from models.checkpoint import check_weights
 from models.errors import CheckpointError
 from models.fba_net import unknown_band
@@ -13,7 +14,6 @@ from models.masks.metrics import iou
 from models.starter import FIRST_REFINER
 from models.studies import first_refiner as script
 from models.studies.first_refiner import collage, synthetic_examples
-from models.training import pretrained
 from models.training.refiner_loop import draw_crops
 
 
@@ -33,7 +33,7 @@ def test_the_shipped_refiner_follows_edges_better_than_the_map_on_images_it_neve
     assert batch is not None
     inputs, truth = torch.from_numpy(batch.inputs), batch.targets >= 0.5
     with torch.inference_mode():
-        alpha = pretrained.first_refiner().eval()(inputs).alpha.numpy()
+        alpha = shipped.first_refiner().eval()(inputs).alpha.numpy()
     band = unknown_band(inputs).numpy()
     right_before = ((batch.inputs[:, -1] >= 0.5) == truth)[band].mean()
     right_after = ((alpha >= 0.5) == truth)[band].mean()
@@ -49,11 +49,11 @@ def test_the_script_writes_what_trainings_begin_from(tmp_path, monkeypatch, caps
     script.main()
     assert "images of kind ultrasound" in capsys.readouterr().out
     assert "synthetic images alone" in check_weights(out).description
-    monkeypatch.setattr(pretrained, "FIRST_REFINER", out)
-    assert sum(parameter.numel() for parameter in pretrained.first_refiner().parameters()) > 100_000
+    monkeypatch.setattr(shipped, "FIRST_REFINER", out)
+    assert sum(parameter.numel() for parameter in shipped.first_refiner().parameters()) > 100_000
     (out / "refiner.safetensors").write_bytes(b"")
     with pytest.raises(CheckpointError, match="damaged"):
-        pretrained.first_refiner()
+        shipped.first_refiner()
 
 
 def test_the_shipped_files_are_whole():

@@ -19,10 +19,11 @@ import torch
 from models.classifier import Classifier, ClassifierConfig
 from models.data.reader import open_data_folder
 from models.errors import CheckpointError
+from models.first_refiner import first_refiner
 from models.pipeline import PipelineConfig, load_pipeline
 from models.training import train as training
 from models.training.__main__ import main
-from models.training.pretrained import HUB_SECONDS, LIGHT, XCEPTION, first_refiner, load_pretrained, resolve_backbone
+from models.training.pretrained import HUB_SECONDS, LIGHT, XCEPTION, load_pretrained, resolve_backbone
 from models.training.promotion import verdict
 from models.training.schedule import Progress
 from models.training.state import TrainingState
