@@ -132,7 +132,7 @@ def test_a_card_of_any_shape_is_told_and_something_else_is_served(project, answe
 
 def test_a_card_that_another_release_published_is_told_wherever_it_is_shown(project, answers, records, client):
     """Pages read it from the database."""
-    for text in mutations(CARD, each=1):
+    for text in [*itertools.islice(mutations(CARD, each=1), 0, None, 5), "{"]:
         card = update(VERSIONS).where(VERSIONS.c.project == "3").values(card=text)
         records.change(lambda connection, card=card: connection.execute(card))
         answers(text[:2000])
