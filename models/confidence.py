@@ -73,6 +73,7 @@ class Judged(NamedTuple):
     good: bool
 
 
+# Masks: fitted to phantoms, by the shipped model. Absence: set by hand between such a fit and calibrated presence.
 PRIOR = Lines(drawn=(0.37, 0.96, 0.71, 1.03, 0.37, 0.16, 0.07), absent=(1.5, 1.2))
 
 
