@@ -77,7 +77,7 @@ class Sam(ObjectModel[SamEmbedding]):
         way = cv2.INTER_AREA if max(height, width) > self._side else cv2.INTER_LINEAR
         scaled = cv2.resize(image, size[::-1], interpolation=way).astype(np.float32) / 255
         square = np.zeros((self._side, self._side, 3), dtype=np.float32)
-        square[: size[0], : size[1]] = (scaled - np.float32(MEAN)) / np.float32(STD)
+        square[: size[0], : size[1]] = (scaled - np.array(MEAN, np.float32)) / np.array(STD, np.float32)
         batch = torch.from_numpy(square).to(self.device).permute(2, 0, 1)[None]
         with torch.inference_mode(), autocast(self.device):
             found = self.network.get_image_embeddings(batch)

@@ -55,7 +55,7 @@ def build_runner(
         client=parts.connections.client,
         images=parts.connections.images,
         reviews=parts.reviews,
-        device=_device(settings.device),
+        device=device_of(settings),
     )
     kinds: dict[str, Work] = {
         TRAINING: trainer,

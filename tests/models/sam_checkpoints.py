@@ -13,15 +13,20 @@ def tiny_sam(kind: str) -> Any:
     from transformers import Sam2Config, Sam2Model, SamConfig, SamModel
 
     torch.manual_seed(5)
-    decoder = {"hidden_size": 16, "mlp_dim": 16, "num_attention_heads": 2, "num_hidden_layers": 1}
+    decoder: dict[str, Any] = {"hidden_size": 16, "mlp_dim": 16, "num_attention_heads": 2, "num_hidden_layers": 1}
     decoder |= {"iou_head_hidden_dim": 16}
     if kind == "sam":
-        vision = {"hidden_size": 16, "output_channels": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+        vision: dict[str, Any] = {
+            "hidden_size": 16,
+            "output_channels": 16,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+        }
         vision |= {"image_size": SIDE, "patch_size": 8, "window_size": 4, "global_attn_indexes": [1]}
         vision |= {"num_pos_feats": 8, "mlp_ratio": 1.0, "initializer_range": 0.2}
         prompts = {"hidden_size": 16, "image_size": SIDE, "patch_size": 8, "mask_input_channels": 4}
         return SamModel(_config(SamConfig, vision, prompts, decoder)).eval()
-    backbone = {
+    backbone: dict[str, Any] = {
         "hidden_size": 8,
         "image_size": [SIDE, SIDE],
         "blocks_per_stage": [1, 1, 2, 1],

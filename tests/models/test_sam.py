@@ -1,6 +1,7 @@
 """SAM and SAM 2 as a model family, on tiny random checkpoints: what must hold for any weights."""
 
 import json
+from typing import Any
 
 import cv2
 import numpy as np
@@ -74,7 +75,8 @@ class Recorder:
     """A network that notes what it was asked and what it answered."""
 
     def __init__(self, network, monkeypatch):
-        self.pixels, self.asked, self.answer = None, {}, None
+        self.pixels, self.answer = None, None
+        self.asked: dict[str, Any] = {}
         embed, forward = network.get_image_embeddings, network.forward
 
         def embedding(pixels):
