@@ -172,11 +172,17 @@ def write_card(directory: Path, card: Card) -> None:
     partial.rename(directory / CARD)
 
 
-def save_weights(directory: Path, card: Card, networks: Mapping[str, nn.Module]) -> None:
+def save_weights(directory: Path, card: Card, networks: Mapping[str, nn.Module], *, without: str = "") -> None:
     """Write a checkpoint so that `directory` appears complete or not at all.
 
     Floats are stored as float16: half the size, and no class's IoU moved in its third digit. What is larger than
     `PART_BYTES` is kept in several files, NAME-1-of-3.safetensors and so on, each with some of the tensors.
+
+    Args:
+        directory: checkpoint folder to write.
+        card: gets the files' checksums.
+        networks: name of their weights -> network.
+        without: tensors whose name begins so are left out, as whoever loads the checkpoint has them; "" for none.
 
     Raises:
         CheckpointError: `directory` exists already.
@@ -193,6 +199,7 @@ def save_weights(directory: Path, card: Card, networks: Mapping[str, nn.Module])
         tensors = {
             key: (value.half() if value.is_floating_point() else value).contiguous().cpu()
             for key, value in network.state_dict().items()
+            if not without or not key.startswith(without)
         }
         parts = _parts(tensors)
         for number, part in enumerate(parts, start=1):
@@ -240,8 +247,10 @@ def _check_file(path: Path, card: Card) -> None:
         )
 
 
-def load_weights(directory: Path, card: Card, name: str, network: nn.Module) -> None:
-    """Fill `network` with the weights `name` of a checkpoint.
+def load_weights(
+    directory: Path, card: Card, name: str, network: nn.Module, known: Mapping[str, torch.Tensor] | None = None
+) -> None:
+    """Fill `network` with the weights `name` of a checkpoint, and with those `known` beside that it was saved without.
 
     Raises:
         CheckpointError: a file is missing, its checksum differs from the card's, or it does not fit the network.
@@ -253,7 +262,8 @@ def load_weights(directory: Path, card: Card, name: str, network: nn.Module) -> 
     for file in files:
         _check_file(directory / file, card)
     try:
-        network.load_state_dict({key: tensor for file in files for key, tensor in load_file(directory / file).items()})
+        stored = {key: tensor for file in files for key, tensor in load_file(directory / file).items()}
+        network.load_state_dict({**(known or {}), **stored})
     except (RuntimeError, ValueError) as error:
         raise CheckpointError(f"{directory / whole} does not fit the network its card describes: {error}") from error
 

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from models.checkpoint import Card, load_weights, read_card, save_weights
+from models.checkpoint import Card, load_weights, packaged_backbone, read_card, save_weights
 from models.devices import autocast, check_device
 from models.errors import CheckpointError
 from models.fba_net import FBANet
@@ -184,10 +185,16 @@ def plausibility(drawn: Drawn, clicks: Sequence[Click], shape: tuple[int, int]) 
 
 
 def save_prompt_model(network: PromptNetwork, directory: Path, card: Card) -> None:
-    """Write a checkpoint folder, complete or not at all. Raises CheckpointError if it exists."""
+    """Write a checkpoint folder, complete or not at all. Raises CheckpointError if it exists.
+
+    A backbone that is ImageNet's, unchanged, is left out where an installed package has it.
+    """
     card.family, card.backbone = FAMILY, network.config.backbone
-    card.config = {"network": asdict(network.config)}
-    save_weights(directory, card, {"network": network})
+    packaged = _packaged(network)
+    ours = network.state_dict()
+    left_out = bool(packaged) and all(torch.equal(ours[key].cpu(), tensor) for key, tensor in packaged.items())
+    card.config = {"network": asdict(network.config), "backbone": "packaged" if left_out else "stored"}
+    save_weights(directory, card, {"network": network}, without="backbone." if left_out else "")
 
 
 def load_prompt_model(directory: Path, device: str = "cpu") -> PromptModel:
@@ -206,5 +213,14 @@ def load_prompt_model(directory: Path, device: str = "cpu") -> PromptModel:
         network = PromptNetwork(PromptNetworkConfig(**described | {"widths": tuple(described["widths"])}))
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"the card of {directory} describes no prompt network: {error!r}") from error
-    load_weights(directory, card, "network", network)
+    packaged = _packaged(network) if card.config.get("backbone") == "packaged" else {}
+    load_weights(directory, card, "network", network, packaged)
     return PromptModel(network, name=card.name, device=device)
+
+
+def _packaged(network: PromptNetwork) -> dict[str, Tensor]:
+    """ImageNet's weights of the backbone by the network's keys; empty where no installed package has them."""
+    weights = packaged_backbone(network.config.backbone)
+    if weights is None:
+        return {}
+    return {f"backbone.{key}": weights.get(key, tensor) for key, tensor in network.backbone.state_dict().items()}

@@ -1,12 +1,15 @@
 """The prompt network's planes and views, and the model around it: what must hold for any weights."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 
-from models.checkpoint import Card, read_card, write_card
+from models.checkpoint import Card, packaged_backbone, read_card, write_card
 from models.errors import CheckpointError
 from models.families import load_model
 from models.object_model import changed_at, kept, stroke_points, touched
@@ -248,6 +251,23 @@ def test_an_existing_mask_is_improved_in_its_place(model):
 def test_an_image_that_is_none_is_refused(model):
     with pytest.raises(ValueError, match="shape"):
         model.embed(np.zeros((4, 4), np.uint8))
+
+
+@pytest.mark.parametrize("unchanged", [True, False])
+def test_a_backbone_is_stored_unless_it_is_the_packaged_one(network, tmp_path, unchanged):
+    network = deepcopy(network)
+    wanted = network.backbone.state_dict()
+    known = packaged_backbone(network.config.backbone)
+    network.backbone.load_state_dict({key: known.get(key, tensor) for key, tensor in wanted.items()})
+    if not unchanged:
+        with torch.no_grad():
+            next(network.backbone.parameters()).add_(1.0)
+    save_prompt_model(network, tmp_path / "c", Card("prompts-1", [], "", "2026-01-01T00:00:00+00:00"))
+    with safe_open(tmp_path / "c" / "network.safetensors", "np") as file:
+        assert any(key.startswith("backbone.") for key in file.keys()) is not unchanged  # noqa: SIM118
+    again = load_prompt_model(tmp_path / "c").network.state_dict()
+    for key, tensor in network.state_dict().items():
+        assert torch.allclose(again[key].float(), tensor.float(), rtol=1e-3, atol=1e-3), key
 
 
 def test_a_checkpoint_is_read_as_it_was_written(network, model, tmp_path):
