@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from backend.database.reviews import Doubt, Reviews
-from backend.errors import JobError
+from backend.errors import BackendError, JobError
 from backend.jobs.automatic import stamps_of
 from backend.jobs.running import Attempt
 from backend.jobs.training import ACCEPTED
@@ -23,7 +23,7 @@ from backend.label_studio.annotations import write_data_folder
 from backend.label_studio.images import ImageLoader
 from backend.label_studio.label_config import parse_label_config
 from backend.system.files import write_json
-from backend.versions.registry import Registry
+from backend.versions.registry import Registry, VersionInfo
 from models.checkpoint import read_card
 from models.errors import CheckpointError
 
@@ -41,20 +41,33 @@ class Project(Protocol):
         """Tasks with their annotations."""
 
 
+class Checkpoint(Protocol):
+    """The part of `backend.versions.registry.VersionInfo` that is used here."""
+
+    @property
+    def directory(self) -> Path:
+        """The checkpoint on this machine, which stays there as long as this object does."""
+
+
+@dataclass(frozen=True)
+class _Shipped:
+    directory: Path
+
+
 @dataclass(frozen=True, eq=False)
 class Reviewer:
     """A model that may judge.
 
     Attributes:
         name: the version.
-        directory: the checkpoint.
+        checkpoint: says where it lies; versions that judge nothing are not fetched.
         classes: that it knows.
         accepted: task -> annotations that its training was given.
         held_out: names of images that its training held out.
     """
 
     name: str
-    directory: Path
+    checkpoint: Checkpoint
     classes: frozenset[str]
     accepted: Mapping[str, str]
     held_out: frozenset[str]
@@ -127,8 +140,8 @@ class ReviewWork:
     def _reviewers(self, project: str, classes: Collection[str]) -> list[Reviewer]:
         """The models that know a class of the project: what is served first, then the newest, the starter last."""
         infos = sorted(self._registry.versions(project), key=lambda info: (info.state != "served", -info.number))
-        found = [_reviewer(info.directory) for info in infos]
-        found += [_reviewer(self._starter)] if self._starter is not None else []
+        found = [_version(info) for info in infos]
+        found += [_starter(self._starter)] if self._starter is not None else []
         return [one for one in found if one is not None and not one.classes.isdisjoint(classes)]
 
 
@@ -180,17 +193,25 @@ def task_of(image: str) -> str:
     return image.split(" ", 1)[0].removeprefix("task-")
 
 
-def _reviewer(directory: Path) -> Reviewer | None:
+def _version(info: VersionInfo) -> Reviewer | None:
     try:
-        card = read_card(directory)
+        card = info.card
     except CheckpointError:
         return None  # the versions' page says so
     try:
-        accepted = json.loads((directory / ACCEPTED).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        accepted = {}  # the starter, or of an earlier release
+        accepted = json.loads(info.read(ACCEPTED))
+    except (BackendError, ValueError):
+        accepted = {}  # of an earlier release
     held_out = card.training.get("held_out") or ()
-    return Reviewer(card.name, directory, frozenset(card.classes), accepted, frozenset(held_out))
+    return Reviewer(card.name, info, frozenset(card.classes), accepted, frozenset(held_out))
+
+
+def _starter(directory: Path) -> Reviewer | None:
+    try:
+        card = read_card(directory)
+    except CheckpointError:
+        return None
+    return Reviewer(card.name, _Shipped(directory), frozenset(card.classes), {}, frozenset())
 
 
 def _names(data: Path) -> list[str]:
@@ -201,7 +222,7 @@ def _names(data: Path) -> list[str]:
 
 def _specification(data: Path, plan: Mapping[tuple[Reviewer, bool], Sequence[str]], device: str) -> dict[str, Any]:
     parts = [
-        {"version": one.name, "directory": str(one.directory), "learnt": learnt, "images": list(names)}
+        {"version": one.name, "directory": str(one.checkpoint.directory), "learnt": learnt, "images": list(names)}
         for (one, learnt), names in plan.items()
     ]
     return {"data": str(data), "device": device, "parts": parts}

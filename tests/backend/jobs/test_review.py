@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,7 +12,7 @@ from backend.jobs.review import Reviewer, ReviewWork, assign, doubts_of, task_of
 from backend.jobs.running import Runner
 from backend.jobs.training import ACCEPTED
 from models.checkpoint import read_card, write_card
-from tests.backend.fakes import publish
+from tests.backend.fakes import write_checkpoint
 from tests.backend.jobs.conftest import POLYGONS, TRIANGLE, png
 
 FAKE_REVIEW = Path(__file__).parent / "fake_review.py"
@@ -43,7 +44,9 @@ def review(store, leases, registry, starter, connections, reviews, tmp_path):
 
 
 def reviewer(name, accepted=(), held_out=()):
-    return Reviewer(name, Path(name), frozenset({"Lumen"}), dict(accepted), frozenset(held_out))
+    return Reviewer(
+        name, SimpleNamespace(directory=Path(name)), frozenset({"Lumen"}), dict(accepted), frozenset(held_out)
+    )
 
 
 def test_the_first_model_that_has_not_learnt_an_image_judges_it():
@@ -88,17 +91,18 @@ def test_a_project_without_versions_is_judged_by_the_starter(review, reviews, pr
 def test_what_the_served_version_has_learnt_is_judged_by_the_starter(
     review, reviews, project, registry, starter, tmp_path, label_studio
 ):
-    info = publish(registry, tmp_path, project=project)
     tasks = [str(task["id"]) for task in label_studio.tasks.values() if str(task["project"]) == project]
     stamps = {
         task: ",".join(str(key) for key, one in label_studio.annotations.items() if str(one["task"]) == task)
         for task in tasks
     }
-    directory = registry.version(project, info).directory
+    info = registry.reserve(project)
+    directory = write_checkpoint(tmp_path / info, info)
     (directory / ACCEPTED).write_text(json.dumps(dict(list(stamps.items())[:3])))
     card = read_card(directory)
     card.training["held_out"] = [f"task-{tasks[0]}"]
     write_card(directory, card)
+    registry.publish(project, directory)
     registry.promote(project, info)
     review(project)
     found = {one.version: one.sentence for one in reviews.waiting(project)}
