@@ -30,7 +30,7 @@ class Brightness(torch.nn.Module):
 
     def __init__(self, classifier):
         super().__init__()
-        self.config, self.head = classifier.config, classifier.head
+        self.config, self.head, self.wall_reader = classifier.config, classifier.head, None
 
     def forward(self, images):
         from models.classifier import ClassifierOutput

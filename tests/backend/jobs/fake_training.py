@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+from models.checkpoint import read_card
+
 
 def say(**line):
     print(json.dumps(line), flush=True)
@@ -40,7 +42,7 @@ def main(how, spec):
         "classes": (data / "classes.txt").read_text().split("\n")[:-1],
         "backbone": "tf_efficientnet_lite0",
         "created": "2026-01-01T00:00:00+00:00",
-        "parent": Path(spec["parent"]).name if spec["parent"] else None,
+        "parent": read_card(Path(spec["parent"])).name if spec["parent"] else None,
     }
     Path(spec["out"]).mkdir()
     (Path(spec["out"]) / "card.json").write_text(json.dumps(card))

@@ -25,7 +25,7 @@ def test_a_training_is_fetched_trained_published_and_served(store, registry, run
     assert (job.state, job.progress, job.reason) == ("done", 1.0, "")
     assert job.version == f"p{project}-r001-lite0"
     assert registry.current(project).version == job.version
-    assert registry.current(project).card.parent == "starter"
+    assert registry.current(project).card.parent == "oct-lite0"
     assert job.report["used"] == 5
     assert sum(job.report["dropped"].values()) == 2
     assert job.metrics["new"]["mean_iou"] == 0.8

@@ -1,11 +1,12 @@
 import json
 import re
-import shutil
 from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
+from backend.database.tables import VERSIONS
 from backend.jobs.outlook import Outlook
 from backend.system.login import Login
 from tests.backend.fakes import publish, setup_body
@@ -139,8 +140,9 @@ def test_a_new_project_says_how_to_begin(visitor):
 
 
 @pytest.mark.usefixtures("populated")
-def test_versions_that_were_removed_stay_in_the_history(visitor, registry):
-    shutil.rmtree(registry.version("3", "p3-r001-lite0").directory)
+def test_versions_that_were_removed_stay_in_the_history(visitor, records):
+    pruned = update(VERSIONS).where(VERSIONS.c.name == "p3-r001-lite0").values(state="removed")
+    records.change(lambda connection: connection.execute(pruned))
     page = visitor.read("/projects/3")
     assert '<span class="badge removed">removed</span>' in page
     assert "Lumen from 0.931 (r001) to 0.964 (r006)" in page
@@ -148,8 +150,9 @@ def test_versions_that_were_removed_stay_in_the_history(visitor, registry):
 
 
 @pytest.mark.usefixtures("populated")
-def test_a_version_whose_card_is_damaged_is_named_with_its_problem(visitor, registry):
-    (registry.version("3", "p3-r005-lite0").directory / "card.json").write_text("{")
+def test_a_version_whose_card_is_damaged_is_named_with_its_problem(visitor, records):
+    damaged = update(VERSIONS).where(VERSIONS.c.name == "p3-r005-lite0").values(card="{")
+    records.change(lambda connection: connection.execute(damaged))
     assert "does not read as a model card" in visitor.read("/projects/3")
     assert visitor.read()
 
@@ -334,7 +337,7 @@ def test_what_does_not_exist_is_a_page_that_leads_on(visitor):
         ("/projects/3/train", "There is no page"),
         ("/nowhere", "There is no page /dashboard/nowhere"),
         ("/projects/3/versions/p3-r099/gallery/1-frame.jpg", "no version &#39;p3-r099&#39;"),
-        ("/projects/3/versions/p3-r001-lite0/gallery/1-frame.jpg", "not found"),
+        ("/projects/3/versions/p3-r001-lite0/gallery/1-frame.jpg", "has no file"),
     ):
         page = visitor.read(path, status=404)
         assert says in page
