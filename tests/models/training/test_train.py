@@ -86,7 +86,7 @@ def test_minutes_that_are_over_before_training_begins_end_it_all_the_same(tmp_pa
     code, lines = run(tmp_path, data=str(data), minutes=0.001)
     assert code == 0, lines
     steps = [line["metrics"]["step"] for line in lines if "step" in (line.get("metrics") or {})]
-    assert max(steps) < 1000  # of at least 2400
+    assert max(steps, default=0) < 1000  # of at least 2400; on a slow machine not even one is told
     assert all("left" in line for line in lines if line["stage"] == "saving")
     assert lines[-1]["metrics"]["frames"] == 1  # of the two that are held out
 
