@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from backend.database.engine import Result
 from backend.database.leases import ALL, UNLABELLED, Leases, share_holder
+from backend.database.shares import MAX_PROBLEMS
 from backend.errors import JobError, LabelStudioError
 from backend.label_studio.client import TaskRow
 from backend.label_studio.label_config import LabelConfig, parse_label_config
@@ -33,7 +34,6 @@ PATIENCE_SECONDS = 600.0  # with a Label Studio that does not answer
 FIRST_PAUSE, MAX_PAUSE = 1.0, 60.0  # seconds between two tries
 MAX_LOST = 5  # imports in a row without an answer
 REFUSED = (401, 403, 404)  # trying again or one by one does not help
-MAX_PROBLEMS = 100  # tasks whose reason is kept
 EVERY = 0.5  # seconds between two reports of tasks that are predicted
 AWAY = (429, 502, 503, 504)  # a proxy's answers while Label Studio restarts
 
