@@ -109,7 +109,7 @@ class BenchServer:
 
     @contextmanager
     def _image_host(self) -> Iterator[str]:
-        pngs = self._pngs
+        pngs, config = self._pngs, self._config
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
@@ -121,7 +121,8 @@ class BenchServer:
                     rows = _tasks(json.loads(asked["query"]), int(asked["page_size"]), self.headers["Host"])
                     self._answer("application/json", json.dumps({"total": len(rows), "tasks": rows}).encode())
                 else:
-                    self._answer("application/json", b"{}")
+                    project = {"id": int(PROJECT.split(".")[0]), "title": "bench", "label_config": config}
+                    self._answer("application/json", json.dumps(project).encode())
 
             def _answer(self, kind: str, body: bytes) -> None:
                 self.send_response(200)

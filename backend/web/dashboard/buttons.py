@@ -4,7 +4,7 @@ POST /dashboard/projects/ID/...  train, predict, rollback, versions/VERSION/prom
                                  review/TASK/fine
 """
 
-from flask import Blueprint, flash, redirect, request, url_for
+from flask import Blueprint, abort, flash, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 
 from backend.database.jobs import PREDICTION, REVIEW, TRAINING
@@ -96,11 +96,14 @@ def add_buttons(
         )
         return redirect(url_for("dashboard.review", project=project), 303)
 
-    @pages.post("/projects/<project>/review/<int:task>/fine")
-    def fine(project: str, task: int) -> ResponseReturnValue:
+    # A converter in the address would leave other texts to the page that says "There is no page", which takes no post.
+    @pages.post("/projects/<project>/review/<task>/fine")
+    def fine(project: str, task: str) -> ResponseReturnValue:
         projects.jobs_of(project)
+        if not (task.isascii() and task.isdigit()):
+            abort(404, f"There is no task {task!r}: expected a number.")
         try:
-            reviews.fine(project, str(task))
+            reviews.fine(project, task)
             flash(f"Task {task} is fine; it comes back only if its annotations change.")
         except UnknownTask:
             flash(f"Task {task} had left the queue already.")

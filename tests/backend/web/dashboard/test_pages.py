@@ -447,6 +447,9 @@ def test_doubtful_tasks_are_listed_with_links_and_leave_when_they_are_fine(visit
     assert re.findall(r'data\?task=(\d+)"', page) == ["12"]
     visitor.client.post("/dashboard/projects/3/review/41/fine", data={"csrf_token": token})
     assert "Task 41 had left the queue already." in visitor.read("/projects/3/review")
+    strange = visitor.client.post("/dashboard/projects/3/review/false/fine", data={"csrf_token": token})
+    assert strange.status_code == 404
+    assert "There is no task &#39;false&#39;: expected a number." in strange.text
 
 
 @pytest.mark.usefixtures("populated")
