@@ -9,9 +9,12 @@ import json
 import logging
 import re
 import threading
+from collections import Counter
 from collections.abc import Collection
 from contextvars import ContextVar
 from datetime import UTC, datetime
+
+from cachetools import LRUCache
 
 # The request that the current thread works for, "" outside of any.
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
@@ -19,6 +22,8 @@ REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 HIDDEN = "***"
 MAX_LINE = 4000  # characters of a message, and of each line of a traceback
 MAX_TRACEBACK = 60  # lines
+MAX_LIKE = 20  # lines of one kind that a request may write: it may hold 100,000 tasks that all fail alike
+MAX_REQUESTS = 1000  # whose lines are counted; those of the longest ago are forgotten
 MAX_WORD = 2000  # characters before a cut in which a blank is looked for: half a secret does not look like one
 # None of these looks at a character more than a few times, whatever the text.
 PATTERNS = [
@@ -126,6 +131,30 @@ class JsonLines(Lines):
         return json.dumps({name: value for name, value in event.items() if value}, ensure_ascii=False)
 
 
+class Repeats(logging.Filter):
+    """Of the events of one kind (a logger and its message before the values) in a request, the first `MAX_LIKE`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = threading.Lock()
+        self._seen: LRUCache[str, Counter[tuple[str, str]]] = LRUCache(MAX_REQUESTS)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether an event is logged; the last one says that others may follow in silence."""
+        request = REQUEST_ID.get()
+        if not request:
+            return True
+        with self._lock:
+            counts = self._seen.setdefault(request, Counter())
+            kind = (record.name, str(record.msg))
+            counts[kind] += 1
+            count = counts[kind]
+        if count == MAX_LIKE:
+            record.msg = f"{shortened(record.getMessage())} (others like it are not logged for this request)"
+            record.args = ()
+        return count <= MAX_LIKE
+
+
 def configure_logging(level: str, style: str = "text", secrets: Collection[str] = ()) -> None:
     """Log to stderr.
 
@@ -135,6 +164,7 @@ def configure_logging(level: str, style: str = "text", secrets: Collection[str] 
         secrets: what no line may show, besides what looks like a secret.
     """
     handler = logging.StreamHandler()
+    handler.addFilter(Repeats())
     handler.setFormatter((JsonLines if style == "json" else Lines)(secrets))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(True)

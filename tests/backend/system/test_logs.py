@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.system.logs import MAX_LINE, MAX_TRACEBACK, REQUEST_ID, JsonLines, Lines, redacted
+from backend.system.logs import MAX_LIKE, MAX_LINE, MAX_TRACEBACK, REQUEST_ID, JsonLines, Lines, Repeats, redacted
 
 LEGACY = "00112233445566778899aabbccddeeff00112233"
 PERSONAL = "eyJhbGciOiJIUzI1NiJ9.eyJ0b2tlbl90eXBlIjoicmVmcmVzaCJ9.c2lnbmF0dXJl"
@@ -119,3 +119,27 @@ def test_a_cut_leaves_no_half_of_a_secret(place: int, secret: str) -> None:
 @pytest.mark.parametrize("before", ["", "-", "token is ", "a.", "x--", "eyJ-", "eyJ-eyJ.eyJ-"])
 def test_a_token_is_found_in_any_run_of_its_signs(before: str) -> None:
     assert PERSONAL[12:] not in redacted(f"{before}{PERSONAL}")
+
+
+def test_a_request_whose_tasks_all_fail_alike_writes_a_few_lines_and_says_so() -> None:
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    handler.addFilter(Repeats())
+    logger = logging.getLogger("tests.repeats")
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        for request in ("one", "two"):
+            token = REQUEST_ID.set(request)
+            for task in range(1000):
+                logger.warning("task %s: no masks", task)
+            logger.warning("project 3: 1000 tasks")
+            REQUEST_ID.reset(token)
+        for task in range(1000):  # a job, whose log is read by task
+            logger.warning("task %s: no masks", task)
+    finally:
+        logger.removeHandler(handler)
+    of_a_request = [*(f"task {task}: no masks" for task in range(MAX_LIKE)), "project 3: 1000 tasks"]
+    of_a_request[MAX_LIKE - 1] += " (others like it are not logged for this request)"
+    assert said == [*of_a_request, *of_a_request, *(f"task {task}: no masks" for task in range(1000))]
