@@ -27,13 +27,17 @@ def oct_data() -> Path:
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest chooses by markers
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is slow by where it lies or because it asks for a longer timeout; put real servers last.
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what is slow by where it lies or because it asks for a longer timeout, and what shares servers.
 
-    So the quick tests fail first, and no server idles beside them.
+    The real servers come last, so that the quick tests fail first. Where two processes share the tests, the servers
+    belong to one of them and come first, while the other one does the rest.
     """
     for item in items:
         folder = item.path.parent.relative_to(TESTS).as_posix()
         if folder in SLOW_FOLDERS or item.get_closest_marker("timeout"):
             item.add_marker("slow")
-    items.sort(key=lambda item: item.get_closest_marker("end_to_end") is not None)
+        real = item.get_closest_marker("end_to_end") is not None
+        item.add_marker(pytest.mark.xdist_group("real servers" if real else str(item.path.relative_to(TESTS))))
+    shared = hasattr(config, "workerinput")  # of pytest-xdist
+    items.sort(key=lambda item: (item.get_closest_marker("end_to_end") is None) == shared)

@@ -19,6 +19,9 @@ from backend.versions.registry import version_number
 SETTLED_SECONDS = 2.0  # Label Studio writes down what /setup answered, and with it the name as it was before
 TOLD_SECONDS = 600.0  # after which the description is looked at again
 AGAIN_SECONDS = 60.0  # between the first tries with a Label Studio that does not answer
+# How long Label Studio may go on showing the version before: its question for our version waits three seconds for an
+# answer, and on a busy machine gets none.
+BEHIND_SECONDS = 600.0
 
 
 class Naming:
@@ -50,6 +53,7 @@ class Naming:
         self._starter = starter
         self._named: dict[str, str] = {}
         self._due: dict[tuple[str, str], float] = {}
+        self._since: dict[tuple[str, str], float] = {}
         self._loop = Loop("naming", AGAIN_SECONDS, reports)
 
     def watch(self, every: float = 1.0) -> Callable[[], None]:
@@ -69,10 +73,11 @@ class Naming:
         sole = {project: next(iter(found)) for project, found in versions.items() if len(found) == 1}
         changed = [(project, version) for project, version in sole.items() if self._named.get(project) != version]
         self._due = {key: self._due.get(key, now + SETTLED_SECONDS) for key in changed}
+        self._since = {key: self._since.get(key, now) for key in changed}
         self._loop.keep(sole)
         for (project, version), when in list(self._due.items()):
             if when <= now:
-                self._loop.attempt(project, partial(self._name, project, version), now)
+                self._loop.attempt(project, partial(self._name, project, version, now), now)
         self._describe(set(sole) & set(self._named), now)
 
     def _describe(self, projects: Set[str], now: float) -> None:
@@ -90,19 +95,26 @@ class Naming:
                 text = connect.description(said, self._dashboard or str(backend["url"]), project)
                 connect.describe(client, project, backend, self._login, text)
 
-    def _name(self, project: str, version: str) -> None:
+    def _name(self, project: str, version: str, now: float) -> None:
+        behind = False
         try:
             client = self._client(project)
             # Label Studio asks every backend for its version first: ours are those that answer with it.
             for backend in client.ml_backends(project):
-                if backend.get("model_version") == version and self._is_ours(project, str(backend.get("title"))):
-                    connect.rename(client, project, backend, self._login)
+                if self._is_ours(project, str(backend.get("title"))):
+                    if backend.get("model_version") == version:
+                        connect.rename(client, project, backend, self._login)
+                    else:
+                        behind = True
         except LabelStudioError as error:
             raise LabelStudioError(
                 f"Label Studio cannot show scores of {version} yet: {error}", error.status, error.detail
             ) from error
-        self._named[project] = version
-        del self._due[project, version]
+        waited = now - self._since[project, version]
+        if behind and waited < BEHIND_SECONDS:  # later it is another server's, or does not answer at all
+            self._due[project, version] = now + waited
+        else:
+            self._named[project] = version
 
     def _is_ours(self, project: str, title: str) -> bool:
         """Whether a name was given here, or is the one that the documentation tells people to type."""

@@ -8,7 +8,7 @@ from flask import Flask
 
 from backend.label_studio.client import LabelStudio
 from backend.label_studio.connect import connect, login_fields
-from backend.label_studio.naming import AGAIN_SECONDS, SETTLED_SECONDS, Naming
+from backend.label_studio.naming import AGAIN_SECONDS, BEHIND_SECONDS, SETTLED_SECONDS, Naming
 from backend.system.login import Login
 from backend.web.security import secure
 from tests.backend.fake_label_studio import FakeLabelStudio, serving
@@ -23,14 +23,18 @@ class Backend:
     def __init__(self) -> None:
         self.version = "oct-lite0"
         self.url = ""
+        self.answers = True
 
     @property
     def app(self) -> Flask:
         app = Flask("backend")
         secure(app, Login(LOGIN.user, LOGIN.password))
         app.add_url_rule("/health", view_func=lambda: {"status": "UP"})
-        app.add_url_rule("/setup", "setup", lambda: {"model_version": self.version}, methods=["POST"])
+        app.add_url_rule("/setup", "setup", self.setup, methods=["POST"])
         return app
+
+    def setup(self) -> dict[str, str] | tuple[str, int]:
+        return {"model_version": self.version} if self.answers else ("busy", 503)
 
 
 @pytest.fixture
@@ -116,6 +120,32 @@ def test_label_studio_is_asked_again_after_it_was_away_and_nobody_is_told_twice(
     assert shown["title"] == "oct-lite0"  # not before its time
     naming.look(2 * AGAIN_SECONDS + SETTLED_SECONDS)
     assert shown["title"] == backend.version
+
+
+def test_a_backend_that_label_studio_did_not_hear_from_is_named_when_it_is_heard(
+    label_studio: FakeLabelStudio, client: LabelStudio, backend: Backend
+) -> None:
+    project = label_studio.add_project(BRUSH)
+    shown = label_studio.backends[connect(client, project, backend.url, login=LOGIN).backend_id]
+    naming = Naming(lambda: {(str(project), backend.version)}, lambda project: client, LOGIN, "oct-lite0")
+    backend.version, backend.answers = f"p{project}-r001-lite0", False
+    look(naming, 0)
+    assert shown["title"] == "oct-lite0"
+    backend.answers = True
+    naming.look(2 * SETTLED_SECONDS)
+    assert shown["title"] == backend.version
+
+
+def test_a_backend_of_ours_that_answers_with_another_version_is_given_up_after_a_while(
+    label_studio: FakeLabelStudio, client: LabelStudio, backend: Backend
+) -> None:
+    project = label_studio.add_project(BRUSH)
+    connect(client, project, backend.url, login=LOGIN)
+    naming = Naming(lambda: {(str(project), f"p{project}-r001-lite0")}, lambda project: client, LOGIN, "oct-lite0")
+    for second in range(2 * int(BEHIND_SECONDS)):
+        naming.look(float(second))
+    asked = [request for request in label_studio.requests if request[:2] == ("GET", f"/api/ml/?project={project}")]
+    assert 5 < len(asked) < 20
 
 
 def test_a_project_that_has_two_versions_while_its_config_changes_waits(
