@@ -14,7 +14,7 @@ from tests.end_to_end.stack import ENVIRON, ROOT, free_port
 # What a team may run, from the oldest that still installs to the one that `make run` starts.
 VERSIONS = ("1.13.1", "1.16.0", "1.20.0", "1.22.0", "1.23.2")
 PYTHON = "3.11"  # the newest that all of them run on
-# Old releases import pkg_resources without asking for setuptools, which has dropped it.
+# Old releases import pkg_resources without asking for a setuptools that still has it.
 SETUPTOOLS = "setuptools<81"
 CACHE = ROOT / ".cache" / "compat"
 # uv takes the settings of the project that it is run in, and ours drop what label-studio-sdk requires.
@@ -37,8 +37,7 @@ def install(version: str) -> Path:
         subprocess.run([uv, "venv", "--quiet", "--python", PYTHON, str(folder)], check=True)
         into = [uv, "pip", "install", "--quiet", "--python", str(folder / "bin" / "python")]
         subprocess.run([*into, f"label-studio=={version}"], check=True, cwd=OUTSIDE)
-        if not list(folder.glob("lib/*/site-packages/setuptools")):
-            subprocess.run([*into, SETUPTOOLS], check=True, cwd=OUTSIDE)
+        subprocess.run([*into, SETUPTOOLS], check=True, cwd=OUTSIDE)
         complete.touch()
     return program
 
