@@ -16,6 +16,7 @@ from backend.system.metrics import STAGE_SECONDS
 from models.segment import Prediction, Segment, entropy
 
 START_TRAINING = "START_TRAINING"
+MAX_ACTION = 100  # characters of an event that are told back
 # The version of a project that no model covers yet: a name, since after a null Label Studio asks again and again.
 UNTRAINED = "untrained"
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -129,7 +130,7 @@ def parse_webhook(body: Any) -> WebhookEvent:
     event = _object(body, "the body of /webhook")
     project = _object(event.get("project"), "/webhook: 'project'")
     return WebhookEvent(
-        action=_text(event.get("action"), "/webhook: 'action'"),
+        action=_text(event.get("action"), "/webhook: 'action'")[:MAX_ACTION],
         project_id=project_id(project.get("id"), "/webhook"),
         label_config=project["label_config"] if isinstance(project.get("label_config"), str) else "",
     )

@@ -14,6 +14,7 @@ from backend.label_studio.controls import REGION_CONTROLS
 from backend.label_studio.controls.region import Mask
 from backend.label_studio.label_config import parse_label_config
 from backend.label_studio.protocol import (
+    MAX_ACTION,
     parse_predict,
     parse_setup,
     parse_webhook,
@@ -337,3 +338,7 @@ def test_a_prompts_region_is_on_its_page() -> None:
     (control,) = parse_label_config(PAGES).region_controls
     (region,) = prompt_entry(Segment("Lumen", 0.9, block()), control, "v1", item_index=3)["result"]
     assert region["item_index"] == 3
+
+
+def test_an_action_that_nobody_knows_is_told_back_in_short() -> None:
+    assert len(parse_webhook({"action": "A" * 100_000, "project": {"id": 3}}).action) == MAX_ACTION
