@@ -48,7 +48,8 @@ def training_devices(wanted: str, processes: int | None, batch: int) -> list[str
         return [choose_device(wanted)]
     if wanted == "cpu" or (wanted == "auto" and not there):
         return ["cpu"] * processes
-    check_device(wanted)
+    if wanted != "auto":
+        check_device(wanted)
     if wanted not in ("cuda", "auto"):
         raise ModelError(f"{wanted} is one GPU, for one process; for {processes} choose the device cuda")
     if processes > there:
