@@ -265,7 +265,7 @@ class Registry:
             return _known(connection, project, name)
 
         made = self._info(self._database.change(work))
-        self._collect(project)
+        self._collect(project, GARBAGE_SECONDS)
         return made
 
     def promote(self, project: str, version: str, fence: Callable[[], None] = lambda: None) -> VersionInfo:
@@ -378,7 +378,7 @@ class Registry:
         for project in filter(PROJECT.fullmatch, projects):
             self._collect(project, SWEPT_SECONDS)
 
-    def _collect(self, project: str, age: float = GARBAGE_SECONDS) -> None:
+    def _collect(self, project: str, age: float) -> None:
         """Remove files that belong to no version: of removed ones, and what killed publishers left `age` s ago."""
         try:
             known = select(VERSIONS.c.name, VERSIONS.c.place, VERSIONS.c.state).where(VERSIONS.c.project == project)

@@ -216,7 +216,7 @@ def test_what_goes_wrong_in_any_member_is_told_as_it_is():
 def test_two_processes_train_as_well_as_one_though_killed_half_way(tmp_path):
     """kill -9 of the process that started them: they end with it, and the next two go on where they were."""
     data = write_squares(tmp_path / "data", count=12)
-    spec = {"data": str(data), "epochs": 12, "preset": "fast"}
+    spec = {"data": str(data), "epochs": 4}
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
     code, lines = run(tmp_path / "one", **spec, processes=1)
@@ -239,7 +239,7 @@ def test_two_processes_train_as_well_as_one_though_killed_half_way(tmp_path):
     assert code == 0, lines
     assert any("goes on at step" in line.get("message", "") for line in lines)
     assert lines[-1]["metrics"]["mean_iou"] == pytest.approx(alone["mean_iou"], abs=0.05)
-    assert alone["mean_iou"] > 0.5
+    assert alone["mean_iou"] > 0.8
     assert json.loads((tmp_path / "two" / "out" / "card.json").read_text())["training"]["processes"] == 2
 
 
