@@ -220,6 +220,9 @@ class _Listener(Generic[Result]):
         until = time.monotonic() + GRACE
         while (left := until - time.monotonic()) > 0 and self._open:
             self._hear(left)
+        for error in self._errors:
+            if not isinstance(error, LostMember):
+                return error
         size = len(self._members)
         for member in self._members:
             if (code := member.exitcode) is not None and code < 0:
@@ -229,9 +232,8 @@ class _Listener(Generic[Result]):
                     f"{'; out of memory?' if -code == signal.SIGKILL else ''}), and the others were ended",
                     "start it again, with fewer processes if memory ran out",
                 )
-        own = [error for error in self._errors if not isinstance(error, LostMember)]
         ended = ModelError(f"one of the {size} processes of the training ended by itself", "its output says why")
-        return (own or self._errors or [ended])[0]
+        return self._errors[0] if self._errors else ended
 
 
 def _member(
@@ -251,15 +253,18 @@ def _member(
         team = _join(rank, devices, port)
         if rank:
             team.follow()
-            return
-        result = work(link.send, team)
-        team.tell(None)
-        link.send((result,))
+        else:
+            result = work(link.send, team)
+            team.tell(None)
+            link.send((result,))
     except Exception as error:
         known = isinstance(error, ModelError | ValueError | TypeError | OSError)
         if not known:
             traceback.print_exc()
         link.send(error if known else RuntimeError(f"{type(error).__name__}: {error}"))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # else the threads of torch.distributed would abort it where a collective was left half done
 
 
 def _join(rank: int, devices: Sequence[str], port: int) -> Team:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -83,7 +84,7 @@ def test_a_visitor_may_meet_another_server_at_each_click(postgresql_url, s3_serv
             assert requests.get(f"{address}/{page}", timeout=60).status_code == 401
             assert first in visitor.get(f"{address}/{page}", timeout=60).text
         token = TOKEN.search(visitor.get(f"{one}/{page}", timeout=60).text)[1]
-        press = {"data": {"csrf_token": token}, "allow_redirects": False, "timeout": 60}
+        press: Any = {"data": {"csrf_token": token}, "allow_redirects": False, "timeout": 60}
         pressed = visitor.post(f"{other}/{page}/versions/{second}/promote", **press)
         assert pressed.status_code == 303, pressed.text
         began = time.monotonic()
