@@ -160,7 +160,7 @@ def together(work: Callable[[Report, Team], Result], devices: Sequence[str], rep
             is raised as it was in the member.
     """
     context = multiprocessing.get_context("spawn")  # CUDA and OpenMP do not survive a fork
-    store = dist.TCPStore(ADDRESS, 0, is_master=True, wait_for_workers=False)
+    store = dist.TCPStore(ADDRESS, 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
     members: list[BaseProcess] = []
     links: list[Connection] = []
     try:
@@ -274,7 +274,7 @@ def _join(rank: int, devices: Sequence[str], port: int) -> Team:
     if team.device.type == "cuda":
         torch.cuda.set_device(team.device)
     with _reaching():
-        store = dist.TCPStore(ADDRESS, port, is_master=False, timeout=PATIENCE)
+        store = dist.TCPStore(ADDRESS, port, is_master=False, timeout=PATIENCE)  # type: ignore[attr-defined]
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if team.device.type == "cuda" else "gloo",
             store=store, rank=rank, world_size=team.size, timeout=PATIENCE,
@@ -310,5 +310,5 @@ def _trained(network: nn.Module) -> list[nn.Parameter]:
 
 def _parts(values: Tensor, parameters: Sequence[nn.Parameter]) -> Iterator[Tensor]:
     """A vector cut into tensors of the parameters' shapes."""
-    parts = values.split([parameter.numel() for parameter in parameters])
+    parts = torch.split(values, [parameter.numel() for parameter in parameters])
     return (part.view(parameter.shape) for part, parameter in zip(parts, parameters, strict=True))

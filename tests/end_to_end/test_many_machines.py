@@ -20,6 +20,7 @@ import pytest
 from backend.database.engine import Database
 from backend.database.jobs import FINISHED, PREDICTION, Job, JobStore
 from backend.demo import servers
+from backend.demo.checks import HOST
 from backend.demo.processes import Running, Server, stop_all
 from backend.demo.sample_project import CONFIG
 from backend.label_studio.client import LabelStudio
@@ -103,8 +104,8 @@ def stack(template: Path, tmp_path: Path) -> Iterator[Stack]:
         }
 
         def machine(name: str, *arguments: str) -> Machine:
-            url = f"http://{servers.HOST}:{free_port(9850 + 20 * len(machines))}"
-            where = ("--host", servers.HOST, "--port", url.rpartition(":")[2]) if "serve" in arguments else ()
+            url = f"http://{HOST}:{free_port(9850 + 20 * len(machines))}"
+            where = ("--host", HOST, "--port", url.rpartition(":")[2]) if "serve" in arguments else ()
             program = Path(sys.executable).parent / "premask"
             env = shared | {"PREMASK_DATA_DIR": str(tmp_path / name)}
             return Machine(Server(name, [program, *arguments, *where], env, url, "/health", tmp_path / name))

@@ -160,7 +160,7 @@ def members():
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_member_that_is_killed_ends_the_training_with_a_sentence(victim):
     """kill -9, as the kernel does where memory is short: the others do not wait for it, and none is left."""
-    team = []
+    team: list[multiprocessing.process.BaseProcess] = []
 
     def kill(progress):
         if not team:
