@@ -17,6 +17,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +25,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -36,7 +38,6 @@ from models.training.schedule import Progress, Report
 Result = TypeVar("Result")
 Told = TypeVar("Told")
 
-ADDRESS = "127.0.0.1"
 LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 # The first member measures for as long as it takes, and a paused team goes on: who died is seen by who started it.
 PATIENCE = timedelta(days=365)
@@ -160,25 +161,26 @@ def together(work: Callable[[Report, Team], Result], devices: Sequence[str], rep
             is raised as it was in the member.
     """
     context = multiprocessing.get_context("spawn")  # CUDA and OpenMP do not survive a fork
-    store = dist.TCPStore(ADDRESS, 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
     members: list[BaseProcess] = []
     links: list[Connection] = []
-    try:
-        for rank in range(len(devices)):
-            ours, theirs = context.Pipe(duplex=False)
-            links.append(ours)
-            arguments = (rank, tuple(devices), store.port, os.getpid(), torch.get_num_threads(), work, theirs)
-            members.append(context.Process(target=_member, args=arguments, name=f"training-{rank}"))
-            members[-1].start()
-            theirs.close()
-        return _Listener[Result](members, links, report).result()
-    finally:
-        for member in members:
-            member.kill()
-        for member in members:
-            member.join()
-        for link in links:
-            link.close()
+    with tempfile.TemporaryDirectory(prefix="premask-team-", ignore_cleanup_errors=True) as folder:  # nobody else's
+        try:
+            for rank in range(len(devices)):
+                ours, theirs = context.Pipe(duplex=False)
+                links.append(ours)
+                meeting = Path(folder) / "meeting"
+                arguments = (rank, tuple(devices), meeting, os.getpid(), torch.get_num_threads(), work, theirs)
+                members.append(context.Process(target=_member, args=arguments, name=f"training-{rank}"))
+                members[-1].start()
+                theirs.close()
+            return _Listener[Result](members, links, report).result()
+        finally:
+            for member in members:
+                member.kill()
+            for member in members:
+                member.join()
+            for link in links:
+                link.close()
 
 
 class _Listener(Generic[Result]):
@@ -194,6 +196,8 @@ class _Listener(Generic[Result]):
         """What the first member returns. Raises what a member raised, or ModelError if one ended by itself."""
         while not self._results:
             self._hear(POLL)
+            if self._results:
+                break
             if self._errors or not self._open or any(member.exitcode for member in self._members):
                 raise self._cause()
         return self._results[0]
@@ -239,7 +243,7 @@ class _Listener(Generic[Result]):
 def _member(
     rank: int,
     devices: Sequence[str],
-    port: int,
+    meeting: Path,
     parent: int,
     threads: int,
     work: Callable[[Report, Team], Any],
@@ -250,7 +254,7 @@ def _member(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the process that started it, which ends all
     torch.set_num_threads(max(threads // len(devices), 1))
     try:
-        team = _join(rank, devices, port)
+        team = _join(rank, devices, meeting)
         if rank:
             team.follow()
         else:
@@ -267,14 +271,15 @@ def _member(
     os._exit(0)  # else the threads of torch.distributed would abort it where a collective was left half done
 
 
-def _join(rank: int, devices: Sequence[str], port: int) -> Team:
-    """Meet the others. Raises LostMember if they cannot talk with each other."""
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", LOOPBACK)
+def _join(rank: int, devices: Sequence[str], meeting: Path) -> Team:
+    """Meet the others by a file. Raises LostMember if they cannot talk with each other."""
+    for library in ("GLOO", "NCCL"):  # what they say to each other is not for the network
+        os.environ.setdefault(f"{library}_SOCKET_IFNAME", LOOPBACK)
     team = Team(rank, devices)
     if team.device.type == "cuda":
         torch.cuda.set_device(team.device)
     with _reaching():
-        store = dist.TCPStore(ADDRESS, port, is_master=False, timeout=PATIENCE)  # type: ignore[attr-defined]
+        store = dist.FileStore(str(meeting), team.size)  # type: ignore[attr-defined]
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if team.device.type == "cuda" else "gloo",
             store=store, rank=rank, world_size=team.size, timeout=PATIENCE,
