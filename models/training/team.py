@@ -274,7 +274,7 @@ def _member(
 def _join(rank: int, devices: Sequence[str], meeting: Path) -> Team:
     """Meet the others by a file. Raises LostMember if they cannot talk with each other."""
     for library in ("GLOO", "NCCL"):  # what they say to each other is not for the network
-        os.environ.setdefault(f"{library}_SOCKET_IFNAME", LOOPBACK)
+        os.putenv(f"{library}_SOCKET_IFNAME", LOOPBACK)
     team = Team(rank, devices)
     if team.device.type == "cuda":
         torch.cuda.set_device(team.device)
