@@ -36,6 +36,7 @@ def create_app(
     outlooks: Outlooks | None = None,
     login: Login | None = None,
     allowed_hosts: Collection[str] = (),
+    form_key: bytes | None = None,
     ready: Callable[[], Sequence[Check]] = tuple,
     loops: Callable[[], Sequence[LoopReport]] = tuple,
     minutes_per_mask: float | None = None,
@@ -56,6 +57,7 @@ def create_app(
         outlooks: what was accepted since the served version, for the dashboard; None shows nothing of it.
         login: asked of callers; None lets everybody in.
         allowed_hosts: names under which it answers, as in `secure`.
+        form_key: signs the dashboard's forms, as in `protect_forms`: the same on every server behind a balancer.
         ready: checks that decide whether predictions can be answered, for `/ready`.
         loops: the loops that look after projects, for `/metrics`.
         minutes_per_mask: minutes of drawing a mask by hand, for the dashboard; None if they were not measured.
@@ -75,7 +77,7 @@ def create_app(
         api.job_routes(jobs),
         api.version_routes(registry, serving, jobs),
         api.review_routes(jobs, reviews),
-        dashboard(registry, serving, jobs, credentials, reviews, minutes_per_mask, outlooks),
+        dashboard(registry, serving, jobs, credentials, reviews, minutes_per_mask, outlooks, form_key),
     ):
         app.register_blueprint(blueprint)
     return app

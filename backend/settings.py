@@ -64,6 +64,7 @@ EXPECTED = {
     "secret_key": "a random text of 16 characters or more, the same on every machine",
     "train_minutes": "minutes above 0, at most 10080",
     "train_preset": "paper, fast or full",
+    "train_processes": "a whole number from 1 up, at most the machine's GPUs; unset uses them all",
     "min_accepted": "a whole number from 1 up",
     "keep_versions": "a whole number from 1 up",
     "group_field": "the name of a field of the tasks' data, such as patient",
@@ -111,9 +112,11 @@ class Settings(BaseSettings):
             machines; unset uses a folder in the data folder.
         models_endpoint: the S3 server of an s3:// address, where it is not Amazon's.
         models_cache_gb: size of this machine's copies of versions, where they are in no folder.
-        secret_key: encrypts the tokens that `/setup` brings; unset uses a random one, kept in the data folder.
+        secret_key: encrypts the tokens that `/setup` brings and signs the dashboard's forms; unset uses a random one,
+            kept in the data folder.
         train_minutes: time budget of one training.
         train_preset: size of a training.
+        train_processes: processes that share each batch of a training; unset: one for each GPU with cuda and auto.
         min_accepted: accepted tasks that a project needs before it can train.
         keep_versions: model versions of a project that are kept, besides the served one and the one before it.
         group_field: tasks equal in this field are split together; unset: patient, study, series or group, if in all.
@@ -164,6 +167,7 @@ class Settings(BaseSettings):
     secret_key: SecretStr | None = Field(None, min_length=16)
     train_minutes: float = Field(10.0, gt=0, le=10080)
     train_preset: Literal["paper", "fast", "full"] = "fast"
+    train_processes: int | None = Field(None, ge=1, le=256)
     min_accepted: int = Field(4, ge=1)
     keep_versions: int = Field(10, ge=1)
     group_field: str | None = Field(None, min_length=1)

@@ -29,6 +29,37 @@ def choose_device(wanted: str) -> str:
     return f"cuda:{free.index(max(free))}" if len(free) == count else "cuda"
 
 
+def training_devices(wanted: str, processes: int | None, batch: int) -> list[str]:
+    """The device of each process that takes part in a training.
+
+    Args:
+        wanted: cpu, cuda, cuda:N or auto.
+        processes: how many; None for one on each GPU of the machine with cuda and auto, and for one otherwise.
+        batch: images of a batch, which they share: a process without any would have nothing to do.
+
+    Raises:
+        ModelError: a device is not there, or there are too few GPUs or images for so many.
+    """
+    there = torch.cuda.device_count() if wanted in ("cuda", "auto") and torch.cuda.is_available() else 0
+    processes = processes or min(max(there, 1), batch)
+    if processes > batch:
+        raise ModelError(f"{processes} processes cannot share batches of {batch} images; ask for at most {batch}")
+    if processes == 1:
+        return [choose_device(wanted)]
+    if wanted == "cpu" or (wanted == "auto" and not there):
+        return ["cpu"] * processes
+    if wanted != "auto":
+        check_device(wanted)
+    if wanted not in ("cuda", "auto"):
+        raise ModelError(f"{wanted} is one GPU, for one process; for {processes} choose the device cuda")
+    if processes > there:
+        raise ModelError(f"{processes} processes need a GPU each, and this machine has {there}; ask for fewer")
+    order = list(range(there))
+    if wanted == "auto" and processes < there and len(free := free_memory()) == there:
+        order.sort(key=lambda index: -free[index])
+    return [f"cuda:{index}" for index in order[:processes]]
+
+
 def check_device(device: str) -> None:
     """Raises ModelError unless torch can compute on `device`: cpu, cuda or cuda:N."""
     wanted = torch.device(device)

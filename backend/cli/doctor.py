@@ -21,8 +21,9 @@ MARKS = {FINE: "[green]ok[/]", DOUBTFUL: "[yellow]look[/]", BROKEN: "[red]BROKEN
 
 @click.command()
 @click.option("--project", help="Label Studio's project id: look at its backend, its webhook and an image too.")
+@click.option("--fetch", is_flag=True, help="Compare the checksums of served versions in a bucket, too: fetches them.")
 @json_option
-def doctor(project: str | None, json_file: Path | None) -> None:
+def doctor(project: str | None, fetch: bool, json_file: Path | None) -> None:
     """Look at everything the backend needs and say the remedy for what it lacks; exit code 1 if something is broken."""
     if project is not None and not project.isdigit():
         raise click.BadParameter(f"expected a number such as 3, got {project!r}", param_hint="--project")
@@ -36,7 +37,7 @@ def doctor(project: str | None, json_file: Path | None) -> None:
     for check in seen:
         _show(console, check)
     if seen[0].state == FINE:
-        for check in _looks(settings, project):
+        for check in _looks(settings, project, fetch):
             seen.append(check)
             _show(console, check)
     broken = [check.name for check in seen if check.state == BROKEN]
@@ -45,7 +46,7 @@ def doctor(project: str | None, json_file: Path | None) -> None:
     sys.exit(1 if broken else 0)
 
 
-def _looks(settings: Settings, project: str | None) -> Iterator[Check]:
+def _looks(settings: Settings, project: str | None, fetch: bool) -> Iterator[Check]:
     try:
         parts = assemble(settings)
     except BackendError as error:  # nothing else can be looked at without these parts
@@ -53,7 +54,7 @@ def _looks(settings: Settings, project: str | None) -> Iterator[Check]:
         name = "database" if isinstance(error.__cause__, DatabaseError) else "start"
         yield Check(name, BROKEN, error.cause, error.remedy)
     else:
-        yield from examine(settings, parts, project)
+        yield from examine(settings, parts, project, fetch=fetch)
 
 
 def _show(console: Console, check: Check) -> None:

@@ -154,6 +154,11 @@ def training_options(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option("--seed", type=int, default=0, show_default=True),
         device_option,
+        click.option(
+            "--processes",
+            type=click.IntRange(min=1),
+            help="Share each batch; one for each GPU if omitted, with cuda and auto.",
+        ),
         json_option,
     )
     for option in reversed(options):

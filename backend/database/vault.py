@@ -1,7 +1,8 @@
-"""Encryption of the tokens that the database holds, with a key that it does not hold."""
+"""The secret of an installation: it encrypts the tokens that the database holds, and gives keys for other purposes."""
 
 import base64
 import hashlib
+import hmac
 import os
 import secrets
 import tempfile
@@ -17,7 +18,7 @@ KEY_FILE = "secret-key"
 
 
 class Vault:
-    """Encrypts and decrypts texts.
+    """Encrypts and decrypts texts, and derives keys.
 
     Args:
         folder: keeps a key of its own, in a file that its user alone may read, where none is configured.
@@ -46,10 +47,21 @@ class Vault:
         except InvalidToken:
             return None
 
+    def key_for(self, purpose: str) -> bytes:
+        """A key of 32 bytes for another purpose, the same wherever the secret is; it tells nothing of any other.
+
+        Raises:
+            DatabaseError: a key can neither be read nor made.
+        """
+        return hmac.digest(self._secret, purpose.encode(), "sha256")
+
+    @cached_property
+    def _secret(self) -> bytes:
+        return (self._kept() if self._configured is None else self._configured.get_secret_value()).encode()
+
     @cached_property
     def _fernet(self) -> Fernet:
-        key = self._kept() if self._configured is None else self._configured.get_secret_value()
-        return Fernet(base64.urlsafe_b64encode(hashlib.sha256(key.encode()).digest()))
+        return Fernet(base64.urlsafe_b64encode(hashlib.sha256(self._secret).digest()))
 
     def _kept(self) -> str:
         try:

@@ -29,16 +29,17 @@ ADAPTER = "PremaskModel"  # in backend.entrypoints.label_studio_ml, as that serv
 Look = tuple[str, Callable[[], Check | str]]
 
 
-def examine(settings: Settings, parts: Parts, project: str | None) -> Iterator[Check]:
+def examine(settings: Settings, parts: Parts, project: str | None, *, fetch: bool = False) -> Iterator[Check]:
     """Every check in turn, none of which changes anything.
 
     Args:
         settings: of the backend that is looked at.
         parts: made from them.
         project: a Label Studio project to look at too.
+        fetch: compare the checksums of served versions that are in a bucket, too, which fetches them.
     """
     yield checks.data_folder(settings.data_dir)
-    for name, look in _here(settings, parts):
+    for name, look in _here(settings, parts, fetch):
         yield check(name, look)
     for name, look in _label_studio(settings, parts, project):
         looked = check(name, look)
@@ -47,14 +48,14 @@ def examine(settings: Settings, parts: Parts, project: str | None) -> Iterator[C
             return  # all that follows would fail for the same reason
 
 
-def _here(settings: Settings, parts: Parts) -> Iterator[Look]:
+def _here(settings: Settings, parts: Parts, fetch: bool) -> Iterator[Look]:
     yield "database", lambda: checks.database(parts.database)
     yield "store of versions", lambda: checks.store(parts.database, parts.registry.store)
     yield "queue", lambda: checks.queue(JobQueue(parts.store, parts.leases, parts.queues))
     yield "loops over projects", lambda: checks.loops(loop_reports(settings.loops_dir))
     yield "starter weights", lambda: _starter(settings.starter)
     for known in parts.registry.projects():
-        yield f"versions of project {known}", partial(_served, parts, known)
+        yield f"versions of project {known}", partial(_served, parts, known, fetch)
     yield "device", lambda: _device(settings.device)
     yield "server", lambda: _server(settings)
     yield "password", lambda: _password(settings)
@@ -66,11 +67,14 @@ def _starter(folder: Path | None) -> Check | str:
     return f"{check_weights(folder).name}, checksums right"
 
 
-def _served(parts: Parts, project: str) -> str:
+def _served(parts: Parts, project: str, fetch: bool) -> str:
     current = parts.registry.current(project)
     if current is None:
         count = len(parts.registry.versions(project))
         return f"{count} {'version' if count == 1 else 'versions'}, none served"
+    if parts.registry.store.folder is None and not fetch:
+        current.check()
+        return f"{current.version} is served, {len(current.files)} files in the store, sizes right"
     check_weights(current.directory)
     return f"{current.version} is served, checksums right"
 
@@ -196,8 +200,9 @@ def _project(client: LabelStudio, project: str) -> Check | str:
 def _model(settings: Settings, parts: Parts, client: LabelStudio, project: str) -> Check | str:
     config = parse_label_config(str(client.project(project).get("label_config", "")))
     current = parts.registry.current(project)
-    folders = [folder for folder in (current.directory if current else None, settings.starter) if folder is not None]
-    known = next((card for card in map(read_card, folders) if set(card.classes) & set(config.classes)), None)
+    cards = [current.card] if current else []
+    cards += [read_card(settings.starter)] if settings.starter is not None else []
+    known = next((card for card in cards if set(card.classes) & set(config.classes)), None)
     if known is not None:
         missing = [label for label in config.classes if label not in known.classes]
         return f"{known.name}" + (f", which does not know {', '.join(missing)}" if missing else "")

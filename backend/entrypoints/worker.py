@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 
 from backend.database.jobs import PREDICTION, REVIEW, TRAINING
@@ -16,7 +17,10 @@ from backend.jobs.worker import BEAT_SECONDS, Worker
 from backend.settings import Settings
 from backend.system.logs import configure_logging
 from backend.system.processes import PARENT, die_with_parent
+from backend.versions.registry import Registry
 from backend.wiring import Parts, assemble, device_of, notifier, starter
+
+SWEEP_SECONDS = 6 * 3600.0  # between two looks for files in the store that belong to no version
 
 
 def build_runner(
@@ -33,10 +37,12 @@ def build_runner(
         training_command: starts the process of a training.
         prediction_command: starts the process of a prediction job.
     """
+    device = device_of(settings)  # that it is there is better known now
     plan = Plan(
         preset=settings.train_preset,
         minutes=settings.train_minutes,
-        device=device_of(settings),
+        device=settings.device,  # which GPU has most free memory is another one when a training begins
+        processes=settings.train_processes,
         min_accepted=settings.min_accepted,
         group_field=settings.group_field,
     )
@@ -55,7 +61,7 @@ def build_runner(
         client=parts.connections.client,
         images=parts.connections.images,
         reviews=parts.reviews,
-        device=device_of(settings),
+        device=device,
     )
     kinds: dict[str, Work] = {
         TRAINING: trainer,
@@ -83,8 +89,18 @@ def main(environ: Mapping[str, str], **commands: Sequence[str]) -> int:
         return 1
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.stop())
-    worker.run(lambda stopped: parts.automatic.watch(worker.jobs, parts.connections.client, stopped, BEAT_SECONDS))
+
+    def beside(stopped: threading.Event) -> None:
+        parts.automatic.watch(worker.jobs, parts.connections.client, stopped, BEAT_SECONDS)
+        threading.Thread(target=_sweep, args=(parts.registry, stopped), name="sweep", daemon=True).start()
+
+    worker.run(beside)
     return 0
+
+
+def _sweep(registry: Registry, stopped: threading.Event) -> None:
+    while not stopped.wait(SWEEP_SECONDS):
+        registry.sweep()
 
 
 if __name__ == "__main__":

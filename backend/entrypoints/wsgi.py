@@ -12,6 +12,7 @@ from flask import Flask
 from gunicorn.errors import AppImportError
 
 from backend.app import create_app
+from backend.database.vault import Vault
 from backend.diagnosis import checks
 from backend.diagnosis.checks import Check
 from backend.errors import BackendError
@@ -63,6 +64,7 @@ def app_of(settings: Settings, core: Core, login: Login | None, outlooks: Outloo
         outlooks=outlooks,
         login=login,
         allowed_hosts=names_of(settings, login),
+        form_key=Vault(settings.data_dir, settings.secret_key).key_for("forms of the dashboard"),
         ready=lambda: ready(settings, core),
         loops=lambda: loop_reports(settings.loops_dir),
         minutes_per_mask=settings.minutes_per_mask,

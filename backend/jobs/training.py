@@ -55,7 +55,8 @@ class Plan:
     Attributes:
         preset: size of a training.
         minutes: time budget.
-        device: cpu, cuda or cuda:N.
+        device: cpu, cuda, cuda:N or auto.
+        processes: that share each batch; None for one on each GPU with cuda and auto, and for one otherwise.
         min_accepted: accepted tasks that a training needs.
         group_field: field of the tasks' data that names the group of each; None looks for one.
         spare_seconds: for reading data, evaluating and saving, on slow machines too.
@@ -64,6 +65,7 @@ class Plan:
     preset: str = "fast"
     minutes: float = 10.0
     device: str = "cpu"
+    processes: int | None = None
     min_accepted: int = 4
     group_field: str | None = None
     spare_seconds: float = 3600.0
@@ -228,6 +230,7 @@ class TrainingWork:
                 "preset": self._plan.preset,
                 "minutes": self._plan.minutes,
                 "device": self._plan.device,
+                "processes": self._plan.processes,
                 "backbone": backbone or "auto",
                 "name": version,
                 "as_drawn": as_drawn,

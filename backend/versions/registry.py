@@ -36,6 +36,7 @@ PROJECT = re.compile("[0-9A-Za-z]{1,32}")
 STARTER = "starter"  # what rolling back before the first promotion returns to; no version has this name
 CANDIDATE, SERVED, RETIRED, REMOVED = "candidate", "served", "retired", "removed"
 GARBAGE_SECONDS = 12 * 3600.0  # after which files that no row names are collected
+SWEPT_SECONDS = 7 * 86400.0  # the same where nothing is published: a week to find out that a database is the wrong one
 PUBLISH_SECONDS = 6 * 3600.0  # after which a publication gives up, long before
 # Short names of backbones, as in p3-r007-lite0; any other loses what precedes its last underscore.
 SHORT = {"tf_efficientnet_lite0": "lite0", "legacy_xception": "xception", "convnext_base": "convnext"}
@@ -98,6 +99,21 @@ class VersionInfo:
     def fetch(self) -> Fetched:
         """The same, as long as the returned object is there."""
         return self._store.fetch(self.place, self.files)
+
+    def check(self) -> None:
+        """Whether all files are in the store with the sizes that were published, and its card's checksum; quick.
+
+        Raises:
+            StoreError: a file is missing or another one, or the store cannot be read.
+        """
+        there = self._store.listed(self.place)
+        wrong = [name for name, file in self.files.items() if there.get(name) != file.size]
+        if wrong:
+            raise StoreError(
+                f"{self.version} is not whole in {self._store.name}: {', '.join(sorted(wrong))}",
+                "restore it from a copy, or promote another version",
+            )
+        self.read(CARD)
 
     def read(self, name: str) -> bytes:
         """One of its files.
@@ -249,7 +265,7 @@ class Registry:
             return _known(connection, project, name)
 
         made = self._info(self._database.change(work))
-        self._collect(project)
+        self._collect(project, GARBAGE_SECONDS)
         return made
 
     def promote(self, project: str, version: str, fence: Callable[[], None] = lambda: None) -> VersionInfo:
@@ -352,8 +368,18 @@ class Registry:
         for row in (row for row in rows if row.name not in needed):
             _set_state(connection, project, row.name, REMOVED)
 
-    def _collect(self, project: str) -> None:
-        """Remove files that belong to no version: of removed ones, and what killed publishers left some hours ago."""
+    def sweep(self) -> None:
+        """Remove files that belong to no version, in all projects; what fails is left for the next time."""
+        try:
+            projects = self.store.projects()
+        except StoreError as error:
+            logger.warning("files that belong to no version are left for later: %s", error)
+            return
+        for project in filter(PROJECT.fullmatch, projects):
+            self._collect(project, SWEPT_SECONDS)
+
+    def _collect(self, project: str, age: float) -> None:
+        """Remove files that belong to no version: of removed ones, and what killed publishers left `age` s ago."""
         try:
             known = select(VERSIONS.c.name, VERSIONS.c.place, VERSIONS.c.state).where(VERSIONS.c.project == project)
             there = self.store.places(project)  # before the rows are read: what comes later is not looked at
@@ -366,7 +392,7 @@ class Registry:
             for place in there:
                 version, nonce = place.rpartition("/")[2][:-13], place[-13:]
                 ours = NONCE.fullmatch(nonce) and version_number(project, version) is not None
-                if ours and place not in places and time.time() - self.store.written(place) > GARBAGE_SECONDS:
+                if ours and place not in places and time.time() - self.store.written(place) > age:
                     logger.info("%s, which belongs to no version, is removed", place)
                     self.store.remove(place)
         except (StoreError, DatabaseError) as error:

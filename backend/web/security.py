@@ -74,7 +74,7 @@ def secure(app: Flask, login: Login | None, allowed_hosts: Collection[str] = ())
         return response
 
 
-def protect_forms(pages: Blueprint) -> None:
+def protect_forms(pages: Blueprint, key: bytes | None = None) -> None:
     """Require a token of our own pages with every form that is posted to these pages.
 
     A browser adds the password it remembers to every request, also to one that another site's page caused; it cannot
@@ -82,7 +82,12 @@ def protect_forms(pages: Blueprint) -> None:
 
         <input type="hidden" name="csrf_token" value="{{ csrf_token() }}">
 
-    Tokens hold until the server starts again; a page from before then is refused with 403 and has to be reloaded.
+    A token that another key signed is refused with 403, and the page has to be reloaded.
+
+    Args:
+        pages: whose forms they are.
+        key: signs tokens and sessions: a page of one server may be posted to any other that has the same. None makes a
+            new one, with which tokens hold until the server starts again.
     """
     csrf = CSRFProtect()
 
@@ -90,7 +95,7 @@ def protect_forms(pages: Blueprint) -> None:
     def begin(state: BlueprintSetupState) -> None:
         app = state.app
         assert isinstance(app, Flask)
-        app.secret_key = secrets.token_bytes(32)
+        app.secret_key = key or secrets.token_bytes(32)
         app.session_interface = _Sessions()
         app.config.update(
             SESSION_COOKIE_NAME=SESSION_COOKIE,

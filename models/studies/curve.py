@@ -15,6 +15,7 @@ from models.checkpoint import read_card
 from models.data.reader import DataFolder, open_data_folder
 from models.data.sample import Sample
 from models.data.writer import DataFolderWriter
+from models.devices import choose_device
 from models.errors import DataError
 from models.evaluation.evaluate import measure, summarise, with_settings
 from models.evaluation.intervals import with_intervals
@@ -24,6 +25,7 @@ from models.training.schedule import Progress, Report
 from models.training.train import TrainingSpec, train
 
 RESULT = "curve.json"
+UNCOMPARED = ("data", "out", "name", "processes")  # of a training: they change nothing that is measured
 GOLDEN = (5**0.5 - 1) / 2
 
 
@@ -39,7 +41,8 @@ def label_efficiency(
         spec: `data` is divided into training and held-out images as `train` does; `out` takes the result and a
             checkpoint a size; the rest is for each training.
         sizes: numbers of images; None for all.
-        plain: also train a plain segmentation network on each subset, for as long as the whole chain took.
+        plain: also train a plain segmentation network on each subset, for as long as the whole chain took, and both by
+            one process.
         report: told the size that is worked on and how far it is.
 
     Returns:
@@ -57,6 +60,7 @@ def label_efficiency(
         raise DataError(f"{spec.data} has {len(pool)} training images; a size is 2 to that, or all, not {wrong[0]}")
     curve = _begin(spec, folder, len(held_out))
     groups = folder.groups()
+    spec = replace(spec, processes=1) if plain else spec
     order = spread_order(len(pool), spec.seed)
     ways = ["chain", *(["closed-form"] if closed_form.installed() else []), *(["plain"] if plain else [])]
     for size in sorted({len(pool) if size is None else size for size in sizes}):
@@ -96,7 +100,7 @@ def _trained(
         link_samples(samples, classes, data)
         train(replace(spec, data=data, out=checkpoint, name=name), tell)
         shutil.rmtree(data)
-    return load_pipeline(checkpoint, spec.device)
+    return load_pipeline(checkpoint, choose_device(spec.device))
 
 
 def _only(figure: str, classes: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -130,7 +134,7 @@ def link_samples(samples: Sequence[Sample], classes: Sequence[str], root: Path) 
 
 def _begin(spec: TrainingSpec, folder: DataFolder, frames: int) -> dict[str, Any]:
     """The curve so far: what out/curve.json holds, if that is of the same data and settings."""
-    settings = {key: str(value) for key, value in asdict(spec).items() if key not in ("data", "out", "name")}
+    settings = {key: str(value) for key, value in asdict(spec).items() if key not in UNCOMPARED}
     settings["data"] = folder.fingerprint()
     path = spec.out / RESULT
     if not path.exists():

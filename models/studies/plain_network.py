@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from models.classifier import Classifier, ClassifierConfig
 from models.data.sample import Sample
-from models.devices import autocast
+from models.devices import autocast, choose_device
 from models.errors import DataError
 from models.fba_net import FBANet, FBANetConfig
 from models.pipeline import Pipeline, PipelineConfig
@@ -66,7 +66,7 @@ def train_plain(
     masked = [sample for sample in samples if sample.has_masks]
     if not masked:
         raise DataError("a plain segmentation network learns from masks, and none of the images has all of its masks")
-    device = torch.device(spec.device)
+    device = torch.device(choose_device(spec.device))
     torch.manual_seed(spec.seed)
     network = Classifier(config)
     if not spec.from_scratch:
@@ -91,7 +91,7 @@ def train_plain(
         presence_threshold=dict.fromkeys(config.classes, 0.0),
         trimap=TrimapConfig(smoothing=0.0, min_component=0.0),
     )
-    return Pipeline(loop.average, FBANet(FBANetConfig()), bare, name="plain network", device=spec.device)
+    return Pipeline(loop.average, FBANet(FBANetConfig()), bare, name="plain network", device=str(device))
 
 
 def plain_loss(score_maps: Tensor, masks: Tensor) -> Tensor:

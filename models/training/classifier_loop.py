@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
@@ -13,14 +14,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.checkpoint import PACKAGED
-from models.classifier import STRIDE, Classifier
+from models.classifier import STRIDE, Classifier, ClassifierOutput
 from models.devices import autocast
 from models.training.augmentation import random_levels, random_view, random_wall_view
 from models.training.frames import Frames, Mixture
 from models.training.losses import classifier_loss
-from models.training.optimisation import OptimisationLoop
+from models.training.optimisation import HelpingLoop, OptimisationLoop
 from models.training.schedule import Clock, Report
 from models.training.state import TrainingState
+from models.training.team import ALONE, Team
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ def train_classifier(
     device: torch.device,
     seconds: float | None,
     state: TrainingState | None = None,
+    team: Team = ALONE,
 ) -> tuple[Classifier, list[dict[str, float]]]:
     """Train a copy: the classifier passed in is left as it was.
 
@@ -82,10 +85,14 @@ def train_classifier(
         device: where to compute.
         seconds: limit; the learning rate reaches 0 in time.
         state: where the state is kept, so that a run that was killed goes on; None to keep none.
+        team: whose first member this is: the others, which follow, share each batch. Batch statistics stay as they are,
+            so a `fresh` backbone is for one process.
 
     Returns:
         A new classifier, in evaluation mode, and the history: step, loss and mean held-out score at each check.
     """
+    if hyperparameters.fresh and team.size > 1:
+        raise ValueError("batch statistics are learned from a whole batch: train a fresh backbone by one process")
     torch.manual_seed(seed)
     network: Classifier = deepcopy(classifier).to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     if not hyperparameters.fresh:
@@ -96,18 +103,44 @@ def train_classifier(
     rate = hyperparameters.rate
     groups = [{"params": inherited, "lr": rate * hyperparameters.backbone_rate}, {"params": new, "lr": rate}]
     clock = Clock(hyperparameters.steps, seconds)
-    loop = OptimisationLoop(network, groups, stage="classifier", clip=2.0, clock=clock, report=report, state=state)
+    loop = OptimisationLoop(
+        network, groups, stage="classifier", clip=2.0, clock=clock, report=report, state=state, team=team
+    )
     best = BestCheckpoint(classifier, score, hyperparameters.checks, state) if score else None
-    workers = hyperparameters.workers if device.type == "cuda" else 0
-    for batch in loop.batches(lambda step: _draw_batch(frames, hyperparameters, seed, step), workers):
-        if best and best.stalled:
-            break
-        loop.step(_loss(network, (torch.from_numpy(array).to(device) for array in batch), device))
+    team.tell(partial(_help, deepcopy(network).cpu(), frames, hyperparameters, seed, clock.step))
+    draw, workers = _drawing(frames, hyperparameters, seed, team, device)
+    for batch in loop.batches(draw, workers):
+        loop.step(_loss(network, (torch.from_numpy(array).to(device) for array in batch), device, team))
         if best and clock.progress >= best.next_check:
             loop.note(score=best.check(loop.average))
             loop.save()
+        if best and best.stalled:
+            loop.end()
     result = best.choice if best else loop.average
     return result.eval(), loop.history
+
+
+def _help(
+    network: Classifier,
+    frames: Frames | Mixture,
+    hyperparameters: ClassifierHyperparameters,
+    seed: int,
+    first: int,
+    team: Team,
+) -> None:
+    """What the other members of a team do in `train_classifier`, from the step `first` on."""
+    loop = HelpingLoop(network.to(team.device), first, team)
+    draw, workers = _drawing(frames, hyperparameters, seed, team, team.device)
+    for batch in loop.batches(draw, workers):
+        loop.step(_loss(loop.network, (torch.from_numpy(array).to(team.device) for array in batch), team.device, team))
+
+
+def _drawing(
+    frames: Frames | Mixture, hyperparameters: ClassifierHyperparameters, seed: int, team: Team, device: torch.device
+) -> "tuple[Callable[[int], Views], int]":
+    """What draws a member's share of a step's batch, and by how many processes."""
+    workers = hyperparameters.workers if device.type == "cuda" else 0
+    return partial(_draw_batch, frames, hyperparameters, seed, team=team), workers
 
 
 class BestCheckpoint:
@@ -165,31 +198,51 @@ class BestCheckpoint:
         return float(scores.mean())
 
 
-def _loss(network: Classifier, batch: Iterable[Tensor], device: torch.device) -> Tensor:
-    """The mean loss of a batch's views; those of the wall are read by the classifier of the wall, if there is one."""
+def _loss(network: Classifier, batch: Iterable[Tensor], device: torch.device, team: Team) -> Tensor:
+    """The mean loss of a batch's views; those of the wall are read by the classifier of the wall, if there is one.
+
+    Args:
+        network: the classifier.
+        batch: this member's share of it.
+        device: where to compute.
+        team: whose shares are the batch.
+    """
     images, coverage, presence, known, on_wall = batch
     loss = torch.zeros((), device=device)
     shown = [torch.ones_like(on_wall)] if network.wall_reader is None else [~on_wall, on_wall]
     for reader, mine in zip(network.readers, shown, strict=True):
-        if not mine.any():
+        all_shown = team.whole(mine)
+        if not all_shown.any():
             continue
         # On a CPU the light network's backward pass, of depthwise convolutions, is slower in bfloat16 than in float32.
         in_half = device.type == "cuda" or reader.config.backbone != PACKAGED
         with autocast(device) if in_half else nullcontext():
-            output = reader(images[mine].permute(0, 3, 1, 2).float() / 255)
-            part = classifier_loss(output, coverage[mine], presence[mine], known[mine])
-        loss = loss + part * mine.float().mean()
+            if mine.any():
+                output = reader(images[mine].permute(0, 3, 1, 2).float() / 255)
+            else:  # no rows of the right shapes
+                output = ClassifierOutput(presence[mine], coverage[mine], coverage[mine], {})
+            output = output._replace(
+                logits=team.whole(output.logits.float()), score_maps=team.whole(output.score_maps.float())
+            )
+            labels = [team.whole(rows[mine]) for rows in (coverage, presence, known)]
+            part = classifier_loss(output, *labels)
+        loss = loss + part * all_shown.float().mean()
     return loss
 
 
+Views = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]
+
+
 def _draw_batch(
-    frames: Frames | Mixture, hyperparameters: ClassifierHyperparameters, seed: int, step: int
-) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
-    """Views, coverage, presence and known classes, as `classifier_loss` has them, and which views are of the wall."""
-    rng = np.random.default_rng((seed, step))
+    frames: Frames | Mixture, hyperparameters: ClassifierHyperparameters, seed: int, step: int, *, team: Team = ALONE
+) -> Views:
+    """Views, coverage, presence and known classes, as `classifier_loss` has them, and which views are of the wall.
+
+    Each view has a generator of its own, so a member of a team draws its share alone.
+    """
     images, coverage, presence, known, on_wall = [], [], [], [], []
     cells = hyperparameters.view // STRIDE
-    for _ in range(hyperparameters.batch):
+    for rng in np.random.default_rng((seed, step)).spawn(hyperparameters.batch)[team.share(hyperparameters.batch)]:
         frame, focus = frames.draw(rng)
         # Where a class is only known to be somewhere, half of the views show all of the frame: its label holds for no
         # other. Nothing drawn leaves nothing to learn from a part.

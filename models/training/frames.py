@@ -4,6 +4,7 @@ import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache, partial
+from typing import Any
 
 import cv2
 import numpy as np
@@ -40,12 +41,16 @@ class Frames:
         unrolled: bool = False,
     ) -> None:
         self._count = count
+        self._made_of = (count, read, presence, size, unrolled)
         frame_bytes = (size**2 + FINE_SIZE**2 * unrolled) * (3 + presence.shape[1])
         self.read = lru_cache(maxsize=max(CACHE_BYTES // frame_bytes, 1))(read)
         self.presence = presence
 
     def __len__(self) -> int:
         return self._count
+
+    def __reduce__(self) -> tuple[Any, ...]:  # to another process go no frames that were read
+        return _frames, self._made_of
 
     def draw(self, rng: np.random.Generator) -> tuple[Frame, int | None]:
         """A random frame; classes are drawn evenly, so that the rare ones are seen as often as the common ones.
@@ -62,22 +67,34 @@ class Frames:
         return self.read(int(rng.choice(np.nonzero(self.presence[:, focus] == 1)[0]))), focus
 
 
+def _frames(count: int, read: Callable[[int], Frame], presence: NDArray[np.float32], size: int, walls: bool) -> Frames:
+    return Frames(count, read, presence, size, unrolled=walls)
+
+
 def folder_frames(samples: Sequence[Sample], classes: Sequence[str], size: int, wall: WallView | None = None) -> Frames:
     """The samples of a data folder, fitted to `size` pixels on the longer side; with their walls, as `wall` says."""
     presence = np.array(
         [[float(s.presence[c]) if c in s.presence else np.nan for c in classes] for s in samples], dtype=np.float32
     ).reshape(len(samples), len(classes))
-
-    def read(index: int) -> Frame:
-        sample = samples[index]
-        image = sample.read_image()
-        shape = (image.shape[0], image.shape[1])
-        masks = np.stack([sample.read_mask(label, shape).astype(np.uint8) * 255 for label in classes])
-        known = np.array([label in sample.masks or sample.presence.get(label) is False for label in classes])
-        small, smaller = fitted(image, masks, size)
-        return Frame(small, smaller, presence[index], known, unrolled_frame(image, masks, known, classes, wall))
-
+    read = partial(_folder_frame, samples, presence, classes, size, wall)
     return Frames(len(samples), read, presence, size, unrolled=wall is not None)
+
+
+def _folder_frame(
+    samples: Sequence[Sample],
+    presence: NDArray[np.float32],
+    classes: Sequence[str],
+    size: int,
+    wall: WallView | None,
+    index: int,
+) -> Frame:
+    sample = samples[index]
+    image = sample.read_image()
+    shape = (image.shape[0], image.shape[1])
+    masks = np.stack([sample.read_mask(label, shape).astype(np.uint8) * 255 for label in classes])
+    known = np.array([label in sample.masks or sample.presence.get(label) is False for label in classes])
+    small, smaller = fitted(image, masks, size)
+    return Frame(small, smaller, presence[index], known, unrolled_frame(image, masks, known, classes, wall))
 
 
 def fitted(

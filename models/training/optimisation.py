@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from models.training.schedule import AveragedWeights, Clock, Network, Progress, Report
 from models.training.state import TrainingState, optimizer_tensors, prefixed, restore_optimizer, without_prefix
+from models.training.team import ALONE, Team
 
 Batch = TypeVar("Batch")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
@@ -34,6 +35,7 @@ class OptimisationLoop(Generic[Network]):
         report: told of every step.
         state: where the state is kept, and taken up from; None to keep none.
         save_every: seconds between two states on disk: the most that a kill costs.
+        team: whose first member this is; each of the others has a `HelpingLoop` on its network.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class OptimisationLoop(Generic[Network]):
         report: Report,
         state: TrainingState | None = None,
         save_every: float = SAVE_EVERY,
+        team: Team = ALONE,
     ) -> None:
         self.network = network
         self.clock = clock
@@ -55,7 +58,7 @@ class OptimisationLoop(Generic[Network]):
         self._optimizer = torch.optim.AdamW([dict(group) for group in groups], weight_decay=0.01)
         self._average = AveragedWeights(network)
         self._stage, self._clip, self._report = stage, clip, report
-        self._loss = 0.0
+        self._loss, self._ended, self._team = 0.0, False, team
         self._state, self._save_every, self._written_at = state, save_every, time.monotonic()
         self.history: list[dict[str, float]] = []
         self._resume()
@@ -72,21 +75,22 @@ class OptimisationLoop(Generic[Network]):
             draw: makes a batch, of NumPy arrays.
             workers: processes that do so; with 0 a thread of this one does.
         """
-        steps = itertools.count(self.clock.step)
-        source = _drawn_by(workers, draw, steps) if workers else map(draw, steps)
-        with ThreadPoolExecutor(1) as pool:
-            pending = pool.submit(next, source)
-            while self.clock.progress < 1:
-                batch = pending.result()
-                pending = pool.submit(next, source)
-                yield batch
+        return _batches(draw, self.clock.step, workers, self._goes_on)
+
+    def _goes_on(self) -> bool:
+        return self._team.next_step(self.network, self.clock.progress < 1 and not self._ended)
+
+    def end(self) -> None:
+        """Draw no more batches, though there is time."""
+        self._ended = True
 
     def step(self, loss: Tensor) -> None:
-        """One step down the gradient of a scalar loss."""
+        """One step down the gradient of a scalar loss, of the whole batch."""
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * self.clock.rate()
         self._optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        _descend(loss)
+        self._team.sum_gradients(self.network)
         nn.utils.clip_grad_norm_(self.network.parameters(), self._clip)
         self._optimizer.step()
         self._average.update(self.network)
@@ -132,6 +136,47 @@ class OptimisationLoop(Generic[Network]):
         self._report(
             Progress(self._stage, round(self.clock.progress * 1000), 1000, f"goes on at step {self.clock.step}")
         )
+
+
+class HelpingLoop(Generic[Network]):
+    """What a member of a team, other than the first, does in an `OptimisationLoop`: gradients of its share.
+
+    Args:
+        network: as the first member's.
+        first: number of the first step.
+        team: the members.
+    """
+
+    def __init__(self, network: Network, first: int, team: Team) -> None:
+        self.network, self._first, self._team = network, first, team
+        keep_freed_memory()
+
+    def batches(self, draw: Callable[[int], Batch], workers: int = 0) -> Iterator[Batch]:
+        """`draw(step)` of each step that the first member takes; otherwise as `OptimisationLoop.batches`."""
+        return _batches(draw, self._first, workers, lambda: self._team.next_step(self.network, True))
+
+    def step(self, loss: Tensor) -> None:
+        """Give the gradient of the loss to the first member."""
+        self.network.zero_grad()
+        _descend(loss)
+        self._team.sum_gradients(self.network)
+
+
+def _descend(loss: Tensor) -> None:
+    if loss.requires_grad:  # not where all of a batch is in the shares of others
+        loss.backward()  # type: ignore[no-untyped-call]
+
+
+def _batches(draw: Callable[[int], Batch], first: int, workers: int, goes_on: Callable[[], bool]) -> Iterator[Batch]:
+    """`draw(step)` from a first step on, as long as it goes on."""
+    steps = itertools.count(first)
+    source = _drawn_by(workers, draw, steps) if workers else map(draw, steps)
+    with ThreadPoolExecutor(1) as pool:
+        pending = pool.submit(next, source)
+        while goes_on():
+            batch = pending.result()
+            pending = pool.submit(next, source)
+            yield batch
 
 
 def keep_freed_memory() -> None:

@@ -3,26 +3,29 @@
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from models.devices import autocast
-from models.fba_net import FBANet, network_input, unknown_band
+from models.fba_net import CHANNELS, FBANet, network_input, unknown_band
 from models.pipeline import Pipeline
 from models.refiner import Box, Subject, centre_map, cut, object_boxes
 from models.training.augmentation import Frame, random_colours
 from models.training.frames import Frames, Mixture
 from models.training.losses import contrastive_loss, refiner_loss
-from models.training.optimisation import OptimisationLoop
+from models.training.optimisation import HelpingLoop, OptimisationLoop
 from models.training.schedule import Clock, Progress, Report
 from models.training.state import TrainingState
+from models.training.team import ALONE, Team
 from models.trimap import UNKNOWN, TrimapConfig, coarse_mask, trimap_from_mask
 
-TRIES = 50  # draws for each crop of a batch: objects may be so small that their trimaps are empty
+TRIES = 50  # draws for a crop of a batch: objects may be so small that their trimaps are empty
 CELLS = 128  # side of the maps kept for training, about the classifier's own
 
 
@@ -85,6 +88,7 @@ def train_refiner(
     seed: int,
     seconds: float | None,
     state: TrainingState | None = None,
+    team: Team = ALONE,
 ) -> FBANet:
     """Train the refiner of a pipeline whose classifier is ready; the pipeline is left as it was.
 
@@ -96,6 +100,7 @@ def train_refiner(
         seed: the same seed and steps give the same weights.
         seconds: limit; the learning rate reaches 0 in time.
         state: where the state is kept, so that a run that was killed goes on; None to keep none.
+        team: whose first member this is: the others, which follow, share each batch.
 
     Returns:
         A new FBANet, in evaluation mode; the pipeline's own where no frame has a mask, or only masks too small for a
@@ -112,6 +117,7 @@ def train_refiner(
         seed=seed,
         device=pipeline.device,
         state=state,
+        team=team,
     )
 
 
@@ -125,6 +131,7 @@ def fit_refiner(
     seed: int,
     device: torch.device,
     state: TrainingState | None = None,
+    team: Team = ALONE,
 ) -> FBANet:
     """Train a copy of an FBANet on examples until the clock has run out; for the rest see `train_refiner`."""
     torch.manual_seed(seed)
@@ -133,31 +140,76 @@ def fit_refiner(
     network: FBANet = deepcopy(refiner).to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     if not labelled:
         return network.eval()
-    side = network.config.crop_size
     groups = [{"params": network.parameters(), "lr": hyperparameters.rate}]
-    loop = OptimisationLoop(network, groups, stage="refiner", clip=1.0, clock=clock, report=report, state=state)
-
-    def draw(step: int) -> tuple[Batch | None, Batch | None]:
-        rng = np.random.default_rng((seed, 2, step))
-        more = draw_crops(unlabelled, hyperparameters.batch, side, rng) if unlabelled else None
-        return draw_crops(labelled, hyperparameters.batch, side, rng), more
-
-    for batch, more in loop.batches(draw, hyperparameters.workers if device.type == "cuda" else 0):
-        if batch is None:
-            break
-        count = len(batch.inputs)
-        drawn = batch.inputs if more is None else np.concatenate([batch.inputs, more.inputs])
-        inputs, target = torch.from_numpy(drawn).to(device), torch.from_numpy(batch.targets).to(device)
-        with autocast(device):
-            output = network(inputs.contiguous(memory_format=torch.channels_last))
-        loss = refiner_loss(output.raw[:count].float(), output.boundary[:count], target, unknown_band(inputs[:count]))
-        if hyperparameters.contrast:
-            alpha = torch.cat([target, output.alpha[count:].float()])
-            labels = batch.labels if more is None else np.concatenate([batch.labels, more.labels])
-            kinds = torch.from_numpy(labels).to(device)
-            loss = loss + hyperparameters.contrast * contrastive_loss(output.features, alpha, kinds)
-        loop.step(loss)
+    loop = OptimisationLoop(
+        network, groups, stage="refiner", clip=1.0, clock=clock, report=report, state=state, team=team
+    )
+    crops = _Crops(labelled, unlabelled, hyperparameters, network.config.crop_size, seed)
+    team.tell(partial(_help, deepcopy(network).cpu(), crops, clock.step))
+    for batches in loop.batches(partial(crops.draw, team=team), crops.workers(device)):
+        loss = _loss(network, *batches, hyperparameters.contrast, device, team)
+        if loss is None:
+            loop.end()
+        else:
+            loop.step(loss)
     return loop.average.eval()
+
+
+def _help(network: FBANet, crops: "_Crops", first: int, team: Team) -> None:
+    """What the other members of a team do in `fit_refiner`, from the step `first` on."""
+    loop = HelpingLoop(network.to(team.device), first, team)
+    for batches in loop.batches(partial(crops.draw, team=team), crops.workers(team.device)):
+        loss = _loss(loop.network, *batches, crops.hyperparameters.contrast, team.device, team)
+        if loss is not None:
+            loop.step(loss)
+
+
+@dataclass(frozen=True, eq=False)
+class _Crops:
+    """What batches are drawn from: examples with truth, those without, and how."""
+
+    labelled: Sequence[Example]
+    unlabelled: Sequence[Example]
+    hyperparameters: RefinerHyperparameters
+    side: int
+    seed: int
+
+    def draw(self, step: int, *, team: Team = ALONE) -> tuple[Batch, Batch | None]:
+        """A member's share of a step's crops, with truth and, where they teach, without."""
+        size = self.hyperparameters.batch
+        generators = np.random.default_rng((self.seed, 2, step)).spawn(2 * size)
+        more = draw_crops(self.unlabelled, self.side, generators[size:][team.share(size)]) if self.unlabelled else None
+        return draw_crops(self.labelled, self.side, generators[:size][team.share(size)]), more
+
+    def workers(self, device: torch.device) -> int:
+        """Processes that draw."""
+        return self.hyperparameters.workers if device.type == "cuda" else 0
+
+
+def _loss(
+    network: FBANet, batch: Batch, more: Batch | None, contrast: float, device: torch.device, team: Team
+) -> Tensor | None:
+    """The loss of a batch, of whose crops `batch` and `more` are this member's share; None where no member has any."""
+    count = len(batch.inputs)
+    drawn = batch.inputs if more is None else np.concatenate([batch.inputs, more.inputs])
+    inputs, target = torch.from_numpy(drawn).to(device), torch.from_numpy(batch.targets).to(device)
+    if not len(team.whole(target)):
+        return None
+    with autocast(device):
+        output = network(inputs.contiguous(memory_format=torch.channels_last))
+    loss = refiner_loss(
+        team.whole(output.raw[:count].float()),
+        team.whole(output.boundary[:count].float()),
+        team.whole(target),
+        team.whole(unknown_band(inputs[:count])),
+    )
+    if not contrast:
+        return loss
+    labels = [torch.from_numpy(part.labels).to(device) for part in (batch, more) if part is not None]
+    features = torch.cat([team.whole(part) for part in (output.features[:count], output.features[count:])])
+    alpha = torch.cat([team.whole(target), team.whole(output.alpha[count:].float())])
+    kinds = torch.cat([team.whole(part) for part in labels])
+    return loss + contrast * contrastive_loss(features, alpha, kinds)
 
 
 def collect_examples(
@@ -195,27 +247,32 @@ def _turned(frame: Frame, rng: np.random.Generator) -> tuple[NDArray[np.uint8], 
     return image, np.ascontiguousarray(np.rot90(frame.masks, turns, axes=(1, 2))[:, :, ::flip])
 
 
-def draw_crops(examples: Sequence[Example], size: int, side: int, rng: np.random.Generator) -> Batch | None:
+def draw_crops(examples: Sequence[Example], side: int, generators: Sequence[np.random.Generator]) -> Batch:
     """Crops around random objects, under trimaps of random width, their colours changed.
 
     An example that has a truth is given an imagined map half of the time, and always where it has no other.
 
     Args:
         examples: what to draw from.
-        size: number of crops.
         side: of a crop, in pixels.
-        rng: source of all randomness.
+        generators: the source of all randomness of each crop.
 
     Returns:
-        The crops, fewer where most objects are too small; None where no example gives a trimap. The targets of examples
-        without truth are empty.
+        The crops, fewer where most objects are too small. The targets of examples without truth are empty.
     """
-    inputs: list[NDArray[np.float32]] = []
-    targets: list[NDArray[np.float32]] = []
-    labels: list[int] = []
-    for _ in range(TRIES * size):
-        if len(inputs) == size:
-            break
+    drawn = [crop for rng in generators if (crop := _draw_crop(examples, side, rng)) is not None]
+    return Batch(
+        np.array([inputs for inputs, _, _ in drawn], dtype=np.float32).reshape(-1, CHANNELS, side, side),
+        np.array([target for _, target, _ in drawn], dtype=np.float32).reshape(-1, side, side),
+        np.array([label for _, _, label in drawn], dtype=np.int64),
+    )
+
+
+def _draw_crop(
+    examples: Sequence[Example], side: int, rng: np.random.Generator
+) -> tuple[NDArray[np.float32], NDArray[np.float32], int] | None:
+    """Inputs, target and label of a crop; None where no object that was tried has a trimap."""
+    for _ in range(TRIES):
         example = examples[int(rng.integers(len(examples)))]
         cam, threshold = example.cam, example.threshold
         if example.truth is not None and (cam is None or rng.random() < 0.5):
@@ -235,10 +292,9 @@ def draw_crops(examples: Sequence[Example], size: int, side: int, rng: np.random
         crop = random_colours(np.asarray(cut(example.image, box, side, cv2.INTER_AREA), dtype=np.uint8), rng)
         crop_cam = np.asarray(cut(spread, box, side, cv2.INTER_LINEAR), dtype=np.float32)
         truth = np.zeros((height, width), dtype=np.uint8) if example.truth is None else example.truth
-        inputs.append(network_input(crop, crop_trimap, crop_cam))
-        targets.append(np.asarray(cut(truth, box, side, cv2.INTER_LINEAR), dtype=np.float32) / np.float32(255))
-        labels.append(example.label)
-    return Batch(np.stack(inputs), np.stack(targets), np.array(labels)) if inputs else None
+        target = np.asarray(cut(truth, box, side, cv2.INTER_LINEAR), dtype=np.float32) / np.float32(255)
+        return network_input(crop, crop_trimap, crop_cam), target, example.label
+    return None
 
 
 def _subject(

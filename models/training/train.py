@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import astuple, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from models.data.groups import completed
 from models.data.reader import DataFolder, open_data_folder
 from models.data.sample import Sample
 from models.data.splitter import ONE_GROUP, of_one_group, spread
-from models.devices import check_device
+from models.devices import training_devices
 from models.errors import CheckpointError, DataError
 from models.evaluation.comparison import add_comparison
 from models.evaluation.evaluate import FrameFigures, measure, summarise
@@ -47,9 +48,10 @@ from models.training.promotion import Verdict, verdict
 from models.training.refiner_loop import RefinerHyperparameters, train_refiner
 from models.training.schedule import Budget, Network, Progress, Report
 from models.training.state import TrainingState
+from models.training.team import ALONE, Team, together
 from models.wall import WallView
 
-STATE_FORMAT = 3  # of training states; those of another format are not taken up
+STATE_FORMAT = 4  # of training states; those of another format are not taken up
 # Of the minutes, where they are short: to measure held-out images, to look at views for FBANet, to score on the way.
 JUDGED_TIME, VIEWS_TIME, CHECKS_TIME, PRESENCE_TIME = 0.08, 0.08, 0.2, 0.15
 PICTURES = 14  # images that are predicted again to be drawn
@@ -73,7 +75,8 @@ class TrainingSpec:
         epochs: instead of the preset's.
         minutes: limit on the whole run, or None for the preset's.
         seed: of all randomness.
-        device: cpu, cuda or cuda:N.
+        device: cpu, cuda, cuda:N, or auto for the GPUs, if there are any.
+        processes: how many share each batch; None for one on each GPU with cuda and auto, and for one otherwise.
         tolerance: by how much a promoted model's mean IoU may fall against the parent's; see `promotion.verdict`.
         skip_bad: leave out inconsistent files instead of failing.
         wall: the class on whose wall the others lie; "auto" for the parent's, where the data has it; or "none".
@@ -93,6 +96,7 @@ class TrainingSpec:
     minutes: float | None = None
     seed: int = 0
     device: str = "cpu"
+    processes: int | None = None
     tolerance: float = 0.01
     skip_bad: bool = False
     wall: str = "auto"
@@ -105,6 +109,8 @@ class TrainingSpec:
             raise ValueError(f"no preset {self.preset!r}; there are {', '.join(PRESETS)}")
         if self.epochs is not None and self.epochs < 1:
             raise ValueError(f"epochs must be at least 1, got {self.epochs}")
+        if self.processes is not None and self.processes < 1:
+            raise ValueError(f"processes must be at least 1, got {self.processes}")
         if self.minutes is not None and self.minutes <= 0:
             raise ValueError(f"minutes must be above 0, got {self.minutes}")
         if self.contrast < 0:
@@ -137,13 +143,19 @@ def train(spec: TrainingSpec, report: Report) -> TrainingResult:
     Raises:
         DataError: the data cannot be trained on.
         CheckpointError: the parent or pretrained weights cannot be loaded, or `out` exists.
-        ModelError: the device is not there.
+        ModelError: a device is not there, or one of several processes was killed.
     """
     start = time.monotonic()
     if spec.out.exists():  # better said now than when the training is done
         raise CheckpointError(f"{spec.out} exists; a checkpoint is never overwritten, choose another name")
-    check_device(spec.device)
-    run = _prepare(spec, start)
+    devices = training_devices(spec.device, spec.processes, PRESETS[spec.preset].batch)
+    work = partial(_train, replace(spec, device=devices[0], processes=len(devices)), start)
+    return together(work, devices, report) if len(devices) > 1 else work(report, ALONE)
+
+
+def _train(spec: TrainingSpec, start: float, report: Report, team: Team) -> TrainingResult:
+    """Train as one process, or as the first of a team, which began at `start` of the monotonic clock."""
+    run = _prepare(spec, start, team)
     budget, report = run.budget, run.budget.telling(report)
     run, frames_before = _measured(run, report)
     classifier, history = _train_classifier(run, report)
@@ -197,6 +209,7 @@ class _Run:
         state: by which the run goes on after it was killed.
         judged: the held-out images that there is time to measure: all of them, unless the minutes are short.
         checks: how often the classifier is scored.
+        team: who shares each batch.
     """
 
     spec: TrainingSpec
@@ -214,9 +227,10 @@ class _Run:
     state: TrainingState
     judged: list[Sample]
     checks: int
+    team: Team
 
 
-def _prepare(spec: TrainingSpec, start: float) -> _Run:
+def _prepare(spec: TrainingSpec, start: float, team: Team) -> _Run:
     """Read the data and the parent, and decide how long to train. Raises DataError and CheckpointError."""
     preset = PRESETS[spec.preset]
     folder = open_data_folder(spec.data, skip_bad=spec.skip_bad)
@@ -247,6 +261,7 @@ def _prepare(spec: TrainingSpec, start: float) -> _Run:
         state=state,
         judged=held_out,
         checks=preset.checks,
+        team=team,
     )
 
 
@@ -321,6 +336,7 @@ def _train_classifier(run: _Run, report: Report) -> tuple[Classifier, list[dict[
     classifier, history = train_classifier(
         before.classifier, run.frames, hyperparameters, score=score if run.judged else None, report=report,
         seed=spec.seed, device=torch.device(spec.device), seconds=run.budget.loop("classifier"), state=run.state,
+        team=run.team,
     )  # fmt: skip
     run.budget.over("classifier")
     return (_midway(run.teacher.classifier, classifier) if run.teacher else classifier), history
@@ -343,7 +359,7 @@ def _train_refiner(run: _Run, pipeline: Pipeline, report: Report) -> tuple[Pipel
         )
         trained = train_refiner(
             pipeline, run.frames, hyperparameters, report=report, seed=spec.seed,
-            seconds=budget.loop("refiner"), state=run.state,
+            seconds=budget.loop("refiner"), state=run.state, team=run.team,
         )  # fmt: skip
     budget.over("refiner")
     if budget.allows("refiners"):
@@ -426,7 +442,7 @@ def _card(run: _Run, pipeline: Pipeline, history: list[dict[str, float]]) -> Car
         },
         training={
             "preset": spec.preset, "seed": spec.seed, "minutes": spec.minutes, "device": spec.device,
-            "history": history, "held_out": [sample.name for sample in run.held_out],
+            "processes": spec.processes, "history": history, "held_out": [sample.name for sample in run.held_out],
         },
     )  # fmt: skip
 
@@ -454,6 +470,7 @@ def _frozen(spec: TrainingSpec, preset: Preset, pipeline: Pipeline) -> float:
 def _run_fingerprint(spec: TrainingSpec, folder: DataFolder) -> str:
     """Hash of all that must be the same for a killed run to be taken up, the form of its state among it."""
     parent = read_card(spec.parent).weights if spec.parent else None
+    spec = replace(spec, device=torch.device(spec.device).type, processes=None)  # any of them goes on
     return hashlib.sha256(repr((STATE_FORMAT, astuple(spec), parent, folder.fingerprint())).encode()).hexdigest()
 
 

@@ -53,6 +53,21 @@ class Server:
         self.process.send_signal(signal.SIGINT)  # SIGTERM would wait for its clients
         self.process.wait(60)
 
+    def kill(self) -> None:
+        """kill -9, and a new start as soon as its processes have let go of the data."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+        for _ in range(20):
+            try:
+                self.start()
+            except AssertionError:  # some still hold the shared memory
+                self.process.kill()
+                self.process.wait()
+            else:
+                return
+        raise AssertionError(f"it does not start again; {self.folder}/log says why")
+
     def answers(self) -> bool:
         try:
             self.execute("select 1")

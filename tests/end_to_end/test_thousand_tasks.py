@@ -86,8 +86,12 @@ def project(stack: Stack, backend: Backend) -> int:
 
 
 def stored(stack: Stack, project: int) -> Counter[int]:
+    return stored_in(stack.folder, project)
+
+
+def stored_in(folder: Path, project: int) -> Counter[int]:
     """How many predictions each task has, read where Label Studio keeps them: its API would send every mask."""
-    database = (stack.folder / "label-studio" / "label_studio.sqlite3").absolute()
+    database = (folder / "label-studio" / "label_studio.sqlite3").absolute()
     query = "select task_id, count(*) from prediction where project_id = ? group by task_id"
     with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=60)) as connection:
         return Counter(dict(connection.execute(query, (project,)).fetchall()))

@@ -39,6 +39,7 @@ def dashboard(
     reviews: Reviews,
     minutes_per_mask: float | None,
     outlooks: Outlooks | None = None,
+    form_key: bytes | None = None,
 ) -> Blueprint:
     """The pages as a blueprint.
 
@@ -50,11 +51,12 @@ def dashboard(
         reviews: accepted tasks that are worth a second look.
         minutes_per_mask: minutes of drawing a mask by hand; None, and no saving is shown.
         outlooks: what was accepted since the served version; None, and nothing is shown of it.
+        form_key: signs the pages' forms, as in `protect_forms`.
     """
     pages = Blueprint(
         "dashboard", __name__, url_prefix="/dashboard", template_folder="templates", static_folder="static"
     )
-    protect_forms(pages)
+    protect_forms(pages, form_key)
     answer_errors(pages, _error_page, "text/html; charset=utf-8")
     _add_formats(pages)
     projects = Projects(registry, serving, jobs, credentials, outlooks)

@@ -1,6 +1,7 @@
 """`premask doctor` names what is broken, and the remedy."""
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -189,6 +190,29 @@ def test_damaged_weights_are_found_without_loading_them(run: Run, tiny_model: Pa
     finally:
         weights.write_bytes(whole)
     assert isinstance(check_weights(tiny_model), Card)
+
+
+def test_versions_in_a_bucket_are_looked_at_without_fetching_them(run: Run, s3_server: Any, tmp_path: Path) -> None:
+    """Their files' sizes and the card, by default; each checksum when it is asked for."""
+    environ = {
+        "PREMASK_MODELS_URL": s3_server.bucket(f"b{os.urandom(6).hex()}"),
+        "PREMASK_MODELS_ENDPOINT": s3_server.endpoint,
+    }
+    parts = assemble(Settings.from_environ(environ | {"PREMASK_DATA_DIR": str(tmp_path / "data")}))
+    info = parts.registry.promote("3", publish(parts.registry, tmp_path))
+    code, found = run(**environ)
+    assert (code, found["versions of project 3"]["found"]) == (
+        0,
+        f"{info.version} is served, 2 files in the store, sizes right",
+    )
+    assert not list((tmp_path / "data" / "models-cache").glob("project-3/*"))
+    assert run("--fetch", **environ)[1]["versions of project 3"]["found"].endswith("checksums right")
+    assert list((tmp_path / "data" / "models-cache").glob("project-3/*/card.json"))
+    weights = f"{parts.registry.store.name}/{info.place}/classifier.safetensors"
+    s3_server.client().pipe_file(weights, b"half of")
+    code, found = run(**environ)
+    assert (code, found["versions of project 3"]["state"]) == (1, "broken")
+    assert "classifier.safetensors" in found["versions of project 3"]["found"]
 
 
 def test_a_gpu_that_is_wanted_and_not_there_is_broken(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

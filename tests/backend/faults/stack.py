@@ -1,6 +1,6 @@
 """`premask serve` with real processes and real signals, but a pipeline and a training that need no networks.
 
-python -m tests.backend.faults.stack serve | worker | predict PROJECT JOB WORKER
+python -m tests.backend.faults.stack serve | server | worker | predict PROJECT JOB WORKER
 """
 
 import os
@@ -44,9 +44,10 @@ def build_app() -> Flask:
 
 def main(what: str, *arguments: str) -> int:
     this = (sys.executable, "-m", "tests.backend.faults.stack")
-    if what == "serve":
+    if what in ("serve", "server"):
         server = (*supervisor.SERVER, "tests.backend.faults.stack:build_app()")
-        Supervisor(Settings.from_environ(os.environ), os.environ, server, (*this, "worker")).run()
+        helper = (*this, "worker") if what == "serve" else None
+        Supervisor(Settings.from_environ(os.environ), os.environ, server, helper).run()
         return 0
     die_with_parent(os.environ.get(PARENT))
     if what == "worker":

@@ -200,10 +200,9 @@ def test_other_sites_pages_start_no_training(client, headers, status):
     assert answer.status_code == status
 
 
-@pytest.fixture
-def pages() -> Iterator[FlaskClient]:
+def server_with_forms(key: bytes | None = None) -> Flask:
     pages = Blueprint("pages", __name__)
-    protect_forms(pages)
+    protect_forms(pages, key)
 
     @pages.get("/form")
     def form() -> str:
@@ -216,8 +215,23 @@ def pages() -> Iterator[FlaskClient]:
     app = Flask(__name__)
     secure(app, None)
     app.register_blueprint(pages)
-    with app.test_client() as client:
+    return app
+
+
+@pytest.fixture
+def pages() -> Iterator[FlaskClient]:
+    with server_with_forms().test_client() as client:
         yield client
+
+
+def test_a_form_may_be_posted_to_any_server_that_signs_with_the_same_key():
+    page = server_with_forms(b"k" * 32).test_client()
+    token = page.get("/form").text
+    session = page.get_cookie(SESSION_COOKIE).value
+    for key, status in ((b"k" * 32, 200), (b"j" * 32, 403), (None, 403)):
+        other = server_with_forms(key).test_client()
+        other.set_cookie(SESSION_COOKIE, session)
+        assert other.post("/press", data={"csrf_token": token}).status_code == status
 
 
 def test_a_form_of_our_own_page_is_taken(pages):
