@@ -10,18 +10,31 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.data.sample import Sample
-from models.families import Model
 from models.masks.metrics import Mask, iou
+from models.segment import Prediction
 
 MISSED, SURPLUS, SHIFTED, SWAPPED = "missed", "surplus", "differs", "label"
 COVERED = 0.4  # IoU of an accepted mask with the model's mask of another class, from which the labels may be swapped
 USUAL = 0.7  # IoU that a model's masks of a class have where too few tell
 PRIOR_MASKS = 2  # with that IoU, that the median begins with
 ERRORS = 0.05  # share of annotations that may be wrong
+
+
+class Reviewer(Protocol):
+    """The part of a model that is used here."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """That it knows."""
+
+    def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
+        """Draw every class on every image."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +82,7 @@ class Finding:
 
 
 def opinions(
-    model: Model, samples: Sequence[Sample], *, progress: Callable[[int, int], None] = lambda done, total: None
+    model: Reviewer, samples: Sequence[Sample], *, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> list[Opinion]:
     """Have a model look at accepted images, class by class; a class whose presence is not known is left out.
 

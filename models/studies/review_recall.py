@@ -3,8 +3,9 @@
 A synthetic project gets errors (`models.evaluation.planted`), a model is trained on it, errors and all, and judges its
 images. `--way served` is what the review job does in a project with one version: it is trained as the training job
 trains it, a fifth is held out, and it judges what it has learnt too. `--way folds` judges each image by a model of the
-other folds. `--cleanlab` ranks the same images by cleanlab's quality of segmentation labels, from the same predictions
-(Lad and Mueller 2023, arXiv 2307.05080); it has to be installed beside premask.
+other folds, `--way parent` by `--parent` as it is, as the job has the starter judge. `--cleanlab` ranks the same images
+by cleanlab's quality of segmentation labels, from the same predictions (Lad and Mueller 2023, arXiv 2307.05080); it has
+to be installed beside premask.
 
     python -m models.studies.review_recall --kind leaf --out OUT --minutes 3 --seeds 0,1,2 --cleanlab
 """
@@ -35,14 +36,16 @@ from models.studies.curve import link_samples
 from models.training.schedule import print_progress
 from models.training.train import TrainingSpec, train
 
-WAYS = ("served", "folds")
+WAYS = ("served", "folds", "parent")
 GRID = 128  # side of the label maps that cleanlab ranks
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Train and review seed after seed, print a line each, then the means and one JSON document."""
+    """Train and review seed after seed, print a line each and the means, and write them to OUT/KIND-WAY.json."""
     parser = _parser()
     arguments = parser.parse_args(argv)
+    if arguments.way == "parent" and not arguments.parent:
+        parser.error("--way parent needs --parent")
     arguments.out.mkdir(parents=True, exist_ok=True)
     rows = [row for seed in map(int, arguments.seeds.split(",")) for row in _of_seed(arguments, seed)]
     for ranking in dict.fromkeys(row["ranking"] for row in rows):
@@ -50,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         planted = sum(row["planted"] for row in of)
         found = sum(row["recall"] * row["planted"] for row in of)
         print(f"{arguments.kind} {arguments.way} {ranking}: {found:.0f} of {planted}, recall {found / planted:.2f}")
-    print(json.dumps(rows))
+    result = arguments.out / f"{arguments.kind}-{arguments.way}.json"
+    result.write_text(json.dumps(rows, indent=1), encoding="utf-8")
 
 
 def _of_seed(arguments: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
@@ -114,6 +118,8 @@ def _models(
     if arguments.way == "served":
         model = _trained(arguments, root, "served", samples, classes, hold_out=True)
         return [(model, {sample.name for sample in samples})]
+    if arguments.way == "parent":
+        return [(load_pipeline(model_folder(arguments.parent), arguments.device), {one.name for one in samples})]
     data = root / "planted"
     _link(samples, classes, data)
     parts = []
@@ -216,7 +222,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--way", choices=WAYS, default="served")
     parser.add_argument("--folds", type=int, default=2)
     parser.add_argument(
-        "--plantings", type=int, default=1, help="of errors, judged by models that learnt the first; for --way folds"
+        "--plantings",
+        type=int,
+        default=1,
+        help="of errors, judged by models that learnt the first; not for --way served",
     )
     parser.add_argument("--parent", help="a checkpoint to begin from: a folder, xception or light; else none")
     parser.add_argument("--minutes", type=float, help="limit on each training")

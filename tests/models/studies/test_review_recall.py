@@ -1,0 +1,33 @@
+"""Planted errors, found by a real model."""
+
+import json
+
+import pytest
+
+from models.studies import review_recall
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_trained_model_finds_four_in_five_planted_errors_in_a_tenth_of_the_images(tmp_path, capsys):
+    """The shipped light model, which has learnt none of these images, as the review job has it judge."""
+    asked = ["--kind", "oct", "--count", "60", "--size", "160", "--way", "parent", "--parent", "light"]
+    review_recall.main([*asked, "--plantings", "6", "--out", str(tmp_path)])
+    print(capsys.readouterr().out)
+    rows = json.loads((tmp_path / "oct-parent.json").read_text())
+    assert [row["reviewed"] for row in rows] == [6] * 6
+    planted = sum(row["planted"] for row in rows)
+    assert planted == 18
+    assert sum(row["recall"] * row["planted"] for row in rows) >= 0.8 * planted
+
+
+def test_models_judge_the_images_that_they_have_not_learnt(tmp_path, capsys):
+    """In rehearsal: with trainings of seconds nothing is found, and nothing is judged by who has learnt it."""
+    asked = ["--kind", "oct", "--count", "6", "--size", "96", "--way", "folds", "--parent", "light"]
+    review_recall.main([*asked, "--minutes", "0.02", "--out", str(tmp_path)])
+    assert "oct folds premask: " in capsys.readouterr().out
+    for number in range(2):
+        card = json.loads((tmp_path / "oct-0" / f"fold-{number}-of-2" / "card.json").read_text())
+        assert card["data"]["train"] == 3
+    with pytest.raises(SystemExit):
+        review_recall.main([*asked, "--way", "parent", "--parent", "", "--out", str(tmp_path)])
