@@ -25,7 +25,7 @@ from models.pipeline import check_image
 from models.prompt import Click, Mask
 from models.prompt_network import STRIDE, PromptNetwork, PromptNetworkConfig, Prompts, Pyramid
 from models.prompt_views import SIDE, Drawn, Edges, View, around, cut, edges_of, fits, moved, paste, whole
-from models.thin import covers, fits_box, line_across, line_through
+from models.thin import covers, fits_box, is_thick, line_across, line_through
 
 FAMILY = "prompts"
 VIEWS = 5  # kept of an image: the whole, and parts
@@ -101,7 +101,7 @@ class PromptModel(ObjectModel[PromptEmbedding]):
             line = None if clicks else line_across(embedding.image, box)
             meant = line is not None and fits_box(line, mask, box)
         else:
-            line = line_through(embedding.image, clicks)
+            line = None if is_thick(mask) else line_through(embedding.image, clicks)
             meant = line is not None and covers(line, mask)
         return line if line is not None and meant else mask
 

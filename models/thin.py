@@ -24,6 +24,7 @@ WEAK = 0.45  # of the difference at the clicked place, that the line must have a
 MAX_SIDE = 1024  # of the part of the image that is looked at, in pixels; a larger one is made smaller
 PATCH = 64  # pixels around a click in which the scale is looked for
 COVERED = 0.65  # of what a network has drawn, that a line must cover to be the object that was meant
+THICK = 3.0  # times the half width of the widest line
 FAT, SLIM, COMPACT = 0.3, 0.15, 0.6  # shares of a box: of the widest line, of one in a blob, of a compact thing
 OPEN = 0.9  # of what a line encloses, it is itself; else it is a ring
 SPAN = 0.85  # of a box's width and height, that the line in it must span
@@ -75,6 +76,17 @@ def line_through(image: NDArray[np.uint8], clicks: Sequence[Click], within: Mask
         return mask
     soft = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
     return np.asarray(soft >= 0.5)
+
+
+def is_thick(drawn: Mask) -> bool:
+    """Whether what a network has drawn is too thick for any line to cover most of it: a look that costs little."""
+    x, y, width, height = cv2.boundingRect(drawn.view(np.uint8))
+    if not width:
+        return False
+    step = max(max(width, height) // 128, 1)
+    part = np.pad(drawn[y : y + height : step, x : x + width : step], 1).astype(np.uint8)
+    radius = float(cv2.distanceTransform(part, cv2.DIST_L2, cv2.DIST_MASK_3).max()) * step
+    return radius > THICK * SCALES[-1] * max(max(drawn.shape) / MAX_SIDE, 1.0)
 
 
 def covers(line: Mask, drawn: Mask) -> bool:

@@ -9,7 +9,7 @@ fit. All three are counted on the same images, most of which are labelled well.
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -72,6 +72,7 @@ class Finding:
         kind: MISSED, SURPLUS, SHIFTED or SWAPPED.
         suspicion: how likely the accepted annotation is wrong, in [0, 1]: to sort by.
         sentence: for people.
+        other: of a SWAPPED label, the class that the model sees in its place; else "".
     """
 
     image: str
@@ -79,6 +80,7 @@ class Finding:
     kind: str
     suspicion: float
     sentence: str
+    other: str = ""
 
 
 def opinions(
@@ -128,12 +130,20 @@ def findings(given: Iterable[Opinion]) -> list[Finding]:
     by_class: dict[str, list[Opinion]] = defaultdict(list)
     for one in given:
         by_class[one.label].append(one)
+    found = {(one.image, one.label): one for known in by_class.values() for one in _of_class(known)}
     worst: dict[str, Finding] = {}
-    for known in by_class.values():
-        for finding in _of_class(known):
-            if finding.image not in worst or finding.suspicion > worst[finding.image].suspicion:
-                worst[finding.image] = finding
+    for finding in (_with_other(one, found) for one in found.values()):
+        if finding.image not in worst or finding.suspicion > worst[finding.image].suspicion:
+            worst[finding.image] = finding
     return sorted(worst.values(), key=lambda finding: (-finding.suspicion, finding.image))
+
+
+def _with_other(one: Finding, found: Mapping[tuple[str, str], Finding]) -> Finding:
+    """A likely wrong label, likelier still where the class that the model sees in its place is itself missed."""
+    other = found.get((one.image, one.other))
+    if one.kind != SWAPPED or other is None or other.kind != MISSED:
+        return one
+    return replace(one, suspicion=1 - (1 - one.suspicion) * (1 - other.suspicion))
 
 
 def _of_class(known: Sequence[Opinion]) -> list[Finding]:
@@ -151,7 +161,8 @@ def _of_class(known: Sequence[Opinion]) -> list[Finding]:
     for one, (kind, severity, sentence) in events:
         as_large = len(severities[kind]) - bisect_left(severities[kind], severity) - 1  # others
         seldom = ERRORS / (ERRORS + (as_large + 0.5) / (chances[kind] + 1))
-        found.append(Finding(one.image, one.label, kind, severity * seldom, sentence))
+        other = max(one.others, key=one.others.__getitem__) if kind == SWAPPED else ""
+        found.append(Finding(one.image, one.label, kind, severity * seldom, sentence, other))
     return found
 
 

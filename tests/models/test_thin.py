@@ -10,7 +10,7 @@ from models.prompt import Click, Prompt
 from models.prompt_model import load_prompt_model
 from models.prompt_views import paste
 from models.starter import PROMPTS
-from models.thin import covers, fits_box, line_across, line_through
+from models.thin import covers, fits_box, is_thick, line_across, line_through
 
 SIZE = 240
 
@@ -78,6 +78,9 @@ def test_a_line_takes_the_place_of_a_blob_and_not_of_a_compact_thing():
     assert covers(line, piece)
     drawn[5:35, 5:35] = True
     assert not covers(line, drawn)
+    assert is_thick(np.pad(drawn, 40, mode="edge").repeat(8, 0).repeat(8, 1))
+    assert not is_thick(line)
+    assert not is_thick(np.zeros_like(line))
     box[5:35, 5:35] = True
     assert not fits_box(line, drawn, box)
     drawn[12:] = False
