@@ -86,7 +86,7 @@ def is_thick(drawn: Mask) -> bool:
     step = max(max(width, height) // 128, 1)
     part = np.pad(drawn[y : y + height : step, x : x + width : step], 1).astype(np.uint8)
     radius = float(cv2.distanceTransform(part, cv2.DIST_L2, cv2.DIST_MASK_3).max()) * step
-    return radius > THICK * SCALES[-1] * max(max(drawn.shape) / MAX_SIDE, 1.0)
+    return bool(radius > THICK * SCALES[-1] * max(max(drawn.shape) / MAX_SIDE, 1.0))
 
 
 def covers(line: Mask, drawn: Mask) -> bool:
