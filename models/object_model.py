@@ -148,7 +148,12 @@ class ObjectModel(ABC, Generic[E]):
         assert drawn is not None
         refined = self._refined(embedding, drawn)
         mask = paste(refined.probabilities, refined.view, embedding.shape)
-        return kept(mask if box is None else mask & box, clicks), drawn
+        mask = kept(mask if box is None else mask & box, clicks)
+        return (mask if earlier is not None else self._exact(embedding, mask, clicks, box)), drawn
+
+    def _exact(self, embedding: E, mask: Mask, clicks: Sequence[Click], box: Mask | None) -> Mask:
+        """A new object as the image shows it, where the network's output is too coarse for it."""
+        return mask
 
     def _refined(self, embedding: E, drawn: Drawn) -> Drawn:
         """What was drawn, enlarged, and its edge decided by FBANet."""

@@ -3,7 +3,8 @@
     prompt -> a view of the image, as large as the object needs -> prompt network -> mask
 
 The whole image is looked at first. Where the object is small on it, the network looks again at a part of the image: at
-a box's surroundings, or at those of what it has found by the clicks.
+a box's surroundings, or at those of what it has found by the clicks. Lines are followed in the image itself
+(`models.thin`).
 """
 
 from collections import OrderedDict
@@ -21,9 +22,10 @@ from models.errors import CheckpointError
 from models.fba_net import FBANet
 from models.object_model import AROUND, MAX_CLICKS, Image, ObjectEmbedding, ObjectModel, kept, sureness
 from models.pipeline import check_image
-from models.prompt import Click
+from models.prompt import Click, Mask
 from models.prompt_network import STRIDE, PromptNetwork, PromptNetworkConfig, Prompts, Pyramid
 from models.prompt_views import SIDE, Drawn, Edges, View, around, cut, edges_of, fits, moved, paste, whole
+from models.thin import covers, fits_box, is_thick, line_across, line_through
 
 FAMILY = "prompts"
 VIEWS = 5  # kept of an image: the whole, and parts
@@ -92,6 +94,16 @@ class PromptModel(ObjectModel[PromptEmbedding]):
             closer = self._closer(embedding, clicks, before)
             return before if closer == before.view else self._look(embedding, closer, clicks, None, before)
         return self._look(embedding, self._closer(embedding, clicks, before), clicks, None, before)
+
+    def _exact(self, embedding: PromptEmbedding, mask: Mask, clicks: Sequence[Click], box: Mask | None) -> Mask:
+        """A crack or a scratch, which is thinner than a cell, in place of the blob that was drawn around it."""
+        if box is not None:
+            line = None if clicks else line_across(embedding.image, box)
+            meant = line is not None and fits_box(line, mask, box)
+        else:
+            line = None if is_thick(mask) else line_through(embedding.image, clicks)
+            meant = line is not None and covers(line, mask)
+        return line if line is not None and meant else mask
 
     def _closer(self, embedding: PromptEmbedding, clicks: Sequence[Click], before: Drawn) -> View:
         """The view that suits what was drawn and the clicks; the same as before if that shows as much."""

@@ -98,6 +98,11 @@ def worker(device: str | None) -> None:
     show_default=True,
     help="Accepted tasks that the backend asks for before a first training.",
 )
+@click.option(
+    "--status-label",
+    is_flag=True,
+    help="Add a text to the labelling config that tells annotators why a task they open has no masks.",
+)
 @json_option
 def connect(
     url: str,
@@ -109,6 +114,7 @@ def connect(
     webhook_token: str | None,
     public_url: str | None,
     min_accepted: int,
+    status_label: bool,
     json_file: Path | None,
 ) -> None:
     """Register the backend with a Label Studio project and say what Label Studio must allow."""
@@ -127,6 +133,7 @@ def connect(
         login=login,
         needed=min_accepted,
         dashboard=public_url,
+        status_label=status_label,
     )
     write_json(json_file, asdict(connected))
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from backend.errors import LabelStudioError
 from backend.label_studio.controls.region import Mask
+from backend.label_studio.status import NAME as STATUS
+from backend.label_studio.status import is_status
 
 
 @dataclass
@@ -73,7 +75,11 @@ def is_as_drawn(annotation: Mapping[str, Any]) -> bool:
 
     For predictions that have been deleted since. Who removed one of several regions is not seen by this.
     """
-    regions = [region for region in annotation.get("result") or [] if isinstance(region, Mapping)]
+    regions = [
+        region
+        for region in annotation.get("result") or []
+        if isinstance(region, Mapping) and region.get("from_name") != STATUS
+    ]
     origins = {region.get("origin") for region in regions if "origin" in region}
     return annotation.get("parent_prediction") is not None and bool(regions) and origins == {"prediction"}
 
@@ -83,6 +89,8 @@ def parent_prediction(
 ) -> Mapping[str, Any] | None:
     """The prediction that an annotation started from; None if there was none, or if it has been deleted since.
 
+    One that only says why there are no masks counts as none.
+
     Args:
         annotation: as in the export.
         fetch: gets a prediction by its id.
@@ -91,9 +99,10 @@ def parent_prediction(
     if not isinstance(parent, int):
         return None
     try:
-        return fetch(parent)
+        found = fetch(parent)
     except LabelStudioError:
         return None  # a training does not fail because one comparison is missing
+    return None if is_status(found) else found
 
 
 def acceptance_sentence(version: str, classes: Mapping[str, AcceptanceStatistics]) -> str:

@@ -12,6 +12,7 @@ from backend.label_studio.client import LabelStudio
 from backend.label_studio.label_config import parse_label_config
 from backend.label_studio.protocol import UNTRAINED
 from backend.label_studio.readiness import count_accepted, no_model
+from backend.label_studio.status import NAME, with_status_label
 from backend.settings import web_address
 from backend.system.login import Login
 from models.errors import brief
@@ -49,6 +50,7 @@ def connect(
     *,
     needed: int = 4,
     dashboard: str | None = None,
+    status_label: bool = False,
 ) -> Connected:
     """Register the backend with a project and switch predictions on; done twice it changes nothing.
 
@@ -60,9 +62,11 @@ def connect(
         login: what the backend asks of its callers; None if it asks nothing.
         needed: accepted tasks that a training needs.
         dashboard: where people open the backend; None for `backend_url`.
+        status_label: add a text to the labelling config that tells annotators why a task has no masks.
 
     Raises:
         LabelStudioError: says which call failed and what to change, or which address is none.
+        ConfigError: the labelling config cannot take the text.
     """
     for name, address in (("the backend's", backend_url), ("the dashboard's", dashboard)):
         try:
@@ -100,6 +104,8 @@ def connect(
     progress("Annotators will start from its predictions")
     if login is not None:
         _let_webhooks_in(client, project_id, backend_url, login)
+    if status_label:
+        progress(_add_status_label(client, project_id, str(project.get("label_config") or "")))
     warnings = _unfilled(project) + _warnings(client, project_id, backend_url, backends, backend)
     for warning in warnings:
         progress(f"Note: {warning}")
@@ -107,6 +113,16 @@ def connect(
     if not version or version == UNTRAINED:
         progress(f"{no_model(count_accepted(client, str(project_id)), needed)}.")
     return Connected(int(backend["id"]), str(project_id), registered is None, version or None, warnings)
+
+
+def _add_status_label(client: LabelStudio, project_id: str | int, xml: str) -> str:
+    """Add the text to a project's config unless it is there; returns a sentence."""
+    config = parse_label_config(xml)
+    if config.status is not None:
+        return "Annotators are told already why a task has no masks"
+    first = (*config.region_controls, *config.controls)[0]
+    client.update_project(project_id, label_config=with_status_label(xml, first.to_name))
+    return f"Annotators are told why a task has no masks: the labelling config has a text named {NAME!r} for it"
 
 
 def description(said: str, dashboard: str, project: str) -> str:

@@ -15,6 +15,7 @@ from backend.errors import ConfigError
 from backend.label_studio.controls import CHOICES, CONTROLS, REGION_CONTROLS
 from backend.label_studio.controls.control import Control
 from backend.label_studio.controls.pairs import TOOLS
+from backend.label_studio.status import StatusLabel, is_status_label
 from backend.label_studio.task_data import UNDEFINED_KEY
 from models.errors import brief
 
@@ -40,12 +41,14 @@ class LabelConfig:
         left_out: a sentence for each tag on an image that nothing is predicted for.
         elsewhere: names of tags that show something else than an image of `columns`; what is said of them is not read.
         colours: class and colour of each label that has one, as CSS writes it.
+        status: the text area that tells annotators why a task has no masks; None if there is none.
     """
 
     controls: tuple[Control, ...]
     left_out: tuple[str, ...] = ()
     elsewhere: frozenset[str] = frozenset()
     colours: tuple[tuple[str, str], ...] = field(default=(), repr=False, compare=False)
+    status: StatusLabel | None = None
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
@@ -168,7 +171,14 @@ def parse_label_config(xml: str) -> LabelConfig:
         raise ConfigError("; ".join([_nothing_to_fill(root, images), *left_out]))
     named = {name for tag in root.iter() if (name := tag.get("name"))}
     elsewhere = frozenset(named - {control.to_name for control in controls})
-    return LabelConfig(controls, tuple(left_out), elsewhere, tuple(_colours(root).items()))
+    return LabelConfig(controls, tuple(left_out), elsewhere, tuple(_colours(root).items()), _status(root, images))
+
+
+def _status(root: Element, images: dict[str, Element]) -> StatusLabel | None:
+    for tag in filter(is_status_label, root.iter("TextArea")):
+        if (to_name := tag.get("toName", "")) in images:
+            return StatusLabel(tag.get("name", ""), to_name)
+    return None
 
 
 class _Builder(TreeBuilder):
@@ -224,7 +234,7 @@ def _controls(root: Element, images: dict[str, Element], left_out: list[str]) ->
     for tag in root.iter():
         name = tag.get("name")
         for to_name in dict.fromkeys(_names(tag.get("toName", ""))):
-            if not name or to_name not in images:
+            if not name or to_name not in images or is_status_label(tag):
                 continue
             try:
                 if tag in repeated and tag.tag in PREDICTED:

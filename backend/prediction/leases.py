@@ -56,6 +56,10 @@ class RequestLeases:
         """Tasks that have an entry in this answer."""
         return set(self._given)
 
+    def unanswered(self) -> set[str]:
+        """Tasks that it could not answer."""
+        return set(self._unanswered)
+
     def request(self, tasks: set[str]) -> None:
         """Request tasks that were given to another: perhaps not for storing, as the answer to Send Test Request.
 

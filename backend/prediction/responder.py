@@ -10,6 +10,7 @@ first one's, which it then shows them. But it does not store every answer: Send 
 a task that was left to another request stays requested, and after a while a job looks whether it has a prediction.
 """
 
+import json
 import logging
 import threading
 import time
@@ -25,6 +26,7 @@ from backend.errors import BackendError
 from backend.jobs.queue import JobQueue
 from backend.label_studio.client import TaskRow
 from backend.label_studio.protocol import PredictRequest
+from backend.label_studio.status import LATE, NO_MODEL, failed, status_entry
 from backend.prediction.cache import Entry
 from backend.prediction.leases import RequestLeases
 from backend.prediction.predictor import NOTHING, Predictor
@@ -105,6 +107,7 @@ class Responder:
         leases = RequestLeases(asked, version, self._leases, self._deadline + self._margin)
         complete = False
         again: set[str] = set()
+        reasons: list[str] = []
         with self._lock:
             self._running[leases] = (asked.project_id, again)
         try:
@@ -114,13 +117,19 @@ class Responder:
                 stored = yield from self._wait(asked)
             if not stored:
                 self._again(asked.project_id, leases)
-            stream = self._predictor.stream(replace(asked, tasks=held), resolved)
+            stream = self._predictor.stream(replace(asked, tasks=held), resolved, lambda _, why: reasons.append(why))
+
+            def instead(late: bool) -> Entry:
+                return _told(asked, resolved, late, reasons)
+
             with closing(until(began + self._deadline, stream, self._blank_every)) as batches:
-                yield from _body(asked.tasks, held, leases, gathered(batches))
+                yield from _body(asked.tasks, held, leases, gathered(batches), instead)
             if late := leases.close():
                 self._submit(asked.project_id, f"{late} of {len(asked.tasks)} tasks were not reached in time")
             yield b"]}\n"
             complete = True
+            if reasons and instead(False) != NOTHING:  # Label Studio asks no more, so a job tries once again
+                leases.request(leases.unanswered())
         finally:
             if leases.end(complete):
                 self._submit(asked.project_id, "its answer did not arrive")
@@ -185,11 +194,25 @@ def gathered(batches: Iterator[list[Entry] | None]) -> Iterator[list[Entry] | No
         yield entries
 
 
+def _told(asked: PredictRequest, resolved: Resolved | None, late: bool, reasons: Sequence[str]) -> Entry:
+    """What a task without an entry gets: a sentence for whoever opened it, if the config has a place for one.
+
+    Not where there is something to see already, nor for many tasks at once, which nobody looks at.
+    """
+    label = asked.config.status
+    task = asked.tasks[0]
+    if label is None or len(asked.tasks) != 1 or task.get("predictions") or task.get("annotations"):
+        return NOTHING
+    sentence = LATE if late else NO_MODEL if resolved is None else failed(reasons[0] if reasons else "")
+    return json.dumps(status_entry(label, sentence)).encode()
+
+
 def _body(
     tasks: Sequence[Mapping[str, Any]],
     held: Sequence[Mapping[str, Any]],
     leases: RequestLeases,
     batches: Iterator[list[Entry] | None],
+    instead: Callable[[bool], Entry],
 ) -> Iterator[bytes]:
     """The entries of all tasks with commas between them, and blanks while there is none.
 
@@ -198,6 +221,7 @@ def _body(
         held: those among them whose entries come in `batches`.
         leases: of the request.
         batches: entries as they are finished, None after a while without any; ends early at the deadline.
+        instead: what a task gets that has no entry, from whether that was too late.
     """
     ready: deque[Entry] = deque()
     reached, late = 0, False
@@ -214,4 +238,6 @@ def _body(
                 reached += len(batch)
             if ready:
                 entry = ready.popleft()
+            if entry == NOTHING:
+                entry = instead(late)
         yield (b"," if number else b"") + entry

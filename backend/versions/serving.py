@@ -439,9 +439,14 @@ class Serving:
 
 
 def _modified(directory: Path) -> int:
-    """Time stamp of the checkpoint: one that was restored after it failed is tried again; -1 if there is none."""
+    """Time stamp of the checkpoint: one that was restored after it failed is tried again; -1 if there is none.
+
+    That of its card; of a folder without one, such as SAM's, the newest of its files.
+    """
     try:
-        return (directory / CARD).stat().st_mtime_ns
+        card = directory / CARD
+        files = [card] if card.exists() else [directory, *directory.iterdir()]
+        return max(file.stat().st_mtime_ns for file in files)
     except OSError:
         return -1
 

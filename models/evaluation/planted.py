@@ -1,6 +1,6 @@
 """Errors planted into a well labelled data folder: how many of them does a review find?"""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from models.errors import DataError
 from models.evaluation.review import findings, opinions
 from models.families import Model
 
-SHARE = 0.05  # of the images get an error of each kind
+SHARE = 0.05  # of the images get an error, of one kind after the other
 SHIFT = 0.5  # of the object's longer side
 REVIEWED = 0.1  # of the images
 KINDS = ("swapped", "shifted", "missing")
@@ -104,17 +104,27 @@ def measure_review(
         {"images", "planted", "reviewed", "recall", "kinds": {KIND: [found, planted]}}.
     """
     changed, planted = plant(samples, folder, seed=seed)
-    first = [one.image for one in findings(opinions(model, changed, progress=progress))]
-    first = first[: round(REVIEWED * len(samples))]
+    order = [one.image for one in findings(opinions(model, changed, progress=progress))]
+    return recall_of(order, planted, len(samples))
+
+
+def recall_of(order: Sequence[str], planted: Mapping[str, str], images: int) -> dict[str, Any]:
+    """How many planted errors are among the first `REVIEWED` of the images; see `measure_review`.
+
+    Args:
+        order: names of images, the most doubtful ones first.
+        planted: name -> kind of its error.
+        images: of the project.
+    """
+    first = order[: round(REVIEWED * images)]
     kinds = {
         kind: [sum(planted[name] == kind for name in first if name in planted), list(planted.values()).count(kind)]
         for kind in KINDS
     }
-    found = sum(known[0] for known in kinds.values())
     return {
-        "images": len(samples),
+        "images": images,
         "planted": len(planted),
         "reviewed": len(first),
-        "recall": found / len(planted),
+        "recall": sum(found for found, _ in kinds.values()) / len(planted),
         "kinds": kinds,
     }

@@ -9,19 +9,32 @@ fit. All three are counted on the same images, most of which are labelled well.
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.data.sample import Sample
-from models.families import Model
 from models.masks.metrics import Mask, iou
+from models.segment import Prediction
 
 MISSED, SURPLUS, SHIFTED, SWAPPED = "missed", "surplus", "differs", "label"
 COVERED = 0.4  # IoU of an accepted mask with the model's mask of another class, from which the labels may be swapped
 USUAL = 0.7  # IoU that a model's masks of a class have where too few tell
 PRIOR_MASKS = 2  # with that IoU, that the median begins with
 ERRORS = 0.05  # share of annotations that may be wrong
+
+
+class Reviewer(Protocol):
+    """The part of a model that is used here."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """That it knows."""
+
+    def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
+        """Draw every class on every image."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +72,7 @@ class Finding:
         kind: MISSED, SURPLUS, SHIFTED or SWAPPED.
         suspicion: how likely the accepted annotation is wrong, in [0, 1]: to sort by.
         sentence: for people.
+        other: of a SWAPPED label, the class that the model sees in its place; else "".
     """
 
     image: str
@@ -66,10 +80,11 @@ class Finding:
     kind: str
     suspicion: float
     sentence: str
+    other: str = ""
 
 
 def opinions(
-    model: Model, samples: Sequence[Sample], *, progress: Callable[[int, int], None] = lambda done, total: None
+    model: Reviewer, samples: Sequence[Sample], *, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> list[Opinion]:
     """Have a model look at accepted images, class by class; a class whose presence is not known is left out.
 
@@ -115,12 +130,20 @@ def findings(given: Iterable[Opinion]) -> list[Finding]:
     by_class: dict[str, list[Opinion]] = defaultdict(list)
     for one in given:
         by_class[one.label].append(one)
+    found = {(one.image, one.label): one for known in by_class.values() for one in _of_class(known)}
     worst: dict[str, Finding] = {}
-    for known in by_class.values():
-        for finding in _of_class(known):
-            if finding.image not in worst or finding.suspicion > worst[finding.image].suspicion:
-                worst[finding.image] = finding
+    for finding in (_with_other(one, found) for one in found.values()):
+        if finding.image not in worst or finding.suspicion > worst[finding.image].suspicion:
+            worst[finding.image] = finding
     return sorted(worst.values(), key=lambda finding: (-finding.suspicion, finding.image))
+
+
+def _with_other(one: Finding, found: Mapping[tuple[str, str], Finding]) -> Finding:
+    """A likely wrong label, likelier still where the class that the model sees in its place is itself missed."""
+    other = found.get((one.image, one.other))
+    if one.kind != SWAPPED or other is None or other.kind != MISSED:
+        return one
+    return replace(one, suspicion=1 - (1 - one.suspicion) * (1 - other.suspicion))
 
 
 def _of_class(known: Sequence[Opinion]) -> list[Finding]:
@@ -138,7 +161,8 @@ def _of_class(known: Sequence[Opinion]) -> list[Finding]:
     for one, (kind, severity, sentence) in events:
         as_large = len(severities[kind]) - bisect_left(severities[kind], severity) - 1  # others
         seldom = ERRORS / (ERRORS + (as_large + 0.5) / (chances[kind] + 1))
-        found.append(Finding(one.image, one.label, kind, severity * seldom, sentence))
+        other = max(one.others, key=one.others.__getitem__) if kind == SWAPPED else ""
+        found.append(Finding(one.image, one.label, kind, severity * seldom, sentence, other))
     return found
 
 

@@ -5,11 +5,12 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+from flask import Flask
 from hypothesis import settings
 from PIL import Image
 
 from backend.label_studio.client import LabelStudio
-from tests.backend.fake_label_studio import FakeLabelStudio
+from tests.backend.fake_label_studio import FakeLabelStudio, serving
 from tests.backend.label_studio.file_server import FileServer, file_server
 
 # An example may take long on a machine that trains a network meanwhile; that says nothing about the law.
@@ -26,6 +27,16 @@ def server() -> Iterator[FakeLabelStudio]:
 @pytest.fixture
 def client(server: FakeLabelStudio) -> LabelStudio:
     return LabelStudio(server.url, server.legacy_token)
+
+
+@pytest.fixture
+def backend_url() -> Iterator[str]:
+    """A backend that serves the version lite0."""
+    app = Flask("backend")
+    app.add_url_rule("/health", view_func=lambda: {"status": "UP"})
+    app.add_url_rule("/setup", endpoint="setup", view_func=lambda: {"model_version": "lite0"}, methods=["POST"])
+    with serving(app) as url:
+        yield url
 
 
 @pytest.fixture

@@ -15,15 +15,6 @@ from tests.backend.fake_label_studio import FakeLabelStudio, serving
 from tests.backend.label_studio.configs import BRUSH
 
 
-@pytest.fixture
-def backend_url() -> Iterator[str]:
-    app = Flask("backend")
-    app.add_url_rule("/health", view_func=lambda: {"status": "UP"})
-    app.add_url_rule("/setup", endpoint="setup", view_func=lambda: {"model_version": "lite0"}, methods=["POST"])
-    with serving(app) as url:
-        yield url
-
-
 def test_a_backend_is_registered_once_and_annotators_start_from_it(
     server: FakeLabelStudio, client: LabelStudio, backend_url: str
 ) -> None:

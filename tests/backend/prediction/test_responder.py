@@ -10,10 +10,11 @@ import pytest
 from backend.errors import JobError, LabelStudioError
 from backend.label_studio.client import LabelStudio
 from backend.label_studio.protocol import parse_predict
+from backend.label_studio.status import LATE, NO_MODEL, VERSION, with_status_label
 from backend.prediction.responder import GATHERED, Responder, gathered
 from tests.backend.conftest import no_label_studio
 from tests.backend.fake_label_studio import FakeLabelStudio
-from tests.backend.fakes import CONFIG, POISON, eventually, predict_body
+from tests.backend.fakes import CONFIG, OTHER_CONFIG, POISON, eventually, predict_body
 
 P = "3"
 
@@ -80,6 +81,57 @@ def test_a_task_that_cannot_be_answered_is_not_left_to_a_job(hurried, store, lea
     assert [bool(one) for one in entries(hurried, ask("1", "broken.png", str(POISON)))] == [True, False, False]
     assert annotations(store) == []
     assert leases.remaining(P, "any") == (0, None)
+
+
+def told(entry):
+    assert (entry["model_version"], entry["score"]) == (VERSION, 0.0)
+    (region,) = entry["result"]
+    assert (region["from_name"], region["to_name"]) == ("premask", "image")
+    return region["value"]["text"]
+
+
+TOLD = with_status_label(CONFIG, "image")
+
+
+def test_whoever_opens_a_task_that_is_not_reached_is_told_that_its_masks_follow(
+    hurried, store, leases, loader, predictor, entries
+):
+    predictor.predict(ask("9"))
+    loader.pipelines["oct-lite0"].gate = gate = threading.Event()
+    (answer,) = entries(hurried, ask("1", config=TOLD))
+    gate.set()
+    assert told(answer) == [LATE]
+    (job,) = annotations(store)
+    assert leases.acquire_due(P, job.id, 9, 60) == ["1"]
+
+
+def test_whoever_opens_a_task_that_fails_is_told_why_and_a_job_tries_once_more(responder, leases, entries):
+    """Label Studio asks no more for a task that has a prediction."""
+    (answer,) = entries(responder, ask("broken.png", config=TOLD))
+    assert told(answer) == ["No masks could be drawn: task 1: broken.png cannot be read"]
+    assert leases.acquire_due(P, "job", 9, 60) == ["1"]
+    (answer,) = entries(responder, ask(str(POISON), config=TOLD, first=2))
+    assert told(answer) == ["No masks could be drawn: the model failed on its 6x8x3 image; the log says more"]
+
+
+def test_whoever_opens_a_task_that_no_model_knows_is_told_so(responder, store, leases, entries):
+    unknown = with_status_label(OTHER_CONFIG, "image")
+    (answer,) = entries(responder, ask("1", config=unknown))
+    assert told(answer) == [NO_MODEL]
+    assert entries(responder, ask("1", config=OTHER_CONFIG)) == [[]]
+    assert annotations(store) == []
+    assert leases.due() == []
+
+
+def test_nothing_is_told_where_nobody_looks_or_something_is_there(responder, entries):
+    assert entries(responder, ask("broken.png", "gone.png", config=TOLD)) == [[], []]
+    body = predict_body(["broken.png"], config=TOLD)
+    body["tasks"][0]["predictions"] = [{"model_version": VERSION}]
+    assert entries(responder, parse_predict(body)) == [[]]
+    body["tasks"][0] |= {"predictions": [], "annotations": [{"id": 1}]}
+    assert entries(responder, parse_predict(body)) == [[]]
+    (answer,) = entries(responder, ask("1", config=TOLD, first=7))
+    assert {region["from_name"] for region in answer["result"]} == {"tag"}
 
 
 def test_when_label_studio_hangs_up_a_job_has_everything(responder, store, leases, loader, body):

@@ -44,6 +44,27 @@ def test_a_click_and_a_second_one_are_answered_by_sam(tmp_path: Path, monkeypatc
             assert REGION_CONTROLS["BrushLabels"].to_mask(region).shape == (90, 120)
 
 
+def test_sam_is_tried_again_when_its_damaged_folder_was_restored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_tiny_sam(tmp_path / "my-sam")
+    weights = next(folder.glob("*.safetensors"))
+    whole = weights.read_bytes()
+    environ = {"PREMASK_DATA_DIR": str(tmp_path), "PREMASK_STARTER": "none", "PREMASK_PROMPT_MODEL": str(folder)}
+    settings = Settings.from_environ(environ)
+    weights.write_bytes(whole[:50])
+    monkeypatch.setattr(Connections, "images", lambda self, project: OnePicture())
+    client = app_of(settings, assemble_core(settings), None).test_client()
+    body = predict_body(["1"])
+    value = {"x": 50.0, "y": 45.0, "width": 0.2, "keypointlabels": ["Lumen"]}
+    known = {"type": "keypointlabels", "from_name": "kp", "to_name": "image", "value": value, "id": "k"}
+    body["params"]["context"] = {"result": [known | {"is_positive": True}]}
+    for _ in range(2):
+        assert client.post("/predict", json=body).json["results"][0]["model_version"] == "none"
+    weights.write_bytes(whole)
+    assert client.post("/predict", json=body).json["results"][0]["model_version"] == "my-sam"
+
+
 def test_a_folder_that_holds_no_model_stops_the_start(tmp_path: Path) -> None:
     environ = {"PREMASK_DATA_DIR": str(tmp_path), "PREMASK_PROMPT_MODEL": str(tmp_path)}
     with pytest.raises(SettingsError, match=r"neither a card\.json nor a config\.json of SAM or SAM 2"):

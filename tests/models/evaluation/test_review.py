@@ -122,6 +122,17 @@ def test_a_model_that_is_often_wrong_about_a_class_raises_less_suspicion():
     assert all(one.suspicion < found[0].suspicion for one in found[1:])
 
 
+def test_a_wrong_label_is_likelier_where_the_class_in_its_place_is_missed_too():
+    swap = seen("swap", "a", drawn=False, accepted=True, presence=0.4, others={"b": 0.7})
+    present = [swap, seen("swap", "b", drawn=True, accepted=True, iou=0.85)]
+    missed = [swap, seen("swap", "b", drawn=True, accepted=False, presence=0.7)]
+    (alone,), (both,) = (
+        [one for one in findings([*USUAL, *more]) if one.image == "swap"] for more in (present, missed)
+    )
+    assert (alone.kind, both.kind, both.other) == (SWAPPED, SWAPPED, "b")
+    assert alone.suspicion < both.suspicion < 1
+
+
 def test_an_image_is_listed_once_with_its_worst_class_and_one_that_agrees_is_not():
     found = findings(
         [

@@ -92,6 +92,18 @@ def test_axe_finds_no_barrier(visit, address, size, scheme):
     assert found.violations_count == 0, found.generate_report()
 
 
+def test_figures_of_a_row_stand_in_one_line(visit, address):
+    """In every table; and a figure in a sentence does not break it."""
+    page = visit()
+    page.goto(f"{address}/projects/3")
+    rows = page.locator("tbody tr")
+    assert rows.count() > 10
+    tops = rows.evaluate_all("rows => rows.map(row => [...row.children].map(cell => cell.getBoundingClientRect().top))")
+    assert all(max(row) - min(row) < 2 for row in tops)
+    shown = page.locator("p .number").evaluate_all("all => all.map(one => getComputedStyle(one).display)")
+    assert set(shown) == {"inline"}
+
+
 def test_a_version_is_promoted_after_a_question_and_rolled_back(visit, address, registry):
     page = visit()
     page.goto(f"{address}/projects/3")
