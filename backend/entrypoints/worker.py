@@ -3,7 +3,8 @@
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from backend.database.jobs import PREDICTION, REVIEW, TRAINING
 from backend.errors import BackendError
@@ -48,6 +49,7 @@ def build_runner(
         plan=plan,
         learned=parts.automatic.learned,
         command=training_command,
+        prepare=preparing(settings, plan.device),
     )
     reviewer = ReviewWork(
         registry=parts.registry,
@@ -63,6 +65,14 @@ def build_runner(
         REVIEW: reviewer,
     }
     return Runner(parts.store, parts.leases, kinds, settings.data_dir / "jobs", notifier(settings, parts))
+
+
+def preparing(settings: Settings, device: str) -> Callable[[Path], Sequence[str]] | None:
+    """What a published version is prepared by for the server of these settings; None where nothing is to be done."""
+    if settings.runtime == "pytorch" or device != "cpu":
+        return None
+    threads = [] if settings.torch_threads is None else [str(settings.torch_threads)]
+    return lambda folder: [*training.PREPARING, str(folder), settings.runtime, *threads]
 
 
 def main(environ: Mapping[str, str], **commands: Sequence[str]) -> int:
