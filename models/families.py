@@ -95,6 +95,10 @@ class Accelerated(Protocol):
     ) -> None:
         """Choose between them, as `load_model` is told."""
 
+    @property
+    def runtime(self) -> str:
+        """What computes the networks, in words."""
+
     def release_memory(self) -> None:
         """Give back what the last images took, until the next one."""
 

@@ -30,6 +30,7 @@ from models.families import Runtime
 from models.fba_net import FBANet, FBANetConfig
 from models.interactive import answer
 from models.masks.components import without_small_components
+from models.prepare import prepare_apart
 from models.prompt import Answer, Mask, Prompt
 from models.prompted_class import likeliest_class
 from models.refiner import Subject, centre_map, fba_matting, refine
@@ -240,10 +241,19 @@ class Pipeline:
                 self.classifier = without_weights(self.classifier, small)
                 self.refiner = without_weights(self.refiner)
 
+        def make() -> None:
+            prepare_apart(directory, runtime, threads, kept)
+            adopt()
+
         if in_background and not is_made(*arguments):
-            Thread(target=adopt, name=f"runtime-{self.name}", daemon=True).start()
+            Thread(target=make, name=f"runtime-{self.name}", daemon=True).start()
         else:
             adopt()
+
+    @property
+    def runtime(self) -> str:
+        """What computes the networks, in words."""
+        return self.networks.name
 
     def release_memory(self) -> None:
         """Give back what the last images took, until the next one."""

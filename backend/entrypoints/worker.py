@@ -3,8 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 from backend.database.jobs import PREDICTION, REVIEW, TRAINING
 from backend.errors import BackendError
@@ -12,7 +11,7 @@ from backend.jobs import prediction, training
 from backend.jobs.prediction import PredictionWork
 from backend.jobs.review import ReviewWork
 from backend.jobs.running import Runner, Work
-from backend.jobs.training import Plan, TrainingWork
+from backend.jobs.training import Plan, TrainingWork, preparing
 from backend.jobs.worker import BEAT_SECONDS, Worker
 from backend.settings import Settings
 from backend.system.logs import configure_logging
@@ -65,14 +64,6 @@ def build_runner(
         REVIEW: reviewer,
     }
     return Runner(parts.store, parts.leases, kinds, settings.data_dir / "jobs", notifier(settings, parts))
-
-
-def preparing(settings: Settings, device: str) -> Callable[[Path], Sequence[str]] | None:
-    """What a published version is prepared by for the server of these settings; None where nothing is to be done."""
-    if settings.runtime == "pytorch" or device != "cpu":
-        return None
-    threads = [] if settings.torch_threads is None else [str(settings.torch_threads)]
-    return lambda folder: [*training.PREPARING, str(folder), settings.runtime, *threads]
 
 
 def main(environ: Mapping[str, str], **commands: Sequence[str]) -> int:

@@ -19,6 +19,7 @@ from backend.label_studio.images import ImageLoader
 from backend.label_studio.label_config import parse_label_config
 from backend.label_studio.readiness import accepted_in, too_few
 from backend.label_studio.task_data import group_field
+from backend.settings import Settings
 from backend.system.files import write_json
 from backend.versions.registry import Registry, VersionInfo
 from models.checkpoint import CARD, PACKAGED, read_card
@@ -253,6 +254,14 @@ class TrainingWork:
             },
         )
         return path
+
+
+def preparing(settings: Settings, device: str) -> Callable[[Path], Sequence[str]] | None:
+    """What a published version is prepared by for the server of these settings; None where nothing is to be done."""
+    if settings.runtime == "pytorch" or device != "cpu":
+        return None
+    threads = [] if settings.torch_threads is None else ["--threads", str(settings.torch_threads)]
+    return lambda folder: [*PREPARING, str(folder), "--runtime", settings.runtime, *threads]
 
 
 def class_doubts(evidence: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+import models.prepare as prepare
 import models.runtime as runtime
 from models.checkpoint import Card
 from models.data.files import read_image
@@ -22,6 +23,7 @@ from models.families import Runtime
 from models.families import load_model as load_any
 from models.phantom import render_phantom
 from models.pipeline import Pipeline, PipelineConfig, load_pipeline, save_pipeline
+from models.prepare import prepare_apart
 from models.prompt import Click, Prompt
 from models.starter import STARTERS
 from models.wall import WallView
@@ -169,7 +171,7 @@ def test_maps_of_every_kind_are_the_same(make_pipeline, config):
 
 
 def test_threads_that_share_a_network_get_their_own_answers(light):
-    pipeline, graphs = light
+    _, graphs = light
     networks = graphs.uniform("OpenVINO float32")
     images = torch.rand((8, 1, 3, 64, 96), generator=torch.Generator().manual_seed(0))
     alone = [networks.classifier(image).score_maps for image in images]
@@ -242,13 +244,13 @@ def test_without_openvino_pytorch_computes_and_a_sentence_says_so(checkpoint, mo
 
 def test_requests_are_answered_by_pytorch_until_the_networks_are_converted(checkpoint, monkeypatch):
     """Nobody waits for a conversion, and nothing is left of PyTorch's weights when it is done."""
-    begin, convert = threading.Event(), runtime.convert
+    begin = threading.Event()
 
-    def slow(*networks):
+    def slow(*arguments):
         assert begin.wait(60)
-        return convert(*networks)
+        prepare_apart(*arguments)
 
-    monkeypatch.setattr(runtime, "convert", slow)
+    monkeypatch.setattr("models.pipeline.prepare_apart", slow)
     images = [render_phantom(seed, 128).image for seed in range(2)]
     expected = load_pipeline(checkpoint).maps(images)[1]
     loaded = load_any(checkpoint, runtime="openvino", in_background=True)
@@ -256,7 +258,7 @@ def test_requests_are_answered_by_pytorch_until_the_networks_are_converted(check
     np.testing.assert_array_equal(loaded.maps(images)[1], expected)
     begin.set()
     (thread,) = (thread for thread in threading.enumerate() if thread.name == "runtime-v1")
-    thread.join(60)
+    thread.join(240)
     assert by_openvino(loaded)
     assert not any(value.numel() > 10_000 and not value.is_meta for value in loaded.classifier.state_dict().values())
     np.testing.assert_allclose(loaded.maps(images)[1], expected, atol=0.02)
@@ -264,13 +266,21 @@ def test_requests_are_answered_by_pytorch_until_the_networks_are_converted(check
     assert loaded.prompt(embedding, Prompt((Click(64, 64, True),), ()), "a").mask.shape == (128, 128)
 
 
-def test_what_is_made_already_is_used_at_once(checkpoint):
+def test_what_is_made_already_is_used_at_once(checkpoint, monkeypatch, capsys):
     """As after a publication: the server's first load converts nothing, in the background or otherwise."""
-    load_any(checkpoint, runtime="openvino")
+    assert prepare.main([str(checkpoint), "--runtime", "openvino"]) == 0
+    assert json.loads(capsys.readouterr().out)["stage"] == "done"
+    monkeypatch.setattr(runtime, "convert", lambda *_: pytest.fail("converted again"))
+    monkeypatch.setattr(runtime, "measure", lambda *_: pytest.fail("measured again"))
     assert by_openvino(load_any(checkpoint, runtime="openvino", in_background=True))
 
 
 @pytest.mark.parametrize("config", [PipelineConfig(layers=(4, 8)), PipelineConfig(cam="ScoreCAM")])
+def test_a_checkpoint_that_cannot_be_loaded_is_not_prepared(tmp_path, capsys):
+    assert prepare.main([str(tmp_path)]) == 1
+    assert "no card.json" in json.loads(capsys.readouterr().out)["reason"]
+
+
 def test_weights_stay_where_maps_need_them(tmp_path, make_pipeline, config):
     pipeline = make_pipeline(config=config)
     save_pipeline(pipeline, tmp_path / "v1", Card("v1", ["a", "b"], "", ""))
@@ -307,9 +317,8 @@ def test_pytorch_when_asked_for_touches_nothing(checkpoint):
 )
 def test_each_network_gets_the_fastest_whose_masks_are_the_same(checkpoint, monkeypatch, wanted, agreement, chosen):
     monkeypatch.setattr(runtime, "computes_bfloat16", lambda device: True)
-    seconds = dict.fromkeys(
-        ("classifier", "refiner"), {"PyTorch": 2.0, "OpenVINO float32": 3.0, "OpenVINO bfloat16": 1.0}
-    )
+    times = {"PyTorch": 2.0, "OpenVINO float32": 3.0, "OpenVINO bfloat16": 1.0}
+    seconds = {"classifier": times, "refiner": times}
     found = {
         part: {"PyTorch": 1.0, "OpenVINO float32": single, "OpenVINO bfloat16": half}
         for part, (single, half) in zip(seconds, agreement, strict=True)
