@@ -85,7 +85,7 @@ def figures(case: Case) -> dict[str, Any]:
         low, median, high = quartiles(times.wall)
         against = case.against.get(name, first)
         base = case.sides[against]
-        ratios = [this / other for this, other in zip(times.wall, _alike(base.wall, times.wall), strict=True)]
+        ratios = [this / other for this, other in zip(times.wall, base.wall, strict=True)]
         computed = [this / other for this, other in zip(times.cpu, base.cpu, strict=True) if other > 0]
         target = case.targets.get(name)
         sides[name] = {
@@ -102,11 +102,6 @@ def figures(case: Case) -> dict[str, Any]:
             "met": None if target is None else percentile(times.wall, 95) < target,
         }
     return {"about": case.about, "unit": unit, "sides": sides}
-
-
-def _alike(base: Sequence[float], rounds: Sequence[float]) -> Sequence[float]:
-    """What each round is compared with: the same round, or the one figure that there is."""
-    return list(base) * len(rounds) if len(base) == 1 else base
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float, float]:

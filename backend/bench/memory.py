@@ -24,11 +24,14 @@ CONVERTED_SECONDS = 600.0  # until a version's networks are converted, on a mach
 
 
 def memory(setting: Setting) -> Case:
-    """Memory of the process that answers, after predictions and their end: all of it, and what it shares with none."""
+    """Memory of the process that answers, some time after predictions: all of it, and what is in no file.
+
+    What lies in files, libraries and compiled networks, is shared with other processes and given up where memory is
+    short.
+    """
     server = BenchServer(setting.model, setting.pipeline.classes, setting.frames, setting.environ, alone=True)
     resident: list[float] = []
     own: list[float] = []
-    further = Times()
     with server.running():
         for count in range(PROJECTS + 1):
             project = None if count == 0 else _publish(server.settings, setting.model, str(count + 1))
@@ -39,14 +42,12 @@ def memory(setting: Setting) -> Case:
             time.sleep(2 * QUIET_SECONDS)  # until what predicting took is given back
             for values, value in zip((resident, own), _memory(server.process.process.pid), strict=True):
                 values.append(float(value))
-            if count:
-                further.wall.append(resident[-1] - resident[-2])
             setting.tick()
-    sides = {f"{count + 1} models": Times([value]) for count, value in enumerate(resident)}
-    sides |= {f"{count + 1} models, its own": Times([value]) for count, value in enumerate(own)}
-    sides["each further version"] = further
-    about = f"{setting.model.name}, at rest; every version loads as a project's own"
-    return Case(about, sides, {"1 models": ONE, "each further version": FURTHER}, unit="MB")
+    sides = {f"versions: {count}": Times([value]) for count, value in enumerate(resident)}
+    sides |= {f"versions: {count}, in no file": Times([value]) for count, value in enumerate(own)}
+    sides["each version, in no file"] = Times([(own[-1] - own[0]) / PROJECTS])
+    about = f"a server with {setting.model.name} and versions of projects, at rest"
+    return Case(about, sides, {"versions: 0": ONE, "each version, in no file": FURTHER}, unit="MB")
 
 
 def _publish(settings: Settings, model: Path, project: str) -> str:
@@ -81,7 +82,7 @@ def _wait(server: BenchServer, models: int) -> None:
 
 
 def _memory(pid: int) -> tuple[int, int]:
-    """Bytes in memory of the largest process of a server, and those that no file and no other process shares.
+    """Bytes in memory of the largest process of a server, and of these what is in no file.
 
     Raises:
         BenchError: this system does not say.
