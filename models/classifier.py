@@ -141,7 +141,12 @@ class Classifier(nn.Module):
 
     def logits(self, score_maps: Tensor) -> Tensor:
         """Presence logits, shape (B, C), of class score maps of shape (B, C, h, w): a whole frame's or a window's."""
-        return self.gain * log_sum_exp_pool(score_maps.flatten(2)) + self.bias
+        return pooled(score_maps, self.gain, self.bias)
+
+
+def pooled(score_maps: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
+    """Presence logits, shape (B, C), of class score maps of shape (B, C, h, w), by each class's line of shape (C,)."""
+    return gain * log_sum_exp_pool(score_maps.flatten(2)) + bias
 
 
 def log_sum_exp_pool(score_maps: Tensor, sharpness: float = 4.0) -> Tensor:

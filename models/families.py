@@ -88,10 +88,19 @@ class Explained(Protocol):
 
 @runtime_checkable
 class Accelerated(Protocol):
-    """A model whose networks other runtimes can compute, too. Optional: only `load_model` asks for it."""
+    """A model whose networks other runtimes can compute, too. Optional: only `load_model` and `release_memory` ask."""
 
-    def use_runtime(self, directory: Path, runtime: Runtime, kept: Path | None = None) -> None:
+    def use_runtime(
+        self, directory: Path, runtime: Runtime, kept: Path | None = None, *, in_background: bool = False
+    ) -> None:
         """Choose between them, as `load_model` is told."""
+
+    @property
+    def runtime(self) -> str:
+        """What computes the networks, in words."""
+
+    def release_memory(self) -> None:
+        """Give back what the last images took, until the next one."""
 
 
 Loader = Callable[[Path, str], Model]  # checkpoint folder, device -> model
@@ -129,7 +138,14 @@ def card_of(directory: Path) -> Card:
     return read_card(directory)
 
 
-def load_model(directory: Path, device: str = "cpu", runtime: Runtime = "pytorch", kept: Path | None = None) -> Model:
+def load_model(
+    directory: Path,
+    device: str = "cpu",
+    runtime: Runtime = "pytorch",
+    kept: Path | None = None,
+    *,
+    in_background: bool = False,
+) -> Model:
     """Load a checkpoint's model by the family that its card names.
 
     Args:
@@ -137,6 +153,7 @@ def load_model(directory: Path, device: str = "cpu", runtime: Runtime = "pytorch
         device: cpu, cuda, cuda:N, or auto for the GPU with most free memory, if there is one.
         runtime: what computes the networks: pytorch, openvino, or auto for the faster one.
         kept: folder for what another runtime makes of this checkpoint; one in it if None.
+        in_background: what that runtime has to make first, which takes seconds, is made while PyTorch computes.
 
     Raises:
         CheckpointError: the folder is incomplete or damaged, or its family is unknown.
@@ -154,8 +171,14 @@ def load_model(directory: Path, device: str = "cpu", runtime: Runtime = "pytorch
         device = choose_device(device)
     model = FAMILIES[family](directory, device)
     if runtime != "pytorch" and isinstance(model, Accelerated):
-        model.use_runtime(directory, runtime, kept)
+        model.use_runtime(directory, runtime, kept, in_background=in_background)
     return model
+
+
+def release_memory(model: Model) -> None:
+    """Give back what the last images took, where the model can; the next one takes some milliseconds longer."""
+    if isinstance(model, Accelerated):
+        model.release_memory()
 
 
 def steps_of(model: Model, images: Sequence[Image]) -> list[list[Steps]]:

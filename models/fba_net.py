@@ -112,20 +112,22 @@ def network_input(crop: NDArray[np.uint8], trimap: NDArray[np.uint8], cam: NDArr
         Shape (12, S, S): RGB in about [-2, 2], sure background, sure foreground, three distance encodings
         exp(-d^2 / 2 sigma^2) of each, the map.
     """
-    planes = [(crop.astype(np.float32) / 255 - 0.45) / 0.25]
-    planes[0] = planes[0].transpose(2, 0, 1)
-    known = [(trimap == BACKGROUND), (trimap == FOREGROUND)]
-    planes += [plane[None].astype(np.float32) for plane in known]
-    sigmas = np.array(DISTANCE_WIDTHS, dtype=np.float32)[:, None, None] * trimap.shape[0]
-    for plane in known:
-        if plane.any():
-            distance = cv2.distanceTransform((~plane).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-            # Squared distances are whole numbers; OpenCV's differ from run to run in the last bit.
-            planes.append(np.exp(-np.rint(distance[None] ** 2) / (2 * sigmas**2)))
-        else:
-            planes.append(np.zeros((len(DISTANCE_WIDTHS), *trimap.shape), dtype=np.float32))
-    planes.append(cam[None].astype(np.float32))
-    return np.concatenate(planes).astype(np.float32)
+    known = trimap == BACKGROUND, trimap == FOREGROUND
+    planes = np.empty((CHANNELS, *trimap.shape), dtype=np.float32)
+    planes[:3] = ((crop.astype(np.float32) / 255 - 0.45) / 0.25).transpose(2, 0, 1)
+    planes[3], planes[4], planes[-1] = *known, cam
+    sigmas = np.array(DISTANCE_WIDTHS, dtype=np.float32) * trimap.shape[0]
+    encodings = planes[5:-1].reshape(len(known), len(sigmas), *trimap.shape)
+    for plane, encoded in zip(known, encodings, strict=True):
+        if not plane.any():
+            encoded[:] = 0
+            continue
+        distance = cv2.distanceTransform((~plane).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        # Squared distances are whole numbers; OpenCV's differ from run to run in the last bit.
+        squared = -np.rint(distance**2)
+        for sigma, out in zip(sigmas, encoded, strict=True):
+            np.exp(squared / (2 * sigma**2), out=out)
+    return planes
 
 
 def unknown_band(inputs: Tensor) -> Tensor:

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from models.classifier import Classifier
 from models.errors import DataError, ModelError
 from models.fba_net import CHANNELS
-from models.pipeline import STRIP_MARGIN, Pipeline
-from models.wall import RAYS, ROWS
+from models.pipeline import Pipeline
+from models.wall import RAYS, ROWS, STRIP_MARGIN
 
 OPSET = 18
 DESCRIPTION = "model.json"

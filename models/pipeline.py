@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from threading import Thread
 
 import cv2
 import numpy as np
@@ -29,19 +30,20 @@ from models.families import Runtime
 from models.fba_net import FBANet, FBANetConfig
 from models.interactive import answer
 from models.masks.components import without_small_components
+from models.prepare import prepare_apart
 from models.prompt import Answer, Mask, Prompt
 from models.prompted_class import likeliest_class
 from models.refiner import Subject, centre_map, fba_matting, refine
-from models.runtime import Networks, networks_of, pytorch_networks
+from models.runtime import PYTORCH, Networks, is_made, networks_of, pytorch_networks, without_weights
 from models.segment import Prediction, Segment
 from models.stages import stage
 from models.threads import spread
 from models.trimap import SIZE, TrimapConfig, coarse_mask, trimap_config, trimap_from_mask
-from models.wall import WallView, both_maps, both_present, find_wall, roll_up, unroll
+from models.wall import STRIP_MARGIN, WallView, both_maps, both_present, find_wall, roll_up, unroll
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
 REFINERS = ("fba", "closed-form", "none")
-STRIP_MARGIN = 64  # rays; the network sees across the place where a strip is cut open
+SMALL = ("head.weight", "gain", "bias")  # a classifier's parameters after its last features
 DEFAULT_PRESENCE_THRESHOLD = 0.3  # probability: removing a wrong mask is one key, a missing one has to be painted
 
 
@@ -212,16 +214,55 @@ class Pipeline:
         """The refiner and the kind of maps, for reports."""
         return {"refiner": self.config.refiner, "cam": self.config.maps}
 
-    def use_runtime(self, directory: Path, runtime: Runtime, kept: Path | None = None) -> None:
+    def use_runtime(
+        self, directory: Path, runtime: Runtime, kept: Path | None = None, *, in_background: bool = False
+    ) -> None:
         """Have the networks computed by another runtime where that is faster; see `models.runtime.networks_of`.
+
+        Weights that only PyTorch would need are given up then.
 
         Args:
             directory: the checkpoint that the pipeline was loaded from, unchanged since.
             runtime: "auto" for the faster one, or its name.
             kept: folder for what is made of this checkpoint; one in it if None.
+            in_background: what takes seconds, because it was not made before, is made while PyTorch computes.
         """
-        weights = read_card(directory).weights
-        self.networks = networks_of(directory, weights, self.classifier, self.refiner, self.device, runtime, kept)
+        weights, threads = read_card(directory).weights, torch.get_num_threads()
+        arguments = directory, weights, self.classifier, self.refiner, self.device, runtime, kept
+
+        def adopt() -> None:
+            torch.set_num_threads(threads)  # that a network is compiled for; of a new thread, all cores
+            networks = networks_of(*arguments)
+            # In this order: whoever predicts meanwhile has networks that compute.
+            self.networks = networks
+            if PYTORCH not in networks.runtimes.values() and not self._needs_gradients:
+                # What maps and pooling need of the classifier is small.
+                small = {name for name, value in self.classifier.named_parameters() if name.endswith(SMALL)}
+                self.classifier = without_weights(self.classifier, small)
+                self.refiner = without_weights(self.refiner)
+
+        def make() -> None:
+            prepare_apart(directory, runtime, threads, kept)
+            adopt()
+
+        if in_background and not is_made(*arguments):
+            Thread(target=make, name=f"runtime-{self.name}", daemon=True).start()
+        else:
+            adopt()
+
+    @property
+    def runtime(self) -> str:
+        """What computes the networks, in words."""
+        return self.networks.name
+
+    def release_memory(self) -> None:
+        """Give back what the last images took, until the next one."""
+        self.networks.release()
+
+    @property
+    def _needs_gradients(self) -> bool:
+        """Whether maps need passes that PyTorch alone computes."""
+        return self.config.cam == "ScoreCAM" or self.config.layers != (STRIDE,)
 
     def predict(self, images: Sequence[Image]) -> list[Prediction]:
         """Find every class on every image.
@@ -351,10 +392,10 @@ class Pipeline:
             presence[index, replaced] = on_wall if view.alone else both_present(presence[index, replaced], on_wall)
             for method, cams in maps.items():
                 margin = STRIP_MARGIN * read[method].shape[3] // strips.shape[2]
-                for label in replaced:
-                    strip = read[method][place, label][:, margin:-margin]
-                    rolled = roll_up(strip, fine[index], cams[index].shape[1:])
-                    cams[index][label] = rolled if view.alone else both_maps(cams[index][label], rolled)
+                parts = [read[method][place, label][:, margin:-margin] for label in replaced]
+                rolled = roll_up(parts, fine[index], cams[index].shape[1:])
+                for label, values in zip(replaced, rolled, strict=True):
+                    cams[index][label] = values if view.alone else both_maps(cams[index][label], values)
 
     def embed(self, image: Image) -> Embedding:
         """Maps and features of one frame. Raises ValueError if it is no image."""

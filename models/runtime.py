@@ -3,12 +3,14 @@
     images -> networks.classifier -> ClassifierOutput        crops -> networks.refiner -> FBANetOutput
     strips -> networks.wall_reader -> ClassifierOutput
 
-OpenVINO computes on CPUs and without gradients; maps that need a backward pass stay with PyTorch. Converted networks
-and what was measured lie beside the weights and are made again when weights, OpenVINO or the machine change:
+OpenVINO computes on CPUs and without gradients; maps that need a backward pass stay with PyTorch. Each network gets the
+runtime and the precision that is fastest for it and keeps its masks. Converted networks and what was measured lie
+beside the weights and are made again when weights, OpenVINO or the machine change:
 
-    CHECKPOINT/runtime/KEY/classifier.xml classifier.bin refiner.xml refiner.bin measured-MACHINE.json
+    CHECKPOINT/runtime/KEY/classifier.xml classifier.bin refiner.xml refiner.bin measured-MACHINE.json compiled/
 
 Where the checkpoint has a classifier for the unrolled wall, wall_reader.xml and wall_reader.bin lie there too.
+`compiled` has what OpenVINO makes of them for this processor; it is read in a fraction of the time and memory.
 
 Of the weights that come with the package, which many may use and few may write to, they lie where the caller says.
 """
@@ -23,7 +25,7 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import cache, partial
@@ -31,7 +33,7 @@ from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -39,22 +41,29 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.classifier import STRIDE, Classifier, ClassifierOutput
+from models.classifier import STRIDE, Classifier, ClassifierOutput, pooled
 from models.devices import autocast, computes_bfloat16
 from models.families import Runtime
 from models.fba_net import CHANNELS, FBANet, FBANetOutput, network_input
 from models.trimap import BACKGROUND, FOREGROUND, UNKNOWN
+from models.wall import RAYS, ROWS, STRIP_MARGIN, Wall, unroll
 
 logger = logging.getLogger(__name__)
 
 FOLDER = "runtime"  # in a checkpoint
-FORMAT = 2  # of what lies there; counts up when the conversion changes
+COMPILED = "compiled"  # beside the converted networks
+FORMAT = 3  # of what lies there; counts up when the conversion changes
 PYTORCH = "PyTorch"
 PRECISIONS = {"OpenVINO float32": "f32", "OpenVINO bfloat16": "bf16"}
 MIN_AGREEMENT = {"OpenVINO float32": 0.995, "OpenVINO bfloat16": 0.99}  # IoU with PyTorch in float32
+# What lies on the wall is thin: bfloat16 moves its masks.
+EXACT = {"wall_reader": "OpenVINO float32"}
+SERVED = "as served"  # of several runtimes that are compared: each network by the fastest that keeps its masks
 SMALL = 0.01  # of a probe: smaller masks are compared as if they were that large, or a single cell would decide
-PROBES = 2  # frames and crops on which runtimes are compared
+PROBES = 2  # frames, strips and crops on which runtimes are compared
 ROUNDS = 3
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -62,22 +71,27 @@ class Networks:
     """The networks of a pipeline, ready to be computed without gradients.
 
     Attributes:
-        name: how: "PyTorch", "OpenVINO float32" or "OpenVINO bfloat16".
+        runtimes: part ("classifier", "refiner" and, where there is another one, "wall_reader") -> what computes it:
+            "PyTorch", "OpenVINO float32" or "OpenVINO bfloat16".
         classifier: images of shape (B, 3, H, W), floats in [0, 1], to the classifier's output; of its layers, OpenVINO
             gives the features alone.
         wall_reader: the same for strips of the unrolled wall; the classifier itself where it has no reader for them.
         refiner: crops of shape (B, 12, S, S) to FBANet's output.
+        release: gives back the memory of the last results; the next ones take some milliseconds longer.
     """
 
-    name: str
+    runtimes: Mapping[str, str]
     classifier: Callable[[Tensor], ClassifierOutput]
     wall_reader: Callable[[Tensor], ClassifierOutput]
     refiner: Callable[[Tensor], FBANetOutput]
+    release: Callable[[], None] = lambda: None
 
     @property
-    def readers(self) -> list[Callable[[Tensor], ClassifierOutput]]:
-        """The classifiers that are two different ones, or the one."""
-        return [self.classifier] if self.wall_reader is self.classifier else [self.classifier, self.wall_reader]
+    def name(self) -> str:
+        """What computes them, in words: one runtime, or that of each part."""
+        if len(set(self.runtimes.values())) == 1:
+            return next(iter(self.runtimes.values()))
+        return ", ".join(f"{part.replace('_', ' ')} {runtime}" for part, runtime in self.runtimes.items())
 
 
 @dataclass(frozen=True)
@@ -85,18 +99,25 @@ class Measured:
     """Runtimes side by side, on one machine.
 
     Attributes:
-        seconds: runtime -> time of a frame and a crop.
-        agreement: runtime -> least IoU, over classes and the refiner, of its masks with those of PyTorch in float32.
+        seconds: part -> runtime -> computing time of a frame, strip or crop, of all cores together.
+        agreement: part -> runtime -> least IoU, over classes, of its masks with those of PyTorch in float32.
     """
 
-    seconds: dict[str, float]
-    agreement: dict[str, float]
+    seconds: dict[str, dict[str, float]]
+    agreement: dict[str, dict[str, float]]
 
-    def fastest(self, among: Sequence[str]) -> str | None:
+    def fastest(self, part: str, among: Collection[str]) -> str | None:
         """The fastest of these runtimes whose masks are within `MIN_AGREEMENT`; None if none of them is."""
-        fit = [name for name in among if name in self.seconds]
-        fit = [name for name in fit if self.agreement.get(name, 0.0) >= MIN_AGREEMENT.get(name, 0.0)]
-        return min(fit, key=self.seconds.__getitem__, default=None)
+        seconds, agreement = self.seconds.get(part, {}), self.agreement.get(part, {})
+        fit = [name for name in among if name in seconds]
+        fit = [name for name in fit if agreement.get(name, 0.0) >= MIN_AGREEMENT.get(name, 0.0)]
+        return min(fit, key=seconds.__getitem__, default=None)
+
+
+def parts_of(classifier: Classifier, refiner: FBANet) -> dict[str, nn.Module]:
+    """The networks that are computed, by name."""
+    parts: dict[str, nn.Module] = {"classifier": classifier, "refiner": refiner}
+    return parts if classifier.wall_reader is None else parts | {"wall_reader": classifier.wall_reader}
 
 
 def pytorch_networks(classifier: Classifier, refiner: FBANet, device: torch.device) -> Networks:
@@ -104,7 +125,7 @@ def pytorch_networks(classifier: Classifier, refiner: FBANet, device: torch.devi
 
     def classify(network: Classifier, images: Tensor) -> ClassifierOutput:
         with torch.inference_mode(), autocast(device):
-            output: ClassifierOutput = network(images)
+            output: ClassifierOutput = network(images.contiguous(memory_format=torch.channels_last))
         return output
 
     def refine(crops: Tensor) -> FBANetOutput:
@@ -115,7 +136,7 @@ def pytorch_networks(classifier: Classifier, refiner: FBANet, device: torch.devi
     see = read = partial(classify, classifier)
     if classifier.wall_reader is not None:
         read = partial(classify, classifier.wall_reader)
-    return Networks(PYTORCH, see, read, refine)
+    return Networks(dict.fromkeys(parts_of(classifier, refiner), PYTORCH), see, read, refine)
 
 
 def networks_of(
@@ -127,16 +148,16 @@ def networks_of(
     wanted: Runtime = "auto",
     kept: Path | None = None,
 ) -> Networks:
-    """The networks of a checkpoint in the runtime that suits this machine.
+    """The networks of a checkpoint in the runtime that suits this machine, ready for the first image.
 
-    The first time, the networks are converted and the runtimes measured, which takes seconds.
+    The first time (see `is_made`), the networks are converted and the runtimes measured, which takes seconds.
 
     Args:
         directory: checkpoint folder.
         weights: file name -> SHA-256, as the card has it.
         classifier, refiner: loaded, in evaluation mode, on `device`.
         device: only "cpu" has a choice.
-        wanted: "auto" for the fastest, "pytorch" or "openvino" for that one; where OpenVINO cannot compute the networks
+        wanted: "auto" for the fastest, "pytorch" or "openvino" for that one; where OpenVINO cannot compute a network
             or its masks differ, PyTorch does, and a sentence in the log says so.
         kept: folder for what is made of this checkpoint, `runtime` in it if None; made if this user may write there.
     """
@@ -144,68 +165,148 @@ def networks_of(
     if wanted == "pytorch" or device.type != "cpu":
         return ours
     try:
-        folder = (kept or directory / FOLDER) / _key(weights, classifier, refiner)
-        graphs = _Graphs(_stored(folder, classifier, refiner))
-        measured = _measured(folder, graphs, classifier, refiner)
+        folder = _folder(directory, weights, classifier, refiner, kept)
+        graphs = _Graphs(_stored(folder, classifier, refiner), classifier, refiner)
+        measured = _measured(folder, graphs)
+        chosen = _chosen(measured, graphs, wanted)
+        networks = ours if set(chosen.values()) == {PYTORCH} else graphs.networks(chosen, folder / COMPILED)
     except Exception as error:  # of a library that sees this network, this CPU or this disk for the first time
         logger.warning("%s is computed by PyTorch, because OpenVINO cannot: %s", directory.name, error)
         return ours
-    chosen = measured.fastest([*PRECISIONS] if wanted == "openvino" else [PYTORCH, *PRECISIONS])
-    if chosen is None:
-        logger.warning(
-            "%s is computed by PyTorch, because masks by OpenVINO differ: IoU %s",
-            directory.name,
-            ", ".join(f"{measured.agreement.get(name, 0.0):.4f}" for name in PRECISIONS),
-        )
-    if chosen is None or chosen == PYTORCH:
-        return ours
-    logger.info("%s is computed by %s", directory.name, chosen)
-    return graphs.networks(chosen, classifier)
+    for part in (part for part, runtime in chosen.items() if runtime == PYTORCH):
+        agreement = measured.agreement.get(part, {})
+        if wanted == "openvino" or measured.fastest(part, PRECISIONS) is None:
+            logger.warning(
+                "the %s of %s is computed by PyTorch, because masks by OpenVINO differ: IoU %s",
+                part.replace("_", " "),
+                directory.name,
+                ", ".join(f"{agreement.get(name, 0.0):.4f}" for name in PRECISIONS),
+            )
+    logger.info("%s is computed by %s", directory.name, networks.name)
+    return networks
+
+
+def is_made(
+    directory: Path,
+    weights: Mapping[str, str],
+    classifier: Classifier,
+    refiner: FBANet,
+    device: torch.device,
+    wanted: Runtime = "auto",
+    kept: Path | None = None,
+) -> bool:
+    """Whether `networks_of`, of the same arguments, has nothing to convert and nothing to measure."""
+    if wanted == "pytorch" or device.type != "cpu" or find_spec("openvino") is None:
+        return True
+    return (_folder(directory, weights, classifier, refiner, kept) / _measurement()).is_file()
 
 
 def all_networks(classifier: Classifier, refiner: FBANet) -> dict[str, Networks]:
-    """The networks in every runtime that this CPU and this installation have, by name, whatever their masks are like.
+    """The networks in every runtime that this CPU and this installation have, by name, and those that would be served.
 
     Args:
         classifier, refiner: in evaluation mode, on the CPU.
     """
-    device = torch.device("cpu")
-    offered = {PYTORCH: pytorch_networks(classifier, refiner, device)}
+    offered = {PYTORCH: pytorch_networks(classifier, refiner, torch.device("cpu"))}
     if find_spec("openvino") is not None:
-        offered |= _Graphs(convert(classifier, refiner)).offered(classifier)
+        graphs = _Graphs(convert(classifier, refiner), classifier, refiner)
+        offered |= {name: graphs.uniform(name) for name in graphs.precisions("classifier")}
+        offered[SERVED] = graphs.networks(_chosen(measure(graphs), graphs, "auto"))
     return offered
 
 
+def without_weights(network: Module, keep: Collection[str] = ()) -> Module:
+    """A copy of a network that something else computes: its parameters take no memory, and it cannot be run.
+
+    Args:
+        network: is not changed.
+        keep: names of parameters and buffers that the copy shares with it.
+    """
+    memo: dict[int, Any] = {}
+    for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
+        if name in keep:
+            memo[id(tensor)] = tensor
+        elif isinstance(tensor, nn.Parameter):
+            memo[id(tensor)] = nn.Parameter(torch.empty_like(tensor, device="meta"), requires_grad=False)
+        else:
+            memo[id(tensor)] = torch.empty_like(tensor, device="meta")
+    return deepcopy(network, memo)
+
+
+def _chosen(measured: Measured, graphs: "_Graphs", wanted: Runtime) -> dict[str, str]:
+    """The runtime of each part."""
+
+    def offered(part: str) -> list[str]:
+        # PyTorch computes in bfloat16 where it can, which is what some parts are to be spared.
+        own = [] if wanted == "openvino" or part in EXACT else [PYTORCH]
+        return [*own, *graphs.precisions(part)]
+
+    return {part: measured.fastest(part, offered(part)) or PYTORCH for part in graphs.parts}
+
+
 class _Graphs:
-    """The converted networks of a checkpoint, not yet compiled."""
+    """The converted networks of a checkpoint, compiled when they are asked for.
 
-    def __init__(self, converted: Mapping[str, Any]) -> None:
+    Args:
+        converted: part -> OpenVINO's model.
+        classifier, refiner: what they were converted from.
+    """
+
+    def __init__(self, converted: Mapping[str, Any], classifier: Classifier, refiner: FBANet) -> None:
         self._converted = converted
+        self.classifier, self.refiner = classifier, refiner
+        self.parts = parts_of(classifier, refiner)
 
-    def offered(self, classifier: Classifier) -> dict[str, Networks]:
-        """The networks in each precision that this CPU has, by the runtime's name."""
+    def precisions(self, part: str) -> list[str]:
+        """The runtimes that a part may be computed by here."""
         native = computes_bfloat16(torch.device("cpu"))
-        return {n: self.networks(n, classifier) for n, bits in PRECISIONS.items() if native or bits != "bf16"}
+        offered = [name for name, bits in PRECISIONS.items() if native or bits != "bf16"]
+        return [EXACT[part]] if part in EXACT else offered
 
-    def networks(self, name: str, classifier: Classifier) -> Networks:
-        """The networks in the precision of a runtime's name; compiled on first use."""
-        # The wall's reader is small, and what lies on the wall thin: bfloat16 gains little and moves its masks.
-        precisions = {"wall_reader": "f32"}
+    def uniform(self, name: str) -> Networks:
+        """The networks in the precision of a runtime's name, but for those whose precision is fixed."""
+        return self.networks({part: EXACT.get(part, name) for part in self.parts})
+
+    def networks(self, runtimes: Mapping[str, str], compiled_in: Path | None = None) -> Networks:
+        """The networks, compiled.
+
+        Args:
+            runtimes: part -> the runtime's name; PyTorch computes the others.
+            compiled_in: folder where OpenVINO keeps what it compiles; None for nowhere.
+        """
+        runtimes = {part: runtimes.get(part, PYTORCH) for part in self.parts}
+        ours = pytorch_networks(self.classifier, self.refiner, torch.device("cpu"))
         compiled = {
-            part: _Compiled(model, precisions.get(part, PRECISIONS[name])) for part, model in self._converted.items()
+            part: _Compiled(self._converted[part], PRECISIONS[name], compiled_in)
+            for part, name in runtimes.items()
+            if name != PYTORCH
         }
 
-        def classify(network: Classifier, see: _Compiled, images: Tensor) -> ClassifierOutput:
+        def classify(gain: Tensor, bias: Tensor, see: _Compiled, images: Tensor) -> ClassifierOutput:
             features, score_maps = see(images)
-            with torch.inference_mode():
-                # Here, not in the graph: tracing would keep one size's number of cells.
-                logits = network.logits(score_maps)
-            return ClassifierOutput(logits, features, score_maps, {STRIDE: features})
+            # Pooled here, not in the graph: tracing would keep one size's number of cells.
+            return ClassifierOutput(pooled(score_maps, gain, bias), features, score_maps, {STRIDE: features})
 
-        see = read = partial(classify, classifier, compiled["classifier"])
-        if classifier.wall_reader is not None:
-            read = partial(classify, classifier.wall_reader, compiled["wall_reader"])
-        return Networks(name, see, read, lambda crops: FBANetOutput(*compiled["refiner"](crops)))
+        see, read, refine = ours.classifier, ours.wall_reader, ours.refiner
+        if "classifier" in compiled:
+            see = partial(classify, *_line(self.classifier), compiled["classifier"])
+        if self.classifier.wall_reader is None:
+            read = see
+        elif "wall_reader" in compiled:
+            read = partial(classify, *_line(self.classifier.wall_reader), compiled["wall_reader"])
+        if "refiner" in compiled:
+            network = compiled["refiner"]
+            refine = lambda crops: FBANetOutput(*network(crops))  # noqa: E731
+
+        def release() -> None:
+            for one in compiled.values():
+                one.release()
+
+        return Networks(runtimes, see, read, refine, release)
+
+
+def _line(classifier: Classifier) -> tuple[Tensor, Tensor]:
+    return classifier.gain.detach(), classifier.bias.detach()
 
 
 class _Compiled:
@@ -214,36 +315,50 @@ class _Compiled:
     One image at a time: batches are no faster on a CPU and take more memory, and a prompt need not wait for a batch.
     """
 
-    def __init__(self, model: Any, precision: str) -> None:
-        self._model, self._precision = model, precision
+    def __init__(self, model: Any, precision: str, cache: Path | None = None) -> None:
         self._lock = threading.Lock()
-        self._request: Any = None
+        options = {
+            "INFERENCE_PRECISION_HINT": precision,
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "NUM_STREAMS": 1,
+            "ENABLE_CPU_PINNING": False,  # the job beside the server would be pinned to the same cores
+        }
+        try:
+            kept = {} if cache is None else {"CACHE_DIR": str(cache)}
+            self._network = _core().compile_model(model, "CPU", options | kept)
+        except RuntimeError as error:
+            if cache is None:
+                raise
+            logger.info("what OpenVINO compiles cannot be kept in %s: %s", cache, error)
+            self._network = _core().compile_model(model, "CPU", options)
+        self._request = self._network.create_infer_request()
 
     def __call__(self, inputs: Tensor) -> list[Tensor]:
         """The outputs for inputs of shape (B, ...), each of shape (B, ...), float32."""
         parts = [self._infer(np.ascontiguousarray(one.numpy())) for one in inputs.detach().float().cpu()[:, None]]
         return [torch.from_numpy(one[0] if len(one) == 1 else np.concatenate(one)) for one in zip(*parts, strict=True)]
 
+    def release(self) -> None:
+        """Give back the memory of intermediate results."""
+        with self._lock:
+            self._network.release_memory()
+
     def _infer(self, inputs: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         with self._lock:
-            if self._request is None:
-                self._request = self._compile()
             found = self._request.infer([inputs])
         return [found[index] for index in range(len(found))]
-
-    def _compile(self) -> Any:
-        options = {
-            "INFERENCE_PRECISION_HINT": self._precision,
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            "NUM_STREAMS": 1,
-            "ENABLE_CPU_PINNING": False,  # the job beside the server would be pinned to the same cores
-        }
-        return _core().compile_model(self._model, "CPU", options).create_infer_request()
 
 
 @cache
 def _core() -> Any:
     return import_module("openvino").Core()
+
+
+def _folder(
+    directory: Path, weights: Mapping[str, str], classifier: Classifier, refiner: FBANet, kept: Path | None
+) -> Path:
+    """Where the converted networks of these weights lie."""
+    return (kept or directory / FOLDER) / _key(weights, classifier, refiner)
 
 
 def _key(weights: Mapping[str, str], classifier: Classifier, refiner: FBANet) -> str:
@@ -256,10 +371,12 @@ def _key(weights: Mapping[str, str], classifier: Classifier, refiner: FBANet) ->
 def _stored(folder: Path, classifier: Classifier, refiner: FBANet) -> dict[str, Any]:
     """What `convert` makes, from `folder` if it is there and whole, else made and kept there."""
     core = _core()
+    if not folder.is_dir():
+        _keep(folder, convert(classifier, refiner))
     if folder.is_dir():
         try:
-            parts = ["classifier", "refiner", *(["wall_reader"] if classifier.wall_reader else [])]
-            return {part: core.read_model(folder / f"{part}.xml") for part in parts}
+            # Read back also by the one who made them, as weights that lie in a file need no memory of their own.
+            return {part: core.read_model(folder / f"{part}.xml") for part in parts_of(classifier, refiner)}
         except RuntimeError as error:
             logger.info("%s does not read as converted networks and is made again: %s", folder, error)
             shutil.rmtree(folder, ignore_errors=True)
@@ -300,7 +417,9 @@ def convert(classifier: Classifier, refiner: FBANet) -> dict[str, Any]:
     for part, network in (("classifier", classifier), ("wall_reader", classifier.wall_reader)):
         if network is not None:
             made[part] = _converted(_Features(network), torch.rand(1, 3, size, size))
-            made[part].reshape([1, 3, -1, -1])
+            # Frames come in several sizes. Of one size, memory is planned ahead and takes half as much.
+            sides = [ROWS, RAYS + 2 * STRIP_MARGIN] if part == "wall_reader" else [-1, -1]
+            made[part].reshape([1, 3, *sides])
     return made
 
 
@@ -371,17 +490,22 @@ def _with_affine_norms(network: nn.Module) -> nn.Module:
     return network
 
 
-def _measured(folder: Path, graphs: _Graphs, classifier: Classifier, refiner: FBANet) -> Measured:
-    """What was measured on this machine with as many threads, or a measurement now."""
+def _measurement() -> str:
+    """Name of the file with what was measured on this machine with as many threads."""
     cores = f"{_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    file = folder / f"measured-{hashlib.sha256(cores.encode()).hexdigest()[:12]}.json"
+    return f"measured-{hashlib.sha256(cores.encode()).hexdigest()[:12]}.json"
+
+
+def _measured(folder: Path, graphs: _Graphs) -> Measured:
+    """What was measured on this machine with as many threads, or a measurement now."""
+    file = folder / _measurement()
     try:
         return Measured(**json.loads(file.read_text(encoding="utf-8")))
     except FileNotFoundError:
         pass
     except (OSError, ValueError, TypeError) as error:
         logger.info("%s does not read as a measurement (%s) and is made again", file, error)
-    measured = measure(graphs, classifier, refiner)
+    measured = measure(graphs)
     try:
         partial = folder / f".{file.name}.{os.getpid()}"
         partial.write_text(json.dumps(asdict(measured), indent=2) + "\n", encoding="utf-8")
@@ -391,52 +515,60 @@ def _measured(folder: Path, graphs: _Graphs, classifier: Classifier, refiner: FB
     return measured
 
 
-def measure(graphs: _Graphs, classifier: Classifier, refiner: FBANet) -> Measured:
-    """Run every runtime in turn on synthetic frames and crops; time them and compare their masks with PyTorch's."""
-    device = torch.device("cpu")
-    frames, crops = _probes(classifier.config.input_size, refiner.config.crop_size)
-    readers = classifier.readers
+def measure(graphs: _Graphs) -> Measured:
+    """Run every runtime in turn on synthetic frames, strips and crops, part by part; time them and compare their masks
+    with PyTorch's."""
+    probes = _probes(graphs.classifier.config.input_size, graphs.refiner.config.crop_size)
     with torch.inference_mode():
-        expected = _masks([network(frames) for network in readers], refiner(crops))
-    sides = {PYTORCH: pytorch_networks(classifier, refiner, device)}
-    sides |= graphs.offered(classifier)
-    agreement = {
-        name: _agreement(expected, _masks([see(frames) for see in networks.readers], networks.refiner(crops)))
-        for name, networks in sides.items()
-    }
-    seconds = dict.fromkeys(sides, float("inf"))
-    for _ in range(ROUNDS):  # A B C A B C: other work on the machine slows all alike
-        for name, networks in sides.items():
-            began = time.perf_counter()
-            for see in networks.readers:
-                see(frames[:1])
-            networks.refiner(crops[:1])
-            seconds[name] = min(seconds[name], time.perf_counter() - began)
+        expected = {part: _masks(network(probes[part])) for part, network in graphs.parts.items()}
+    seconds, agreement = dict[str, dict[str, float]](), dict[str, dict[str, float]]()
+    for part in graphs.parts:
+        runs = {name: getattr(graphs.networks({part: name}), part) for name in (PYTORCH, *graphs.precisions(part))}
+        agreement[part] = {name: _agreement(expected[part], _masks(run(probes[part]))) for name, run in runs.items()}
+        seconds[part] = dict.fromkeys(runs, float("inf"))
+        for _ in range(ROUNDS):  # A B C A B C: other work on the machine slows all alike
+            for name, run in runs.items():
+                # Computing time, which other work on the machine hardly changes.
+                began = time.process_time()
+                run(probes[part][:1])
+                seconds[part][name] = min(seconds[part][name], time.process_time() - began)
     return Measured(seconds, agreement)
 
 
-def _probes(size: int, side: int) -> tuple[Tensor, Tensor]:
-    """Synthetic frames, shape (PROBES, 3, size, size), and FBANet's input for their largest object."""
+def _probes(size: int, side: int) -> dict[str, Tensor]:
+    """Part -> its input: synthetic frames of shape (PROBES, 3, size, size), strips of them, and crops of `side`."""
     from models.phantom import render_phantom
 
-    frames, crops = [], []
+    frames, strips, crops = [], [], []
     for seed in range(PROBES):
         frame = render_phantom(seed, max(size, 64))
         frames.append(cv2.resize(frame.image, (size, size), interpolation=cv2.INTER_AREA))
+        drawn = frame.image.shape[0]
+        wall = Wall(drawn / 2, drawn / 2, np.full(RAYS, drawn / 6, dtype=np.float32), drawn)
+        strips.append(unroll(frame.image, wall, STRIP_MARGIN))
         mask = max(frame.masks.values(), key=np.count_nonzero).astype(np.float32)
         cam = cv2.GaussianBlur(cv2.resize(mask, (side, side), interpolation=cv2.INTER_AREA), (0, 0), side / 32)
         trimap = np.where(cam < 0.1, BACKGROUND, np.where(cam > 0.9, FOREGROUND, UNKNOWN)).astype(np.uint8)
         image = cv2.resize(frame.image, (side, side), interpolation=cv2.INTER_AREA)
         crops.append(network_input(np.asarray(image, np.uint8), trimap, np.asarray(cam, np.float32)))
-    images = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).float() / 255
-    return images, torch.from_numpy(np.stack(crops))
+    return {
+        "classifier": _as_batch(frames),
+        "wall_reader": _as_batch(strips),
+        "refiner": torch.from_numpy(np.stack(crops)),
+    }
 
 
-def _masks(seen: Sequence[ClassifierOutput], matted: FBANetOutput) -> list[NDArray[np.bool_]]:
-    """A mask per class by each classifier, and the refiner's, over all probes."""
-    masks = [matted.alpha.float() >= 0.5]
-    for output in seen:
-        masks += [*(output.score_maps.float() >= 0).unbind(dim=1), output.logits.float() >= 0]
+def _as_batch(images: Sequence[Any]) -> Tensor:
+    """Images of shape (H, W, 3), uint8, as floats in [0, 1] of shape (B, 3, H, W)."""
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
+
+
+def _masks(output: ClassifierOutput | FBANetOutput) -> list[NDArray[np.bool_]]:
+    """A mask per class of a classifier's output and who is present, or the refiner's mask, over all probes."""
+    if isinstance(output, FBANetOutput):
+        masks = [output.alpha.float() >= 0.5]
+    else:
+        masks = [*(output.score_maps.float() >= 0).unbind(dim=1), output.logits.float() >= 0]
     return [mask.cpu().numpy() for mask in masks]
 
 

@@ -113,20 +113,28 @@ def _objects(mask: NDArray[np.uint8]) -> tuple[NDArray[np.integer[Any]], list[Co
 def _smoothed(labels: NDArray[np.integer[Any]], found: Component, config: TrimapConfig) -> NDArray[np.uint8]:
     """An object opened and closed, within its box; `labels` of shape (H, W) has its number on its pixels."""
     part: NDArray[np.uint8] = (labels[found.box] == found.number).view(np.uint8)
-    radius = config.smoothing * exact(float(inside_distance(np.pad(part, 1)).max()))
+    inside = inside_distance(np.pad(part, 1))[1:-1, 1:-1]
+    radius = config.smoothing * exact(float(inside.max()))
     if radius < 1:
         return part
     margin = int(radius) + 2  # room for the closing to work across the box's edge
+    if found.x and found.y and found.x + found.width < labels.shape[1] and found.y + found.height < labels.shape[0]:
+        shrunk = np.pad((inside > just_above(radius)).view(np.uint8), margin)
+    else:
+        shrunk = eroded(_continued(labels, found, margin), radius)
+    closed: NDArray[np.uint8] = eroded(dilated(dilated(shrunk, radius), radius), radius)[margin:-margin, margin:-margin]
+    return closed
+
+
+def _continued(labels: NDArray[np.integer[Any]], found: Component, margin: int) -> NDArray[np.uint8]:
+    """An object's box, `margin` pixels wider on every side; what touches the frame's border goes on beyond it."""
     top, left = max(found.y - margin, 0), max(found.x - margin, 0)
     around = labels[top : found.y + found.height + margin, left : found.x + found.width + margin] == found.number
     above, before = top - found.y + margin, left - found.x + margin
     below = found.height + 2 * margin - above - around.shape[0]
     after = found.width + 2 * margin - before - around.shape[1]
-    # The frame's border is no edge of an object: beyond it, what touches it goes on.
     wide = cv2.copyMakeBorder(around.view(np.uint8), above, below, before, after, cv2.BORDER_REPLICATE)
-    opened = dilated(eroded(np.asarray(wide, dtype=np.uint8), radius), radius)
-    smoothed: NDArray[np.uint8] = eroded(dilated(opened, radius), radius)[margin:-margin, margin:-margin]
-    return smoothed
+    return np.asarray(wide, dtype=np.uint8)
 
 
 def trimap_from_mask(mask: NDArray[np.uint8], config: TrimapConfig) -> NDArray[np.uint8]:
@@ -178,12 +186,16 @@ def _bands_of_many(labels: NDArray[np.int32], numbers: Sequence[int], config: Tr
     bands, cores = _widths([float(inside[labels == number].max()) for number in numbers], config)
     band_of, core_of = np.zeros((2, numbers[-1] + 1), dtype=np.float32)
     band_of[list(numbers)], core_of[list(numbers)] = bands, cores
+    foreground = (mask > 0) & (inside > core_of[labels])
+    if (bands == bands[0]).all():  # so it matters not whose zone it is
+        outside = cv2.distanceTransform(1 - mask, cv2.DIST_L2, cv2.DIST_MASK_5)
+        return _zones(outside <= bands[0], foreground)
     outside, nearest = cv2.distanceTransformWithLabels(
         1 - mask, cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
     )
     object_of = np.zeros(int(nearest.max()) + 1, dtype=np.int32)  # label of an object's pixel -> the object
     object_of[nearest[mask > 0]] = labels[mask > 0]
-    return _zones(outside <= band_of[object_of][nearest], (mask > 0) & (inside > core_of[labels]))
+    return _zones(outside <= band_of[object_of][nearest], foreground)
 
 
 def _inside(mask: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -7,6 +7,7 @@ between patients, are gone, and rows near the edge are finer, so that a thin cap
     frame, mask of the lumen -> Wall (the edge's distance per ray) -> strip (rows x rays) -> maps -> back over the frame
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -19,6 +20,7 @@ DEPTH = 0.36  # of the frame's longer side, from the lumen's edge outwards: 3.5 
 INWARD = 0.01  # of the frame's longer side, from the edge inwards: the edge may be drawn too wide
 FINE = 0.3  # rows at the edge are finer than the mean by this factor
 HIGHER = 0.6  # weight of the higher of two maps; chosen on the val split of data/oct and two frames of other patients
+STRIP_MARGIN = 64  # rays that a network sees beyond the place where a strip is cut open
 MIN_AREA = 0.0005  # of the frame: a smaller lumen is none to unroll from
 
 
@@ -75,12 +77,14 @@ def find_wall(lumen: NDArray[np.bool_]) -> Wall | None:
     largest = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
     if stats[largest, cv2.CC_STAT_AREA] < MIN_AREA * lumen.size:
         return None
-    mask = (labels == largest).astype(np.uint8)
+    mask = (labels == largest).view(np.uint8)
     x, y = centroids[largest]
     if not mask[min(round(y), len(mask) - 1), min(round(x), mask.shape[1] - 1)]:  # of a crescent
         inside = cv2.distanceTransform(np.pad(mask, 1), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
         y, x = np.unravel_index(int(inside.argmax()), inside.shape)
-    reach = float(np.hypot(*lumen.shape))
+    left, top, width, height = stats[largest, :4]
+    # No part of the lumen is further away, and between a pixel of it and the next it is seen for half a pixel.
+    reach = np.hypot(max(x - left, left + width - x), max(y - top, top + height - y)) + 1
     distances = np.arange(0, reach, 0.5, dtype=np.float32)
     angles = ray_angles()
     map_x = (x + distances[:, None] * np.cos(angles)).astype(np.float32)  # (R, RAYS)
@@ -149,33 +153,41 @@ def cut_strip(
     return np.asarray(cv2.remap(picture, map_x, map_y, cv2.INTER_LINEAR), dtype=np.uint8)
 
 
-def roll_up(strip: NDArray[np.float32], wall: Wall, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Values of a strip back over the frame.
+def roll_up(strips: Sequence[NDArray[np.float32]], wall: Wall, shape: tuple[int, ...]) -> list[NDArray[np.float32]]:
+    """Values of strips back over the frame.
 
     Args:
-        strip: shape (h, w), floats; stretches over all rows and rays.
-        wall: that the strip was unrolled by.
+        strips: each of the same shape (h, w), floats; stretches over all rows and rays.
+        wall: that the strips were unrolled by.
         shape: (H, W) of the frame, or of any picture of it of the same proportions.
 
     Returns:
-        Shape (H, W), float32; 0 where no cell of the strip comes.
+        For each shape (H, W), float32; 0 where no cell of the strip comes.
     """
+    if not strips:
+        return []
     height, width = shape
     scale = wall.side / max(shape)
-    rows, columns = np.mgrid[:height, :width].astype(np.float32)
-    dx, dy = (columns + 0.5) * scale - 0.5 - wall.x, (rows + 0.5) * scale - 0.5 - wall.y
+    dx = (np.arange(width, dtype=np.float32) + 0.5) * scale - 0.5 - wall.x  # (W,)
+    dy = ((np.arange(height, dtype=np.float32) + 0.5) * scale - 0.5 - wall.y)[:, None]  # (H, 1)
     ray = np.mod(np.arctan2(dy, dx), 2 * np.pi) * (RAYS / (2 * np.pi))  # [0, RAYS)
-    low = np.floor(ray).astype(np.int32) % RAYS
-    share = (ray - np.floor(ray)).astype(np.float32)
+    whole = np.floor(ray)
+    low = whole.astype(np.int32) % RAYS
+    share = ray - whole
     edge = wall.edge[low] * (1 - share) + wall.edge[(low + 1) % RAYS] * share
     row = row_of(((np.hypot(dx, dy) - edge) / wall.side).astype(np.float32))
+    beyond = (row < 0) | (row > ROWS - 1)
     # A strip wraps around: a column more on either side, so that its ends meet.
-    h, w = strip.shape
-    wrapped = np.concatenate([strip[:, -1:], strip, strip[:, :1]], axis=1).astype(np.float32)
+    h, w = strips[0].shape
     map_x = ((ray + 0.5) * (w / RAYS) + 0.5).astype(np.float32)
-    map_y = ((row + 0.5) * (h / ROWS) - 0.5).astype(np.float32)
-    values = cv2.remap(wrapped, map_x, np.clip(map_y, 0, h - 1), cv2.INTER_LINEAR)
-    return np.asarray(np.where((row >= 0) & (row <= ROWS - 1), values, 0), dtype=np.float32)
+    map_y = np.clip(((row + 0.5) * (h / ROWS) - 0.5).astype(np.float32), 0, h - 1)
+    rolled = []
+    for strip in strips:
+        wrapped = np.concatenate([strip[:, -1:], strip, strip[:, :1]], axis=1).astype(np.float32)
+        values = np.asarray(cv2.remap(wrapped, map_x, map_y, cv2.INTER_LINEAR), dtype=np.float32)
+        values[beyond] = 0
+        rolled.append(values)
+    return rolled
 
 
 def both_present(frame: NDArray[np.float32], wall: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from backend.bench import leases, networks, prefetch, runtime, serving, stages, workers
+from backend.bench import leases, memory, networks, prefetch, runtime, serving, stages, workers
 from backend.bench.measure import Case
 from backend.bench.setting import Setting
 
@@ -18,6 +18,7 @@ CASES: dict[str, Callable[[Setting], Case]] = {
     "matting": networks.matting,
     "crops": networks.crops,
     "backbones": networks.backbones,
+    "memory": memory.memory,
     "runtime": runtime.runtime,
     "overhead": runtime.overhead,
     "rle": networks.rle_codec,

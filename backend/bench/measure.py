@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+UNITS = {"ms": 1e3, "MB": 1e-6}  # of what is measured in seconds or in bytes
 LIBRARIES = ("torch", "openvino", "timm", "numpy", "cv2")
 
 
@@ -36,12 +37,14 @@ class Case:
         sides: times by side.
         targets: seconds that a side should stay under.
         against: the side that a side is compared with; the first where not named.
+        unit: "ms" where sides are times in seconds, "MB" where they are bytes.
     """
 
     about: str
     sides: dict[str, Times]
     targets: Mapping[str, float] = field(default_factory=dict)
     against: Mapping[str, str] = field(default_factory=dict)
+    unit: str = "ms"
 
 
 def alternate(
@@ -74,7 +77,8 @@ def divided(times: Times, by: int) -> Times:
 
 
 def figures(case: Case) -> dict[str, Any]:
-    """A case as figures for JSON; times in milliseconds, ratios with another side, round by round."""
+    """A case as figures for JSON, in its unit, which the names end with; ratios with another side, round by round."""
+    unit, factor = case.unit, UNITS[case.unit]
     first = next(iter(case.sides))
     sides = {}
     for name, times in case.sides.items():
@@ -86,18 +90,18 @@ def figures(case: Case) -> dict[str, Any]:
         target = case.targets.get(name)
         sides[name] = {
             "rounds": len(times.wall),
-            "median_ms": 1000 * median,
-            "quartiles_ms": [1000 * low, 1000 * high],
-            "p95_ms": 1000 * percentile(times.wall, 95),
+            f"median_{unit}": factor * median,
+            f"quartiles_{unit}": [factor * low, factor * high],
+            f"p95_{unit}": factor * percentile(times.wall, 95),
             "cpu_ms": 1000 * statistics.median(times.cpu) if times.cpu else None,
             "against": against,
             "ratio": statistics.median(ratios),
             "ratio_quartiles": list(quartiles(ratios)[::2]),
             "cpu_ratio": statistics.median(computed) if computed else None,
-            "target_ms": None if target is None else 1000 * target,
+            f"target_{unit}": None if target is None else factor * target,
             "met": None if target is None else percentile(times.wall, 95) < target,
         }
-    return {"about": case.about, "sides": sides}
+    return {"about": case.about, "unit": unit, "sides": sides}
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float, float]:

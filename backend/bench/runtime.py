@@ -15,6 +15,8 @@ from models.pipeline import Pipeline, load_pipeline
 from models.runtime import PYTORCH, Networks, all_networks
 from models.starter import STARTERS
 
+OBJECTS = 4  # that FBANet is measured on
+
 
 def runtime(setting: Setting) -> Case:
     """Each starter's bare classifier pass and whole frame, and FBANet on four objects, in each runtime."""
@@ -25,7 +27,7 @@ def runtime(setting: Setting) -> Case:
             against |= {f"{model} {what}, {name}": f"{model} {what}, {PYTORCH}" for what in ("pass", "frame")}
             sides[f"{model} pass, {name}"] = _pass(pipeline, networks)
             sides[f"{model} frame, {name}"] = _frame(setting, pipeline, networks)
-    objects = crops_of(setting.size, pipeline.refiner.config.crop_size)[:4]
+    objects = (crops_of(setting.size, pipeline.refiner.config.crop_size) * OBJECTS)[:OBJECTS]
     crops = torch.from_numpy(np.stack([network_input(one.image, one.trimap, one.cam) for one in objects]))
     for name, networks in offered.items():
         against[f"FBANet, {name}"] = f"FBANet, {PYTORCH}"

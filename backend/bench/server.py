@@ -19,6 +19,7 @@ import requests
 
 from backend.demo.processes import Running, Server, stop_all
 from backend.errors import BenchError
+from backend.settings import Settings
 from models.data.png import encode_png
 from models.pipeline import Image
 
@@ -47,6 +48,7 @@ class BenchServer:
         frames: images of the tasks, shape (H, W, 3), uint8 RGB.
         environ: where the server's settings are taken from that matter for its speed.
         ahead: tasks that it predicts ahead; 0 in measurements of tasks that were never seen.
+        alone: without a worker beside it.
     """
 
     def __init__(
@@ -57,8 +59,11 @@ class BenchServer:
         environ: Mapping[str, str],
         *,
         ahead: int = 0,
+        alone: bool = False,
     ) -> None:
         self._model, self._environ, self._ahead = model, environ, ahead
+        # A Label Studio that stores nothing would have a worker predict it all once more.
+        self._alone = alone or ahead > 0
         labels = "".join(f"<Label value={quoteattr(name)}/>" for name in (*classes, UNKNOWN))
         self._config = (
             f'<View><Image name="image" value="$image"/><BrushLabels name="tag" toName="image">{labels}</BrushLabels>'
@@ -71,6 +76,7 @@ class BenchServer:
         self._images = ""
         self.url = ""
         self.process: Running
+        self.settings: Settings
 
     @contextmanager
     def running(self) -> Iterator[Self]:
@@ -96,8 +102,9 @@ class BenchServer:
                 env |= {"LABEL_STUDIO_URL": self._images, "LABEL_STUDIO_API_KEY": "bench"}
             program = Path(sys.executable).parent / "premask"
             command: list[str | Path] = [program, "serve", "--host", HOST, "--port", str(port)]
-            if self._ahead:  # this Label Studio stores nothing, and a worker would predict it all once more
+            if self._alone:
                 command.append("--no-worker")
+            self.settings = Settings.from_environ(env)
             self.process = Server("premask serve", command, env, self.url, "/health", Path(folder)).start()
             try:
                 self.process.wait(START_SECONDS)
@@ -153,9 +160,17 @@ class BenchServer:
         if not self.ask("POST", "/setup", body).json().get("model_version"):
             raise BenchError("/setup names no model version; look at the server's log")
 
-    def predict(self, count: int) -> None:
-        """POST /predict for `count` tasks that it has never seen, so that nothing comes from a cache."""
-        answer = self.ask("POST", "/predict", self._body([next(self._ids) for _ in range(count)])).json()
+    def predict(self, count: int, project: str | None = None) -> None:
+        """POST /predict for `count` tasks that it has never seen, so that nothing comes from a cache.
+
+        Args:
+            count: of tasks.
+            project: another one than that of all other requests.
+        """
+        body = self._body([next(self._ids) for _ in range(count)])
+        if project is not None:
+            body["project"] = f"{project}.{PROJECT.partition('.')[2]}"
+        answer = self.ask("POST", "/predict", body).json()
         if [bool(entry) for entry in answer["results"]] != [True] * count:
             raise BenchError(
                 f"/predict answered {answer['results']!r:.200} for {count} tasks; expected a mask for each"

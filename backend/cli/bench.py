@@ -74,14 +74,16 @@ def _print(result: dict[str, Any]) -> None:
         # Tight, so that it fits a terminal of 80 columns.
         table = Table(box=SIMPLE_HEAD, title=f"{name}: {case['about']}", title_justify="left", padding=(0, 1, 0, 0))
         table.add_column("", no_wrap=True)
-        for column in ("ms", "95 %", "target", "×", "quartiles", "CPU ×"):
+        unit = case["unit"]
+        for column in (unit, "95 %", "target", "×", "quartiles", "CPU ×"):
             table.add_column(column, justify="right", no_wrap=True)
         for side, known in case["sides"].items():
-            target = "" if known["target_ms"] is None else f"{'✓' if known['met'] else '✗'} <{known['target_ms']:.0f}"
+            target, mark = known[f"target_{unit}"], "✓" if known["met"] else "✗"
+            promised = "" if target is None else f"{mark} <{target:.0f}"
             low, high = map(_short, known["ratio_quartiles"])
             cpu = "" if known["cpu_ratio"] is None else _short(known["cpu_ratio"])
-            times = _short(known["median_ms"]), _short(known["p95_ms"])
-            table.add_row(side, *times, target, _short(known["ratio"]), f"{low}-{high}", cpu)
+            times = _short(known[f"median_{unit}"]), _short(known[f"p95_{unit}"])
+            table.add_row(side, *times, promised, _short(known["ratio"]), f"{low}-{high}", cpu)
         console.print(table)
     known = result["machine"]
     console.print(

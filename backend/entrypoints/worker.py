@@ -12,7 +12,7 @@ from backend.jobs import prediction, training
 from backend.jobs.prediction import PredictionWork
 from backend.jobs.review import ReviewWork
 from backend.jobs.running import Runner, Work
-from backend.jobs.training import Plan, TrainingWork
+from backend.jobs.training import Plan, TrainingWork, preparing
 from backend.jobs.worker import BEAT_SECONDS, Worker
 from backend.settings import Settings
 from backend.system.logs import configure_logging
@@ -54,6 +54,7 @@ def build_runner(
         plan=plan,
         learned=parts.automatic.learned,
         command=training_command,
+        prepare=preparing(settings, plan.device),
     )
     reviewer = ReviewWork(
         registry=parts.registry,

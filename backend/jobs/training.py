@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from backend.database.bounded import CUT_OFF
 from backend.database.jobs import Job
-from backend.errors import BackendError, JobError, RegistryError
+from backend.errors import BackendError, JobError, JobInterrupted, RegistryError, StoreError
 from backend.jobs.automatic import stamps_of
 from backend.jobs.running import Attempt
 from backend.label_studio.acceptance import parent_prediction
@@ -19,11 +19,14 @@ from backend.label_studio.images import ImageLoader
 from backend.label_studio.label_config import parse_label_config
 from backend.label_studio.readiness import accepted_in, too_few
 from backend.label_studio.task_data import group_field
+from backend.settings import Settings
 from backend.system.files import write_json
 from backend.versions.registry import Registry, VersionInfo
 from models.checkpoint import CARD, PACKAGED, read_card
 
 COMMAND = (sys.executable, "-m", "models.training")
+PREPARING = (sys.executable, "-m", "models.prepare")
+PREPARE_SECONDS = 600.0  # after which a version is served as it is; it takes seconds on a quiet machine
 # Stage that training reports -> state of the job, and where its part of the bar begins and ends.
 STAGES = {
     "classifier": ("training", 0.10, 0.50),
@@ -87,6 +90,8 @@ class TrainingWork:
         plan: configuration of trainings.
         learned: called with the project and its exported tasks when a training begins to learn from them.
         command: starts the training process; the path of its specification is appended.
+        prepare: gives the command that makes of a version's folder what this machine's server needs to serve it, so
+            that no request waits for it; None where nothing is to be made.
     """
 
     def __init__(
@@ -98,6 +103,7 @@ class TrainingWork:
         plan: Plan,
         learned: Callable[[str, Sequence[Mapping[str, Any]]], None] = lambda project, tasks: None,
         command: Sequence[str] = COMMAND,
+        prepare: Callable[[Path], Sequence[str]] | None = None,
     ) -> None:
         self._registry = registry
         self._starter = starter
@@ -106,6 +112,7 @@ class TrainingWork:
         self._plan = plan
         self._learned = learned
         self._command = command
+        self._prepare = prepare
 
     def do(self, attempt: Attempt) -> str:
         """Fetch, train, publish and perhaps promote; a job that was trained already is only published."""
@@ -155,6 +162,7 @@ class TrainingWork:
         message = f"publishing {job.version}"
         attempt.say(state="publishing", progress=0.97, message=message, metrics=job.metrics)
         info = self._published(job) or self._publish_once(attempt, job, checkpoint)
+        self._prepared(attempt, info)
         verdict = f": {job.metrics['verdict']}" if job.metrics["verdict"] else ""
         evidence = job.metrics.get("evidence") or {}
         verdict += f"; {evidence['missing']}" if evidence.get("missing") else ""
@@ -174,6 +182,18 @@ class TrainingWork:
             if (info := self._published(job)) is None:
                 raise
             return info
+
+    def _prepared(self, attempt: Attempt, info: VersionInfo) -> None:
+        """Have made what serves the version fast on this machine; it is served without that, too."""
+        if self._prepare is None:
+            return
+        try:
+            held = info.fetch()  # until the end: copies that nobody holds may be removed
+            attempt.process(self._prepare(held.path), lambda report: None, PREPARE_SECONDS)
+        except JobInterrupted:
+            raise
+        except (JobError, StoreError) as error:
+            attempt.log(f"{info.version} is not prepared for serving ({error}); the server does it when it loads it")
 
     def _published(self, job: Job) -> VersionInfo | None:
         """The job's version, if it is in the registry already."""
@@ -237,6 +257,14 @@ class TrainingWork:
             },
         )
         return path
+
+
+def preparing(settings: Settings, device: str) -> Callable[[Path], Sequence[str]] | None:
+    """What a published version is prepared by for the server of these settings; None where nothing is to be done."""
+    if settings.runtime == "pytorch" or device != "cpu":
+        return None
+    threads = [] if settings.torch_threads is None else ["--threads", str(settings.torch_threads)]
+    return lambda folder: [*PREPARING, str(folder), "--runtime", settings.runtime, *threads]
 
 
 def class_doubts(evidence: Mapping[str, Any]) -> str:

@@ -25,7 +25,7 @@ from backend.versions.registry import Registry, VersionInfo
 from backend.versions.store import Fetched
 from models.checkpoint import CARD
 from models.errors import CheckpointError
-from models.families import Embedding, Model, Runtime, card_of, load_model
+from models.families import Embedding, Model, Runtime, card_of, load_model, release_memory
 from models.prompt import Answer, Mask, Prompt
 from models.segment import Prediction
 from models.starter import STARTERS
@@ -66,22 +66,29 @@ class Served:
         version: str,
         classes: frozenset[str],
         inference: Inference,
-        used: Callable[[], None] = lambda: None,
     ) -> None:
         self.version = version
         self.classes = classes
         self._model = model
         self._inference = inference
-        self._used = used
+        self._used_at: float | None = None  # on the clock of `time.monotonic`; None once memory was given back
+
+    def give_memory_back(self) -> bool:
+        """Give back what predictions took if they are over; whether there were any since the last time."""
+        if self._used_at is None or time.monotonic() - self._used_at < QUIET_SECONDS:
+            return False
+        self._used_at = None
+        release_memory(self._model)
+        return True
 
     def predict(self, images: Sequence[Image]) -> list[Future[Prediction]]:
         """The future prediction of each image; see `Inference.predict`."""
-        self._used()
+        self._used_at = time.monotonic()
         return self._inference.predict(self._model, images)
 
     def embed(self, image: Image) -> Future[Embedding]:
         """The future embedding of an image that an annotator waits for."""
-        self._used()
+        self._used_at = time.monotonic()
         return self._inference.embed(self._model, image)
 
     def prompt(
@@ -150,7 +157,6 @@ class Serving:
         self._seen: dict[tuple[str, frozenset[str]], str | None] = {}  # at the last look at the registry
         self._unsettled: set[tuple[str, frozenset[str]]] = set()  # not yet served what they should be
         self._warming = threading.Event()
-        self._used_at: float | None = None  # on the clock of `time.monotonic`; None once memory was given back
 
     def warm_up(self, images: Sequence[Image]) -> None:
         """Load the models that will be asked first, in the background, and have each predict some images.
@@ -401,7 +407,7 @@ class Serving:
                 exc_info=not isinstance(error, CheckpointError),
             )
             return None
-        served = Served(model, candidate.version, candidate.classes, self._inference, self._note_use)
+        served = Served(model, candidate.version, candidate.classes, self._inference)
         with self._lock:
             for key in [key for key in self._broken if key[0] == candidate.directory]:
                 del self._broken[key]
@@ -419,14 +425,11 @@ class Serving:
         pause = math.inf if for_good else pause
         self._broken[key] = _Broken(candidate.version, pause, time.monotonic() + pause)
 
-    def _note_use(self) -> None:
-        self._used_at = time.monotonic()
-
     def _give_memory_back(self) -> None:
-        """Once after every burst of predictions, when it is over."""
-        used_at = self._used_at
-        if used_at is not None and time.monotonic() - used_at >= QUIET_SECONDS:
-            self._used_at = None
+        """Once after every burst of a model's predictions, when it is over."""
+        with self._lock:
+            resident = list(self._resident.values())
+        if any([served.give_memory_back() for served in resident]):
             trim()
 
     def _report(self, problem: str) -> None:
@@ -460,12 +463,13 @@ def load_on(
         device: where the networks run.
         runtime: what computes them; see `load_model`.
         threads: cores that one forward pass may use; None leaves the choice to torch.
-        kept: folder for what a runtime makes of shipped checkpoints; of others it is kept in the checkpoint.
+        kept: folder for what a runtime makes of shipped checkpoints; of others it is kept in the checkpoint. What was
+            not made when a version was published is made in the background, so that no request waits for it.
     """
 
     def load(directory: Path) -> Model:
         limit_torch(threads)  # what is compiled or measured here keeps this thread's number of cores
         beside = kept / directory.name if kept is not None and directory in STARTERS.values() else None
-        return load_model(directory, device, runtime, beside)
+        return load_model(directory, device, runtime, beside, in_background=True)
 
     return load

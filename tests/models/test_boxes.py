@@ -1,14 +1,18 @@
 """Work near the objects only gives what work on the whole grid gives, to the last pixel."""
 
+from unittest.mock import patch
+
 import cv2
 import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from models.fba_net import network_input
 from models.masks.components import connected_components, without_small_components
 from models.masks.morphology import dilated, eroded
 from models.trimap import TrimapConfig, coarse_mask, trimap_from_mask
+from models.wall import RAYS, Wall, find_wall, roll_up
 from tests.models import whole_grid
 
 SIDES = st.integers(1, 40)
@@ -106,3 +110,42 @@ def test_components_are_those_of_the_whole_frame(mask, connectivity):
     _, expected, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=connectivity)
     assert np.array_equal(labels, expected)
     assert [tuple(component[1:]) for component in found] == [tuple(row) for row in stats[1:].tolist()]
+
+
+@settings(max_examples=40, deadline=None)
+@given(scenes(side=160))
+def test_a_wall_is_found_where_all_of_the_frame_would_show_it(mask):
+    """The largest object's edge, looked for no further than it reaches."""
+    wall = find_wall(mask > 0)
+    if wall is None:
+        return
+    labels, found = connected_components(mask)
+    largest = max(found, key=lambda component: component.area)
+    own = (labels == largest.number).astype(np.uint8)
+    with patch("models.wall._smooth", lambda edge: edge.astype(np.float32)):
+        unsmoothed = find_wall(mask > 0)
+    assert np.array_equal(unsmoothed.edge, whole_grid.edge_of(own, wall.x, wall.y).astype(np.float32))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_maps_that_are_rolled_up_together_are_those_of_each_alone(data):
+    height, width = data.draw(SIDES) * 4, data.draw(SIDES) * 4
+    rng = np.random.default_rng(data.draw(st.integers(0, 999)))
+    side = max(height, width)
+    wall = Wall(rng.uniform(0, width), rng.uniform(0, height), rng.uniform(1, side / 3, RAYS).astype(np.float32), side)
+    strips = list(rng.random((data.draw(st.integers(0, 3)), 16, 48), dtype=np.float32))
+    shape = (height * 2, width * 2) if data.draw(st.booleans()) else (height, width)
+    together = roll_up(strips, wall, shape)
+    assert len(together) == len(strips)
+    for strip, found in zip(strips, together, strict=True):
+        assert np.array_equal(found, whole_grid.roll_up(strip, wall, shape))
+
+
+@settings(max_examples=50, deadline=None)
+@given(arrays(np.uint8, (32, 32), elements=st.sampled_from([0, 128, 255])), st.sampled_from([None, 0, 128, 255]))
+def test_what_fbanet_reads_is_that_of_each_plane_alone(trimap, everywhere):
+    trimap = trimap if everywhere is None else np.full_like(trimap, everywhere)
+    rng = np.random.default_rng(0)
+    crop, cam = rng.integers(0, 256, (32, 32, 3)).astype(np.uint8), rng.random((32, 32), dtype=np.float32)
+    assert np.array_equal(network_input(crop, trimap, cam), whole_grid.network_input(crop, trimap, cam))

@@ -71,7 +71,8 @@ def test_a_ring_around_any_lumen_comes_back_where_it_was(x: float, y: float, rad
     assert wall is not None
     strip = unroll(ring.astype(np.uint8) * 255, wall)
     assert strip.shape == (ROWS, RAYS)
-    back = roll_up((strip / 255).astype(np.float32), wall, shape) >= 0.5
+    (values,) = roll_up([(strip / 255).astype(np.float32)], wall, shape)
+    back = values >= 0.5
     assert iou(back, ring) > 0.96
 
 

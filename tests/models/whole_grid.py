@@ -3,7 +3,9 @@
 import cv2
 import numpy as np
 
+from models.fba_net import DISTANCE_WIDTHS
 from models.trimap import BACKGROUND, FOREGROUND, SIZE, UNKNOWN
+from models.wall import RAYS, ROWS, ray_angles, row_of
 
 
 def coarse_mask(cam, threshold, config):
@@ -79,3 +81,46 @@ def eroded(mask, radius):
 def dilated(mask, radius):
     """By a Euclidean disc."""
     return (distance(1 - mask) <= radius).astype(np.uint8) if mask.any() else mask
+
+
+def edge_of(mask, x, y):
+    """The edge of a mask along each ray from (x, y), as `models.wall.find_wall` says; looked for across the frame."""
+    distances = np.arange(0, float(np.hypot(*mask.shape)), 0.5, dtype=np.float32)
+    map_x = (x + distances[:, None] * np.cos(ray_angles())).astype(np.float32)
+    map_y = (y + distances[:, None] * np.sin(ray_angles())).astype(np.float32)
+    seen = cv2.remap(mask * 255, map_x, map_y, cv2.INTER_LINEAR) >= 128
+    last = len(distances) - 1 - seen[::-1].argmax(axis=0)
+    return np.where(seen.any(axis=0), distances[last], 0.0)
+
+
+def roll_up(strip, wall, shape):
+    """One strip, as `models.wall.roll_up`."""
+    scale = wall.side / max(shape)
+    rows, columns = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
+    dx, dy = (columns + 0.5) * scale - 0.5 - wall.x, (rows + 0.5) * scale - 0.5 - wall.y
+    ray = np.mod(np.arctan2(dy, dx), 2 * np.pi) * (RAYS / (2 * np.pi))
+    low = np.floor(ray).astype(np.int32) % RAYS
+    share = (ray - np.floor(ray)).astype(np.float32)
+    edge = wall.edge[low] * (1 - share) + wall.edge[(low + 1) % RAYS] * share
+    row = row_of(((np.hypot(dx, dy) - edge) / wall.side).astype(np.float32))
+    h, w = strip.shape
+    wrapped = np.concatenate([strip[:, -1:], strip, strip[:, :1]], axis=1).astype(np.float32)
+    map_x = ((ray + 0.5) * (w / RAYS) + 0.5).astype(np.float32)
+    map_y = ((row + 0.5) * (h / ROWS) - 0.5).astype(np.float32)
+    values = cv2.remap(wrapped, map_x, np.clip(map_y, 0, h - 1), cv2.INTER_LINEAR)
+    return np.where((row >= 0) & (row <= ROWS - 1), values, 0)
+
+
+def network_input(crop, trimap, cam):
+    """As `models.fba_net.network_input`: plane by plane."""
+    known = [trimap == BACKGROUND, trimap == FOREGROUND]
+    planes = [((crop.astype(np.float32) / 255 - 0.45) / 0.25).transpose(2, 0, 1)]
+    planes += [plane[None].astype(np.float32) for plane in known]
+    sigmas = np.array(DISTANCE_WIDTHS, dtype=np.float32)[:, None, None] * trimap.shape[0]
+    for plane in known:
+        if plane.any():
+            found = cv2.distanceTransform((~plane).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+            planes.append(np.exp(-np.rint(found[None] ** 2) / (2 * sigmas**2)))
+        else:
+            planes.append(np.zeros((len(DISTANCE_WIDTHS), *trimap.shape), dtype=np.float32))
+    return np.concatenate([*planes, cam[None]]).astype(np.float32)

@@ -1,12 +1,14 @@
 import json
 import os
 import signal
+import sys
 import threading
 
 import psutil
 import pytest
 
-from backend.jobs.training import Plan
+from backend.jobs.training import PREPARING, Plan, preparing
+from backend.settings import Settings
 from backend.system.processes import is_alive
 from tests.backend.fakes import eventually
 from tests.backend.jobs.conftest import POLYGONS, TRIANGLE, png
@@ -35,6 +37,51 @@ def test_a_training_is_fetched_trained_published_and_served(store, registry, run
     assert "classifier 1/2: 5 images" in log
     assert "a line that is no JSON" in log
     assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_a_version_is_prepared_before_it_is_served(store, registry, runner_that, project, monkeypatch):
+    """What the server would have to make at the first request lies beside the weights when they are promoted."""
+    made = "import sys, json, pathlib; folder = pathlib.Path(sys.argv[1], 'runtime'); folder.mkdir(); "
+    made += "(folder / 'made').touch(); print(json.dumps({'stage': 'done', 'message': 'computed by OpenVINO'}))"
+    seen, promote = [], registry.promote
+
+    def noting(project, version, fence):
+        seen.append((registry.version(project, version).directory / "runtime" / "made").is_file())
+        return promote(project, version, fence)
+
+    monkeypatch.setattr(registry, "promote", noting)
+    runner = runner_that("promote", prepare=lambda folder: [sys.executable, "-c", made, str(folder)])
+    job = run(store, runner, project)
+    assert (job.state, job.metrics["new"]["mean_iou"], seen) == ("done", 0.8, [True])
+    assert "computed by OpenVINO" in "\n".join(store.log_tail(job.id, 100))
+
+
+def test_a_version_that_cannot_be_prepared_is_served_all_the_same(store, registry, runner_that, project):
+    failing = "import json; print(json.dumps({'stage': 'failed', 'reason': 'no such instruction'}))"
+    job = run(store, runner_that("promote", prepare=lambda folder: [sys.executable, "-c", failing]), project)
+    assert (job.state, registry.current(project).version) == ("done", job.version)
+    assert "is not prepared for serving (training failed: no such instruction)" in "\n".join(
+        store.log_tail(job.id, 100)
+    )
+
+
+@pytest.mark.parametrize(
+    ("device", "values", "options"),
+    [
+        ("cpu", {}, ["--runtime", "auto"]),
+        (
+            "cpu",
+            {"PREMASK_RUNTIME": "openvino", "PREMASK_TORCH_THREADS": "3"},
+            ["--runtime", "openvino", "--threads", "3"],
+        ),
+        ("cpu", {"PREMASK_RUNTIME": "pytorch"}, None),
+        ("cuda:0", {}, None),
+    ],
+)
+def test_a_version_is_prepared_for_the_server_of_the_same_settings(tmp_path, device, values, options):
+    settings = Settings.from_environ({"PREMASK_DATA_DIR": str(tmp_path), **values})
+    command = preparing(settings, device)
+    assert (None if command is None else list(command(tmp_path))) == (options and [*PREPARING, str(tmp_path), *options])
 
 
 def test_a_training_tells_how_much_of_earlier_masks_was_kept(store, runner_that, label_studio):

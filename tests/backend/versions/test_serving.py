@@ -10,7 +10,7 @@ from sqlalchemy import Engine, event
 from backend.database.engine import Database
 from backend.errors import DatabaseError, StoreError
 from backend.versions import serving as module
-from backend.versions.serving import Serving, load_on
+from backend.versions.serving import QUIET_SECONDS, Serving, load_on
 from backend.versions.store import Store
 from models.starter import STARTERS
 from tests.backend.fakes import eventually, publish, write_checkpoint
@@ -305,9 +305,14 @@ def test_a_request_that_comes_while_models_are_loaded_waits_for_the_same_model(s
 
 
 def test_what_is_made_of_a_shipped_model_is_kept_outside_the_package(tmp_path, monkeypatch):
-    """And of any other model inside its own folder."""
+    """And of any other model inside its own folder; no request waits for either."""
     asked = []
-    monkeypatch.setattr("backend.versions.serving.load_model", lambda *arguments: asked.append(arguments))
+
+    def load_model(*arguments, in_background):
+        assert in_background
+        asked.append(arguments)
+
+    monkeypatch.setattr("backend.versions.serving.load_model", load_model)
     load = load_on("cpu", "auto", kept=tmp_path)
     load(STARTERS["light"])
     load(tmp_path / "p1-r001")
@@ -315,3 +320,21 @@ def test_what_is_made_of_a_shipped_model_is_kept_outside_the_package(tmp_path, m
         (STARTERS["light"], "cpu", "auto", tmp_path / STARTERS["light"].name),
         (tmp_path / "p1-r001", "cpu", "auto", None),
     ]
+
+
+def test_each_model_gives_memory_back_once_when_its_predictions_are_over(serving, registry, tmp_path, monkeypatch):
+    """Of two models the idle one does, while the other goes on."""
+    released = []
+    monkeypatch.setattr("backend.versions.serving.release_memory", lambda model: released.append(model.name))
+    clock = [100.0]
+    monkeypatch.setattr("backend.versions.serving.time.monotonic", lambda: clock[0])
+    version = publish(registry, tmp_path)
+    registry.promote("3", version)
+    idle, at_work = serving.resolve("3", CLASSES).model(), serving.resolve("4", CLASSES).model()
+    for served in (idle, at_work):
+        served.predict([IMAGE])
+    clock[0] += QUIET_SECONDS + 1
+    at_work.predict([IMAGE])
+    serving._give_memory_back()
+    serving._give_memory_back()
+    assert released == [version]
