@@ -51,7 +51,7 @@ worker: $(SETUP) ## one more job worker
 	@$(BIN)/premask worker
 
 test: $(SETUP) $(SETUP_LABEL_STUDIO) ## every test, also those with a real Label Studio and a browser
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: $(SETUP) ## the tests for daily work: no server, no browser, no training; under 3 minutes on 2 cores
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m "not slow and not soak and not docker"
