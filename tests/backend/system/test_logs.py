@@ -136,8 +136,10 @@ def test_a_request_whose_tasks_all_fail_alike_writes_a_few_lines_and_says_so() -
                 logger.warning("task %s: no masks", task)
             logger.warning("project 3: 1000 tasks")
             REQUEST_ID.reset(token)
+        token = REQUEST_ID.set("")
         for task in range(1000):  # a job, whose log is read by task
             logger.warning("task %s: no masks", task)
+        REQUEST_ID.reset(token)
     finally:
         logger.removeHandler(handler)
     of_a_request = [*(f"task {task}: no masks" for task in range(MAX_LIKE)), "project 3: 1000 tasks"]
