@@ -11,6 +11,8 @@ Labeling", eq. 4.
 """
 
 import math
+import threading
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -19,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.lean_timm import timm
+from models.lean_timm import FeatureHooks, timm
 
 STRIDE = 4  # of the features and the class score maps, in input pixels
 
@@ -82,6 +84,10 @@ class Classifier(nn.Module):
             raise ValueError(f"timm has no network {config.backbone!r}; we test with {', '.join(BACKBONES)}")
         self.config = config
         self.backbone = timm.create_model(config.backbone, pretrained=False, features_only=True)
+        hooks: Any
+        for module in self.backbone.modules():
+            for hooks in (one for one in vars(module).values() if isinstance(one, FeatureHooks)):
+                hooks._feature_outputs = _StagesByThread()
         info: Any = self.backbone.feature_info
         reductions: list[int] = info.reduction()
         self.levels = [i for i, reduction in enumerate(reductions) if reduction >= STRIDE]
@@ -142,6 +148,20 @@ class Classifier(nn.Module):
     def logits(self, score_maps: Tensor) -> Tensor:
         """Presence logits, shape (B, C), of class score maps of shape (B, C, h, w): a whole frame's or a window's."""
         return pooled(score_maps, self.gain, self.bias)
+
+
+class _StagesByThread(dict[tuple[int, torch.device], "OrderedDict[str, Tensor]"]):
+    """Where timm's hooks put what a backbone's stages return, by device: here also by thread.
+
+    A click and a batch of tasks run the same network at the same time. timm's own dictionary would give one of them
+    the stages of the other's image.
+    """
+
+    def __getitem__(self, device: Any) -> "OrderedDict[str, Tensor]":
+        return self.setdefault((threading.get_ident(), device), OrderedDict())
+
+    def __setitem__(self, device: Any, stages: "OrderedDict[str, Tensor]") -> None:
+        super().__setitem__((threading.get_ident(), device), stages)
 
 
 def pooled(score_maps: Tensor, gain: Tensor, bias: Tensor) -> Tensor:

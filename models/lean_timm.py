@@ -52,7 +52,8 @@ if not any(name in sys.modules for name in (COMPILER, "timm")):
     torch._dynamo = _compiler
 try:
     import timm
+    from timm.models._features import FeatureHooks
 finally:
     _leave()
 
-__all__ = ["timm"]
+__all__ = ["FeatureHooks", "timm"]

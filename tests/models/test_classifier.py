@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -16,6 +18,30 @@ def test_every_backbone_has_score_maps_at_stride_four(backbone):
     assert output.score_maps.shape == (1, 2, 16, 16)  # also where the backbone's own map is 15 x 15
     assert (output.features >= 0).all()
     assert sorted(output.layers) == [4, 8, 16, 32]
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_threads_that_run_a_network_at_once_get_their_own_images_maps(backbone):
+    """A click runs the network from its first layer to its last while a task is in the middle of it."""
+    network = Classifier(ClassifierConfig(("a",), backbone)).eval()
+    task, click = torch.rand(2, 1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+    def run(image):
+        with torch.inference_mode():
+            return network(image).score_maps
+
+    alone = run(task), run(click)
+    convolutions = [module for module in network.backbone.modules() if isinstance(module, torch.nn.Conv2d)]
+    between = []
+    with ThreadPoolExecutor(1) as clicks:
+
+        def interrupt(*_):
+            handle.remove()
+            between.append(clicks.submit(run, click).result())
+
+        handle = convolutions[len(convolutions) // 2].register_forward_hook(interrupt)
+        assert torch.equal(run(task), alone[0])
+    assert torch.equal(between[0], alone[1])
 
 
 def test_an_unknown_backbone_is_refused_by_name():
