@@ -7,7 +7,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 import cv2
@@ -141,19 +141,41 @@ class ObjectModel(ABC, Generic[E]):
                 drawn, first = known, count + 1
                 break
         for count in range(first, len(clicks) + 1):
-            drawn = self._next(embedding, clicks[:count], edges, drawn)
+            before, drawn = drawn, self._next(embedding, clicks[:count], edges, drawn)
+            if earlier is None:
+                drawn = replace(drawn, line=self._line(embedding, drawn, before, clicks[:count], box))
             embedding.drawn[key, tuple(clicks[:count])] = drawn
             while len(embedding.drawn) > MAX_CLICKS:
                 embedding.drawn.popitem(last=False)
         assert drawn is not None
+        line = None if drawn.line is None else self._followed(embedding, drawn.line, box)
+        return (self._mask(embedding, drawn, clicks, box) if line is None else line), drawn
+
+    def _mask(self, embedding: E, drawn: Drawn, clicks: Sequence[Click], box: Mask | None) -> Mask:
+        """The object as the network draws it."""
         refined = self._refined(embedding, drawn)
         mask = paste(refined.probabilities, refined.view, embedding.shape)
-        mask = kept(mask if box is None else mask & box, clicks)
-        return (mask if earlier is not None else self._exact(embedding, mask, clicks, box)), drawn
+        return kept(mask if box is None else mask & box, clicks)
 
-    def _exact(self, embedding: E, mask: Mask, clicks: Sequence[Click], box: Mask | None) -> Mask:
-        """A new object as the image shows it, where the network's output is too coarse for it."""
-        return mask
+    def _line(
+        self, embedding: E, drawn: Drawn, before: Drawn | None, clicks: Sequence[Click], box: Mask | None
+    ) -> tuple[Click, ...] | None:
+        """By which clicks the object is a line of the image, for which the network's output is too coarse.
+
+        Args:
+            embedding: of the image.
+            drawn: what the network has drawn by the box and the clicks.
+            before: the same before the last click.
+            clicks, box: as given.
+
+        Returns:
+            None where it is no line.
+        """
+        return None
+
+    def _followed(self, embedding: E, clicks: Sequence[Click], box: Mask | None) -> Mask | None:
+        """The line of `_line`."""
+        return None
 
     def _refined(self, embedding: E, drawn: Drawn) -> Drawn:
         """What was drawn, enlarged, and its edge decided by FBANet."""

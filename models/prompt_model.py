@@ -20,18 +20,22 @@ from models.checkpoint import Card, load_weights, packaged_backbone, read_card, 
 from models.devices import autocast, check_device
 from models.errors import CheckpointError
 from models.fba_net import FBANet
+from models.masks.metrics import iou
 from models.object_model import AROUND, MAX_CLICKS, Image, ObjectEmbedding, ObjectModel, kept, sureness
 from models.pipeline import check_image
 from models.prompt import Click, Mask
 from models.prompt_network import STRIDE, PromptNetwork, PromptNetworkConfig, Prompts, Pyramid
 from models.prompt_views import SIDE, Drawn, Edges, View, around, cut, edges_of, fits, moved, paste, whole
-from models.thin import covers, fits_box, is_thick, line_across, line_through
+from models.thin import clicks_on, covers, fits_box, is_thick, line_across, line_through
 
 FAMILY = "prompts"
 VIEWS = 5  # kept of an image: the whole, and parts
 PARTS = (0.45, 0.2)  # sides of the first parts that are looked at, relative to the whole
 WHOLE = 1.1  # a part must be this much more plausible than the whole image
 SMALL = 0.12  # an object that takes less of a view's side is seen badly
+SETTLED = 0.65  # IoU with what the network drew before a click, from which on it has found its object
+KEPT = 0.7  # of a line, that it still has after another click on it
+STAYS = 0.5  # of the clicks on an object, that must lie on the line that was shown for it
 AROUND_BOX = 1.5  # side of a view, relative to the longer side of a box
 
 
@@ -95,15 +99,39 @@ class PromptModel(ObjectModel[PromptEmbedding]):
             return before if closer == before.view else self._look(embedding, closer, clicks, None, before)
         return self._look(embedding, self._closer(embedding, clicks, before), clicks, None, before)
 
-    def _exact(self, embedding: PromptEmbedding, mask: Mask, clicks: Sequence[Click], box: Mask | None) -> Mask:
-        """A crack or a scratch, which is thinner than a cell, in place of the blob that was drawn around it."""
+    def _line(
+        self,
+        embedding: PromptEmbedding,
+        drawn: Drawn,
+        before: Drawn | None,
+        clicks: Sequence[Click],
+        box: Mask | None,
+    ) -> tuple[Click, ...] | None:
+        """Whether a crack or a scratch, which is thinner than a cell, is meant by the blob that was drawn around it.
+
+        Once clicks have shown a line it stays one: further clicks go to its faint ends and its edges, by which the
+        network draws anything. A click on it by which most of it would vanish adds nothing.
+        """
         if box is not None:
-            line = None if clicks else line_across(embedding.image, box)
-            meant = line is not None and fits_box(line, mask, box)
-        else:
-            line = None if is_thick(mask) else line_through(embedding.image, clicks)
-            meant = line is not None and covers(line, mask)
-        return line if line is not None and meant else mask
+            line = None if clicks else self._followed(embedding, (), box)
+            return () if line is not None and fits_box(line, self._mask(embedding, drawn, clicks, box), box) else None
+        if before is not None and before.line:
+            meant = (*before.line, clicks[-1])
+            was, line = (self._followed(embedding, some, box) for some in (before.line, meant))
+            if line is None or (was is not None and clicks[-1].positive and (line & was).sum() < KEPT * was.sum()):
+                meant, line = before.line, was
+            return meant if line is not None and clicks_on(line, clicks) >= STAYS else None
+        mask = self._mask(embedding, drawn, clicks, box)
+        line = None if is_thick(mask) else self._followed(embedding, clicks, box)
+        if line is None or not covers(line, mask) or clicks_on(line, clicks) < 1:
+            return None
+        if before is not None:  # to change what was shown, more must speak for it
+            changed = iou(mask, self._mask(embedding, before, clicks[:-1], box)) < SETTLED
+            return tuple(clicks) if changed and clicks_on(line, clicks, beside=False) == 1 else None
+        return tuple(clicks)
+
+    def _followed(self, embedding: PromptEmbedding, clicks: Sequence[Click], box: Mask | None) -> Mask | None:
+        return line_through(embedding.image, clicks) if box is None else line_across(embedding.image, box)
 
     def _closer(self, embedding: PromptEmbedding, clicks: Sequence[Click], before: Drawn) -> View:
         """The view that suits what was drawn and the clicks; the same as before if that shows as much."""

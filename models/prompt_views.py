@@ -30,10 +30,18 @@ class View:
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """Answer to a prompt, kept for the next one."""
+    """Answer to a prompt, kept for the next one.
+
+    Attributes:
+        view: what was looked at.
+        probabilities: of the object there, as the network sees it.
+        line: the clicks that show a line of the image in its place, none where a box does; None where the network's
+            answer is shown.
+    """
 
     view: View
     probabilities: Probabilities
+    line: tuple[Click, ...] | None = None
 
 
 def whole(shape: tuple[int, int]) -> View:

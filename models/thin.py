@@ -17,6 +17,7 @@ from models.masks.components import connected_components
 from models.prompt import Click, Mask
 
 SCALES = (1.0, 1.6, 2.5, 4.0, 6.4)  # half widths of lines, in pixels
+WIDEST = 3 * SCALES[-1]  # width of a line at most, at its bends: what is wider was seen at no scale
 NEAR = 0.7  # of it, the scale at which the line itself is seen
 SURROUNDINGS = 4.0  # their scale, relative to that of the line
 OUTSTANDING = 3.5  # robust standard deviations by which a line differs from its surroundings at least
@@ -93,6 +94,18 @@ def covers(line: Mask, drawn: Mask) -> bool:
     """Whether a line is what a network has seen of an object: it covers most of what was drawn."""
     near = cv2.dilate(line.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     return bool((near & drawn).sum() >= COVERED * max(int(drawn.sum()), 1))
+
+
+def clicks_on(line: Mask, clicks: Sequence[Click], *, beside: bool = True) -> float:
+    """The share of the clicks on the object that lie on a line, or beside it, as `line_through` looks for them."""
+    height, width = line.shape
+    reach = round(2 / min(MAX_SIDE / max(height, width), 1.0)) if beside else 0
+    hits = [
+        bool(_around(line, min(max(int(c.y), 0), height - 1), min(max(int(c.x), 0), width - 1), reach).any())
+        for c in clicks
+        if c.positive
+    ]
+    return float(np.mean(hits)) if hits else 0.0
 
 
 def fits_box(line: Mask, drawn: Mask, box: Mask) -> bool:
@@ -183,7 +196,7 @@ def _wide_mean(plane: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
 def _is_line(mask: Mask) -> bool:
     inner = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
     width = max(2 * float(inner.max()) - 1, 1.0)
-    return float(mask.sum()) / width >= LONG * width
+    return width <= WIDEST and float(mask.sum()) / width >= LONG * width
 
 
 def _around(plane: NDArray[np.generic], row: int, column: int, reach: int = 2) -> NDArray[np.generic]:

@@ -144,14 +144,15 @@ def versions() -> None:
 
 
 @versions.command("list")
-@project_option
+@click.option("--project", help="Label Studio's project id; all projects if omitted.")
 @json_option
-def list_versions(project: str, json_file: Path | None) -> None:
-    """List a project's versions, oldest first."""
+def list_versions(project: str | None, json_file: Path | None) -> None:
+    """List the versions of a project, or of all, oldest first."""
     from backend.web.reports import version_report
 
     registry = _registry()
-    reports = [version_report(info) for info in registry.versions(project)]
+    projects = registry.projects() if project is None else [project]
+    reports = [version_report(info) for one in projects for info in registry.versions(one)]
     table = Table(Column("version", no_wrap=True), "state", "created", "mean IoU", Column("classes", overflow="fold"))
     for report in reports:
         iou = (report.get("metrics") or {}).get("mean_iou")
@@ -160,7 +161,11 @@ def list_versions(project: str, json_file: Path | None) -> None:
     if reports:
         table_console().print(table)
     else:
-        click.echo(f"project {project} has no versions in {registry.store.name}; press Start Training in Label Studio")
+        none = "no project has" if project is None else f"project {project} has"
+        click.echo(
+            f"{none} {'a version' if project is None else 'no version'} of its own in {registry.store.name} yet: press "
+            "Start Training in Label Studio"
+        )
     write_json(json_file, {"project": project, "versions": reports})
 
 

@@ -1,6 +1,6 @@
 """Is it time to train? What was accepted since the served version learnt, class by class, and how much was corrected.
 
-Label Studio is asked on a thread of its own, now and then, and pages show what it said last: they never wait for long.
+Label Studio is asked on a thread of its own, at most every half minute, and pages never wait for it for long.
 """
 
 import json
@@ -120,7 +120,8 @@ class Outlooks:
 
         Args:
             project: Label Studio's project id.
-            wait: seconds to wait where nothing is known yet.
+            wait: seconds to wait where nothing is known yet, or what is known is old; then the old is better than
+                nothing.
         """
         with self._lock:
             known = self._known.get(project)
@@ -130,12 +131,10 @@ class Outlooks:
                 asked = self._asked[project]
             else:
                 return known[1]
-        if known is not None:
-            return known[1]
         try:
             return asked.result(wait)
         except Late:
-            return None
+            return None if known is None else known[1]
 
     def forget(self, project: str) -> None:
         """Ask again the next time: another version is served, say."""

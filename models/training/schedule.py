@@ -135,8 +135,11 @@ class Budget:
 
     def _free(self) -> float:
         """Seconds before the limit that nothing must have."""
-        must = sum(images for step, images in self._planned.items() if step in self._must)
-        return math.inf if self.seconds is None else self.seconds - self.spent - must * self.image_seconds
+        return math.inf if self.seconds is None else self.seconds - self.spent - self._must_seconds()
+
+    def _must_seconds(self) -> float:
+        """Seconds that the planned steps take which may not be left out."""
+        return self.image_seconds * sum(images for step, images in self._planned.items() if step in self._must)
 
     def share_out(self, ratio: float) -> None:
         """Divide the time between the loops, before the first of them.
@@ -198,10 +201,14 @@ class Budget:
         """
         if self.seconds is None and stage == "classifier" and of_stage is not None:
             self._loops["refiner"] = self._ratio * (self.spent - self._begun + of_stage)
+        must = self._must_seconds()
         if not self._loops:
-            return None if self.seconds is None else max(self.seconds - self.spent, 0.0)
+            return None if self.seconds is None else max(self.seconds - self.spent, must)
         loops = sum(seconds for name, seconds in self._loops.items() if name != stage or of_stage is None)
-        return (of_stage or 0.0) + loops + sum(self._planned.values()) * self.image_seconds
+        sure = (of_stage or 0.0) + loops + must
+        # What no longer fits before the limit will be left out.
+        others = sum(self._planned.values()) * self.image_seconds - must
+        return sure + min(others, math.inf if self.seconds is None else max(self.seconds - self.spent - sure, 0.0))
 
     def telling(self, report: Report) -> Report:
         """A report that tells the time left of the whole run, from one that may tell that of its stage."""

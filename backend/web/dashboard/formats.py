@@ -26,6 +26,11 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def time_left(seconds: float) -> str:
+    """An estimate, which is no truer than to the minute: less than a minute left, about 3 min left."""
+    return "less than a minute left" if seconds < 60 else f"about {duration(seconds)} left"
+
+
 def moment(iso: str) -> str:
     """23 Nov 2026, 08:25, in UTC; what is no time is left as it is."""
     try:
@@ -34,6 +39,11 @@ def moment(iso: str) -> str:
     except (ValueError, OverflowError):  # the latter at either end of the calendar
         return iso
     return f"{time.day} {time:%b %Y, %H:%M}"
+
+
+def age(iso: str) -> float:
+    """Seconds that have passed since then."""
+    return (datetime.now(UTC) - datetime.fromisoformat(iso)).total_seconds()
 
 
 def seconds_between(begin: str, end: str) -> float:

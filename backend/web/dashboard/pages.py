@@ -135,7 +135,7 @@ def _error_page(status: int, text: str) -> str:
 
 
 def _add_formats(pages: Blueprint) -> None:
-    for name in ("figure", "change", "percent", "duration", "moment"):
+    for name in ("figure", "change", "percent", "duration", "time_left", "moment", "age"):
         pages.add_app_template_filter(getattr(formats, name), name)
     pages.add_app_template_global(formats.seconds_between, "seconds_between")
     pages.add_app_template_global(overview.standing, "standing")

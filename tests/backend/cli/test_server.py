@@ -42,8 +42,18 @@ def test_a_project_without_versions_says_how_to_get_one(run):
     assert "press Start Training" in run(versions, "list", "--project", "3").output
 
 
+def test_versions_of_all_projects_are_listed_where_none_is_named(run, tmp_path):
+    assert "no project has a version of its own" in run(versions, "list").output
+    registry = assemble(Settings.from_environ({"PREMASK_DATA_DIR": str(tmp_path)})).registry
+    first, other = publish(registry, tmp_path), publish(registry, tmp_path, project="5")
+    outcome = tmp_path / "out.json"
+    shown = run(versions, "list", "--json", str(outcome))
+    assert shown.exit_code == 0
+    assert [v["version"] for v in json.loads(outcome.read_text())["versions"]] == [first, other]
+
+
 def test_a_missing_project_is_wrong_usage(run):
-    assert run(versions, "list").exit_code == 2
+    assert run(versions, "rollback").exit_code == 2
 
 
 def test_connect_takes_the_key_from_the_environment_and_registers_the_backend(run, tmp_path, client):

@@ -11,5 +11,5 @@ from backend.database.tables import JOBS
 
 def edit_job(store: JobStore, job_id: str, **fields: Any) -> None:
     """Set fields of a job's record, also those that only its worker may change."""
-    edited = update(JOBS).where(JOBS.c.id == job_id).values(**fields, updated=time.time())
+    edited = update(JOBS).where(JOBS.c.id == job_id).values(**{"updated": time.time()} | fields)
     store._database.change(lambda connection: connection.execute(edited))

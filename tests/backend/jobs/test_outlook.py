@@ -90,10 +90,21 @@ def test_a_page_waits_only_a_moment_and_asks_again_when_the_answer_is_old(make, 
     outlooks.of(project)
     assert len(asked) == 1
     now[0] += FRESH_SECONDS + 1
-    assert outlooks.of(project).accepted == 0  # what was known, while it is asked again
+    gate.clear()
+    assert outlooks.of(project, wait=0.01).accepted == 0  # what was known, while it is asked again
+    gate.set()
     outlooks.forget(project)
     outlooks.of(project, wait=20)
     assert len(asked) >= 2
+
+
+def test_who_opens_a_page_after_a_while_sees_what_was_accepted_since(make, label_studio, now):
+    project = label_studio.add_project(POLYGONS)
+    outlooks = make()
+    assert outlooks.of(str(project), wait=20).accepted == 0
+    accept(label_studio, project, 2)
+    now[0] += FRESH_SECONDS + 1
+    assert outlooks.of(str(project), wait=20).accepted == 2
 
 
 def test_a_label_studio_that_is_away_is_named(make):

@@ -83,6 +83,19 @@ def test_the_time_left_is_never_shorter_than_what_follows(seconds):
     assert told[-1][1] <= 1.0
 
 
+def test_past_its_limit_a_run_tells_what_must_follow_and_not_what_is_left_out():
+    """On a starved machine 0 s were told while the earlier version was measured, and then 81 min."""
+    clock = Clock()
+    budget = Budget(60.0, now=clock)
+    budget.looked_at(1, 10.0)
+    budget.plan("presence", 400)
+    budget.plan("figures", 5, must=True)
+    clock.now += 90
+    assert budget.left() == 50.0
+    budget.share_out(0.2)
+    assert 50.0 <= budget.left() < 52.0
+
+
 def test_a_limit_is_the_first_estimate():
     told, _ = simulate(600.0)
     assert told[0][1] == pytest.approx(600.0, rel=0.1)

@@ -191,6 +191,7 @@ def test_figures_and_times_are_written_for_people():
     assert [formats.change(value) for value in (0.0461, -0.02)] == ["+0.046", "−0.020"]
     assert [formats.percent(*pair) for pair in ((0, 0), (1, 3))] == ["–", "33 %"]
     assert [formats.duration(s) for s in (-1, 45.4, 90, 3541, 7500)] == ["0 s", "45 s", "2 min", "59 min", "2 h 05 min"]
+    assert [formats.time_left(s) for s in (0, 59, 90)] == ["less than a minute left"] * 2 + ["about 2 min left"]
     assert formats.moment("2026-11-03T08:05:00+02:00") == "3 Nov 2026, 06:05"
     assert formats.moment("2026-11-03T08:05:00") == "3 Nov 2026, 08:05"
     assert formats.moment("once") == "once"

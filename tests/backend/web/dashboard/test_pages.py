@@ -1,5 +1,6 @@
 import json
 import re
+import time
 from html.parser import HTMLParser
 from typing import Any
 
@@ -125,6 +126,13 @@ def test_a_running_job_shows_how_far_it_is(visitor, populated):
     assert "refiner 460/1000: about 170 s left" in page
     assert '<noscript><meta http-equiv="refresh" content="10"></noscript>' in page
     assert "http-equiv" not in visitor.read("/projects/6")
+
+
+def test_a_job_that_says_nothing_for_a_while_is_not_said_to_end_soon(visitor, store, populated):
+    edit_job(store, populated["training"], updated=time.time() - 250)
+    assert "no news for 4 min" in visitor.read("/projects/3")
+    edit_job(store, populated["training"], updated=time.time())
+    assert "no news" not in visitor.read("/projects/3")
 
 
 @pytest.mark.usefixtures("populated")
