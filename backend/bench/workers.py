@@ -119,10 +119,10 @@ def _worker(work: Work, ready: Any, answers: Any) -> None:
         raise
     label_studio = _LabelStudio()
 
-    def tell(tally: Any, total: int, message: str) -> None:
-        shares.report(job, worker, message, tally={"predicted": tally.predicted}, drawn=0)
+    def tell(message: str) -> None:
+        shares.report(job, worker, message, drawn=run.drawn, pace=run.pace)
 
-    run = PredictionRun(P, work.job, label_studio, predictor, lambda _: VERSION, leases, tell, worker=worker)
+    run = PredictionRun(P, work.job, label_studio, predictor, lambda _: VERSION, shares, tell, worker=worker)
     ready.wait(START_SECONDS)
     run.run()
     answers.put(label_studio.stored)
