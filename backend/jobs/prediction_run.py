@@ -110,6 +110,7 @@ class PredictionRun:
         every: seconds between two reports of tasks that are predicted.
         worker: the worker whose share of the job this is; its tally is in the database.
         leave: asked after each chunk: whether the rest is to be left to others.
+        chunk: tasks that are leased, predicted and imported together.
 
     Attributes:
         tally: tasks by outcome, of this run.
@@ -133,6 +134,7 @@ class PredictionRun:
         every: float = EVERY,
         worker: str = "",
         leave: Callable[[], bool] = lambda: False,
+        chunk: int = CHUNK,
     ) -> None:
         self.tally = Tally()
         self.drawn = 0
@@ -140,7 +142,7 @@ class PredictionRun:
         self._every, self._said_at = every, -math.inf
         self._made, self._seconds, self._chunk_began = 0, 0.0, time.monotonic()
         self._project, self._job, self._worker, self._holder = project, job, worker, share_holder(job, worker)
-        self._leave = leave
+        self._leave, self._tasks = leave, chunk
         self._client, self._predictor, self._served = client, predictor, served
         self._shares, self._leases = shares, shares.leases
         self._tell, self._pause = tell, pause
@@ -155,7 +157,7 @@ class PredictionRun:
             BackendError: it cannot continue; stored predictions stay, and the next run continues from there.
         """
         while True:
-            taken = self._leases.acquire_due(self._project, self._holder, CHUNK, LEASE_SECONDS)
+            taken = self._leases.acquire_due(self._project, self._holder, self._tasks, LEASE_SECONDS)
             if tasks := [int(task) for task in taken if task.isdigit()]:
                 self._chunk(tasks)
             elif scopes := [scope for scope in taken if scope in (ALL, UNLABELLED)]:
