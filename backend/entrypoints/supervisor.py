@@ -47,8 +47,6 @@ class Supervisor:
         self._settings = settings
         self._url = url_of(settings.host, settings.port)
         self._environ = {
-            # Serving and training share the cores: a pool of threads that spins while it waits starves the other.
-            "OMP_WAIT_POLICY": "PASSIVE",
             **environ,
             "PREMASK_HOST": settings.host,
             "PREMASK_PORT": str(settings.port),

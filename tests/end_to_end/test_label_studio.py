@@ -131,7 +131,7 @@ def shown_scores(stack: Stack, project: Project) -> dict[int, float | None]:
 
 
 def newest_job(backend: str, project: int) -> dict[str, Any]:
-    jobs = requests.get(f"{backend}/api/jobs", params={"project": project}, timeout=5).json()["jobs"]
+    jobs = requests.get(f"{backend}/api/jobs", params={"project": project}, timeout=30).json()["jobs"]
     newest: dict[str, Any] = jobs[0]
     return newest
 

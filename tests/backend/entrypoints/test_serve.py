@@ -72,11 +72,11 @@ def test_serve_answers_trains_restarts_its_worker_and_leaves_nothing_behind(envi
     try:
         assert serve.stdout.readline().startswith(f"premask serves at {url}")
         children = eventually(lambda: len(c := _children(serve.pid)) == 2 and c)
-        assert requests.get(f"{url}/health", timeout=1).json()["status"] == "UP"
-        setup = requests.post(f"{url}/setup", json=setup_body(hostname="http://127.0.0.1:1"), timeout=3)
+        assert requests.get(f"{url}/health", timeout=30).json()["status"] == "UP"
+        setup = requests.post(f"{url}/setup", json=setup_body(hostname="http://127.0.0.1:1"), timeout=30)
         assert setup.json() == {"model_version": "oct-lite0"}
-        job = requests.post(f"{url}/webhook", json=start_training(), timeout=3).json()["job"]
-        show = lambda: requests.get(f"{url}/api/jobs/{job}", timeout=3).json()  # noqa: E731
+        job = requests.post(f"{url}/webhook", json=start_training(), timeout=30).json()["job"]
+        show = lambda: requests.get(f"{url}/api/jobs/{job}", timeout=30).json()  # noqa: E731
         assert eventually(lambda: show()["state"] == "failed", 60)
         assert "Label Studio cannot be reached at http://127.0.0.1:1" in show()["reason"]
         worker = next(child for child in children if "backend.entrypoints.worker" in _command(child))
@@ -100,10 +100,10 @@ def test_a_server_without_a_worker_leaves_the_jobs_to_others(environ, tmp_path):
     try:
         assert serve.stdout.readline().startswith(f"premask serves at {url}")
         assert json.loads(eventually(lambda: report.exists() and report.read_text()))["worker"] is None
-        requests.post(f"{url}/setup", json=setup_body(hostname="http://127.0.0.1:1"), timeout=3)
-        job = requests.post(f"{url}/webhook", json=start_training(), timeout=3).json()["job"]
+        requests.post(f"{url}/setup", json=setup_body(hostname="http://127.0.0.1:1"), timeout=30)
+        job = requests.post(f"{url}/webhook", json=start_training(), timeout=30).json()["job"]
         assert [_command(pid) for pid in _children(serve.pid) if "gunicorn" not in _command(pid)] == []
-        show = lambda: requests.get(f"{url}/api/jobs/{job}", timeout=3).json()  # noqa: E731
+        show = lambda: requests.get(f"{url}/api/jobs/{job}", timeout=30).json()  # noqa: E731
         assert show()["state"] == "queued"
         worker = subprocess.Popen([*PREMASK, "worker"], env=environ, cwd=ROOT)
         try:

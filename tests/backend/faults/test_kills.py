@@ -107,7 +107,7 @@ class Stack:
 
         def ask() -> dict | None:
             try:
-                return requests.get(f"{self.url}/api/jobs?project={project}", timeout=5).json()
+                return requests.get(f"{self.url}/api/jobs?project={project}", timeout=30).json()
             except requests.RequestException:
                 return None
 

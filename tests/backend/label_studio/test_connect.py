@@ -143,7 +143,7 @@ def guarded_url() -> Iterator[str]:
 
 
 def seen(url: str) -> list[str]:
-    actions: list[str] = requests.get(f"{url}/seen", auth=("lead", "s3cret"), timeout=5).json()
+    actions: list[str] = requests.get(f"{url}/seen", auth=("lead", "s3cret"), timeout=30).json()
     return actions
 
 

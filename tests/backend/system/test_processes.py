@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from backend.system.processes import describe_exit, identity, is_alive, kill_group
 
 ROOT = Path(__file__).parents[3]
@@ -33,3 +35,12 @@ def test_exits_are_told_in_words():
 def test_a_process_whose_parent_went_while_it_was_starting_goes_too():
     code = "import backend.system.processes as p, time; p.die_with_parent('1234567890'); time.sleep(600)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60).returncode == -signal.SIGTERM
+
+
+@pytest.mark.parametrize(("asked", "policy"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
+def test_threads_of_torch_sleep_while_they_wait_unless_asked_otherwise(asked, policy):
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
+    environ |= {"OMP_DISPLAY_ENV": "TRUE", **asked}
+    program = [sys.executable, "-c", "import backend.cli, torch"]
+    told = subprocess.run(program, env=environ, capture_output=True, text=True, check=True).stderr
+    assert f"OMP_WAIT_POLICY = '{policy}'" in told
