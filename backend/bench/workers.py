@@ -150,7 +150,6 @@ def _seconds(side: Side, frames: Sequence[np.ndarray]) -> tuple[float, float]:
 
 def _worker(work: Work, ready: Any, answers: Any) -> None:
     try:
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `premask worker` does
         if work.cores is not None:
             os.sched_setaffinity(0, work.cores)  # before any library counts them
         database = Database.sqlite(work.database)

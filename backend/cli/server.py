@@ -62,8 +62,6 @@ def worker(device: str | None) -> None:
     """Run a job worker alone, beside others that share the same data folder, or the same PostgreSQL and models."""
     from backend.entrypoints.worker import main
 
-    # As below a server: threads that spin while they wait take the cores from other workers of this machine.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if device is not None:
         os.environ["PREMASK_DEVICE"] = device  # the processes of its jobs read it there
 
