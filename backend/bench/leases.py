@@ -46,7 +46,7 @@ def chunks(setting: Setting) -> Case:
             against |= dict.fromkeys(names, names[0])
         for _ in range(setting.rounds):
             for engine, database in engines.items():
-                leases = Leases(database)  # one for many chunks, as in a job: it counts a million rows now and then
+                leases = Leases(database)
                 for name, tasks, busy in sides:
                     with _opening(database, tasks) if busy else contextlib.nullcontext():
                         times[f"{engine}{name}"].wall.extend(_chunk(leases, tasks) for _ in range(CHUNKS))

@@ -24,6 +24,7 @@ COMMANDS = {
     "review": ("backend.cli.review", "List accepted tasks that are worth a second look."),
     "jobs": ("backend.cli.jobs", "List, show or cancel jobs."),
     "versions": ("backend.cli.server", "List, show, promote or roll back model versions."),
+    "database": ("backend.cli.database", "Carry the data folder's database into a PostgreSQL."),
     "inspect": ("backend.cli.inspect", "Show what is read in a data folder, an export or a project."),
     "predict": ("backend.cli.models", "Draw a mask per class for image files."),
     "train": ("backend.cli.models", "Train classifier and refiner on a data folder."),

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Table, insert
 from backend.database.credentials import Credentials
 from backend.database.engine import Database, insert_into
 from backend.database.jobs import PREDICTION, Job, insert_new
-from backend.database.leases import task_number
+from backend.database.leases import recount, task_number
 from backend.database.tables import LEARNED, LEASES, LINES, NOTES
 from backend.errors import DatabaseError
 from models.documents import first_problem, read_json
@@ -170,6 +170,8 @@ def _carry_records(database: Database, path: Path) -> None:
             connection.execute(insert(LINES), kept)
         for table, rows in others:
             connection.execute(insert_into(connection, table).on_conflict_do_nothing(), rows)
+        for project in {row["project"] for table, rows in others if table is LEASES for row in rows}:
+            recount(connection, project)
         return len(new)
 
     count = database.change(work)

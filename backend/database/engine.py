@@ -26,6 +26,9 @@ from backend.errors import DatabaseError
 
 Result = TypeVar("Result")
 
+# Called first in a transaction that only the holder of something may make: raises if the caller holds it no more.
+Fence = Callable[[Connection], None]
+
 LOCK_SECONDS = 30  # that a change waits for another
 CONNECT_SECONDS = 5
 OLDEST_SERVER = 13
@@ -226,6 +229,10 @@ class Database:
                 f"the database {self.name} is corrupt: it lacks the table {lacking[0]!r}",
                 f"restore a copy, or give premask an empty one: {WITHOUT_IT}",
             )
+
+
+def no_fence(connection: Connection) -> None:
+    """Lets everybody pass."""
 
 
 def insert_into(connection: Connection, into: Table) -> Any:

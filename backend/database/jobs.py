@@ -133,6 +133,14 @@ class JobStore:
         """
         return self._database.read(lambda connection: _known(connection, job_id))
 
+    def held(self, connection: Connection, job_id: str) -> Job:
+        """One job, which nobody else changes until the transaction of `connection` ends.
+
+        Raises:
+            UnknownJob: there is none of that id.
+        """
+        return _known(connection, job_id, locked=True)
+
     def find(
         self,
         project: str | None = None,

@@ -13,7 +13,8 @@ A committed lease says "this prediction is being stored"; it excludes every othe
 
 There is a row per task. It is `requested` until its prediction is on its way; `holder` is the request or job that
 leases it ("" for none) until the time `expires` (0 where none did); `number` puts the tasks in order. Every call reads
-and writes as many rows as it is asked about, however many there are: indexes lead to the tasks that are due.
+and writes as many rows as it is asked about, however many there are: indexes lead to the tasks that are due, and the
+number of a project's requested tasks is a row, which changes in the same transactions as they do.
 """
 
 import time
@@ -37,15 +38,14 @@ from sqlalchemy import (
 )
 
 from backend.database.engine import Database, insert_into
-from backend.database.tables import EMPTY, LEASES, SHARES
+from backend.database.tables import EMPTY, LEASES, REQUESTED, SHARES
 
 # In place of a task's id: all tasks, or those without an accepted annotation. The job finds out which those are.
 ALL, UNLABELLED = "all", "unlabelled"
 MAX_SECONDS = 3600.0  # no lease lasts longer: one that seems to was made before the clock was set back
 
 BATCH = 1000  # rows per statement
-COUNTED = 2000  # due tasks up to which they are counted afresh each time
-COUNTING_SHARE = 50  # beyond, counting takes at most this part of the time: 2 %
+COUNTED = 2000  # tasks that are counted at most
 LAST = 2**63 - 1  # number of a task whose id is none
 
 Row = LEASES.c
@@ -60,7 +60,6 @@ class Leases:
     def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
         self._database = database
         self._clock = clock
-        self._counts: dict[str, tuple[int, float]] = {}  # due tasks of large projects, and until when that will do
 
     def request(self, project: str, tasks: Iterable[str]) -> None:
         """Request a prediction of these tasks; leases on them stay with their holders."""
@@ -88,14 +87,14 @@ class Leases:
 
         def work(connection: Connection) -> set[str]:
             taken: set[str] = set()
+            new = 0
             for batch in _batches(tasks):
-                rows = insert_into(connection, LEASES)
-                upsert = rows.on_conflict_do_update(
-                    index_elements=[Row.project, Row.task],
-                    set_={name: rows.excluded[name] for name in ("requested", *lease)},
-                    where=not_(storing),
-                ).returning(Row.task)
-                taken.update(connection.execute(upsert, [_row(project, task) | lease for task in batch]).scalars())
+                new += _put(connection, project, batch, except_where=storing)
+                free = (Row.project == project, Row.task.in_(batch), not_(storing))
+                taken.update(
+                    connection.execute(update(LEASES).where(*free).values(lease).returning(Row.task)).scalars()
+                )
+            _count(connection, project, new)
             return taken
 
         return self._database.change(work)
@@ -146,14 +145,17 @@ class Leases:
 
     def finish(self, project: str, tasks: Collection[str], holder: str) -> None:
         """Remove tasks that `holder` leases: they have their prediction, or there will be none."""
+        self._database.change(lambda connection: self.strike_off(connection, project, tasks, holder))
 
-        def work(connection: Connection) -> None:
-            for batch in _batches(tasks):
-                _locked(connection, project, batch)
-                own = (Row.project == project, Row.task.in_(batch), Row.holder == holder)
-                connection.execute(delete(LEASES).where(*own))
-
-        self._database.change(work)
+    def strike_off(self, connection: Connection, project: str, tasks: Collection[str], holder: str) -> int:
+        """Do what `finish` does within a transaction, at its end; returns the number of tasks."""
+        removed: list[bool] = []
+        for batch in _batches(tasks):
+            _locked(connection, project, batch)
+            own = (Row.project == project, Row.task.in_(batch), Row.holder == holder)
+            removed += connection.execute(delete(LEASES).where(*own).returning(Row.requested)).scalars()
+        _count(connection, project, -sum(removed))
+        return len(removed)
 
     def abandon(self, project: str, job: str) -> None:
         """Remove everything that a job would have to do; tasks leased to requests stay."""
@@ -163,20 +165,21 @@ class Leases:
 
             def work(connection: Connection, some: Any = some) -> int:
                 tasks = connection.execute(some.with_for_update(skip_locked=True)).scalars().all()
-                connection.execute(delete(LEASES).where(Row.project == project, Row.task.in_(tasks)))
+                gone = delete(LEASES).where(Row.project == project, Row.task.in_(tasks)).returning(Row.requested)
+                _count(connection, project, -sum(connection.execute(gone).scalars()))
                 return len(tasks)
 
             # In pieces, so that whoever opens a task does not wait until a million are removed.
             while self._database.change(work) == BATCH:
                 pass
 
-    def refuse(self, project: str, tasks: Collection[str], holder: str, job: str) -> None:
-        """Lay tasks that `holder` leases aside: Label Studio did not store their prediction.
+    def refuse(self, connection: Connection, project: str, tasks: Collection[str], holder: str, job: str) -> int:
+        """Lay tasks that `holder` leases aside: Label Studio did not store their prediction; returns their number.
 
         They are due to the project's next job, or after an hour, so that none is lost whatever happens to this one.
         """
         lease = self._lease(_refused_holder(job), MAX_SECONDS, committed=True)
-        self._update(project, tasks, holder, lease)
+        return len(_changed(connection, project, tasks, holder, lease))
 
     def refused(self, connection: Connection, project: str, job: str) -> list[str]:
         """The tasks that a job has laid aside."""
@@ -209,7 +212,7 @@ class Leases:
         return or_(*(one.is_not(None) for one in some))
 
     def waiting(self) -> int:
-        """The number of due tasks of all projects, of large ones as it was some seconds ago."""
+        """The number of due tasks of all projects."""
         projects = self.due()
         return self._database.read(lambda connection: sum(self._due(connection, project) for project in projects))
 
@@ -217,9 +220,8 @@ class Leases:
         """The rest of a holder's work.
 
         Returns:
-            The number of tasks that are due or leased to it, beyond some thousands as it was some seconds ago; and the
-            seconds until it can take the next of them, None if none is left. More than 0 after an interrupted import:
-            Label Studio may be storing it still.
+            The number of tasks that are due or leased to it; and the seconds until it can take the next of them, None
+            if none is left. More than 0 after an interrupted import: Label Studio may be storing it still.
         """
         now = self._clock()
 
@@ -250,50 +252,29 @@ class Leases:
         return self._database.read(lambda connection: sorted(connection.execute(query).scalars()))
 
     def _request(self, connection: Connection, project: str, tasks: Sequence[str]) -> None:
-        rows = [_row(project, task) | _requested() for task in tasks]
-        upsert = insert_into(connection, LEASES).on_conflict_do_update(
-            index_elements=[Row.project, Row.task], set_={"requested": true()}
-        )
-        connection.execute(upsert, rows)
+        _count(connection, project, _put(connection, project, tasks))
 
     def _update(self, project: str, tasks: Collection[str], holder: str, values: dict[str, Any]) -> list[str]:
         """Set fields of those of the tasks that `holder` leases; returns these."""
-
-        def work(connection: Connection) -> list[str]:
-            changed: list[str] = []
-            for batch in _batches(tasks):
-                _locked(connection, project, batch)
-                own = (Row.project == project, Row.task.in_(batch), Row.holder == holder)
-                changed += connection.execute(update(LEASES).where(*own).values(values).returning(Row.task)).scalars()
-            return changed
-
-        return self._database.change(work)
+        return self._database.change(lambda connection: _changed(connection, project, tasks, holder, values))
 
     def _due(self, connection: Connection, project: str) -> int:
-        """The number of tasks of a project that are due; of many, as it was some seconds ago."""
+        """The number of tasks of a project that are due.
 
-        def count(limit: int | None) -> int:
-            return sum(
-                connection.execute(
-                    select(func.count()).select_from(
-                        select(literal(1))
-                        .where(Row.project == project, _is_requested(), condition)
-                        .limit(limit)
-                        .subquery()
-                    )
-                ).scalar_one()
-                for condition in self._not_leased()
+        Of more than some thousands it is what is requested less what is leased, of which as many are counted at most.
+        """
+
+        def count(*conditions: ColumnElement[bool]) -> int:
+            some = (
+                select(literal(1)).where(Row.project == project, _is_requested(), one).limit(COUNTED + 1).subquery()
+                for one in conditions
             )
+            return sum(connection.execute(select(func.count()).select_from(one)).scalar_one() for one in some)
 
-        if (few := count(COUNTED + 1)) <= COUNTED:
+        if (few := count(*self._not_leased())) <= COUNTED:
             return few
-        known, until = self._counts.get(project, (0, 0.0))
-        began = time.monotonic()
-        if began < until:
-            return known
-        known, now = count(None), time.monotonic()
-        self._counts[project] = known, now + (now - began) * COUNTING_SHARE
-        return known
+        requested = select(REQUESTED.c.tasks).where(REQUESTED.c.project == project)
+        return max((connection.execute(requested).scalar() or 0) - count(self._live()), COUNTED + 1)
 
     def _live(self) -> ColumnElement[bool]:
         now = self._clock()
@@ -309,8 +290,51 @@ class Leases:
         return {"holder": holder, "committed": committed, "version": version, "expires": expires}
 
 
-def _row(project: str, task: str) -> dict[str, Any]:
-    return {"project": project, "task": task, "number": task_number(task), "requested": True}
+def recount(connection: Connection, project: str) -> None:
+    """Count a project's requested tasks, which were put in by others."""
+    of_it = select(func.count()).select_from(LEASES).where(Row.project == project, _is_requested())
+    rows = insert_into(connection, REQUESTED).values(project=project, tasks=connection.execute(of_it).scalar_one())
+    again = {"tasks": rows.excluded.tasks}
+    connection.execute(rows.on_conflict_do_update(index_elements=[REQUESTED.c.project], set_=again))
+
+
+def _count(connection: Connection, project: str, more: int) -> None:
+    """Note that so many more of a project's tasks are requested: late in a transaction, whose end the next awaits."""
+    if more:
+        rows = insert_into(connection, REQUESTED).values(project=project, tasks=more)
+        both = {"tasks": REQUESTED.c.tasks + rows.excluded.tasks}
+        connection.execute(rows.on_conflict_do_update(index_elements=[REQUESTED.c.project], set_=both))
+
+
+def _put(
+    connection: Connection, project: str, tasks: Sequence[str], except_where: ColumnElement[bool] | None = None
+) -> int:
+    """Request tasks, except where a condition holds; returns how many were not requested before."""
+    _locked(connection, project, tasks)
+    again = update(LEASES).where(Row.project == project, Row.task.in_(tasks), Row.requested.is_(false()))
+    if except_where is not None:
+        again = again.where(not_(except_where))
+    new = insert_into(connection, LEASES).on_conflict_do_nothing().returning(Row.task)
+    rows = [{"project": project, "task": task, "number": task_number(task)} | _requested() for task in tasks]
+    return connection.execute(again.values(requested=True)).rowcount + len(connection.execute(new, rows).all())
+
+
+def _changed(
+    connection: Connection, project: str, tasks: Collection[str], holder: str, values: dict[str, Any]
+) -> list[str]:
+    """Set fields of those of the tasks that `holder` leases; returns these."""
+    changed: list[str] = []
+    more = 0
+    for batch in _batches(tasks):
+        _locked(connection, project, batch)
+        own = (Row.project == project, Row.task.in_(batch), Row.holder == holder)
+        if "requested" in values:
+            other = update(LEASES).where(*own, Row.requested.is_not(values["requested"]))
+            turned = connection.execute(other.values(requested=values["requested"])).rowcount
+            more += turned if values["requested"] else -turned
+        changed += connection.execute(update(LEASES).where(*own).values(values).returning(Row.task)).scalars()
+    _count(connection, project, more)
+    return changed
 
 
 def _requested() -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from backend.database.engine import Database
+from backend.database.engine import Database, Fence, no_fence
 from backend.database.tables import REVIEWS
 from backend.errors import UnknownTask
 
@@ -46,13 +46,19 @@ class Reviews:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def replace(self, project: str, doubts: Collection[Doubt]) -> int:
+    def replace(self, project: str, doubts: Collection[Doubt], fence: Fence = no_fence) -> int:
         """Put new doubts, one a task, in the place of the earlier ones; returns how many are in the queue.
 
         A task that was found to be fine stays out of the queue until its annotations change.
+
+        Args:
+            project: Label Studio's project id.
+            doubts: at most one of each task.
+            fence: as for `Registry.publish`.
         """
 
         def work(connection: Connection) -> int:
+            fence(connection)
             of = REVIEWS.c.project == project
             connection.execute(delete(REVIEWS).where(of, REVIEWS.c.fine.is_(None)))
             query = select(REVIEWS.c.task, REVIEWS.c.annotations).where(of)

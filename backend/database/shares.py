@@ -5,11 +5,12 @@ waited longest. Its process leases chunks of tasks, so it may come and go at any
 if another has none or far fewer, so a small project waits for a chunk and not for the end of a large one. The worker
 that leaves last ends the job: in the same transaction no task is due to it or leased to one of its shares.
 
-There is a row per job and worker. Its `tally` is that of the process that runs now, `earlier` that of those before.
+There is a row per job and worker. Its `tally` counts the tasks that the worker's processes have struck off, in the same
+transaction: a kill at any moment leaves both or neither.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,7 +48,6 @@ class Share:
         process: its process, "pid:start".
         beat: Unix time of the worker's last sign of life.
         ended: Unix time at which it left; None while it works.
-        earlier: the tally of its earlier processes, with "problems".
         tally: tasks by outcome, with "problems": a list of {"task", "reason"}, and how many of these are "untold".
         drawn: tasks of the chunk at hand that are predicted, and not stored yet.
         pace: seconds per task; None while unknown.
@@ -60,7 +60,6 @@ class Share:
     process: str | None = None
     beat: float = 0.0
     ended: float | None = None
-    earlier: dict[str, Any] = field(default_factory=dict)
     tally: dict[str, Any] = field(default_factory=dict)
     drawn: int = 0
     pace: float | None = None
@@ -74,10 +73,14 @@ class Shares:
         database: where they are kept.
         leases: in the same database.
         clock: Unix time.
+
+    Attributes:
+        leases: the same.
     """
 
     def __init__(self, database: Database, leases: Leases, clock: Callable[[], float] = time.time) -> None:
-        self._database, self._leases, self._clock = database, leases, clock
+        self._database, self._clock = database, clock
+        self.leases = self._leases = leases
 
     def take(self, worker: str, job_id: str | None = None) -> Job | None:
         """Give a worker a share of a job with due tasks; None if there is none that it could help.
@@ -92,11 +95,9 @@ class Shares:
             job = None if found is None else _active(connection, found.id)
             if job is None:
                 return None
-            share = _share(connection, job.id, worker)
-            earlier = {} if share is None else _sum(share.earlier, share.tally)
             now = self._clock()
-            values = {"state": WORKING, "process": None, "beat": now, "ended": None, "reason": "", "earlier": earlier}
-            values |= {"tally": {}, "drawn": 0, "pace": None}
+            values = {"state": WORKING, "process": None, "beat": now, "ended": None, "reason": "", "drawn": 0}
+            values |= {"pace": None}
             rows = insert_into(connection, SHARES).values(job=job.id, worker=worker, **values)
             connection.execute(rows.on_conflict_do_update(index_elements=[Row.job, Row.worker], set_=values))
             # Of an earlier release, whose jobs had one worker.
@@ -140,11 +141,48 @@ class Shares:
                 return False
             connection.execute(update(SHARES).where(*_key(job.id, worker)).values(**changes))
             if message is not None:
-                progressed = changes.get("tally", {}).get("predicted", 0) > share.tally.get("predicted", 0)
-                self._add_up(connection, now, message, progressed=progressed)
+                self._add_up(connection, now, message)
             return True
 
         return self._database.change(work)
+
+    def finish(
+        self,
+        job: str,
+        worker: str,
+        project: str,
+        tasks: Collection[str],
+        outcome: str,
+        problems: Sequence[Mapping[str, Any]] = (),
+    ) -> int:
+        """Strike tasks of a share off, and count them.
+
+        Args:
+            job: the job's id.
+            worker: whose share.
+            project: Label Studio's project id.
+            tasks: ids.
+            outcome: one of `OUTCOMES`.
+            problems: {"task", "reason"} of those that got no prediction.
+
+        Returns:
+            The number of those that the worker still leased: no other counts them.
+        """
+
+        def work(connection: Connection) -> int:
+            return self._leases.strike_off(connection, project, tasks, share_holder(job, worker))
+
+        return self._count(job, worker, work, outcome, problems)
+
+    def refuse(
+        self, job: str, worker: str, project: str, tasks: Collection[str], problems: Sequence[Mapping[str, Any]]
+    ) -> int:
+        """Lay tasks aside that Label Studio did not store, and count them; arguments and result as for `finish`."""
+
+        def work(connection: Connection) -> int:
+            return self._leases.refuse(connection, project, tasks, share_holder(job, worker), job)
+
+        return self._count(job, worker, work, "refused", problems)
 
     def leave(self, job: Job, worker: str, state: str, reason: str, *, killed: bool) -> Job | None:
         """End a worker's share; what it was predicting is due again.
@@ -238,7 +276,32 @@ class Shares:
         waits_since = case((last > JOBS.c.created, last), else_=JOBS.c.created)
         return query.order_by(workers, waits_since, JOBS.c.created, JOBS.c.id).limit(1)
 
-    def _add_up(self, connection: Connection, job: Job, message: str, *, progressed: bool) -> None:
+    def _count(
+        self,
+        job: str,
+        worker: str,
+        work: Callable[[Connection], int],
+        outcome: str,
+        problems: Sequence[Mapping[str, Any]],
+    ) -> int:
+        """Run `work`, and add the number that it returns to a share's tally, in one transaction."""
+
+        def both(connection: Connection) -> int:
+            # Rows in the order of all other changes: the job's, the share's, the leases'.
+            if outcome == "predicted":  # what stores some before it is killed may be restarted any number of times
+                again = update(JOBS).where(JOBS.c.id == job, JOBS.c.restarts > 0)
+                connection.execute(again.values(restarts=0))
+            share = _share(connection, job, worker, locked=True)
+            count = work(connection)
+            if share is not None and (count or problems):
+                tally = _sum(share.tally, {outcome: count, "problems": list(problems)})
+                counted = {"tally": tally, "drawn": max(share.drawn - count, 0)}
+                connection.execute(update(SHARES).where(*_key(job, worker)).values(counted))
+            return count
+
+        return self._database.change(both)
+
+    def _add_up(self, connection: Connection, job: Job, message: str) -> None:
         shares = _shares(connection, job.id)
         tally = self._tally(connection, job, shares)
         told = _told_of(tally)
@@ -256,17 +319,14 @@ class Shares:
             "eta": round((total - done) / speed, 1) if speed else None,
             "updated": time.time(),
         }
-        if progressed:  # one that stores something before it is killed may be restarted any number of times
-            changes["restarts"] = 0
         connection.execute(update(JOBS).where(JOBS.c.id == job.id).values(changes))
 
     def _tally(self, connection: Connection, job: Job, shares: list[Share]) -> dict[str, Any]:
-        tally: dict[str, Any] = {"problems": []}
+        tally: dict[str, Any] = dict.fromkeys(OUTCOMES, 0) | {"problems": []}
         for share in shares:
-            tally = _sum(tally, _sum(share.earlier, share.tally))
-        if "refused" in tally:  # some may have been refused again and again
-            tally["refused"] = len(self._leases.refused(connection, job.project, job.id))
-        return tally
+            tally = _sum(tally, share.tally)
+        # Some may have been refused again and again.
+        return tally | {"refused": len(self._leases.refused(connection, job.project, job.id))}
 
     def _settle(self, connection: Connection, job: Job, failure: str) -> Job | None:
         shares = _shares(connection, job.id)
@@ -333,8 +393,9 @@ def _key(job_id: str, worker: str) -> tuple[Any, Any]:
     return Row.job == job_id, Row.worker == worker
 
 
-def _share(connection: Connection, job_id: str, worker: str) -> Share | None:
-    row = connection.execute(select(SHARES).where(*_key(job_id, worker))).one_or_none()
+def _share(connection: Connection, job_id: str, worker: str, *, locked: bool = False) -> Share | None:
+    query = select(SHARES).where(*_key(job_id, worker))
+    row = connection.execute(query.with_for_update() if locked else query).one_or_none()
     return None if row is None else Share(**row._asdict())
 
 

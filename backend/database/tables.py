@@ -20,7 +20,7 @@ from sqlalchemy import (
     true,
 )
 
-REVISION = "0004"  # that these tables are of
+REVISION = "0005"  # that these tables are of
 VERSION_TABLE = "premask_version"  # Alembic's note of the revision
 ACTIVE = ("queued", "fetching", "training", "evaluating", "publishing", "predicting")  # states of jobs
 
@@ -111,7 +111,6 @@ SHARES = Table(
     Column("process", Words),
     Column("beat", Double, nullable=False, default=0.0),
     Column("ended", Double),
-    Column("earlier", Json, nullable=False, default=dict),
     Column("tally", Json, nullable=False, default=dict),
     Column("drawn", Integer, nullable=False, default=0),
     Column("pace", Double),
@@ -144,6 +143,14 @@ Index(
 )
 Index("leases_by_holder", LEASES.c.holder, LEASES.c.project, sqlite_where=_held, postgresql_where=_held)
 Index("leases_delivered", LEASES.c.expires, sqlite_where=_delivered, postgresql_where=_delivered)
+
+# How many tasks of a project are requested: too many are not counted for each chunk.
+REQUESTED = Table(
+    "requested",
+    METADATA,
+    Column("project", Words, primary_key=True),
+    Column("tasks", BigInteger, nullable=False),
+)
 
 # Projects whose annotations have changed, and when automatic training looks at them.
 NOTES = Table(

@@ -2,8 +2,8 @@
 
 It tells its progress as JSON lines.
 
-Every report is an object with `stage`: "predicting" with `done`, `total`, `message` and `tally`; the last one's is
-"done" or "failed". Lines that are no JSON are for the log.
+Every report is an object with `stage`: "predicting" with `drawn`, `pace` and `message`; the last one's is "done" or
+"failed". Lines that are no JSON are for the log. Tasks are counted in the database, where they are struck off.
 """
 
 import json
@@ -11,13 +11,12 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from backend.database.shares import Shares
 from backend.errors import BackendError
-from backend.jobs.prediction_run import PredictionRun, Tally
+from backend.jobs.prediction_run import PredictionRun
 from backend.prediction.cache import PredictionCache
 from backend.settings import Settings
 from backend.system.logs import configure_logging
@@ -70,8 +69,8 @@ def main(
             parts.connections.client(project),
             predictor,
             lambda classes: serving.served_version(project, classes),
-            parts.leases,
-            lambda tally, total, message: _tell(run, tally, total, message),
+            shares,
+            lambda message: _print({"stage": "predicting", "drawn": run.drawn, "pace": run.pace, "message": message}),
             worker=worker,
             leave=leave,
             **options,
@@ -82,12 +81,6 @@ def main(
         return 1
     _print({"stage": "done"})
     return 0
-
-
-def _tell(run: PredictionRun, tally: Tally, total: int, message: str) -> None:
-    report = {"done": tally.done + run.drawn, "total": total, "message": message, "tally": asdict(tally)}
-    report |= {"pace": run.pace, "problems": run.problems, "untold": run.untold}
-    _print({"stage": "predicting", **report})
 
 
 def _print(line: dict[str, Any]) -> None:

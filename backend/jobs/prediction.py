@@ -26,17 +26,10 @@ class PredictionWork:
         def report(line: Mapping[str, Any]) -> None:
             if line.get("stage") != "predicting":
                 return
-            tally: dict[str, Any] = dict(line["tally"])
-            drawn = max(int(line["done"]) - sum(tally.values()), 0)
             pace = line.get("pace")
-            if problems := line.get("problems"):
-                tally["problems"] = problems
-            if untold := line.get("untold"):
-                tally["untold"] = untold
             attempt.say(
                 message=str(line["message"]),
-                tally=tally,
-                drawn=drawn,
+                drawn=int(line["drawn"]),
                 pace=float(pace) if isinstance(pace, int | float) else None,
             )
 

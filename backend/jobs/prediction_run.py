@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from backend.database.engine import Result
-from backend.database.leases import ALL, UNLABELLED, Leases, share_holder
-from backend.database.shares import MAX_PROBLEMS
+from backend.database.leases import ALL, UNLABELLED, share_holder
+from backend.database.shares import Shares
 from backend.errors import JobError, LabelStudioError
 from backend.label_studio.client import TaskRow
 from backend.label_studio.label_config import LabelConfig, parse_label_config
@@ -83,6 +83,10 @@ class Tally:
     refused: int = 0
     gone: int = 0
 
+    def add(self, outcome: str, count: int) -> None:
+        """Count tasks."""
+        setattr(self, outcome, getattr(self, outcome) + count)
+
     @property
     def done(self) -> int:
         """Number of tasks with an outcome."""
@@ -98,21 +102,20 @@ class PredictionRun:
         client: the project's Label Studio.
         predictor: makes the predictions.
         served: gives the version that answers for the project, from its classes; None if there is none.
-        leases: the requested tasks.
-        tell: called with the tally, the total number of tasks, and a sentence.
+        shares: of jobs, with the leases of the requested tasks.
+        tell: called with a sentence when it gets on.
         pause: waits for a number of seconds.
         patience: seconds after which the run fails if Label Studio does not answer.
         import_seconds: how long Label Studio may take to store a chunk.
         every: seconds between two reports of tasks that are predicted.
-        worker: the worker whose share of the job this is.
+        worker: the worker whose share of the job this is; its tally is in the database.
         leave: asked after each chunk: whether the rest is to be left to others.
+        chunk: tasks that are leased, predicted and imported together.
 
     Attributes:
-        tally: tasks by outcome.
+        tally: tasks by outcome, of this run.
         drawn: tasks of the chunk at hand that are predicted, and not stored yet.
         pace: seconds per task so far; None while unknown.
-        problems: {"task", "reason"} of the first tasks that got no prediction.
-        untold: how many there were besides.
     """
 
     def __init__(
@@ -122,8 +125,8 @@ class PredictionRun:
         client: Project,
         predictor: Predictions,
         served: Callable[[Sequence[str]], str | None],
-        leases: Leases,
-        tell: Callable[[Tally, int, str], None],
+        shares: Shares,
+        tell: Callable[[str], None],
         *,
         pause: Callable[[float], None] = time.sleep,
         patience: float = PATIENCE_SECONDS,
@@ -131,15 +134,17 @@ class PredictionRun:
         every: float = EVERY,
         worker: str = "",
         leave: Callable[[], bool] = lambda: False,
+        chunk: int = CHUNK,
     ) -> None:
         self.tally = Tally()
-        self.drawn, self.problems, self.untold = 0, list[dict[str, Any]](), 0
+        self.drawn = 0
         self.pace: float | None = None
         self._every, self._said_at = every, -math.inf
         self._made, self._seconds, self._chunk_began = 0, 0.0, time.monotonic()
-        self._project, self._job, self._holder = project, job, share_holder(job, worker)
-        self._leave = leave
-        self._client, self._predictor, self._served, self._leases = client, predictor, served, leases
+        self._project, self._job, self._worker, self._holder = project, job, worker, share_holder(job, worker)
+        self._leave, self._tasks = leave, chunk
+        self._client, self._predictor, self._served = client, predictor, served
+        self._shares, self._leases = shares, shares.leases
         self._tell, self._pause = tell, pause
         self._patience, self._import_seconds = patience, import_seconds
         self._lost = 0
@@ -152,14 +157,14 @@ class PredictionRun:
             BackendError: it cannot continue; stored predictions stay, and the next run continues from there.
         """
         while True:
-            taken = self._leases.acquire_due(self._project, self._holder, CHUNK, LEASE_SECONDS)
+            taken = self._leases.acquire_due(self._project, self._holder, self._tasks, LEASE_SECONDS)
             if tasks := [int(task) for task in taken if task.isdigit()]:
                 self._chunk(tasks)
             elif scopes := [scope for scope in taken if scope in (ALL, UNLABELLED)]:
                 self._look_up(scopes)
             elif taken:
                 logger.warning("%s are no ids of tasks and are passed over", ", ".join(map(repr, taken))[:200])
-                self._finish(taken)
+                self._leases.finish(self._project, taken, self._holder)
             else:
                 left, wait = self._leases.remaining(self._project, self._holder)
                 if wait is None:
@@ -177,7 +182,7 @@ class PredictionRun:
         self._say("looking up the project's tasks")
         rows = self._patiently(lambda: self._client.task_rows(self._project, annotated=annotated))
         self._leases.request(self._project, [str(row.id) for row in rows])
-        self._finish(scopes)
+        self._leases.finish(self._project, scopes, self._holder)
 
     def _chunk(self, tasks: Sequence[int]) -> None:
         # Read for each chunk: labels may be renamed and tasks deleted while this runs for hours.
@@ -191,9 +196,8 @@ class PredictionRun:
             )
         gone = [task for task in tasks if task not in rows]
         present = [task for task, row in rows.items() if version in row.versions]
-        self.tally.gone += len(gone)
-        self.tally.present += len(present)
-        self._finish([*gone, *present])
+        self._finish(gone, "gone")
+        self._finish(present, "present")
         asked: list[dict[str, Any]] = [
             {"id": task, "data": rows[task].data} for task in tasks if task in rows and task not in present
         ]
@@ -206,9 +210,7 @@ class PredictionRun:
                 self._patiently(lambda: self._client.project(self._project))
                 again, reasons = self._entries(unanswered, config, version)
                 entries |= again
-            for task in (task["id"] for task in asked if not entries[task["id"]]):
-                self._problem(task, reasons.get(str(task), "no answer; the log says more"))
-            self._store(entries, version)
+            self._store(entries, version, reasons)
             self._made, self.drawn = self._made + len(asked), 0
             self._seconds += time.monotonic() - self._chunk_began
             self._chunk_began = time.monotonic()
@@ -232,17 +234,11 @@ class PredictionRun:
         entries = self._predictor.predict(PredictRequest(self._project, tasks, config), done, problem)
         return {task["id"]: entry for task, entry in zip(tasks, entries, strict=True)}, reasons
 
-    def _problem(self, task: int, why: str) -> None:
-        if len(self.problems) < MAX_PROBLEMS:
-            self.problems.append({"task": task, "reason": why[:500]})
-        else:
-            self.untold += 1
-
-    def _store(self, entries: Mapping[int, Any], version: str) -> None:
+    def _store(self, entries: Mapping[int, Any], version: str, reasons: Mapping[str, str]) -> None:
         """Import a chunk's entries, except for tasks that got a prediction meanwhile."""
         unanswered = [task for task, entry in entries.items() if not entry]
-        self.tally.unanswered += len(unanswered)
-        self._finish(unanswered)
+        why = [_problem(task, reasons.get(str(task), "no answer; the log says more")) for task in unanswered]
+        self._finish(unanswered, "unanswered", why)
         answered = {str(task): {**entry, "task": task} for task, entry in entries.items() if entry}
         # From here on no other holder stores these. Tasks that a request took over meanwhile are left to it.
         mine = self._leases.commit(self._project, answered, self._holder, self._import_seconds, version=version)
@@ -252,9 +248,8 @@ class PredictionRun:
         now = self._rows([entry["task"] for entry in entries])
         gone = [entry["task"] for entry in entries if entry["task"] not in now]
         present = [task for task, entry in _by_task(entries, now) if entry["model_version"] in now[task].versions]
-        self.tally.gone += len(gone)
-        self.tally.present += len(present)
-        self._finish([*gone, *present])
+        self._finish(gone, "gone")
+        self._finish(present, "present")
         missing = [entry for task, entry in _by_task(entries, now) if task not in present]
         if self._singly:
             self._import_singly(missing)
@@ -306,9 +301,8 @@ class PredictionRun:
         now = self._rows([entry["task"] for entry in entries])
         gone = [entry["task"] for entry in entries if entry["task"] not in now]
         stored = [task for task, entry in _by_task(entries, now) if entry["model_version"] in now[task].versions]
-        self.tally.gone += len(gone)
-        self.tally.predicted += len(stored)
-        self._finish([*gone, *stored])
+        self._finish(gone, "gone")
+        self._finish(stored, "predicted")
         return [entry for task, entry in _by_task(entries, now) if task not in stored]
 
     def _tolerated(self, error: LabelStudioError) -> bool:
@@ -329,10 +323,10 @@ class PredictionRun:
 
     def _refuse(self, entry: Mapping[str, Any], why: str) -> None:
         logger.warning("task %s: its prediction was not stored: %s", entry["task"], why)
-        self.tally.refused += 1
-        self._problem(entry["task"], f"Label Studio did not store its prediction: {why}")
+        problem = _problem(entry["task"], f"Label Studio did not store its prediction: {why}")
         # Requested again at the end of the job, which would otherwise not end.
-        self._leases.refuse(self._project, [str(entry["task"])], self._holder, self._job)
+        count = self._shares.refuse(self._job, self._worker, self._project, [str(entry["task"])], [problem])
+        self.tally.add("refused", count)
 
     def _rows(self, tasks: Collection[int]) -> dict[int, TaskRow]:
         found = self._patiently(lambda: self._client.task_rows(self._project, tasks))
@@ -357,18 +351,23 @@ class PredictionRun:
                 self._pause(pause)
                 pause = min(pause * 2, MAX_PAUSE)
 
-    def _finish(self, tasks: Sequence[int | str]) -> None:
+    def _finish(self, tasks: Sequence[int], outcome: str, problems: Sequence[Mapping[str, Any]] = ()) -> None:
         if tasks:
-            self._leases.finish(self._project, [str(task) for task in tasks], self._holder)
+            named = [str(task) for task in tasks]
+            count = self._shares.finish(self._job, self._worker, self._project, named, outcome, problems)
+            self.tally.add(outcome, count)
 
     def _say(self, sentence: str) -> None:
-        waiting, _ = self._leases.remaining(self._project, self._holder)
         now = time.monotonic()
         self._said_at, made = now, self._made + self.drawn
         if made:
             spent = self._seconds + (now - self._chunk_began if self.drawn else 0.0)
             self.pace = round(spent / made, 4)
-        self._tell(self.tally, self.tally.done + waiting, sentence)
+        self._tell(sentence)
+
+
+def _problem(task: int, why: str) -> dict[str, Any]:
+    return {"task": task, "reason": why[:500]}
 
 
 def _away(error: LabelStudioError) -> bool:

@@ -133,8 +133,7 @@ class ReviewWork:
         attempt.say(state="evaluating", message=f"looking at {len(names)} accepted images")
         result = attempt.process([*self._command, str(specification)], lambda line: _say(attempt, line))
         doubts = doubts_of(result.get("findings") or [], stamps)
-        attempt.fence()
-        waiting = self._reviews.replace(project, doubts)
+        waiting = self._reviews.replace(project, doubts, attempt.fence)
         return f"{len(names)} accepted images were looked at; {waiting} tasks are worth a second look"
 
     def _reviewers(self, project: str, classes: Collection[str]) -> list[Reviewer]:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from sqlalchemy import Connection
+
 from backend.database.jobs import PREDICTION, RUNNING, Job, JobStore
 from backend.database.leases import Leases
 from backend.database.shares import FAILED, LEFT, Share, Shares
@@ -71,16 +73,16 @@ class Attempt:
         if not self._store.advance(self.job, **changes):
             raise JobInterrupted("it was cancelled, or another worker took it")
 
-    def fence(self) -> None:
-        """Let pass only the attempt that has the job now: called in the moment before what it made is published.
+    def fence(self, connection: Connection) -> None:
+        """Let pass only the attempt that has the job now, in the transaction that publishes what it made.
 
         A worker may be paused for minutes between two steps, with its machine, while another takes its job. What tells
-        this attempt from any other is who claimed the job, and when.
+        this attempt from any other is who claimed the job, and when. Until the transaction ends nobody takes it.
 
         Raises:
             JobInterrupted: the job was cancelled, or claimed again.
         """
-        now = self._store.get(self.job.id)
+        now = self._store.held(connection, self.job.id)
         if now.state not in RUNNING or (now.worker, now.started) != (self.job.worker, self.job.started):
             raise JobInterrupted("it was cancelled, or another worker took it")
 

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
-from backend.database.engine import Database, insert_into
+from backend.database.engine import Database, Fence, insert_into, no_fence
 from backend.database.tables import NUMBERS, SERVED_BEFORE, VERSIONS
 from backend.errors import DatabaseError, RegistryError, StoreError, UnknownVersion, VersionConflict
 from backend.versions.store import DERIVED, INCOMING, NONCE, Fetched, File, Store
@@ -231,14 +231,15 @@ class Registry:
 
         self._database.change(work)
 
-    def publish(self, project: str, checkpoint: Path, fence: Callable[[], None] = lambda: None) -> VersionInfo:
+    def publish(self, project: str, checkpoint: Path, fence: Fence = no_fence) -> VersionInfo:
         """Put a finished checkpoint into the store and make it a version under the name on its card, a candidate.
 
         Args:
             project: Label Studio's project id.
             checkpoint: the folder.
-            fence: called in the transaction that makes the version; raises if the caller may not publish any more,
-                because another worker has taken its job meanwhile.
+            fence: called with the connection of the transaction that makes the version; raises if the caller may not
+                publish any more, because another worker has taken its job, and keeps others from taking it until the
+                transaction ends.
 
         Raises:
             CheckpointError: `checkpoint` has no readable card.
@@ -258,7 +259,7 @@ class Registry:
             _must_be_free(connection, project, name)
             if time.time() - begun > PUBLISH_SECONDS:
                 raise RegistryError(f"publishing {name} took too long: its files may be gone by now", "try again")
-            fence()
+            fence(connection)
             connection.execute(insert(VERSIONS).values(row))
             _set_last(connection, project, max(last, number))
             self._prune(connection, project)
@@ -268,7 +269,7 @@ class Registry:
         self._collect(project, GARBAGE_SECONDS)
         return made
 
-    def promote(self, project: str, version: str, fence: Callable[[], None] = lambda: None) -> VersionInfo:
+    def promote(self, project: str, version: str, fence: Fence = no_fence) -> VersionInfo:
         """Serve a version from now on.
 
         Args:
@@ -284,7 +285,7 @@ class Registry:
         def work(connection: Connection) -> Row[Any]:
             _lock(connection, project)
             _known(connection, project, version)  # a publication may have removed it while this waited
-            fence()
+            fence(connection)
             before = _served(connection, project)
             if before is None or before.name != version:
                 if before is not None:

@@ -16,7 +16,7 @@ from backend.database.engine import Database
 from backend.database.jobs import ACTIVE, JobStore
 from backend.database.leases import ALL, UNLABELLED, Leases
 from backend.database.notes import Note, Notes
-from backend.database.tables import LEASES
+from backend.database.tables import LEASES, REQUESTED
 from backend.errors import DatabaseError
 from backend.jobs.queue import JobQueue, sqlite_queues
 from tests.backend.conftest import BOTH_STORAGES, close_queues
@@ -77,6 +77,8 @@ def test_leases_go_on_where_they_were(carry, records: Database, store: JobStore)
     assert leases.commit("3", ["2", "3", "20"], job.id, 90, version="p3-r001") == {"2"}
     assert leases.acquire("3", ["3", "20"], "other", 70, version="p3-r001", committed=True) == set()
     assert leases.due() == ["4"]
+    numbers = records.read(lambda connection: connection.execute(select(REQUESTED)).all())
+    assert {tuple(row) for row in numbers} == {("3", 5), ("4", 1)}
     assert Leases(records, lambda: NOW).acquire_due("4", "job", 9, 600) == [ALL]
     assert Leases(records, lambda: NOW + 100).acquire_due("3", "next", 9, 600) == ["2", "3"]
 

@@ -1,5 +1,6 @@
 """The database as a whole: SQLite and PostgreSQL, sound and not."""
 
+import json
 import os
 import shutil
 import sqlite3
@@ -10,17 +11,19 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import psycopg
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, insert, select, text
+from sqlalchemy import Connection, create_engine, insert, select, text
 
 from backend.database.engine import Database
 from backend.database.jobs import JobStore
 from backend.database.leases import Leases
 from backend.database.migrations import config
-from backend.database.tables import LEASES, METADATA, NOTES, REVISION, VERSION_TABLE
+from backend.database.tables import LEASES, METADATA, NOTES, REQUESTED, REVISION, SHARES, VERSION_TABLE
 from backend.errors import DatabaseError
 from tests.backend import postgresql
 from tests.backend.conftest import BOTH_STORAGES
@@ -41,6 +44,36 @@ def test_the_revisions_make_the_tables_that_the_code_knows(records: Database) ->
 
     assert records.read(differences) == []
     assert ScriptDirectory.from_config(config()).get_current_head() == REVISION
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_an_upgrade_counts_requested_tasks_and_adds_up_a_shares_tallies(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Those of the release before were two: of a worker's process, and of its earlier ones."""
+    path = tmp_path / "old.sqlite"
+    url = "" if kind == "sqlite" else request.getfixturevalue("postgresql_server").create("old")
+    creator = (lambda: sqlite3.connect(path)) if kind == "sqlite" else (lambda: psycopg.connect(url))
+    engine = create_engine("sqlite://" if kind == "sqlite" else "postgresql+psycopg://", creator=creator)
+    lease = "insert into leases values ('3', :task, 1, :requested, '', false, '', 0)"
+    share = "insert into shares values ('job', :worker, 'working', null, 0, null, :earlier, :tally, 0, null, '')"
+    earlier, tally = {"predicted": 3, "gone": 1, "problems": [1]}, {"predicted": 2, "problems": [2]}
+    texts = {"earlier": json.dumps(earlier), "tally": json.dumps(tally)}
+    with engine.begin() as connection:
+        command.upgrade(config(connection), "0004")
+        for task in range(5):
+            connection.execute(text(lease), {"task": str(task), "requested": task > 0})
+        connection.execute(text(share), {"worker": "a", **texts})
+        connection.execute(text(share), {"worker": "b", "earlier": "{}", "tally": "{}"})
+    engine.dispose()
+    database = Database.sqlite(path) if kind == "sqlite" else Database.postgresql(url)
+    kept = database.read(
+        lambda c: (c.execute(select(REQUESTED)).all(), c.execute(select(SHARES.c.tally)).scalars().all())
+    )
+    assert kept[0] == [("3", 4)]
+    assert {"predicted": 5, "gone": 1, "problems": [1, 2]} in kept[1]
+    assert {"problems": []} in kept[1]
+    database.close()
 
 
 @BOTH_STORAGES

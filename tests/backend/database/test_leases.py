@@ -7,9 +7,10 @@ from contextlib import contextmanager
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import event
+from sqlalchemy import event, select, true
 
 from backend.database.leases import ALL, BATCH, COUNTED, Leases
+from backend.database.tables import LEASES, REQUESTED
 from tests.backend.conftest import BOTH_STORAGES
 
 pytestmark = BOTH_STORAGES
@@ -140,7 +141,7 @@ def test_projects_do_not_mix(leases):
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(moves=st.lists(st.tuples(st.sampled_from("abj"), st.sampled_from("hcdrw"), st.sampled_from("12")), max_size=25))
-def test_two_never_store_the_same_task_at_once_and_none_is_forgotten(leases, clock, moves):
+def test_two_never_store_the_same_task_at_once_and_none_is_forgotten(leases, records, clock, moves):
     """For any order of moves of requests a and b and job j: the one that stores a task is alone until it lets go."""
     project = str(next(PROJECTS))
     storing: dict[str, str] = {}
@@ -161,6 +162,7 @@ def test_two_never_store_the_same_task_at_once_and_none_is_forgotten(leases, clo
             requested.discard(task)
         elif move == "r" and leases.release(project, [task], holder):
             storing.pop(task, None)
+    assert numbers(records, project) == (len(requested), len(requested))
     clock.now += 100
     assert set(leases.acquire_due(project, "other", 9, 60)) == requested
 
@@ -205,20 +207,50 @@ def test_more_tasks_than_a_statement_takes_are_requested_leased_and_abandoned(le
     assert leases.commit(P, ["1"], "annotator", 70, version="v1") == {"1"}
 
 
-def test_many_tasks_are_counted_again_only_after_a_while(leases, monkeypatch):
-    """Counting a million tasks takes a while, and the number is only shown."""
-    moment = itertools.count(0, 10)
-    monkeypatch.setattr("backend.database.leases.time.monotonic", lambda: next(moment))
+def test_the_number_of_many_tasks_is_known_at_every_moment(leases, clock):
     many = COUNTED + 500
     leases.request(P, map(str, range(many)))
     assert leases.remaining(P, "job") == (many, 0.0)
     leases.acquire(P, map(str, range(100)), "request", 70, version="v1", committed=True)
-    assert leases.remaining(P, "job") == (many, 0.0)  # as it was
-    for _ in range(60):
-        left, _ = leases.remaining(P, "job")
-    assert left == many - 100
+    assert leases.remaining(P, "job") == (many - 100, 0.0)
+    leases.delivered(P, ["0", "1"], "request", 5)
+    assert leases.release(P, ["1", "2"], "request") == 2
+    clock.now += 71
+    assert leases.remaining(P, "job") == (leases.waiting(), 0.0) == (many - 1, 0.0)
     leases.acquire(P, map(str, range(COUNTED)), "another", 70, version="v2", committed=True)
-    assert leases.remaining(P, "job") == (500, 0.0)  # few again: counted each time
+    assert leases.remaining(P, "job") == (500, 0.0)  # few again: each is counted
+
+
+def numbers(records, project):
+    """The number of a project's requested tasks: as it is kept, and counted."""
+
+    def work(connection):
+        kept = connection.execute(select(REQUESTED.c.tasks).where(REQUESTED.c.project == project)).scalar() or 0
+        rows = select(LEASES).where(LEASES.c.project == project, LEASES.c.requested.is_(true()))
+        return kept, len(connection.execute(rows).all())
+
+    return records.read(work)
+
+
+def test_the_number_stays_right_while_many_change_the_same_tasks(leases, records):
+    """All that changes it, at once."""
+    tasks = [str(number) for number in range(40)]
+
+    def work(holder):
+        for turn in range(6):
+            mine = tasks[ord(holder) % 3 :: turn % 3 + 1]
+            leases.request(P, mine)
+            leases.acquire(P, mine, holder, 70, version=f"v{turn % 2}", committed=turn % 2 == 0)
+            leases.delivered(P, mine[::2], holder, turn % 3 - 1)
+            leases.release(P, mine[::3], holder)
+            leases.finish(P, leases.acquire_due(P, f"job {holder}", 5, 60), f"job {holder}")
+            leases.due()
+        leases.abandon(P, f"job {holder}")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, "abcd"))
+    kept, counted = numbers(records, P)
+    assert kept == counted
 
 
 @contextmanager
@@ -252,17 +284,13 @@ def steps(records):
             event.remove(records._engine, name, called)
 
 
-def test_a_call_costs_what_it_asks_for_and_not_what_there_is(leases, records, clock, monkeypatch):
+def test_a_call_costs_what_it_asks_for_and_not_what_there_is(leases, records, clock):
     """A chunk of a job, a task that is opened, and the worker's look at all projects; half of the tasks are leased."""
-
-    moment = itertools.count(0, 10)
-    monkeypatch.setattr("backend.database.leases.time.monotonic", lambda: next(moment))  # they are counted once
 
     def cost(project, tasks):
         leases.request(project, map(str, range(tasks)))
         leases.acquire_due(project, "others", tasks // 2, 600)
         clock.now += 1
-        leases.remaining(project, "job")  # counts them once
         with steps(records) as counted:
             taken = leases.acquire_due(project, "job", 32, 600)
             assert len(taken) == 32

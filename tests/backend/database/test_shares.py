@@ -5,11 +5,12 @@ import threading
 import pytest
 
 from backend.database.leases import share_holder
-from backend.database.shares import FAILED, LEFT, Shares
+from backend.database.shares import FAILED, LEFT, OUTCOMES, Shares
 from tests.backend.conftest import BOTH_STORAGES
 
 pytestmark = BOTH_STORAGES
 A, B, C = "host/1:1", "host/2:1", "other/3:1"
+NOTHING = dict.fromkeys(OUTCOMES, 0)
 
 
 class Clock:
@@ -84,15 +85,36 @@ def test_progress_is_the_sum_over_workers_and_over_their_processes(shares, job_o
     for worker, tasks in ((A, ["1", "2"]), (B, ["3"])):
         shares.take(worker)
         leases.acquire_due("1", share_holder(job.id, worker), len(tasks), 60)
-        leases.finish("1", tasks, share_holder(job.id, worker))
-        assert shares.report(job, worker, "busy", tally={"predicted": len(tasks)}, drawn=1, pace=2.0)
+        assert shares.finish(job.id, worker, "1", [*tasks, "9"], "predicted") == len(tasks)  # 9 is another's
+        assert shares.report(job, worker, "busy", drawn=1, pace=2.0)
     now = store.get(job.id)
-    assert (now.figures, now.report) == ({"done": 5, "total": 10, "workers": 2}, {"predicted": 3})
+    assert (now.figures, now.report) == ({"done": 5, "total": 10, "workers": 2}, NOTHING | {"predicted": 3})
     assert (now.progress, now.eta) == (0.5, 5.0)
     leave(shares, job, A)
     shares.take(A)
-    shares.report(job, A, "busy", tally={"predicted": 4, "gone": 1})
-    assert store.get(job.id).report == {"predicted": 7, "gone": 1}
+    leases.acquire_due("1", share_holder(job.id, A), 2, 60)
+    shares.report(job, A, "busy", drawn=2)
+    shares.finish(job.id, A, "1", ["4"], "predicted")
+    shares.finish(job.id, A, "1", ["5"], "gone", [{"task": 5, "reason": "why"}])
+    shares.report(job, B, "busy", drawn=1)
+    now = store.get(job.id)
+    assert now.report == NOTHING | {"predicted": 4, "gone": 1, "problems": [{"task": 5, "reason": "why"}]}
+    assert now.figures["done"] == 6  # and one that B has predicted
+
+
+def test_what_a_killed_worker_struck_off_is_counted_though_it_told_nothing(shares, job_of, store, leases):
+    """It is killed, and taken for dead, between two of its transactions."""
+    job = job_of("1", 4)
+    shares.take(A)
+    leases.acquire_due("1", share_holder(job.id, A), 3, 60)
+    shares.finish(job.id, A, "1", ["1", "2"], "predicted")
+    leave(shares, job, A, reason="its worker died", killed=True)
+    assert shares.finish(job.id, A, "1", ["3"], "predicted") == 0  # of one that was not dead: the task is due again
+    shares.take(B)
+    leases.acquire_due("1", share_holder(job.id, B), 9, 60)
+    shares.finish(job.id, B, "1", ["3", "4"], "present")
+    ended = leave(shares, job, B)
+    assert ended.message == "2 predicted, 2 had a prediction of this version already"
 
 
 def test_the_last_worker_ends_the_job_and_only_it(shares, job_of, store, leases):
@@ -107,7 +129,7 @@ def test_the_last_worker_ends_the_job_and_only_it(shares, job_of, store, leases)
     assert (ended.state, ended.message) == ("done", "no prediction was requested")
     assert leave(shares, job, B) is None
     assert shares.settle(job) is None
-    assert not shares.report(job, B, "late", tally={"predicted": 9})
+    assert not shares.report(job, B, "late", drawn=9)
 
 
 def test_of_workers_that_leave_at_the_same_moment_one_ends_the_job(shares, job_of, leases):
@@ -167,13 +189,13 @@ def test_a_worker_that_failed_tries_again_when_all_others_are_gone(shares, job_o
     assert shares.take(A).id == job.id
 
 
-def test_deaths_without_a_prediction_in_between_are_counted_over_all_workers(shares, job_of, store):
+def test_deaths_without_a_prediction_in_between_are_counted_over_all_workers(shares, job_of, store, leases):
     job = job_of("1")
     for worker in (A, B, C):
         shares.take(worker)
         leave(shares, job, worker, reason="killed", killed=True)
     shares.take(A)
-    shares.report(job, A, "busy", tally={"predicted": 1})
+    shares.finish(job.id, A, "1", leases.acquire_due("1", share_holder(job.id, A), 1, 60), "predicted")
     assert store.get(job.id).restarts == 0
     for worker in (A, B, C):
         shares.take(worker)
@@ -189,14 +211,13 @@ def test_what_was_not_stored_fails_the_job_in_the_end_and_is_due_again(shares, j
     shares.take(A)
     holder = share_holder(job.id, A)
     leases.acquire_due("1", holder, 2, 60)
-    leases.refuse("1", ["2"], holder, job.id)
-    leases.finish("1", ["1"], holder)
     problem = {"task": 2, "reason": "Label Studio did not store its prediction: HTTP 500"}
-    shares.report(job, A, "busy", tally={"predicted": 1, "refused": 1, "problems": [problem]})
+    shares.refuse(job.id, A, "1", ["2"], [problem])
+    shares.finish(job.id, A, "1", ["1"], "predicted")
     ended = leave(shares, job, A)
     assert ended.state == "failed"
     assert ended.reason.startswith("Label Studio did not store 1 predictions, of tasks 2: HTTP 500; 1 are stored")
-    assert ended.report == {"predicted": 1, "refused": 1, "problems": [problem]}
+    assert ended.report == NOTHING | {"predicted": 1, "refused": 1, "problems": [problem]}
     assert leases.acquire_due("1", "next", 9, 60) == ["2"]
 
 
@@ -206,7 +227,7 @@ def test_a_cancelled_job_has_no_shares_left_and_nothing_to_do(shares, job_of, st
     leases.acquire_due("1", share_holder(job.id, A), 32, 60)
     store.cancel(job.id)
     assert not shares.holds(job.id, A)
-    assert not shares.report(job, A, "late", tally={})
+    assert not shares.report(job, A, "late", drawn=1)
     leases.abandon("1", job.id)
     assert leave(shares, job, A) is None
     assert leases.remaining("1", "any") == (0, None)

@@ -4,14 +4,17 @@ python -m tests.backend.faults.stack serve | server | worker | predict PROJECT J
 """
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from flask import Flask
 
+from backend.database.shares import Shares
 from backend.entrypoints import prediction_job, supervisor, worker, wsgi
 from backend.entrypoints.supervisor import Supervisor
 from backend.settings import Settings
@@ -25,6 +28,10 @@ SLICE_SECONDS = 1.0
 IMPORT_SECONDS = 5.0  # the fake Label Studio answers in a moment
 
 
+# Names a file: once a chunk is struck off, its number is written there, and this process dies with its worker.
+DIES = "DIES_AFTER_STRIKING_OFF"
+
+
 class SlowModel(FakeModel):
     """Takes its time with each image."""
 
@@ -35,6 +42,19 @@ class SlowModel(FakeModel):
 
 def load(device: str) -> Any:
     return SlowModel
+
+
+def die_after_striking_off(told: Path) -> None:
+    real = Shares.finish
+
+    def last(*arguments: Any) -> int:
+        count = real(*arguments)
+        told.write_text(str(count))
+        os.kill(os.getppid(), signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)
+        return count
+
+    Shares.finish = last  # type: ignore[method-assign, assignment]
 
 
 def build_app() -> Flask:
@@ -53,6 +73,8 @@ def main(what: str, *arguments: str) -> int:
     if what == "worker":
         training = (sys.executable, str(FAKE_TRAINING), "slow")
         return worker.main(os.environ, training_command=training, prediction_command=(*this, "predict"))
+    if DIES in os.environ:
+        die_after_striking_off(Path(os.environ[DIES]))
     project, job, worker_name = arguments
     return prediction_job.main(
         os.environ, project, job, worker_name, load, SLICE_SECONDS, import_seconds=IMPORT_SECONDS

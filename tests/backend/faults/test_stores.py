@@ -39,8 +39,8 @@ if moment == "upload":
         stop()
     Store.put = half
 name = Path(checkpoint).name
-registry.publish("3", Path(checkpoint), stop if moment == "transaction" else lambda: None)
-registry.promote("3", name, stop if moment == "promotion" else lambda: None)
+registry.publish("3", Path(checkpoint), stop if moment == "transaction" else lambda _: None)
+registry.promote("3", name, stop if moment == "promotion" else lambda _: None)
 print("done", time.time(), flush=True)
 """
 

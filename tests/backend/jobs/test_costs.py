@@ -11,6 +11,7 @@ import s3fs
 
 from backend.database.engine import Database
 from backend.database.leases import ALL, Leases
+from backend.database.shares import Shares
 from backend.jobs.prediction_run import CHUNK, PredictionRun
 from backend.label_studio.client import LabelStudio
 from backend.versions.store import Store
@@ -30,7 +31,7 @@ def test_bytes_of_a_requested_task_in_the_database(tmp_path):
     assert each < 200
 
 
-def test_requests_to_label_studio_for_a_chunk(label_studio, predictor, serving, leases):
+def test_requests_to_label_studio_for_a_chunk(label_studio, predictor, serving, records, leases):
     """A chunk is read, looked at again before its import, imported, and looked up."""
 
     def asked(chunks: int) -> Counter[str]:
@@ -45,8 +46,8 @@ def test_requests_to_label_studio_for_a_chunk(label_studio, predictor, serving, 
             LabelStudio(label_studio.url, label_studio.legacy_token),
             predictor,
             lambda classes: serving.served_version(str(project), classes),
-            leases,
-            lambda tally, total, message: None,
+            Shares(records, leases),
+            lambda message: None,
         ).run()
         paths = [path for _, path, _ in label_studio.requests[before:] if path.startswith("/api/")]
         return Counter(path.partition("?")[0].replace(str(project), "PROJECT") for path in paths)

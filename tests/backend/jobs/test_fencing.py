@@ -4,14 +4,18 @@ import shutil
 import threading
 
 import pytest
+from sqlalchemy import text
 
+from backend.database.reviews import Doubt, Reviews
 from backend.errors import JobInterrupted, RegistryError
 from backend.jobs.running import Attempt
 from backend.versions.registry import Registry
 from backend.versions.store import Store
-from tests.backend.fakes import publish
+from tests.backend.conftest import BOTH_STORAGES
+from tests.backend.fakes import eventually, publish, write_checkpoint
 
 ONE, OTHER = "machine/1:1", "another/2:2"
+DOUBT = Doubt("1", "11", "", "Lumen", "differs", 0.5, "they disagree", "oct-lite0", False)
 
 
 def taken_over(store, runner_that, job_id):
@@ -63,16 +67,55 @@ def test_a_worker_that_wakes_up_after_its_job_was_taken_publishes_nothing(
         assert (after.state, names) == ("done", [after.version])
 
 
-def test_the_same_worker_that_has_claimed_it_again_is_another_attempt(store, project, tmp_path):
+def test_the_same_worker_that_has_claimed_it_again_is_another_attempt(store, records, project, tmp_path):
     job, _ = store.submit("training", project)
     store.claim(job.id, ONE)
     first = Attempt(store, store.get(job.id), tmp_path, threading.Event())
-    first.fence()
+    records.change(first.fence)
     store.release(store.get(job.id), "queued", "it broke off", restarts=1)
     store.claim(job.id, ONE)
     with pytest.raises(JobInterrupted):
-        first.fence()
-    Attempt(store, store.get(job.id), tmp_path, threading.Event()).fence()
+        records.change(first.fence)
+    records.change(Attempt(store, store.get(job.id), tmp_path, threading.Event()).fence)
+
+
+@BOTH_STORAGES
+@pytest.mark.parametrize("what", ["publish", "promote", "review"])
+def test_nobody_takes_a_job_between_its_fence_and_the_end_of_the_transaction(store, registry, records, tmp_path, what):
+    """Whoever takes it finds what was published, or its worker publishes nothing."""
+    reviews, version = Reviews(records), publish(registry, tmp_path)
+    made = registry.reserve("3")
+    work = {
+        "publish": lambda fence: registry.publish("3", write_checkpoint(tmp_path / made, made), fence),
+        "promote": lambda fence: registry.promote("3", version, fence),
+        "review": lambda fence: reviews.replace("3", [DOUBT], fence),
+    }
+    there = {
+        "publish": lambda: made in registry.names("3"),
+        "promote": lambda: registry.current("3") is not None,
+        "review": lambda: reviews.waiting("3") == [DOUBT],
+    }
+    job, _ = store.submit("training", "3")
+    store.claim(job.id, ONE)
+    attempt, found = Attempt(store, store.get(job.id), tmp_path, threading.Event()), []
+
+    def take():
+        assert store.release(store.get(job.id), "queued", "its worker was silent", restarts=1)
+        assert store.claim(job.id, OTHER)
+        found.append(there[what]())
+
+    taking = threading.Thread(target=take)
+
+    def fence(connection):
+        attempt.fence(connection)
+        taking.start()
+        if records.dsn is not None:  # SQLite lets no other change begin
+            waiting = text("select count(*) from pg_locks where not granted")
+            eventually(lambda: found or records.read(lambda other: other.execute(waiting).scalar_one()))
+
+    work[what](fence)
+    taking.join()
+    assert found == [True]
 
 
 def test_what_the_other_published_while_this_one_waited_for_the_lock_is_taken_as_its_own(

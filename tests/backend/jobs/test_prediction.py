@@ -18,13 +18,12 @@ PNG = png()
 
 HOST_WORKER = f"{os.uname().nodename}/{identity(os.getpid())}"
 FAKE_PREDICTION = (sys.executable, "-m", "tests.backend.jobs.fake_prediction")
-# Reports that two of five tasks are done, and goes on for ever.
+# Reports that two tasks of the chunk at hand are predicted, and goes on for ever.
 ENDLESS = (
     sys.executable,
     "-c",
     "import json, time; print('loaded'); "
-    "print(json.dumps({'stage': 'predicting', 'done': 2, 'total': 5, 'message': 'busy', "
-    "'tally': {'predicted': 2, 'gone': 0}, 'problems': [{'task': 1, 'reason': 'no'}], 'untold': 7}), flush=True); "
+    "print(json.dumps({'stage': 'predicting', 'drawn': 2, 'message': 'busy'}), flush=True); "
     "time.sleep(600)",
 )
 
@@ -135,11 +134,10 @@ def test_a_job_that_was_interrupted_and_then_done_says_nothing_of_the_interrupti
     assert (after.state, after.reason, after.message) == ("done", "", "5 predicted")
 
 
-def test_progress_and_the_time_left_are_known_while_it_runs(jobs, store, running, project):
-    now, _ = running(jobs.predict(project, ALL)[0], ENDLESS)
-    assert (now.state, round(now.progress, 2)) == ("predicting", 0.67)
-    assert now.message == "2 of 3 tasks: busy"  # two of its own, and the request that is not looked up yet
-    assert (now.report["problems"], now.report["cut_off"]) == ([{"task": 1, "reason": "no"}], {"problems": 7})
+def test_progress_is_known_while_it_runs(jobs, store, leases, running, project):
+    leases.request(project, map(str, range(5)))
+    now, _ = running(jobs.submit(project, "prediction")[0], ENDLESS)
+    assert (now.state, now.progress, now.message) == ("predicting", 0.4, "2 of 5 tasks: busy")
     assert any(line.endswith("loaded") for line in store.log_tail(now.id))
 
 
@@ -218,7 +216,7 @@ def test_a_prediction_job_yields_to_people_and_gets_a_larger_part_than_a_trainin
 
 def test_two_workers_do_one_job_and_its_figures_are_their_sums(jobs, store, runner_that, project, leases):
     """Each says that it has predicted two tasks and goes on."""
-    leases.request(project, ["1", "2"])
+    leases.request(project, map(str, range(6)))
     job, _ = jobs.submit(project, "prediction")
     threads, runners = [], []
     for worker in (HOST_WORKER, f"{os.uname().nodename}/{identity(os.getppid())}"):
@@ -228,7 +226,7 @@ def test_two_workers_do_one_job_and_its_figures_are_their_sums(jobs, store, runn
     try:
         now = eventually(lambda: (one := store.get(job.id)).figures.get("done") == 4 and one)
         assert now.message == "4 of 6 tasks by 2 workers: busy"
-        assert (now.report["predicted"], now.figures) == (4, {"done": 4, "total": 6, "workers": 2})
+        assert now.figures == {"done": 4, "total": 6, "workers": 2}
         processes = [share.process for share in jobs.shares.working(job.id)]
         jobs.cancel(job.id)
         for thread in threads:

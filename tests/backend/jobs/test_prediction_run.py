@@ -3,11 +3,13 @@
 from typing import Any
 
 import pytest
+from sqlalchemy import insert, select
 
 from backend.database.leases import ALL, UNLABELLED
+from backend.database.shares import WORKING, Shares
+from backend.database.tables import SHARES
 from backend.errors import ConfigError, ImageError, JobError, LabelStudioError
-from backend.jobs import prediction_run
-from backend.jobs.prediction_run import CHUNK, PredictionRun
+from backend.jobs.prediction_run import CHUNK, PredictionRun, Tally
 from backend.label_studio.client import LabelStudio
 from tests.backend.fakes import CONFIG, OTHER_CONFIG
 
@@ -35,20 +37,34 @@ def said():
 
 
 @pytest.fixture
-def run(project, client, predictor, serving, leases, said):
+def shares(records, leases):
+    """With a share of the job for the one worker."""
+    records.change(lambda connection: connection.execute(insert(SHARES).values(job=JOB, worker="", state=WORKING)))
+    return Shares(records, leases)
+
+
+@pytest.fixture
+def tally(records):
+    """What the share counts."""
+    return lambda: records.read(lambda connection: connection.execute(select(SHARES.c.tally)).scalar_one())
+
+
+@pytest.fixture
+def run(project, client, predictor, serving, shares, said):
     """A run for which Label Studio's quickest answer to an interrupted import is known after a blink."""
-    return PredictionRun(
+    made = PredictionRun(
         project,
         JOB,
         client,
         predictor,
         lambda classes: serving.served_version(project, classes),
-        leases,
-        lambda tally, total, message: said.append((tally.done, total, message)),
+        shares,
+        lambda message: said.append((made.tally.done, message)),
         pause=lambda seconds: said.append(seconds),
         patience=0.2,
         import_seconds=0.05,
     )
+    return made
 
 
 def versions(label_studio):
@@ -84,7 +100,7 @@ def test_predictions_are_imported_in_chunks_and_told_of(run, label_studio, lease
     leases.request(project, [ALL])
     run.run()
     assert len(imports(label_studio)) == 3
-    assert (CHUNK, CHUNK * 2 + 1, "predicting with oct-lite0") in said
+    assert (CHUNK, "predicting with oct-lite0") in said
 
 
 def test_only_unlabelled_tasks_are_predicted_where_only_they_are_requested(run, label_studio, leases, project, tasks):
@@ -102,11 +118,15 @@ def test_a_prediction_of_another_version_is_none(run, label_studio, leases, proj
     assert versions(label_studio)[tasks[0]] == ["p1-r001-lite0", "oct-lite0"]
 
 
-def test_what_cannot_be_predicted_or_is_gone_is_counted_and_holds_up_nobody(run, label_studio, leases, project, tasks):
+def test_what_cannot_be_predicted_or_is_gone_is_counted_and_holds_up_nobody(
+    run, tally, label_studio, leases, project, tasks
+):
     broken = label_studio.add_task(int(project), {"image": "broken.png"})
     leases.request(project, [str(task) for task in (*tasks, broken, 999)])
-    tally = run.run()
-    assert (tally.predicted, tally.unanswered, tally.gone) == (5, 1, 1)
+    assert run.run() == Tally(predicted=5, unanswered=1, gone=1)
+    counted = tally()
+    assert [one["task"] for one in counted.pop("problems")] == [broken]
+    assert Tally(**counted) == run.tally
     assert versions(label_studio) == once(tasks)
 
 
@@ -170,7 +190,7 @@ def at_the_end(records, leases, project):
 
 
 def test_of_refused_predictions_only_those_at_fault_are_left_out(
-    run, label_studio, leases, project, tasks, caplog, records
+    run, tally, label_studio, leases, project, tasks, caplog, records
 ):
     """Together, then one by one, of which the first is refused again: that task is laid aside until the job's end."""
     label_studio.faults = [("import/predictions", 400, "refused"), ("/api/predictions/", 500, "refused")]
@@ -179,7 +199,7 @@ def test_of_refused_predictions_only_those_at_fault_are_left_out(
     assert (run.tally.predicted, run.tally.refused) == (4, 1)
     assert versions(label_studio) == once(tasks[1:])
     assert f"task {tasks[0]}: its prediction was not stored" in caplog.text
-    assert "HTTP 500" in run.problems[0]["reason"]
+    assert "HTTP 500" in tally()["problems"][0]["reason"]
     assert leases.acquire_due(project, "next", 9, 60) == []
     at_the_end(records, leases, project)
     assert leases.acquire_due(project, "next", 9, 60) == [str(tasks[0])]
@@ -199,12 +219,14 @@ def test_what_an_import_does_not_store_is_sent_one_by_one(run, label_studio, lea
     assert leases.remaining(project, JOB) == (0, None)
 
 
-def test_what_is_not_stored_at_all_is_told_and_stays_requested(run, label_studio, leases, project, tasks, records):
+def test_what_is_not_stored_at_all_is_told_and_stays_requested(
+    run, tally, label_studio, leases, project, tasks, records
+):
     """However many it says it stored. Once it stores again, the next run does the rest."""
     label_studio.drops = "all"
     leases.request(project, [ALL])
     run.run()
-    assert all("does not list it" in problem["reason"] for problem in run.problems)
+    assert all("does not list it" in problem["reason"] for problem in tally()["problems"])
     at_the_end(records, leases, project)
     assert (run.tally.predicted, run.tally.refused) == (0, 5)
     assert leases.remaining(project, "next") == (5, 0.0)
@@ -232,7 +254,7 @@ def test_label_studio_is_asked_again_while_it_restarts(run, label_studio, leases
     run.run()
     assert versions(label_studio) == once(tasks)
     assert [entry for entry in said if isinstance(entry, float)] == [1.0, 2.0, 4.0]
-    assert any("asked again in 2 s" in entry[2] for entry in said if isinstance(entry, tuple))
+    assert any("asked again in 2 s" in entry[1] for entry in said if isinstance(entry, tuple))
 
 
 def test_a_label_studio_that_stays_away_is_given_up_with_a_reason_and_the_next_run_goes_on(
@@ -318,50 +340,49 @@ def test_a_request_for_what_is_neither_a_task_nor_a_scope_predicts_nothing(run, 
 
 
 def test_every_task_moves_the_progress_and_the_pace_is_told(
-    project, client, predictor, serving, leases, label_studio, tasks
+    project, client, predictor, serving, leases, shares, label_studio, tasks
 ):
     """Not a chunk of 32 at once; tasks that are predicted count before their chunk is stored."""
     told = []
     whole = PredictionRun(
-        project, JOB, client, predictor, lambda classes: serving.served_version(project, classes), leases,
-        lambda tally, total, message: told.append((tally.done + whole.drawn, total, whole.pace)), every=0.0,
+        project, JOB, client, predictor, lambda classes: serving.served_version(project, classes), shares,
+        lambda message: told.append((whole.tally.done + whole.drawn, whole.pace)), every=0.0,
     )  # fmt: skip
     leases.request(project, [ALL])
     whole.run()
-    assert list(dict.fromkeys(done for done, _, _ in told)) == [0, 1, 2, 3, 4, 5]
-    assert {total for done, total, _ in told if done} == {5}
-    assert all(pace is not None and pace >= 0 for done, _, pace in told if done)
+    assert list(dict.fromkeys(done for done, _ in told)) == [0, 1, 2, 3, 4, 5]
+    assert all(pace is not None and pace >= 0 for done, pace in told if done)
 
 
 def test_a_run_whose_worker_is_needed_elsewhere_leaves_the_rest_after_a_chunk(
-    project, client, predictor, serving, leases, label_studio, tasks
+    project, client, predictor, serving, leases, shares, label_studio, tasks
 ):
     for number in range(CHUNK * 2):
         label_studio.add_task(int(project), {"image": str(100 + number)})
     mine = PredictionRun(
-        project, JOB, client, predictor, lambda classes: serving.served_version(project, classes), leases,
-        lambda *_: None, leave=lambda: mine.tally.done > 0,
+        project, JOB, client, predictor, lambda classes: serving.served_version(project, classes), shares,
+        lambda _: None, leave=lambda: mine.tally.done > 0,
     )  # fmt: skip
     leases.request(project, [ALL])
     assert mine.run().predicted == CHUNK
     assert leases.remaining(project, "other") == (CHUNK + 5, 0.0)
 
 
-def test_each_task_without_a_prediction_is_listed_with_its_reason(run, label_studio, leases, project, tasks):
+def test_each_task_without_a_prediction_is_listed_with_its_reason(run, tally, label_studio, leases, project, tasks):
     broken = label_studio.add_task(int(project), {"image": "broken.png"})
     leases.request(project, [ALL])
     run.run()
-    (problem,) = run.problems
+    (problem,) = tally()["problems"]
     assert problem["task"] == broken
     assert problem["reason"].endswith("broken.png cannot be read")
 
 
 def test_of_many_tasks_without_a_prediction_the_first_are_listed_and_the_others_counted(
-    run, label_studio, leases, project, monkeypatch
+    run, tally, label_studio, leases, project, monkeypatch
 ):
-    monkeypatch.setattr(prediction_run, "MAX_PROBLEMS", 3)
+    monkeypatch.setattr("backend.database.shares.MAX_PROBLEMS", 3)
     for number in range(5):
         label_studio.add_task(int(project), {"image": f"broken-{number}.png"})
     leases.request(project, [ALL])
     run.run()
-    assert (len(run.problems), run.untold) == (3, 2)
+    assert (len(tally()["problems"]), tally()["untold"]) == (3, 2)

@@ -87,7 +87,7 @@ def test_of_two_that_publish_one_name_at_once_one_does(registry, tmp_path):
 
     def publish_one(folder: Path) -> bytes | str:
         try:
-            info = registry.publish("3", folder, lambda: None if both.broken else both.abort())
+            info = registry.publish("3", folder, lambda _: None if both.broken else both.abort())
         except RegistryError as error:
             return str(error)
         return info.read("classifier.safetensors")
@@ -181,7 +181,7 @@ def test_a_fence_that_does_not_let_pass_leaves_no_version(registry, tmp_path):
     name = registry.reserve("3")
     checkpoint = write_checkpoint(tmp_path / name, name)
 
-    def refuse():
+    def refuse(connection):
         raise JobInterrupted("another worker took it")
 
     with pytest.raises(JobInterrupted):
