@@ -15,7 +15,8 @@ LINT = (Path(sys.executable).with_name("lint-imports"), "--no-logo", "--no-cache
 
 # Anything else is imported inside the function that needs it, so that the models load with these alone.
 MODELS_IMPORT_FIRST = {"cv2", "numpy", "pydantic", "safetensors", "scipy", "timm", "torch", "torchvision", "models"}
-READ_THE_ENVIRONMENT = ("backend/cli/", "backend/entrypoints/", "backend/jobs/process.py")  # the last hands it on
+# jobs/process.py hands it on; backend/__init__.py sets what torch reads there when it is loaded.
+READ_THE_ENVIRONMENT = ("backend/cli/", "backend/entrypoints/", "backend/jobs/process.py", "backend/__init__.py")
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb"}
 
 
