@@ -182,6 +182,16 @@ def per_class(method: Callable[[Tensor, Tensor], Tensor], explanation: Explanati
     return torch.stack([method(layer.activations, g) for g in layer.gradients.unbind(dim=1)], dim=1)
 
 
+def hires_cams(explanation: Explanation, layer: Layer) -> Tensor:
+    """HiResCAM of all classes, shape (B, C, h, w).
+
+    At the last convolution, where each class's gradient is its row of weights, this is that convolution.
+    """
+    if layer.stride == STRIDE:
+        return F.conv2d(layer.activations, explanation.classifier.head.weight.detach().float())
+    return per_class(hires_cam, explanation, layer)
+
+
 def score_cam(explanation: Explanation, layer: Layer, bound: int = SCORED_CHANNELS) -> Tensor:
     """Wang et al. 2020: channels weighted by the class's logit on the image masked with that channel.
 
@@ -255,7 +265,7 @@ class Method:
 METHODS = {
     method.name: method
     for method in (
-        Method("HiResCAM", partial(per_class, hires_cam), is_score_map=True),
+        Method("HiResCAM", hires_cams, is_score_map=True),
         Method("LayerCAM", partial(per_class, layer_cam)),
         Method("GradCAM", partial(per_class, grad_cam), is_score_map=True),
         Method("GradCAMElementWise", partial(per_class, grad_cam_elementwise)),

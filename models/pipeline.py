@@ -34,7 +34,7 @@ from models.prepare import prepare_apart
 from models.prompt import Answer, Mask, Prompt
 from models.prompted_class import likeliest_class
 from models.refiner import Subject, centre_map, fba_matting, refine
-from models.runtime import PYTORCH, Networks, is_made, networks_of, pytorch_networks, without_weights
+from models.runtime import PYTORCH, Networks, RuntimeChoice, pytorch_networks, without_weights
 from models.segment import Prediction, Segment
 from models.stages import stage
 from models.threads import spread
@@ -217,7 +217,7 @@ class Pipeline:
     def use_runtime(
         self, directory: Path, runtime: Runtime, kept: Path | None = None, *, in_background: bool = False
     ) -> None:
-        """Have the networks computed by another runtime where that is faster; see `models.runtime.networks_of`.
+        """Have the networks computed by another runtime where that is faster; see `models.runtime`.
 
         Weights that only PyTorch would need are given up then.
 
@@ -228,11 +228,11 @@ class Pipeline:
             in_background: what takes seconds, because it was not made before, is made while PyTorch computes.
         """
         weights, threads = read_card(directory).weights, torch.get_num_threads()
-        arguments = directory, weights, self.classifier, self.refiner, self.device, runtime, kept
+        choice = RuntimeChoice(directory, weights, self.classifier, self.refiner, self.device, runtime, kept)
 
         def adopt() -> None:
             torch.set_num_threads(threads)  # that a network is compiled for; of a new thread, all cores
-            networks = networks_of(*arguments)
+            networks = choice.networks()
             # In this order: whoever predicts meanwhile has networks that compute.
             self.networks = networks
             if PYTORCH not in networks.runtimes.values() and not self._needs_gradients:
@@ -242,10 +242,10 @@ class Pipeline:
                 self.refiner = without_weights(self.refiner)
 
         def make() -> None:
-            prepare_apart(directory, runtime, threads, kept)
+            prepare_apart(choice, threads)
             adopt()
 
-        if in_background and not is_made(*arguments):
+        if in_background and not choice.is_made():
             Thread(target=make, name=f"runtime-{self.name}", daemon=True).start()
         else:
             adopt()

@@ -16,6 +16,7 @@ import torch
 
 from models.errors import ModelError
 from models.families import Accelerated, Runtime, load_model
+from models.runtime import RuntimeChoice
 
 COMMAND = (sys.executable, "-m", "models.prepare")
 RUNTIMES: dict[str, Runtime] = {"auto": "auto", "openvino": "openvino", "pytorch": "pytorch"}
@@ -36,12 +37,12 @@ def command(folder: Path, runtime: Runtime, threads: int | None = None, kept: Pa
     return [*COMMAND, str(folder), "--runtime", runtime, *given]
 
 
-def prepare_apart(folder: Path, runtime: Runtime, threads: int, kept: Path | None) -> None:
-    """Run it, at low priority, in a process of its own: converting takes memory that is not given back.
+def prepare_apart(choice: RuntimeChoice, threads: int) -> None:
+    """Run it for a checkpoint, at low priority and in a process of its own: converting takes memory for good.
 
     A failure is told in its log alone: whoever loads the checkpoint next meets it again.
     """
-    arguments = command(folder, runtime, threads, kept)
+    arguments = command(choice.directory, choice.wanted, threads, choice.kept)
     with subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
         os.setpriority(os.PRIO_PROCESS, process.pid, NICENESS)
 

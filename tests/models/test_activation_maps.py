@@ -4,7 +4,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from models.activation_maps import METHODS, SCORED_CHANNELS, activation_maps, explain, score_cam
+from models.activation_maps import (
+    METHODS,
+    SCORED_CHANNELS,
+    activation_maps,
+    explain,
+    hires_cam,
+    per_class,
+    score_cam,
+)
 from models.classifier import Classifier, ClassifierConfig
 from models.errors import ModelError
 
@@ -125,6 +133,15 @@ def test_score_cam_is_the_same_in_several_threads_at_once_and_hooks_nothing(clas
     assert torch.allclose(found[0], alone, atol=1e-5)
     assert torch.allclose(found[1], alone, atol=1e-5)
     assert not any(module._forward_hooks for module in classifier.modules())
+
+
+@pytest.mark.parametrize("stride", [4, 8])
+def test_all_classes_at_once_get_the_maps_of_each(classifier, images, stride):
+    explanation = explain(classifier, images, (stride,))
+    (layer,) = explanation.layers
+    expected = per_class(hires_cam, explanation, layer)
+    assert expected.any()
+    torch.testing.assert_close(METHODS["HiResCAM"].raw(explanation, layer), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("strides", [(4,), (16,), (4, 8), (32, 16, 8, 4)])

@@ -14,14 +14,16 @@ import numpy as np
 import pytest
 import torch
 
+import models.conversion as conversion
 import models.prepare as prepare
+import models.probes as probes
 import models.runtime as runtime
 from models.checkpoint import Card
 from models.data.files import read_image
 from models.data.reader import open_data_folder
 from models.families import Runtime
 from models.families import load_model as load_any
-from models.phantom import render_phantom
+from models.phantom import KINDS, render_phantom
 from models.pipeline import Pipeline, PipelineConfig, load_pipeline, save_pipeline
 from models.prepare import prepare_apart
 from models.prompt import Click, Prompt
@@ -65,8 +67,8 @@ def by_openvino(loaded):
 
 
 def graphs_of(pipeline):
-    return runtime._Graphs(
-        runtime.convert(pipeline.classifier, pipeline.refiner), pipeline.classifier, pipeline.refiner
+    return runtime.Graphs(
+        conversion.convert(pipeline.classifier, pipeline.refiner), pipeline.classifier, pipeline.refiner
     )
 
 
@@ -119,9 +121,9 @@ def test_masks_on_real_frames_are_those_of_pytorch(oct_data, model):
 def test_a_classifier_of_the_wall_is_converted_kept_and_measured(tmp_path, make_pipeline):
     pipeline = make_pipeline(classes=("a", "b"), wall_backbone="tf_efficientnet_lite0")
     networks = pipeline.classifier, pipeline.refiner
-    graphs = runtime._Graphs(runtime._stored(tmp_path / "kept", *networks), *networks)
+    graphs = runtime.Graphs(conversion.stored(tmp_path / "kept", *networks), *networks)
     assert (tmp_path / "kept" / "wall_reader.xml").is_file()
-    again = runtime._Graphs(runtime._stored(tmp_path / "kept", *networks), *networks)
+    again = runtime.Graphs(conversion.stored(tmp_path / "kept", *networks), *networks)
     strips = torch.rand((1, 3, 256, 896), generator=torch.Generator().manual_seed(0))
     expected = pipeline.networks.wall_reader(strips)
     assert not torch.equal(expected.score_maps, pipeline.networks.classifier(strips).score_maps)
@@ -184,7 +186,7 @@ def test_threads_that_share_a_network_get_their_own_answers(light):
 def test_it_is_converted_and_measured_once(checkpoint, monkeypatch):
     first = load_model(checkpoint, runtime="openvino")
     assert by_openvino(first)
-    monkeypatch.setattr(runtime, "convert", lambda *_: pytest.fail("converted again"))
+    monkeypatch.setattr(conversion, "convert", lambda *_: pytest.fail("converted again"))
     monkeypatch.setattr(runtime, "measure", lambda *_: pytest.fail("measured again"))
     image = render_phantom(0, 128).image
     again = load_model(checkpoint, runtime="openvino")
@@ -195,7 +197,7 @@ def test_it_is_converted_and_measured_once(checkpoint, monkeypatch):
 def test_a_new_openvino_is_converted_and_measured_for(checkpoint, monkeypatch):
     load_model(checkpoint, runtime="auto")
     (before,) = (checkpoint / "runtime").iterdir()
-    monkeypatch.setattr(runtime, "version", lambda package: version(package) + ".post1")
+    monkeypatch.setattr(conversion, "version", lambda package: version(package) + ".post1")
     load_model(checkpoint, runtime="auto")
     (after,) = (checkpoint / "runtime").iterdir()
     assert after != before
@@ -232,10 +234,10 @@ def test_a_checkpoint_that_cannot_be_written_to_is_served_all_the_same(checkpoin
 
 def test_without_openvino_pytorch_computes_and_a_sentence_says_so(checkpoint, monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "openvino", None)
-    runtime._core.cache_clear()
+    conversion.core.cache_clear()
     with caplog.at_level(logging.WARNING):
         loaded = load_model(checkpoint, runtime="openvino")
-    runtime._core.cache_clear()
+    conversion.core.cache_clear()
     assert loaded.networks.name == "PyTorch"
     (record,) = caplog.records
     assert record.getMessage().startswith("v1 is computed by PyTorch, because OpenVINO cannot: ")
@@ -270,7 +272,7 @@ def test_what_is_made_already_is_used_at_once(checkpoint, monkeypatch, capsys):
     """As after a publication: the server's first load converts nothing, in the background or otherwise."""
     assert prepare.main([str(checkpoint), "--runtime", "openvino"]) == 0
     assert json.loads(capsys.readouterr().out)["stage"] == "done"
-    monkeypatch.setattr(runtime, "convert", lambda *_: pytest.fail("converted again"))
+    monkeypatch.setattr(conversion, "convert", lambda *_: pytest.fail("converted again"))
     monkeypatch.setattr(runtime, "measure", lambda *_: pytest.fail("measured again"))
     assert by_openvino(load_model(checkpoint, runtime="openvino", in_background=True))
 
@@ -329,13 +331,81 @@ def test_each_network_gets_the_fastest_whose_masks_are_the_same(checkpoint, monk
     assert json.loads(file.read_text())["seconds"] == seconds
 
 
+@pytest.fixture
+def quantises(monkeypatch):
+    """As if NNCF were installed and rounded nothing."""
+    monkeypatch.setattr(conversion, "installed", lambda: True)
+    monkeypatch.setattr(conversion, "version", lambda package: "1" if package == "nncf" else version(package))
+    monkeypatch.setattr(conversion, "quantised", lambda model, inputs, exact: model.clone())
+
+
+@pytest.mark.parametrize(
+    ("agreement", "chosen"),
+    [(0.99, "classifier OpenVINO float32, refiner OpenVINO int8"), (0.98, "OpenVINO float32")],
+)
+def test_fbanet_is_computed_in_integers_where_that_keeps_its_masks(
+    checkpoint, monkeypatch, caplog, quantises, agreement, chosen
+):
+    """Kept beside the other networks, and read again without a conversion."""
+    times = {"PyTorch": 4.0, "OpenVINO float32": 2.0}
+    seconds = {"classifier": times, "refiner": times | {"OpenVINO int8": 1.0}}
+    found = {part: dict.fromkeys(times, 1.0) for part in seconds}
+    found["refiner"]["OpenVINO int8"] = agreement
+    monkeypatch.setattr(runtime, "measure", lambda graphs: runtime.Measured(seconds, found))
+    with caplog.at_level(logging.INFO):
+        loaded = load_model(checkpoint, runtime="auto")
+    assert loaded.networks.name == chosen
+    sentence = "the refiner of v1 is not computed in 8-bit integers, because its masks differ: IoU 0.9800"
+    assert (sentence in caplog.messages) == (agreement < 0.99)
+    assert list((checkpoint / "runtime").glob("*/refiner-int8.xml"))
+    monkeypatch.setattr(conversion, "convert", lambda *_: pytest.fail("converted again"))
+    image = render_phantom(0, 128).image
+    again = load_model(checkpoint, runtime="auto")
+    assert again.networks.name == chosen
+    np.testing.assert_array_equal(again.predict([image])[0].score, loaded.predict([image])[0].score)
+
+
+def test_nncf_that_is_installed_later_is_used(checkpoint, monkeypatch, caplog, quantises):
+    monkeypatch.setattr(conversion, "installed", lambda: False)
+    with caplog.at_level(logging.INFO):
+        load_model(checkpoint, runtime="auto")
+    assert "FBANet is not computed in 8-bit integers, because NNCF is not installed" in caplog.messages
+    assert not list((checkpoint / "runtime").glob("*/refiner-int8.xml"))
+    monkeypatch.setattr(conversion, "installed", lambda: True)
+    load_model(checkpoint, runtime="auto")
+    (file,) = (checkpoint / "runtime").glob("*/measured-*.json")
+    assert "OpenVINO int8" in json.loads(file.read_text())["seconds"]["refiner"]
+
+
+def test_nncf_that_fails_costs_nothing_but_the_integers(checkpoint, monkeypatch, caplog, quantises):
+    def fails(*_):
+        raise RuntimeError("no such operation")
+
+    monkeypatch.setattr(conversion, "quantised", fails)
+    assert by_openvino(load_model(checkpoint, runtime="openvino"))
+    assert "FBANet is not computed in 8-bit integers, because NNCF cannot: no such operation" in caplog.messages
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_fbanet_in_integers_draws_the_same_masks_of_objects_of_all_kinds(light):
+    pytest.importorskip("nncf")
+    _, graphs = light
+    crops = probes.object_crops(256, range(2))
+    found = probes.masks_of(graphs.uniform("OpenVINO int8").refiner(crops))
+    expected = probes.masks_of(graphs.uniform("OpenVINO float32").refiner(crops))
+    assert not np.array_equal(found, expected), "nothing is rounded"
+    assert probes.agreement(expected, found) >= runtime.MIN_AGREEMENT["OpenVINO int8"]
+
+
 def test_probes_are_drawn_at_any_size():
     """What is measured on is drawn at any size a model may have."""
     for size in (64, 96, 512):
-        probes = runtime._probes(size, 64)
-        assert probes["classifier"].shape == (runtime.PROBES, 3, size, size)
-        assert probes["wall_reader"].shape == (runtime.PROBES, 3, 256, 896)
-        assert (probes["wall_reader"].flatten(1).std(dim=1) > 0).all()
-        crops = probes["refiner"]
-        assert crops.shape == (runtime.PROBES, 12, 64, 64)
+        drawn = probes.probes_of(size, 64)
+        assert drawn["classifier"].shape == (probes.PROBES, 3, size, size)
+        assert drawn["wall_reader"].shape == (probes.PROBES, 3, 256, 896)
+        assert (drawn["wall_reader"].flatten(1).std(dim=1) > 0).all()
+        crops = drawn["refiner"]
+        assert crops.shape[1:] == (12, 64, 64)
+        assert len(crops) > len(KINDS), "an object of each kind, or more"
         assert ((crops[:, 3] == 0) & (crops[:, 4] == 0)).any(), "FBANet has something to decide"
