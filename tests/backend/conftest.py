@@ -1,6 +1,8 @@
 """Parts of a backend with fakes behind them."""
 
+import logging
 import secrets
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,18 @@ from backend.versions.serving import Serving
 from backend.versions.store import Store
 from tests.backend import postgresql, s3
 from tests.backend.fakes import FakeImages, Loader, write_checkpoint
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """A command that a test runs in this process sets its own level, under which later ones would miss lines."""
+    root = logging.getLogger()
+    level, handlers, hook = root.level, list(root.handlers), threading.excepthook
+    yield
+    root.setLevel(level)
+    for handler in [one for one in root.handlers if one not in handlers and type(one) is logging.StreamHandler]:
+        root.removeHandler(handler)
+    threading.excepthook = hook
 
 
 @pytest.fixture(scope="session")
