@@ -102,6 +102,7 @@ def convert(classifier: Classifier, refiner: FBANet) -> dict[str, Any]:
         ImportError: OpenVINO is not installed.
         RuntimeError: it cannot convert the networks.
     """
+    import_module("openvino")  # first, so that where it is missing nothing else is said
     size = classifier.config.input_size
     side = refiner.config.crop_size
     made = {"refiner": _converted(_Matting(refiner), torch.rand(1, CHANNELS, side, side))}

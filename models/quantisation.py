@@ -7,7 +7,9 @@ several percent and saves nothing more.
 """
 
 import logging
+import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -40,4 +42,5 @@ def quantised(model: Any, inputs: Tensor, exact: Sequence[str]) -> Any:
     others = sorted({kind for kind, _ in nodes} - {CONVOLUTION})
     scope = nncf.IgnoredScope(names=spared, types=others, validate=False)
     examples = nncf.Dataset([one.numpy() for one in inputs[:, None]])
-    return nncf.quantize(model.clone(), examples, subset_size=len(inputs), ignored_scope=scope)
+    with redirect_stdout(sys.stderr):  # its progress bar; on stdout our processes answer
+        return nncf.quantize(model.clone(), examples, subset_size=len(inputs), ignored_scope=scope)

@@ -170,23 +170,23 @@ def roll_up(strips: Sequence[NDArray[np.float32]], wall: Wall, shape: tuple[int,
     scale = wall.side / max(shape)
     dx = (np.arange(width, dtype=np.float32) + 0.5) * scale - 0.5 - wall.x  # (W,)
     dy = ((np.arange(height, dtype=np.float32) + 0.5) * scale - 0.5 - wall.y)[:, None]  # (H, 1)
-    angle = np.arctan2(dy, dx)
-    angle[angle < 0] += np.float32(2 * np.pi)  # rounded, it may be 2 pi itself
-    ray = angle * np.float32(RAYS / (2 * np.pi))  # [0, RAYS]
-    low = ray.astype(np.int32)
-    share = ray - low.astype(np.float32)
-    edges = np.append(wall.edge, wall.edge[:2])  # goes around
-    edge = edges[low] * (1 - share) + edges[low + 1] * share
+    ray = np.mod(np.arctan2(dy, dx), 2 * np.pi) * (RAYS / (2 * np.pi))  # [0, RAYS)
+    whole = np.floor(ray)
+    low = whole.astype(np.int32) % RAYS
+    share = ray - whole
+    edge = wall.edge[low] * (1 - share) + wall.edge[(low + 1) % RAYS] * share
     row = row_of(((np.hypot(dx, dy) - edge) / wall.side).astype(np.float32))
+    beyond = (row < 0) | (row > ROWS - 1)
     # A strip wraps around: a column more on either side, so that its ends meet.
     h, w = strips[0].shape
     map_x = ((ray + 0.5) * (w / RAYS) + 0.5).astype(np.float32)
     map_y = np.clip(((row + 0.5) * (h / ROWS) - 0.5).astype(np.float32), 0, h - 1)
-    map_y[(row < 0) | (row > ROWS - 1)] = -2  # beyond the strip, where remap reads 0
     rolled = []
     for strip in strips:
         wrapped = np.concatenate([strip[:, -1:], strip, strip[:, :1]], axis=1).astype(np.float32)
-        rolled.append(np.asarray(cv2.remap(wrapped, map_x, map_y, cv2.INTER_LINEAR), dtype=np.float32))
+        values = np.asarray(cv2.remap(wrapped, map_x, map_y, cv2.INTER_LINEAR), dtype=np.float32)
+        values[beyond] = 0
+        rolled.append(values)
     return rolled
 
 

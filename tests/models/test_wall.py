@@ -23,7 +23,6 @@ from models.wall import (
     INWARD,
     RAYS,
     ROWS,
-    Wall,
     WallView,
     both_maps,
     both_present,
@@ -75,47 +74,6 @@ def test_a_ring_around_any_lumen_comes_back_where_it_was(x: float, y: float, rad
     (values,) = roll_up([(strip / 255).astype(np.float32)], wall, shape)
     back = values >= 0.5
     assert iou(back, ring) > 0.96
-
-
-def rolled_up_slowly(strip: np.ndarray, wall: Wall, shape: tuple[int, int]) -> np.ndarray:
-    """Every pixel's ray and row by the formula, with remainders, and a mask for what lies beyond the strip."""
-    scale, (height, width), (h, w) = wall.side / max(shape), shape, strip.shape
-    dx = (np.arange(width, dtype=np.float32) + 0.5) * scale - 0.5 - wall.x
-    dy = ((np.arange(height, dtype=np.float32) + 0.5) * scale - 0.5 - wall.y)[:, None]
-    ray = np.mod(np.arctan2(dy, dx), 2 * np.pi) * (RAYS / (2 * np.pi))
-    low = np.floor(ray).astype(int) % RAYS
-    share = ray - np.floor(ray)
-    edge = wall.edge[low] * (1 - share) + wall.edge[(low + 1) % RAYS] * share
-    row = row_of(((np.hypot(dx, dy) - edge) / wall.side).astype(np.float32))
-    wrapped = np.concatenate([strip[:, -1:], strip, strip[:, :1]], axis=1)
-    map_x = ((ray + 0.5) * (w / RAYS) + 0.5).astype(np.float32)
-    map_y = np.clip(((row + 0.5) * (h / ROWS) - 0.5).astype(np.float32), 0, h - 1)
-    values = np.asarray(cv2.remap(wrapped, map_x, map_y, cv2.INTER_LINEAR))
-    values[(row < 0) | (row > ROWS - 1)] = 0
-    return values
-
-
-@settings(max_examples=20, deadline=None)
-@given(
-    st.floats(0.1, 0.9),
-    st.floats(0.1, 0.9),
-    st.floats(0, 0.4),
-    st.integers(40, 300),
-    st.integers(40, 300),
-    st.booleans(),
-)
-def test_a_strip_is_rolled_up_as_the_formula_says(
-    x: float, y: float, edge: float, height: int, width: int, whole: bool
-) -> None:
-    """Also where a ray runs exactly to the right, where the angle starts again."""
-    side, rng = max(height, width), np.random.default_rng(height)
-    centre = (float(round(x * width)), float(round(y * height))) if whole else (x * width, y * height)
-    edges = (edge * side + rng.normal(size=RAYS)).astype(np.float32)
-    wall, strip = Wall(*centre, edges, side), rng.random((64, 192), dtype=np.float32)
-    (found,) = roll_up([strip], wall, (height, width))
-    expected = rolled_up_slowly(strip, wall, (height, width))
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
-    np.testing.assert_array_equal(found == 0, expected == 0)
 
 
 def test_thin_layers_take_more_rows_near_the_edge() -> None:
