@@ -32,7 +32,7 @@ def test_threads_that_run_a_network_at_once_get_their_own_images_maps(backbone):
 
     alone = run(task), run(click)
     convolutions = [module for module in network.backbone.modules() if isinstance(module, torch.nn.Conv2d)]
-    between = []
+    between: list[torch.Tensor] = []
     with ThreadPoolExecutor(1) as clicks:
 
         def interrupt(*_):
