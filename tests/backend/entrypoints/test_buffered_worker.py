@@ -256,7 +256,8 @@ def test_a_reload_ends_what_it_has_begun_to_receive_and_to_answer(tmp_path: Path
         receiving.sendall(b"abc")
         assert receiving.recv(1000).startswith(b"HTTP/1.1 200")
         assert answering.recv(1000).startswith(b"HTTP/1.1 200")
-        assert idle.recv(1000) == b""
+        while idle.recv(1000):  # what is left of its answer, and then the end: a head may come before its body
+            pass
         assert requests.get(f"http://127.0.0.1:{port}/health", timeout=60).text == "up"
 
 
