@@ -25,6 +25,7 @@ from backend.jobs.outlook import Outlooks
 from backend.jobs.queue import JobQueue, Queues, postgresql_queues, sqlite_queues, waiting
 from backend.label_studio.connections import Connections
 from backend.notify.webhook import Webhook, job_text
+from backend.prediction.adaptation import Adaptations
 from backend.prediction.cache import PredictionCache
 from backend.prediction.predictor import Predictor
 from backend.prediction.prefetch import Prefetch, Requests
@@ -188,8 +189,6 @@ def serving_of(
     settings: Settings, parts: Parts, load: Callable[[str], Callable[[Path], Model]] | None = None
 ) -> Serving:
     """Which model answers for a project, in the server and in a job alike; `load` as in `assemble_core`."""
-    kept = settings.data_dir / "runtime"
-    load = load or partial(load_on, runtime=settings.runtime, threads=settings.torch_threads, kept=kept)
     device = device_of(settings)
     inference = Inference(
         batch_size=settings.batch_size,
@@ -197,7 +196,14 @@ def serving_of(
         gather_seconds=0.0 if device == "cpu" else GATHER_SECONDS,
         torch_threads=settings.torch_threads,
     )
-    return Serving(parts.registry, starter(settings), load(device), inference)
+    return Serving(parts.registry, starter(settings), loader(settings, load), inference)
+
+
+def loader(settings: Settings, load: Callable[[str], Callable[[Path], Model]] | None = None) -> Callable[[Path], Model]:
+    """Makes a model of a checkpoint folder; `load` as in `assemble_core`."""
+    kept = settings.data_dir / "runtime"
+    load = load or partial(load_on, runtime=settings.runtime, threads=settings.torch_threads, kept=kept)
+    return load(device_of(settings))
 
 
 def predictor_of(settings: Settings, serving: Serving, parts: Parts, cache: PredictionCache | None = None) -> Predictor:
@@ -243,10 +249,14 @@ def assemble_core(settings: Settings, load: Callable[[str], Callable[[Path], Mod
     predictor = predictor_of(settings, serving, parts)
     jobs = JobQueue(parts.store, parts.leases, parts.queues)
     requests = Requests()
+    network = settings.prompt_model
     prompts = Prompts(
         serving,
         parts.connections.images,
-        network=settings.prompt_model,
+        network=network,
+        adaptations=None
+        if network is None
+        else Adaptations(parts.connections.client, parts.connections.images, network, loader(settings, load)),
         patience=settings.deadline,
         requests=requests,
     )

@@ -1,11 +1,13 @@
 """`premask evaluate | curve`: how good the masks are, with tables and pictures."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
+import numpy as np
+from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
@@ -16,7 +18,7 @@ from models.activation_maps import METHODS
 from models.data.reader import DataFolder, open_data_folder
 from models.errors import DataError
 from models.evaluation.charts import WAYS, curve_chart, mean_iou
-from models.evaluation.clicks import STARTS, measure_clicks, measure_objects
+from models.evaluation.clicks import STARTS, measure_adapted, measure_clicks, measure_objects
 from models.evaluation.evaluate import measure, summarise, with_settings
 from models.evaluation.grabcut import GrabCut
 from models.evaluation.intervals import with_intervals
@@ -26,9 +28,12 @@ from models.evaluation.report import write_report
 from models.evaluation.robustness import measure_robustness
 from models.evaluation.tables import classifier_row, compare_methods, effort_table, measure_with_effort
 from models.families import Model, load_model
+from models.masks.metrics import Mask
 from models.pipeline import REFINERS, Pipeline
+from models.prompt_model import PromptModel
 from models.starter import PROMPTS, STARTER, STARTERS
 from models.studies.curve import label_efficiency
+from models.training.adaptation import adapted, fitted
 from models.training.schedule import Progress
 from models.training.train import TrainingSpec
 
@@ -80,6 +85,12 @@ class ModelOrNone(ModelFolder):
     "does anyway), OpenCV's GrabCut, or the model.",
 )
 @click.option(
+    "--adapt",
+    type=click.IntRange(1, 20),
+    help="With --model none: before and after this many images of each class have taught the network what its objects "
+    "look like, as a project's first accepted tasks do; measured on images of other groups.",
+)
+@click.option(
     "--robustness",
     "with_robustness",
     is_flag=True,
@@ -115,6 +126,7 @@ def evaluate(
     with_tables: bool,
     clicks: int | None,
     prompts: str | None,
+    adapt: int | None,
     with_robustness: bool,
     with_ordering: bool,
     with_planted: bool,
@@ -128,6 +140,8 @@ def evaluate(
     The intervals are by bootstrap over groups of images: those of DATA/groups.json ({"NAME": "PATIENT"}) if there is
     one, else blocks of neighbours by name. There are none over fewer than 5 groups.
     """
+    if adapt is not None and NO_MODEL not in models:
+        raise click.UsageError("--adapt is for the shipped prompt network: add --model none")
     if NO_MODEL in models or prompts is not None:
         others = {"--tables": with_tables, "--robustness": with_robustness, "--report": report_file is not None}
         others |= {
@@ -137,7 +151,7 @@ def evaluate(
             "--cam": cam is not None,
             "--layers": bool(layers),
         }
-        _evaluate_prompts(data, split, models, clicks, prompts, others, skip_bad, device, json_file)
+        _evaluate_prompts(data, split, models, clicks, prompts, adapt, others, skip_bad, device, json_file)
         return
     if len(models) > 1 and not with_tables:
         raise click.UsageError("more than one --model is for --tables")
@@ -207,6 +221,7 @@ def _evaluate_prompts(
     models: tuple[Path | str, ...],
     clicks: int | None,
     prompts: str | None,
+    adapt: int | None,
     others: Mapping[str, bool],
     skip_bad: bool,
     device: str,
@@ -229,9 +244,19 @@ def _evaluate_prompts(
     folder = models[0] if prompts == "model" else PROMPTS
     model: Model = GrabCut() if prompts == "grabcut" else load_model(Path(folder), device)
     with progress_bar(f"pointing at objects, answered by {model.name}") as move:
-        metrics = measure_objects(model, samples, labelled.classes, clicks, progress=move)
+        if adapt is None:
+            metrics = measure_objects(model, samples, labelled.classes, clicks, progress=move)
+        else:
+            metrics = measure_adapted(
+                model, _adapted(model), samples, labelled.groups(), labelled.classes, clicks, adapt, progress=move
+            )
     metrics = {"model": model.name, "skipped": dict(labelled.skipped), **metrics}
-    _print_objects(metrics, clicks)
+    if adapt is None:
+        _print_objects(metrics, f"answered by {model.name}", clicks)
+    else:
+        images = "an image" if adapt == 1 else f"{adapt} images"
+        _print_objects(metrics["before"], f"answered by {model.name}", clicks)
+        _print_objects(metrics["after"], f"after {images} of each class", clicks)
     write_json(json_file, metrics)
 
 
@@ -313,9 +338,21 @@ def _print_clicks(clicks: Mapping[str, Any]) -> None:
     table_console().print(table)
 
 
-def _print_objects(metrics: Mapping[str, Any], clicks: int) -> None:
+def _adapted(model: Model) -> Callable[[Sequence[tuple[NDArray[np.uint8], list[Mask]]]], Model]:
+    """Makes a prompt network know a class by examples."""
+    if not isinstance(model, PromptModel):
+        raise click.UsageError("--adapt is for the shipped prompt network: leave out --prompts")
+
+    def adapt(examples: Sequence[tuple[NDArray[np.uint8], list[Mask]]]) -> Model:
+        network = adapted(model.network, [fitted(image, objects) for image, objects in examples])
+        return PromptModel(network, model.refiner, name=model.name, device=str(model.device))
+
+    return adapt
+
+
+def _print_objects(metrics: Mapping[str, Any], title: str, clicks: int) -> None:
     columns = ["class", "objects", *(f"{n} click{'s' if n > 1 else ''}" for n in range(1, clicks + 1)), "a box"]
-    table = _table(f"IoU of objects, answered by {metrics['model']}", *columns)
+    table = _table(f"IoU of objects, {title}", *columns)
     for label, known in metrics["classes"].items():
         table.add_row(label, str(known["objects"]), *map(figure, [*known["clicks"], known["box"]]))
     if metrics["clicks"] is None:

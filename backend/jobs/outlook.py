@@ -18,7 +18,7 @@ from backend.errors import BackendError, ConfigError, UnknownVersion
 from backend.jobs.automatic import stamp
 from backend.jobs.training import ACCEPTED
 from backend.label_studio.acceptance import AcceptanceStatistics, parent_prediction
-from backend.label_studio.annotations import Truth, newest_accepted, readable
+from backend.label_studio.annotations import newest_accepted, read_alone
 from backend.label_studio.client import TaskRow
 from backend.label_studio.label_config import LabelConfig, parse_label_config
 from backend.label_studio.readiness import no_model
@@ -203,12 +203,12 @@ def _looked_into(row: TaskRow, client: Project, config: LabelConfig) -> tuple[se
     annotation = newest_accepted(client.annotations(row.id))
     if annotation is None:
         return set(), False
-    accepted = _read(annotation, config)
+    accepted = read_alone(annotation, config)
     if accepted is None:
         return set(), False
     shown = {label for label, present in accepted.presence.items() if present}
     prediction = parent_prediction(annotation, client.prediction)
-    drawn = None if prediction is None else _read(prediction, config)
+    drawn = None if prediction is None else read_alone(prediction, config)
     if drawn is None:
         return shown, False
     statistics = AcceptanceStatistics()
@@ -218,13 +218,3 @@ def _looked_into(row: TaskRow, client: Project, config: LabelConfig) -> tuple[se
             return shown, True
         statistics.count(one, other)
     return shown, statistics.added > 0 or (statistics.drawn > 0 and statistics.iou < CORRECTED)
-
-
-def _read(annotation: Mapping[str, Any], config: LabelConfig) -> Truth | None:
-    """The masks of an annotation or prediction at the size that its regions name; None where they cannot be told."""
-    regions = [region for region in annotation.get("result") or [] if isinstance(region, Mapping)]
-    sizes = [(region.get("original_height"), region.get("original_width")) for region in regions]
-    height, width = next(((h, w) for h, w in sizes if isinstance(h, int) and isinstance(w, int)), (64, 64))
-    if len(config.columns) > 1 or not 0 < height * width <= 50_000_000:
-        return None
-    return readable(annotation, config, (height, width))

@@ -50,6 +50,7 @@ NO_PAGE = "regions on an image or page that the task does not have"
 UNDRAWN = "choices taken without a region of that class; the missing region decides"
 
 MAX_PROBLEMS = 20
+MAX_PIXELS = 50_000_000  # of an image whose annotation is read without it
 
 # Types of results that describe the image, a region or the task in words; every other is drawn.
 SAID = frozenset(
@@ -293,6 +294,16 @@ def readable(annotation: Mapping[str, Any], config: LabelConfig, shape: tuple[in
         return read_annotation(annotation, config, shape, Counter())
     except (_LeftOut, RegionError):
         return None
+
+
+def read_alone(annotation: Mapping[str, Any], config: LabelConfig) -> Truth | None:
+    """The masks of an annotation or prediction at the size that its regions name; None where they cannot be told."""
+    regions = [region for region in annotation.get("result") or [] if isinstance(region, Mapping)]
+    sizes = [(region.get("original_height"), region.get("original_width")) for region in regions]
+    height, width = next(((h, w) for h, w in sizes if isinstance(h, int) and isinstance(w, int)), (64, 64))
+    if len(config.columns) > 1 or not 0 < height * width <= MAX_PIXELS:
+        return None
+    return readable(annotation, config, (height, width))
 
 
 @dataclass(frozen=True)

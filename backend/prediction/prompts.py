@@ -11,6 +11,7 @@ from backend.label_studio.prompts import prompted_class, prompted_image, read_pr
 from backend.label_studio.protocol import PredictRequest, nothing_found, prompt_entry
 from backend.label_studio.task_data import address_at
 from backend.label_studio.task_images import TaskImage
+from backend.prediction.adaptation import Adaptations
 from backend.prediction.embeddings import Embeddings
 from backend.prediction.images import ImageSource
 from backend.prediction.prefetch import Requests
@@ -32,6 +33,7 @@ class Prompts:
         images: the image source of a project.
         embeddings: where embeddings are kept.
         network: checkpoint that answers prompts for classes that no model of the project knows; None for none.
+        adaptations: of that network, to a class's accepted masks; None leaves it as it is.
         patience: seconds that a prompt waits for the networks at most.
         requests: where a prompt counts while it is answered.
     """
@@ -43,6 +45,7 @@ class Prompts:
         embeddings: Embeddings | None = None,
         *,
         network: Path | None = PROMPTS,
+        adaptations: Adaptations | None = None,
         patience: float = 60.0,
         requests: Requests | None = None,
     ) -> None:
@@ -50,6 +53,7 @@ class Prompts:
         self._images = images
         self._embeddings = Embeddings() if embeddings is None else embeddings
         self._network = network
+        self._adaptations = adaptations
         self._network_version: str | None = None
         self._patience = patience
         self._requests = requests or Requests()
@@ -71,7 +75,8 @@ class Prompts:
 
     def _entry(self, request: PredictRequest) -> dict[str, Any] | None:
         task, project = request.tasks[0], request.project_id
-        served = self._served(project, request.config.classes, prompted_class(request.context or {}, request.config))
+        label = prompted_class(request.context or {}, request.config)
+        served = self._served(project, request.config.classes, label)
         if served is None:
             logger.warning(
                 "project %s: nothing is drawn for prompts: there is no model at all; train one, or let PREMASK_STARTER "
@@ -79,6 +84,8 @@ class Prompts:
                 project,
             )
             return None
+        if self._adaptations is not None and label is not None and served.version == self._network_version:
+            served = self._adaptations.served(project, label, request.config, served)
         image = prompted_image(task, request.context or {}, request.config)
         embedding = self._embedding(request, image, served)
         asked = read_prompts(task, request.context or {}, request.config, embedding.shape, image)
@@ -111,7 +118,9 @@ class Prompts:
         def make() -> Embedding:
             # Embeddings by earlier versions will not be asked for again; those by the prompt network will.
             if version != self._network_version:
-                kept = (version, self._network_version)
+                kept = {version, self._network_version}
+                if self._adaptations is not None:
+                    kept |= self._adaptations.versions(project)
                 self._embeddings.forget(lambda known: known[0] == project and known[3] not in kept)
             return self._wait(served.embed(self._images(project).load(task, image.path)))
 

@@ -73,6 +73,10 @@ class Served:
         self._inference = inference
         self._used_at: float | None = None  # on the clock of `time.monotonic`; None once memory was given back
 
+    def replaced(self, model: Model, version: str) -> "Served":
+        """Another model run by the same service."""
+        return Served(model, version, self.classes, self._inference)
+
     def give_memory_back(self) -> bool:
         """Give back what predictions took if they are over; whether there were any since the last time."""
         if self._used_at is None or time.monotonic() - self._used_at < QUIET_SECONDS:

@@ -5,11 +5,12 @@ al. 2016): each click is the innermost pixel of the largest error. As in the edi
 accumulate over what was there to begin with.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from models.data.sample import Sample
 from models.families import Embedding, Model
@@ -169,3 +170,60 @@ def measure_objects(
         "clicks": np.mean(rows, axis=0).tolist() if rows else None,
         "box": float(np.mean(every)) if every else None,
     }
+
+
+def measure_adapted(
+    model: Model,
+    adapt: Callable[[Sequence[tuple[NDArray[np.uint8], list[Mask]]]], Model],
+    samples: Sequence[Sample],
+    groups: Mapping[str, str],
+    classes: Sequence[str],
+    count: int,
+    taught: int,
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """As `measure_objects`, before and after a class's first images have taught the model what its objects look like.
+
+    Args:
+        model: see `measure_objects`.
+        adapt: makes a model of images and the objects of one class on each.
+        samples: labelled images, the first of which are the examples.
+        groups: name -> group; images of the examples' groups measure nothing.
+        classes, count: see `measure_objects`.
+        taught: images of each class that are examples.
+        progress: told (done, total) after each class.
+
+    Returns:
+        {"before", "after"}: each as `measure_objects` returns it, on the same objects, of the classes that have enough.
+    """
+    before, after = list[dict[str, Any]](), list[dict[str, Any]]()
+    for done, label in enumerate(classes, 1):
+        examples, seen, rest = list[tuple[NDArray[np.uint8], list[Mask]]](), set[str](), list[Sample]()
+        for sample in (one for one in samples if label in one.masks):
+            if len(examples) == taught:
+                rest.append(sample)
+                continue
+            image = sample.read_image()
+            if objects := objects_of(sample.read_mask(label, (image.shape[0], image.shape[1]))):
+                examples.append((image, objects))
+                seen.add(groups[sample.name])
+        rest = [sample for sample in rest if groups[sample.name] not in seen]
+        if rest and (found := measure_objects(model, rest, [label], count))["classes"]:
+            before.append(found)
+            after.append(measure_objects(adapt(examples), rest, [label], count))
+        progress(done, len(classes))
+    return {"before": _joined(before), "after": _joined(after)}
+
+
+def _joined(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The results of `measure_objects` for several classes as one."""
+    classes = {label: known for one in found for label, known in one["classes"].items()}
+    sizes = [known["objects"] for known in classes.values()]
+    mean = {
+        what: np.average([known[what] for known in classes.values()], axis=0, weights=sizes).tolist()
+        if classes
+        else None
+        for what in ("clicks", "box")
+    }
+    return {"classes": classes, **mean}

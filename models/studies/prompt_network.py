@@ -28,12 +28,11 @@ from models.data.files import read_image
 from models.data.reader import open_data_folder
 from models.errors import CheckpointError
 from models.evaluation.clicks import objects_of
-from models.masks.components import largest_component
-from models.phantom.canvas import wander
 from models.phantom.folder import KINDS
 from models.prompt_model import save_prompt_model
-from models.prompt_network import STRIDE, PromptNetwork, PromptNetworkConfig, Prompts
-from models.studies.prompt_scenes import Labelled, Rgb, Sources
+from models.prompt_network import STRIDE, PromptNetwork, PromptNetworkConfig
+from models.studies.prompt_scenes import Sources
+from models.training.prompting import Labelled, Rgb, first_prompts, mask_loss, with_next_clicks
 from models.training.schedule import AveragedWeights, Clock, Progress, print_progress
 from models.training.state import TrainingState, optimizer_tensors, prefixed, restore_optimizer, without_prefix
 
@@ -44,7 +43,6 @@ Trained on synthetic images, collages and intravascular OCT. Objects whose edge 
 PHANTOM_SIZE = 512  # longer side of the largest phantoms, in pixels
 MAX_OBJECTS = 8  # of a class on an image
 ROUNDS = (0.5, 0.25, 0.15, 0.1)  # shares of batches with 0, 1, 2, 3 clicks after the first prompt
-ROOM = 40  # points of an input
 SAVE_SECONDS = 180
 
 
@@ -251,101 +249,6 @@ def _step(network: PromptNetwork, views: Views, rng: np.random.Generator) -> tup
         union = (drawn | wanted).sum((1, 2)).clamp(min=1)
         ious = ((drawn & wanted).sum((1, 2)) / union).tolist()
     return [f"{kind}+{rounds}" for kind in kinds], mask_loss(logits, coarse), ious
-
-
-def mask_loss(logits: Tensor, truth: Tensor) -> Tensor:
-    """Cross entropy and Dice loss of logits of shape (B, 1, h, w) against masks in [0, 1]."""
-    entropy = F.binary_cross_entropy_with_logits(logits, truth)
-    probability = logits.sigmoid()
-    both = (probability * truth).sum((1, 2, 3))
-    dice = (2 * both + 1) / (probability.sum((1, 2, 3)) + truth.sum((1, 2, 3)) + 1)
-    return 2 * entropy + (1 - dice).mean()
-
-
-def first_prompts(truths: NDArray[np.bool_], rng: np.random.Generator) -> tuple[Prompts, list[str]]:
-    """How annotators may begin on objects of shape (B, S, S): a click, a box, a scribble, or an outline."""
-    batch, side = len(truths), truths.shape[1]
-    points = np.full((batch, ROOM, 3), np.nan, dtype=np.float32)
-    boxes = np.full((batch, 4), np.nan, dtype=np.float32)
-    earlier = np.zeros((batch, 1, side // STRIDE, side // STRIDE), dtype=np.float32)
-    known = np.zeros(batch, dtype=np.float32)
-    kinds = []
-    for index, truth in enumerate(truths):
-        kind = str(rng.choice(["click", "box", "scribble", "outline"], p=[0.6, 0.27, 0.06, 0.07]))
-        kinds.append(kind)
-        if kind == "click":
-            points[index, 0] = (*place_inside(truth, rng), 1)
-        elif kind == "box":
-            x, y, w, h = cv2.boundingRect(truth.astype(np.uint8))
-            loose = rng.uniform(0, 0.08) if rng.random() < 0.6 else 0.0
-            slack = rng.normal(0, loose, 4) * (w, h, w, h)
-            boxes[index] = np.array([x, y, x + w, y + h]) + slack
-            if rng.random() < 0.15:
-                points[index, 0] = (*place_inside(truth, rng), 1)
-        elif kind == "scribble":
-            line = scribble(truth, rng)
-            points[index, : len(line), :2], points[index, : len(line), 2] = line, 1
-        else:
-            earlier[index, 0], known[index] = rough_outline(truth, rng), 1
-    tensors = (torch.from_numpy(array) for array in (points, boxes, earlier, known))
-    return Prompts(*tensors), kinds
-
-
-def with_next_clicks(prompts: Prompts, found: Tensor, truths: NDArray[np.bool_], rng: np.random.Generator) -> Prompts:
-    """Prompts with what was found as earlier mask, and mostly a click on its largest error."""
-    points = prompts.points.numpy().copy()
-    side = truths.shape[1]
-    for index, truth in enumerate(truths):
-        if rng.random() < 0.15:  # a closer look without another click
-            continue
-        drawn = cv2.resize(found[index, 0].numpy(), (side, side), interpolation=cv2.INTER_LINEAR) >= 0.5
-        errors = [largest_component(error) for error in (truth & ~drawn, drawn & ~truth)]
-        sizes = [int(error.sum()) for error in errors]
-        free = int(np.isnan(points[index, :, 0]).argmax())
-        if max(sizes) < 4 or not np.isnan(points[index, free, 0]):
-            continue
-        worst = int(np.argmax(sizes))
-        points[index, free] = (*place_inside(errors[worst], rng), 1 - worst)
-    known = torch.ones_like(prompts.has_earlier)
-    return prompts._replace(points=torch.from_numpy(points), earlier=found, has_earlier=known)
-
-
-def place_inside(mask: NDArray[np.bool_], rng: np.random.Generator) -> tuple[float, float]:
-    """Where a person may click on a region: its middle, somewhere well inside, or anywhere."""
-    inner = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
-    chance = rng.random()
-    share = 1.0 if chance < 0.5 else 0.35 if chance < 0.85 else 0.0
-    rows, columns = np.nonzero(mask & (inner >= share * inner.max()))
-    pick = rng.integers(len(rows))
-    return columns[pick] + 0.5, rows[pick] + 0.5
-
-
-def scribble(mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Points along a stroke inside a mask, shape (n, 2), at most `ROOM` - 8 of them."""
-    height, width = mask.shape
-    _, _, w, h = cv2.boundingRect(mask.astype(np.uint8))
-    start = np.array(place_inside(mask, rng))
-    path = wander(rng, start, rng.uniform(0, 2 * np.pi), max(w, h) * rng.uniform(0.2, 0.8), 0.2, ROOM - 9)
-    columns, rows = np.clip(path.astype(int), 0, (width - 1, height - 1)).T
-    return np.asarray(path[mask[rows, columns]] if mask[rows, columns].any() else start[None])
-
-
-def rough_outline(mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.float32]:
-    """A mask that was drawn in haste: moved, too wide or too narrow, or with a part missing; shape (S/4, S/4)."""
-    side = mask.shape[0]
-    area = float(mask.sum()) ** 0.5
-    reach = max(int(area * rng.uniform(0, 0.12)), 1)
-    element = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
-    rough = (cv2.dilate if rng.random() < 0.6 else cv2.erode)(mask.astype(np.uint8), element)
-    shift = rng.normal(0, 0.05 * area, 2)
-    rough = cv2.warpAffine(rough, np.array([[1, 0, shift[0]], [0, 1, shift[1]]]), (side, side))
-    if rng.random() < 0.3:
-        x, y = place_inside(mask, rng)
-        cv2.circle(rough, (int(x), int(y)), int(area * rng.uniform(0.1, 0.35)), int(rng.integers(2)), cv2.FILLED)
-    if not rough.any():
-        rough = mask.astype(np.uint8)
-    cells = side // STRIDE
-    return np.asarray(cv2.resize(rough.astype(np.float32), (cells, cells), interpolation=cv2.INTER_AREA))
 
 
 if __name__ == "__main__":

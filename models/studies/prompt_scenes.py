@@ -14,27 +14,12 @@ from numpy.typing import NDArray
 
 from models.masks.components import largest_component
 from models.phantom.canvas import blob, wander
-from models.prompt_network import PADDING
 from models.training.augmentation import random_colours
+from models.training.prompting import Labelled, Rgb, Rng, view
 
-Rgb = NDArray[np.uint8]
 Floats = NDArray[np.float32]
-Rng = np.random.Generator
 
 CANVAS = 160  # side of a collage, in pixels
-
-
-@dataclass(frozen=True, eq=False)
-class Labelled:
-    """An image and its objects.
-
-    Attributes:
-        image: shape (H, W, 3), uint8 RGB.
-        objects: masks of shape (H, W), bool, one connected component each.
-    """
-
-    image: Rgb
-    objects: tuple[NDArray[np.bool_], ...]
 
 
 @dataclass
@@ -70,37 +55,6 @@ class Sources:
         if not self.pictures or rng.random() < 0.45:
             return made_up(rng)
         return _part(self.pictures[rng.integers(len(self.pictures))], rng)
-
-
-def view(image: Rgb, target: NDArray[np.bool_], size: int, rng: Rng) -> tuple[Rgb, NDArray[np.bool_]]:
-    """A square of an image around an object, or all of it: turned, mirrored, scaled to size x size."""
-    height, width = target.shape
-    x, y, w, h = cv2.boundingRect(target.astype(np.uint8))
-    long = max(height, width)
-    side = max(w, h) * np.exp(rng.uniform(np.log(1.15), np.log(6)))
-    side = long if rng.random() < 0.2 else min(side, 1.25 * long)
-    centre = np.array([x + w / 2, y + h / 2])
-    room = np.maximum(side - np.array([w, h]), 0.2 * side) / 2
-    centre = centre + rng.uniform(-1, 1, 2) * room
-    # A view shows as much of the image as it can, as the views of a server do.
-    low, high = np.minimum(side / 2, np.array([width, height]) / 2), np.array([width, height])
-    if rng.random() < 0.8:
-        centre = np.clip(centre, low, np.maximum(high - side / 2, high / 2))
-    angle = rng.uniform(0, 2 * np.pi) if rng.random() < 0.4 else rng.integers(4) * np.pi / 2
-    zoom = size / side
-    stretch = np.exp(rng.normal(0, 0.08, 2)) * (rng.choice([-1, 1]), 1)
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) @ np.diag(stretch) * zoom
-    affine = np.column_stack([turn, np.array([size / 2, size / 2]) - turn @ centre])
-    if zoom < 0.6:  # else small things alias
-        factor = min(zoom * 1.2, 1.0)
-        image = np.asarray(cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-        shrunk = image.shape[1] / width, image.shape[0] / height
-        pixels = affine @ np.array([[1 / shrunk[0], 0, 0], [0, 1 / shrunk[1], 0], [0, 0, 1]])
-    else:
-        pixels = affine
-    seen = cv2.warpAffine(image, pixels, (size, size), flags=cv2.INTER_LINEAR, borderValue=(PADDING,) * 3)
-    found = cv2.warpAffine(target.astype(np.uint8) * 255, affine, (size, size), flags=cv2.INTER_LINEAR)
-    return np.asarray(seen, dtype=np.uint8), largest_component(found >= 128)
 
 
 def look(image: Rgb, rng: Rng) -> Rgb:

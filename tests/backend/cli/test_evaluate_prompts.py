@@ -1,10 +1,13 @@
 """`premask evaluate --model none --clicks N`: smart tools in a project without a model, object by object."""
 
 import json
+import shutil
 
 import pytest
 
+from models.data.reader import open_data_folder
 from models.starter import STARTER
+from models.training import adaptation
 from tests.backend.cli.test_evaluate import invoke
 from tests.models.sam_checkpoints import write_tiny_sam
 
@@ -48,12 +51,35 @@ def test_each_object_is_clicked_and_boxed(data, tmp_path, option, model):
         (("--model", "none", "--clicks", 1, "--prompts", "model"), "name it with --model"),
         (("--prompts", "model", "--clicks", 1, "--model", STARTER, "--model", STARTER), "name one --model"),
         (("--model", "nowhere", "--clicks", 1), "nowhere"),
+        (("--model", STARTER, "--clicks", 1, "--adapt", 1), "add --model none"),
+        (("--model", "none", "--prompts", "grabcut", "--clicks", 1, "--adapt", 1), "leave out --prompts"),
     ],
 )
 def test_what_cannot_be_measured_is_said_before_the_work(data, arguments, said):
     done = invoke("evaluate", "--data", data, *arguments)
     assert done.exit_code == 2
     assert said in done.output
+
+
+def test_the_network_is_measured_before_and_after_the_first_images_of_a_class(data, tmp_path, monkeypatch):
+    """On the same objects, of groups that none of these images is of."""
+    monkeypatch.setattr(adaptation, "STEPS", 1)
+    names = [sample.name for sample in open_data_folder(data).samples.values()]
+    grouped = tmp_path / "data"
+    shutil.copytree(data, grouped)
+    (grouped / "groups.json").write_text(json.dumps({name: name for name in names}))
+    arguments = ("--data", grouped, "--split", "train", "--model", "none", "--clicks", 2, "--json", tmp_path / "r.json")
+    done = invoke("evaluate", *arguments, "--adapt", 1)
+    assert done.exit_code == 0, done.output
+    result = json.loads((tmp_path / "r.json").read_text())
+    before, after = result["before"], result["after"]
+    assert {label: known["objects"] for label, known in before["classes"].items()} == {
+        label: known["objects"] for label, known in after["classes"].items()
+    }
+    assert "Leaf" in before["classes"]
+    assert before["clicks"] != after["clicks"]
+    assert 0 < after["box"] <= 1
+    assert "after an image of each class" in done.output
 
 
 def test_a_model_is_measured_by_its_own_answers(data, tmp_path):

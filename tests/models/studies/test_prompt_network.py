@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from models.families import load_model
 from models.prompt import Click, Prompt
 from models.studies import prompt_network as script
-from models.studies.prompt_network import first_prompts, mask_loss, place_inside, scribble, with_next_clicks
-from models.studies.prompt_scenes import KINDS, Labelled, Sources, shape_of
+from models.studies.prompt_scenes import KINDS, Sources, shape_of
+from models.training.prompting import Labelled, first_prompts, mask_loss, place_inside, scribble, with_next_clicks
 
 
 def square(side=64):
