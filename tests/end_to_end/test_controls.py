@@ -264,3 +264,30 @@ def test_a_click_beside_labels_improves_the_region_that_is_there(stack: Stack, p
     assert not +counts
     assert overlap(truth.masks["Lumen"], frame.masks["Lumen"]) >= 0.8
     assert sorted(region["label"] for region in page.evaluate(REGIONS)) == before
+
+
+def test_the_first_accepted_task_of_a_class_teaches_the_clicks_on_it(stack: Stack) -> None:
+    """No model knows the class: the shipped network draws it, until a copy of it has learnt what it looks like."""
+    client = stack.client
+    project = int(client.create_project("taught", OWN.format(tag="Brush", labels=LABELS))["id"])
+    picture = np.where(masks()["Blob"][..., None], (180, 60, 60), (90, 90, 90)).astype(np.uint8)
+    client.import_files(project, {"one.png": png(picture), "two.png": png(picture[::-1, ::-1].copy())})
+    url, key = stack.label_studio.url, stack.login.token
+    premask("connect", "--url", url, "--api-key", key, "--project", project, "--backend-url", stack.backend.url)
+    (backend,) = client.ml_backends(project)
+    first, second = (int(task["id"]) for task in client.export(project, all_tasks=True))
+
+    def version() -> str:
+        click = {"id": "c", "type": "keypointlabels", "from_name": "tag", "to_name": "image", "is_positive": True}
+        click["value"] = {"x": 30, "y": 45, "width": 0.2, "keypointlabels": ["Blob"]}
+        click |= {"original_width": SHAPE[1], "original_height": SHAPE[0]}
+        asked = {"task": second, "context": {"result": [click]}}
+        found = client.call("POST", f"/api/ml/{backend['id']}/interactive-annotating", json=asked)
+        assert found["data"]["result"], found
+        return str(found["data"]["model_version"])
+
+    assert version() == "prompts"
+    config = parse_label_config(OWN.format(tag="Brush", labels=LABELS))
+    drawn = prediction_entry(Prediction({"Blob": 0.8}, [Segment("Blob", 0.8, masks()["Blob"], 0.25)]), config, "v1")
+    client.call("POST", f"/api/tasks/{first}/annotations/", json={"result": drawn["result"]})
+    wait_for(lambda: version().startswith("prompts-"), 600)
