@@ -220,7 +220,7 @@ class ImageFiles:
         for name in names:
             wanted = (*tail[:-1], name)
             for parts, path, order in self._by_name.get(_folded(name), ()):
-                agreed = _agreeing(wanted, parts)
+                agreed = agreeing(wanted, parts)
                 in_subset = bool(subset) and subset in (subset_of(part) for part in parts[:-1])
                 exact = literal and name == last and parts[len(parts) - agreed :] == wanted[len(wanted) - agreed :]
                 yield path, Match(agreed, in_subset, agreed == len(parts), agreed == len(wanted), exact, -order)
@@ -260,7 +260,7 @@ def files_below(folder: Path) -> list[Path]:
     return found
 
 
-def _agreeing(wanted: Tail, parts: Tail) -> int:
+def agreeing(wanted: Tail, parts: Tail) -> int:
     """How many parts agree from the end in any case and Unicode form."""
     count = 0
     for one, other in zip(reversed(wanted), reversed(parts), strict=False):
