@@ -87,6 +87,47 @@ def test_the_stored_bits_are_the_range_and_overlays_above_them_are_not_shown() -
     assert_shows_the_ramp(written([ramp(4095, np.uint16) | np.uint16(0x8000)], BitsStored=12))
 
 
+@pytest.mark.parametrize("syntax", [uid.ExplicitVRLittleEndian, uid.RLELossless])
+def test_samples_may_lie_at_the_upper_end_of_their_words(syntax: str) -> None:
+    """Their upper bits were cut off: brightness wrapped around, four times from dark to bright."""
+    high = written([ramp(4095, np.uint16) << 4], BitsStored=12)
+    data = dcmread(BytesIO(high))
+    data.HighBit = 15
+    if syntax == uid.RLELossless:
+        data.compress(uid.RLELossless)
+    file = BytesIO()
+    data.save_as(file)
+    assert_shows_the_ramp(file.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("dtype", "top", "low", "padding", "more"),
+    [
+        (np.int16, 900, -1000, -2000, {}),
+        (np.int16, 900, -1000, 63536, {"PixelPaddingValue": -2000}),
+        (np.uint16, 4095, 0, 65535, {}),
+        (np.uint16, 1000, 0, 4095, {"BitsStored": 12, "WindowCenter": 500, "WindowWidth": 1001}),
+        (np.int16, 900, -1000, -32768, {"PixelPaddingRangeLimit": -32000}),
+        (np.int16, 900, -1000, -2000, {"RescaleSlope": 2, "RescaleIntercept": 5}),
+        (np.uint16, 4000, 95, 0, {"BitsStored": 12, "PhotometricInterpretation": "MONOCHROME1"}),
+    ],
+)
+def test_padding_is_black_and_does_not_count(
+    dtype: Any, top: int, low: int, padding: int, more: dict[str, Any]
+) -> None:
+    """It took nearly the whole range, and was white beside a window."""
+    frame = ramp(top, dtype, low)
+    frame[:8] = np.array(more.get("PixelPaddingValue", padding)).astype(dtype)
+    if "PixelPaddingRangeLimit" in more:
+        frame[4:8] += 700
+    image = decode_image(written([frame], **{"PixelPaddingValue": padding, **more}), MANY)
+    assert not image[:8].any()
+    expected = RAMP[8:] if more.get("PhotometricInterpretation") is None else 1 - RAMP[8:]
+    assert np.corrcoef(image[8:, :, 1].ravel(), expected.ravel())[0, 1] > 0.99
+    assert image[8:].max() >= 240
+    assert image[8:].min() <= 15
+
+
 JPEG_LS, JPEG_2000 = imagecodecs.jpegls_encode, imagecodecs.jpeg2k_encode
 SYNTAXES = [
     (uid.ImplicitVRLittleEndian, None, np.uint16),
