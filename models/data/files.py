@@ -16,8 +16,9 @@ from models.errors import DataError
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"),
     *(".gif", ".jp2", ".j2k", ".pgm", ".ppm", ".btf", ".dcm", ".dicom"),
+    *(".avif", ".jfif", ".jpe", ".mpo", ".apng", ".dib", ".pnm", ".pbm", ".pfm", ".jpx", ".jpf", ".j2c", ".jpc"),
 )
-VIDEO_SUFFIXES = (".avi", ".mp4", ".m4v", ".mov", ".mkv", ".mpg")
+VIDEO_SUFFIXES = (".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".mpg", ".mpeg")
 MIN_FLAT = 0.2  # share of flat pixels from which a mask's middle values are areas of their own
 # Larger pictures are refused before they are decoded: they would fill the memory, and masks of so many pixels too.
 MAX_PIXELS = 64_000_000

@@ -11,7 +11,7 @@ from models.data.files import IMAGE_SUFFIXES, open_image
 from models.data.names import Known, Names, is_junk, page_name
 from models.errors import DataError
 
-PAGED = (".tif", ".tiff", ".btf", ".gif", ".webp", ".dcm", ".dicom")  # may have several pages
+PAGED = (".tif", ".tiff", ".btf", ".gif", ".webp", ".png", ".apng", ".avif", ".dcm", ".dicom")  # may have several pages
 
 
 def read_classes(root: Path) -> tuple[str, ...]:

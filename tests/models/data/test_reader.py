@@ -225,3 +225,10 @@ def test_a_split_through_a_group_is_refused_or_the_held_out_side_gives_way(folde
     data = open_data_folder(folder, skip_bad=True)
     assert data.splits == {"train": ("f0", "f1"), "val": ()}
     assert "patient 1" in data.skipped["f2"]
+
+
+def test_frames_of_an_animation_are_images_whatever_its_ending(folder):
+    """All but the first of a .png were dropped without a word."""
+    frames = [Image.new("RGB", (8, 6), colour) for colour in ("red", "blue")]
+    frames[0].save(folder / "images" / "moving.png", save_all=True, append_images=frames[1:])
+    assert {"moving-page-1", "moving-page-2"} <= open_data_folder(folder).samples.keys()
