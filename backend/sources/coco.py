@@ -12,7 +12,7 @@ import numpy as np
 
 from backend.label_studio.task_data import group_field, group_of
 from backend.sources.conversion import Conversion, Exported, LeftOut, Mask, Region, convert
-from backend.sources.drawing import draw_box, draw_coco_rle, draw_polygons
+from backend.sources.drawing import draw_coco_rle, draw_polygons, draw_turned_box
 from backend.sources.finding import ImageFiles, subset_of
 from models.errors import DataError
 
@@ -173,7 +173,7 @@ def _drawing(annotation: Mapping[str, Any]) -> Callable[[tuple[int, int]], Mask]
     if outline and outline != [[]]:
         return partial(_draw, outline)
     box = annotation.get("bbox")
-    return partial(draw_box, box) if box and not annotation.get("keypoints") else None
+    return partial(draw_turned_box, box, annotation) if box and not annotation.get("keypoints") else None
 
 
 def _draw(outline: Any, shape: tuple[int, int]) -> Mask:

@@ -99,6 +99,21 @@ def draw_box(value: Any, shape: tuple[int, int], degrees: float = 0) -> Mask:
     return fill_polygon(turned(corners - centre, degrees) + centre, shape)
 
 
+def draw_turned_box(value: Any, annotation: Mapping[str, Any], shape: tuple[int, int]) -> Mask:
+    """Fill a box of an annotation, turned as its attributes say."""
+    return draw_box(value, shape, rotation_of(annotation))
+
+
+def rotation_of(annotation: Mapping[str, Any]) -> float:
+    """CVAT writes the turn of a box as an attribute, in degrees clockwise, into Datumaro's JSON and into COCO."""
+    attributes = annotation.get("attributes")
+    value = attributes.get("rotation", 0) if isinstance(attributes, dict) else 0
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DataError(f"its rotation must be a number, it is {value!r:.40}") from error
+
+
 def draw_ellipse(value: Any, shape: tuple[int, int], degrees: float = 0) -> Mask:
     """Fill the ellipse within the box [left, top, right, bottom], turned clockwise about its middle."""
     left, top, right, bottom = _four(value, "its ellipse must be left, top, right, bottom")

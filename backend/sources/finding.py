@@ -22,6 +22,7 @@ from models.errors import DataError
 MAX_FILES = 500_000
 URLS = ("http", "https", "file", "ftp")
 ENDINGS = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
+MAX_SHOWN = 300  # characters of an address that a message gives
 UPLOAD_PREFIX = 8  # hexadecimal digits that Label Studio puts before the name of an upload
 
 SUBSETS = {
@@ -176,7 +177,7 @@ class ImageFiles:
         if not best:
             looked = ", ".join(map(str, self.folders))
             raise DataError(
-                f"{(readings(recorded) or [('it',)])[0][-1]} is not in {looked}; "
+                f"{brief_text((readings(recorded) or [('it',)])[0][-1])} is not in {looked}; "
                 "export with images, or name their folder with --images"
             )
         top = max(best.values())
@@ -184,7 +185,8 @@ class ImageFiles:
         if len(chosen) > 1:
             named = ", ".join(str(path) for path in chosen[:4])
             raise DataError(
-                f"{recorded} may be each of {len(chosen)} files ({named}); put the folders as the export has them"
+                f"{brief_text(recorded)} may be each of {len(chosen)} files ({named}); "
+                "put the folders as the export has them"
             )
         return top, chosen[0]
 
@@ -207,7 +209,10 @@ class ImageFiles:
                 result[path] = (
                     file
                     if sole and path in owners
-                    else DataError(f"{path} is not there, only {self.name(file)}, which may be {', '.join(others[:4])}")
+                    else DataError(
+                        f"{brief_text(path)} is not there, only {self.name(file)}, which may be "
+                        f"{', '.join(map(brief_text, others[:4]))}"
+                    )
                 )
         return result
 
@@ -224,6 +229,11 @@ class ImageFiles:
                 in_subset = bool(subset) and subset in (subset_of(part) for part in parts[:-1])
                 exact = literal and name == last and parts[len(parts) - agreed :] == wanted[len(wanted) - agreed :]
                 yield path, Match(agreed, in_subset, agreed == len(parts), agreed == len(wanted), exact, -order)
+
+
+def brief_text(address: str) -> str:
+    """An address for people, but not a megabyte of an image that is written into it."""
+    return address if len(address) <= MAX_SHOWN else f"{address[:MAX_SHOWN]}…"
 
 
 def subset_of(*texts: str) -> str:

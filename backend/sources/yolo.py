@@ -174,7 +174,9 @@ def _exported(
     used = {text for _, text in found}
     for text in texts.values():
         if text not in used:
-            yield LeftOut(str(text.relative_to(images.root)), f"there is no image of it in {IMAGES}; export with images")
+            yield LeftOut(
+                str(text.relative_to(images.root)), f"there is no image of it in {IMAGES}; export with images"
+            )
 
 
 def _key(path: Path, folder: str) -> Path:

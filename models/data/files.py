@@ -53,6 +53,15 @@ def read_image(path: Path, page: int = 0) -> RgbImage:
             raise DataError(f"{path} cannot be read as an image: {error}") from error
 
 
+def has_dicom_preamble(path: Path) -> bool:
+    """Whether a file of any name is DICOM, by its first bytes; False for one that cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
 def image_shape(path: Path, page: int = 0) -> tuple[int, int]:
     """Height and width of a page as a browser shows it, without decoding it.
 

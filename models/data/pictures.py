@@ -84,7 +84,7 @@ class DeepPicture(Pages):
     """
 
     def __init__(self, file: BinaryIO, max_pixels: int, kind: str) -> None:
-        """`kind` is "png", "jpeg8", "jpegls" or "jpeg2k", as imagecodecs has it; raises ValueError: large or damaged."""
+        """`kind` is "png", "jpeg8", "jpegls" or "jpeg2k", as imagecodecs has it. Raises ValueError: large, damaged."""
         self._file, self._kind = file, kind
         file.seek(0)
         data = file.read()

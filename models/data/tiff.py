@@ -204,7 +204,9 @@ def _is_level(page: Any, first: Any) -> bool:
     if not (first.is_tiled or first.is_svs or first.is_ndpi) or page.imagewidth >= first.imagewidth:
         return False
     factor = first.imagewidth / page.imagewidth
-    return bool(abs(first.imagelength / factor - page.imagelength) <= 1 and page.samplesperpixel == first.samplesperpixel)
+    return bool(
+        abs(first.imagelength / factor - page.imagelength) <= 1 and page.samplesperpixel == first.samplesperpixel
+    )
 
 
 def _no_data(page: Any) -> float | None:

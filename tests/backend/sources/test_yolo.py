@@ -102,7 +102,10 @@ def test_pictures_outside_of_the_folders_of_images_are_named_and_not_learnt_from
         ("train: images/day\nval: images/night\n", {}),
         ("path: /home/them/export\ntrain: [./images/day/]\nval: ../export/images/night\n", {}),
         ("train: a.txt\nval: b.txt\n", {"a.txt": "./images/day/a.jpg\n", "b.txt": "images/night/c.jpg"}),
-        ("path: .\ntrain: lists/t.txt\nval: /x/lists/v.txt\n", {"lists/t.txt": "/of/them/day/a.jpg", "lists/v.txt": "c.jpg"}),
+        (
+            "path: .\ntrain: lists/t.txt\nval: /x/lists/v.txt\n",
+            {"lists/t.txt": "/of/them/day/a.jpg", "lists/v.txt": "c.jpg"},
+        ),
     ],
 )
 def test_the_split_is_that_of_the_yaml(tmp_path: Path, yaml: str, lists: dict[str, str]) -> None:
