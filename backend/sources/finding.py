@@ -264,10 +264,15 @@ def files_below(folder: Path) -> list[Path]:
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not is_junk(Path(name)))
-        found += [Path(where, name) for name in sorted(names) if not is_junk(Path(name))]
+        found += [file for name in sorted(names) if not is_junk(Path(name)) and not is_pipe(file := Path(where, name))]
         if len(found) > MAX_FILES:
             raise DataError(f"{folder} has more than {MAX_FILES} files; name a folder with the export alone")
     return found
+
+
+def is_pipe(file: Path) -> bool:
+    """Whether a file is one of those whose reader would wait for ever: a pipe, a socket or a device."""
+    return file.exists() and not file.is_file()
 
 
 def agreeing(wanted: Tail, parts: Tail) -> int:

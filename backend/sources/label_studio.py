@@ -86,8 +86,9 @@ def convert_label_studio(files: Mapping[Path, Any], images: ImageFiles, out: Pat
         (result.unread if why in DECIDED else result.left_out).append(row)
     for file in dict.fromkeys(file for file in found.values() if isinstance(file, Path)):
         if (pages := page_count(file)) > 1:
-            rest = f"{images.name(file)}, page {', '.join(map(str, range(2, min(pages, 10) + 1)))}"
-            result.unread.append(LeftOut(rest + " ..." * (pages > 10), "of a file of several pages the first is read"))
+            others = ", ".join(map(str, range(2, min(pages, 10) + 1))) + (" ..." if pages > 10 else "")
+            why = "of a file of several pages the first is read"
+            result.unread.append(LeftOut(f"{images.name(file)}, page {others}", why))
     name_unlisted(images, {file for file in found.values() if isinstance(file, Path)}, result)
     return result
 
@@ -111,8 +112,8 @@ def _tasks(files: Mapping[Path, Any], result: Conversion) -> list[dict[str, Any]
                 continue
             name = task.get("id")
             if isinstance(content, dict) and "task" in content and name is not None:
-                if known := of_storage.get(str(name)):
-                    known["annotations"] += annotations
+                if same := of_storage.get(str(name)):
+                    same["annotations"] += annotations
                     continue
                 of_storage[str(name)] = task
             if name is None or str(name) in taken:

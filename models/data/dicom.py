@@ -175,10 +175,8 @@ class DicomPages(Pages):
         """Stored samples of a frame, (H, W), or (H, W, 3) in RGB."""
         from pydicom.pixels.decoders.base import get_decoder
 
-        decoder, options = get_decoder(self._syntax), {}
-        low = self._low_bit()
-        if low:
-            options["bits_stored"] = low + int(self._set.BitsStored)
+        decoder, low = get_decoder(self._syntax), self._low_bit()
+        options: dict[str, Any] = {"bits_stored": low + int(self._set.BitsStored)} if low else {}
         samples, _ = decoder.as_array(self._set, index=index, decoding_plugin=self._plugin, **options)
         return np.asarray(samples >> low if low else samples)
 

@@ -2,7 +2,6 @@
 
 import struct
 from collections.abc import Iterator
-from functools import partial
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -88,8 +87,10 @@ class DeepPicture(Pages):
         self._file, self._kind = file, kind
         file.seek(0)
         data = file.read()
-        headers = {"png": partial(_png_header, file), "jpeg2k": jpeg2k_header}
-        header = headers.get(kind, _jpeg_header)(data)
+        if kind == "png":
+            header = _png_header(file, data)
+        else:
+            header = jpeg2k_header(data) if kind == "jpeg2k" else _jpeg_header(data)
         width, height, samples, self._stated = header
         check_size(width, height, max_pixels, 2 * samples)
         self._orientation = 1
@@ -141,8 +142,8 @@ def open_picture(file: BinaryIO, max_pixels: int) -> Pages:
     if head.startswith(JPEG_2000):
         file.seek(0)
         data = file.read()
-        _, _, samples, bits = jpeg2k_header(data)
-        if samples > 1 and bits is not None and bits > 8 and SYCC not in data:
+        _, _, samples, depth = jpeg2k_header(data)
+        if samples > 1 and depth is not None and depth > 8 and SYCC not in data:
             return DeepPicture(file, max_pixels, "jpeg2k")
     file.seek(0)
     return Pictures(file, max_pixels)

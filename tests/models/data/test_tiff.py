@@ -270,9 +270,9 @@ def test_levels_of_a_pyramid_that_does_not_say_so_are_no_pages(described: str) -
     colours = np.repeat((RAMP * 255).astype(np.uint8)[:, :, None], 3, axis=2)
     file = BytesIO()
     with tifffile.TiffWriter(file) as tiff:
-        for step, options in ((1, {"tile": (16, 16)}), (4, {}), (2, {"tile": (16, 16)})):
+        for step, tile in ((1, (16, 16)), (4, None), (2, (16, 16))):
             level = colours[::step, ::step]
-            tiff.write(level, photometric="rgb", metadata=None, description=described, **options)
+            tiff.write(level, photometric="rgb", metadata=None, description=described, tile=tile)
     with open_pages(file.getvalue(), MANY) as pages:
         assert pages.sizes == [(32, 64)]
         assert pages.notes == ("2 previews or masks in it are left out",)
