@@ -17,6 +17,7 @@ from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from models.data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from models.data.names import composed, is_junk
+from models.data.tables import SUBSETS
 from models.errors import DataError
 
 MAX_FILES = 500_000
@@ -24,12 +25,6 @@ URLS = ("http", "https", "file", "ftp")
 ENDINGS = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
 MAX_SHOWN = 300  # characters of an address that a message gives
 UPLOAD_PREFIX = 8  # hexadecimal digits that Label Studio puts before the name of an upload
-
-SUBSETS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
 
 Tail = tuple[str, ...]
 

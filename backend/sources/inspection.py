@@ -125,7 +125,9 @@ def inspect_data_folder(
 
 def _strays(images: Path) -> list[LeftOut]:
     """Files among the images of a data folder that are not taken for one."""
-    files = [file for file in files_below(images) if file.suffix.lower() not in IMAGE_SUFFIXES]
+    files = [
+        file for file in files_below(images) if file.suffix.lower() not in IMAGE_SUFFIXES and file.parent == images
+    ]
     return [
         LeftOut(f"images/{file.relative_to(images)}", f"{NO_ENDING}: {', '.join(IMAGE_SUFFIXES)}") for file in files
     ]

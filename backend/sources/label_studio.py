@@ -23,6 +23,7 @@ from models.data.names import Names, read_names
 from models.data.tables import page_count
 from models.errors import DataError, brief
 
+FIELDS = {"data", "annotations", "id", "annotator"}  # some of which a task has in any of the exports
 # Why people have left a task out, which does not stop a training.
 DECIDED = (CANCELLED, REJECTED, NO_ANNOTATION, NO_LABEL)
 
@@ -31,7 +32,8 @@ def is_label_studio(content: Any) -> bool:
     """Whether a JSON file is a list of Label Studio's tasks, a single one, or an annotation of its target storage."""
     if isinstance(content, dict):
         return bool(_entries(content))
-    return isinstance(content, list) and bool(content) and all(isinstance(task, dict) for task in content)
+    rows = isinstance(content, list) and all(isinstance(task, dict) for task in content)
+    return rows and any(FIELDS & {*task} for task in content)
 
 
 def _entries(content: Any) -> list[Any]:

@@ -11,8 +11,9 @@ import yaml
 
 from backend.sources.conversion import Conversion, Exported, LeftOut, Mask, Region, convert
 from backend.sources.drawing import NO_NUMBERS, draw_box, draw_polygons
-from backend.sources.finding import SUBSETS, ImageFiles, Tail, agreeing, files_below, readings, subset_of
+from backend.sources.finding import ImageFiles, Tail, agreeing, files_below, readings, subset_of
 from models.data.files import IMAGE_SUFFIXES
+from models.data.tables import SUBSETS
 from models.errors import DataError
 
 IMAGES, LABELS = "images", "labels"
