@@ -1,6 +1,6 @@
 """YOLO's segmentation format, as Ultralytics, Roboflow, CVAT and Label Studio write it: a text file for each image."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -138,11 +138,16 @@ def _exported(
 ) -> Iterator[Exported | LeftOut]:
     """The images below the folder of data.yaml, or from elsewhere, with the lines of their text files."""
     below = files_below(root)
+    here = root.is_relative_to(images.root)
+    base = images.root if here else root
     texts = {
-        _key(path.relative_to(images.root), LABELS): path
+        _key(path.relative_to(base), LABELS): path
         for path in below
-        if path.suffix.lower() == ".txt" and LABELS in path.relative_to(images.root).parts[:-1]
+        if path.suffix.lower() == ".txt" and LABELS in path.relative_to(base).parts[:-1]
     }
+    # The folders of images that are elsewhere may be others: there a name that only one text has decides.
+    stems = Counter(key.name for key in texts) if not here else Counter()
+    named = {key.name: path for key, path in texts.items() if stems[key.name] == 1}
     # YOLO's own tools look for the text beside an image that is in no folder of that name.
     beside = {path.with_suffix(""): path for path in below if path.suffix.lower() == ".txt"}
     # Of data.yaml alone nothing is said of the files beside it: its images are those in its folders.
@@ -151,10 +156,10 @@ def _exported(
     for image in files:
         if image.suffix.lower() not in IMAGE_SUFFIXES:
             continue
-        if image.is_relative_to(images.root) and not image.is_relative_to(root):
+        if here and image.is_relative_to(images.root) and not image.is_relative_to(root):
             continue
         key = _key(Path(images.name(image)), IMAGES)
-        text = texts.get(key)
+        text = texts.get(key) or named.get(key.name)
         if text is None and IMAGES not in Path(images.name(image)).parts[:-1]:
             text = beside.get(image.with_suffix(""))
         found.append((image, text))
@@ -175,9 +180,7 @@ def _exported(
     used = {text for _, text in found}
     for text in texts.values():
         if text not in used:
-            yield LeftOut(
-                str(text.relative_to(images.root)), f"there is no image of it in {IMAGES}; export with images"
-            )
+            yield LeftOut(str(text.relative_to(base)), f"there is no image of it in {IMAGES}; export with images")
 
 
 def _key(path: Path, folder: str) -> Path:

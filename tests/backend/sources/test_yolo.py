@@ -1,5 +1,6 @@
 """YOLO's segmentation format in the layouts of Ultralytics, Roboflow, CVAT and Label Studio."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,19 @@ def test_a_text_beside_its_image_is_read(tmp_path: Path, layout: str, alone: boo
     assert np.array_equal(masks["c"]["scratch"], SQUARE)
     assert data.samples["b"].presence["scratch"] is False
     assert ("e" in data.samples) is not alone
+
+
+@pytest.mark.parametrize("below", ["", "images/train", "media/upload/3"])
+def test_images_may_be_elsewhere(tmp_path: Path, below: str) -> None:
+    """`--images` ended in a traceback."""
+    folder = export(tmp_path / "export", {"train/a": SCRATCH, "train/b": BOX})
+    shutil.rmtree(folder / "images")
+    for name in ("a.png", "b.png"):
+        picture(tmp_path / "elsewhere" / below / name)
+    with open_source(folder, images=tmp_path / "elsewhere") as source:
+        masks = read(source.folder)[1]
+    assert np.array_equal(masks["a"]["scratch"], SQUARE)
+    assert np.array_equal(masks["b"]["dent"], SQUARE)
 
 
 def test_one_text_is_of_every_image_of_its_name(tmp_path: Path) -> None:
