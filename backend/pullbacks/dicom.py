@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.data.dicom import is_dicom
+from models.data.dicom import check_deflated, is_dicom
 from models.data.scan_conversion import Scan
 
 POLAR = "1.2.840.10008.5.1.4.1.1.14.2"  # Intravascular OCT Image Storage - For Processing
@@ -68,6 +68,7 @@ def read_header(path: Path) -> Header | None:
     with path.open("rb") as file:
         if not is_dicom(file.read(132)):
             return None
+        check_deflated(file)
     from pydicom import config, dcmread
 
     config.settings.reading_validation_mode = config.IGNORE

@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,12 +14,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.data.depth import Scale, measured_scale, scale_of_bits
-from models.data.pages import Pages, RgbImage, UnsupportedImage, check_count, check_size, numbered
+from models.data.pages import (
+    MAX_PAGE_BYTES,
+    BadImage,
+    Pages,
+    RgbImage,
+    UnsupportedImage,
+    check_count,
+    check_size,
+    numbered,
+)
 
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 GREY = ("MONOCHROME1", "MONOCHROME2")
 COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_PARTIAL_422", "YBR_ICT", "YBR_RCT")
 PALETTE = "PALETTE COLOR"
+DEFLATED = b"1.2.840.10008.1.2.1.99"  # transfer syntax
+MAX_META_BYTES, CHUNK = 1 << 16, 1 << 20
 FILMS = tuple(f"1.2.840.10008.1.2.4.10{number}" for number in range(9))  # MPEG-2, MPEG-4 and HEVC, also in fragments
 
 Tone = Callable[[int, NDArray[Any]], NDArray[np.uint8]]  # index of a frame and its samples -> what is shown of them
@@ -47,6 +59,32 @@ def is_dicom(head: bytes) -> bool:
     return len(head) > 8 and group in (2, 8) and element < 0x100 and (explicit or head[6:8] == b"\0\0")
 
 
+def check_deflated(file: BinaryIO) -> None:
+    """Refuse a deflated file that unpacks to more than MAX_PAGE_BYTES: pydicom unpacks it as a whole.
+
+    Args:
+        file: at any position; its position is changed.
+
+    Raises:
+        BadImage: it is such a one.
+    """
+    file.seek(128)
+    head = file.read(16)  # the magic, and the element with the length of the others of its group
+    if not head.startswith(b"DICM\x02\0\0\0UL") or len(head) < 16:
+        return
+    meta = file.read(min(int.from_bytes(head[12:16], "little"), MAX_META_BYTES))
+    if DEFLATED not in meta:
+        return
+    unpacker, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    while not unpacker.eof and (data := unpacker.unconsumed_tail or file.read(CHUNK)):
+        try:
+            size += len(unpacker.decompress(data, CHUNK))
+        except zlib.error:
+            return  # pydicom says what is wrong
+        if size > MAX_PAGE_BYTES:
+            raise BadImage(f"it is a deflated DICOM file that unpacks to more than {MAX_PAGE_BYTES >> 20} MB")
+
+
 class DicomPages(Pages):
     """The frames of a DICOM file.
 
@@ -68,6 +106,7 @@ class DicomPages(Pages):
         logging.getLogger("pydicom").setLevel(logging.CRITICAL)
         warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")
         self._file = file
+        check_deflated(file)
         file.seek(0)
         self._set = data = dcmread(file, force=True)
         if not any(name in data for name in PIXELS):

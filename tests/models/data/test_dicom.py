@@ -1,5 +1,7 @@
 """A DICOM file of any transfer syntax, depth, window and colours is shown as a viewer shows it."""
 
+import struct
+import zlib
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -323,3 +325,16 @@ def test_a_frame_of_another_size_than_the_file_says_is_refused() -> None:
 def test_a_file_that_is_cut_off_is_damaged() -> None:
     with pytest.raises(ValueError, match="damaged"):
         decode_image(written([ramp(4095, np.uint16)])[:-1000], MANY)
+
+
+def test_a_deflated_file_that_would_fill_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A megabyte took two gigabytes."""
+    whole = written([ramp(255, np.uint8)], uid.DeflatedExplicitVRLittleEndian)
+    assert_shows_the_ramp(whole)
+    start = 144 + int.from_bytes(whole[140:144], "little")
+    packer = zlib.compressobj(9, wbits=-15)
+    head = struct.pack("<HH2sHI", 9, 0x1001, b"OB", 0, 3 << 20)
+    bomb = whole[:start] + packer.compress(head + bytes(3 << 20)) + packer.flush()
+    monkeypatch.setattr("models.data.dicom.MAX_PAGE_BYTES", 2 << 20)
+    with pytest.raises(ValueError, match="unpacks to more than 2 MB"):
+        decode_image(bomb, MANY)
