@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from models.data.decoding import is_pipe
 from models.data.dicom import check_deflated, is_dicom
 from models.data.scan_conversion import Scan
 
@@ -65,6 +66,8 @@ def read_header(path: Path) -> Header | None:
         OSError: the file cannot be opened.
         ValueError: it begins as DICOM and is damaged.
     """
+    if is_pipe(path):
+        raise ValueError("it is a pipe or a device, and no file")
     with path.open("rb") as file:
         if not is_dicom(file.read(132)):
             return None

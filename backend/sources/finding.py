@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
+from models.data.decoding import is_pipe
 from models.data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from models.data.names import composed, is_junk
 from models.data.tables import SUBSETS
@@ -263,11 +264,6 @@ def files_below(folder: Path) -> list[Path]:
         if len(found) > MAX_FILES:
             raise DataError(f"{folder} has more than {MAX_FILES} files; name a folder with the export alone")
     return found
-
-
-def is_pipe(file: Path) -> bool:
-    """Whether a file is one of those whose reader would wait for ever: a pipe, a socket or a device."""
-    return file.exists() and not file.is_file()
 
 
 def agreeing(wanted: Tail, parts: Tail) -> int:

@@ -1,5 +1,6 @@
 """A mask is what is white, however it is stored; what is no image or mask is refused by name, with the remedy."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -107,3 +108,10 @@ def test_what_has_no_shape_is_named(tmp_path: Path) -> None:
     (tmp_path / "notes.png").write_text("lunch at noon")
     with pytest.raises(DataError, match=r"notes\.png cannot be read as an image"):
         image_shape(tmp_path / "notes.png")
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"a\.png cannot be read as an image: it is a pipe"):
+        read_image(tmp_path / "a.png")
