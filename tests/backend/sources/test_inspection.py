@@ -1,7 +1,10 @@
 """`premask inspect` shows every image of a source as a training reads it."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -114,6 +117,30 @@ def test_files_among_the_images_of_a_data_folder_that_are_none_are_named(tmp_pat
     report = inspected(tmp_path / "data")[1]
     assert [image["source"] for image in report["images"]] == ["images/a.png", "images/b.jfif"]
     assert [row["what"] for row in report["left_out"]] == ["images/c.heic"]
+
+
+def test_a_name_that_is_no_text_is_shown_escaped(tmp_path: Path) -> None:
+    """Unpackers leave names in old code pages; the command ended in a traceback."""
+    picture(tmp_path / "a.png")
+    folder = tmp_path / "in" / "images"
+    folder.mkdir(parents=True)
+    (tmp_path / "in" / "classes.txt").write_text("scratch\n")
+    (tmp_path / "in" / "masks").mkdir()
+    shutil.copy(tmp_path / "a.png", os.fsencode(folder) + b"/\xe4.png")
+    command = [sys.executable, "-c", "from backend.cli import main; main()", "inspect", "--data", tmp_path / "in"]
+    done = subprocess.run([*command, "--json", tmp_path / "read.json"], capture_output=True, check=True)
+    assert b"\\udce4" in done.stdout
+    assert [image["name"] for image in json.loads((tmp_path / "read.json").read_text())["images"]] == ["\udce4"]
+
+
+def test_parts_and_groups_may_have_names_that_are_no_text(tmp_path: Path) -> None:
+    with DataFolderWriter(tmp_path / "data", ["scratch"]) as folder:
+        for name, side in (("\udce4", "\udce5"), ("b", "c")):
+            folder.add(name, np.zeros((4, 4, 3), np.uint8), {}, None, side)
+        folder.write_split({"train": ["\udce4"], "val": ["b"]})
+    found = inspect_source(tmp_path / "data")
+    assert found.splits == {"train": ["\udce4"], "val": ["b"]}
+    assert [image["group"] for image in found.images] == ["c", "\udce5"]
 
 
 def test_exit_codes(tmp_path: Path) -> None:
