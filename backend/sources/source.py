@@ -121,6 +121,12 @@ def _opened(path: Path, scratch: Path, images: Path | None, skip_bad: bool, unla
         root = scratch / UNPACKED
         root.mkdir()
         unpacked = unpack(path, root)
+        inside = files_below(root)
+        if len(inside) == 1 and is_archive(inside[0]):  # packed twice
+            folder = inside[0].with_name(f"{inside[0].name} unpacked")
+            folder.mkdir()
+            unpacked = unpack(inside[0], folder)
+            inside[0].unlink()
     elif path.is_file() and looks_like_archive(path):
         raise DataError(f"{path} is no zip file, or a damaged one; export it again")
     if root.is_dir():
