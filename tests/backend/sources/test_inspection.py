@@ -1,7 +1,6 @@
 """`premask inspect` shows every image of a source as a training reads it."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -126,9 +125,10 @@ def test_a_name_that_is_no_text_is_shown_escaped(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     (tmp_path / "in" / "classes.txt").write_text("scratch\n")
     (tmp_path / "in" / "masks").mkdir()
-    shutil.copy(tmp_path / "a.png", os.fsencode(folder) + b"/\xe4.png")
-    command = [sys.executable, "-c", "from backend.cli import main; main()", "inspect", "--data", tmp_path / "in"]
-    done = subprocess.run([*command, "--json", tmp_path / "read.json"], capture_output=True, check=True)
+    shutil.copy(tmp_path / "a.png", folder / "\udce4.png")
+    command = [sys.executable, "-c", "from backend.cli import main; main()", "inspect", "--data", str(tmp_path / "in")]
+    command += ["--json", str(tmp_path / "read.json")]
+    done = subprocess.run(command, capture_output=True, check=True)
     assert b"\\udce4" in done.stdout
     assert [image["name"] for image in json.loads((tmp_path / "read.json").read_text())["images"]] == ["\udce4"]
 
