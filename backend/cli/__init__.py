@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed (one sentence on stderr says why and what to do), 2
 import importlib
 import keyword
 import sys
+from io import TextIOWrapper
 
 import click
 
@@ -72,6 +73,8 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; an expected failure is one sentence on stderr and exit code 1."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text; stderr does so by itself
     try:
         cli.main(standalone_mode=True)
     except (BackendError, ModelError) as error:

@@ -33,7 +33,9 @@ def write_json(path: Path | None, result: Any) -> None:
     """Write `result` where `--json` asked for it."""
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(result, indent=2, ensure_ascii=False) + "\n"
+        # A name of a file that is no UTF-8 has half characters, which JSON can escape and UTF-8 cannot hold.
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 @contextmanager

@@ -46,6 +46,7 @@ OTHER_KIND = "regions of a kind that is not read here"
 RESIZED = "regions of another size than the image, scaled to it"
 UNREAD = "regions that cannot be read; their class counts as unknown on their image"
 OPEN = "paths that are not closed; their class is on the image, but not said where"
+NOWHERE = "regions that cover no pixel of the image; their class is there, but not said where"
 NO_PAGE = "regions on an image or page that the task does not have"
 UNDRAWN = "choices taken without a region of that class; the missing region decides"
 
@@ -441,7 +442,13 @@ class _Reading:
             if mask.any():
                 self._masks[name] = self._masks[name] | mask if name in self._masks else mask
             elif not adapter.exact:
-                self._nowhere.add(name)  # smaller than a pixel
+                self._nowhere.add(name)
+        if not mask.any() and not adapter.exact:
+            self._counts[NOWHERE] += 1
+            self._problems.append(
+                f"region {brief(one.region.get('id'))} covers no pixel: it is very small, or outside of the image; it "
+                f"says that {_listed(names)} is there, but not where"
+            )
 
     def _other_kind(self, one: Drawn) -> None:
         """A kind that is not read: the classes that it names stay open."""

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.data.dicom import is_dicom
+from models.data.decoding import is_pipe
+from models.data.dicom import check_deflated, is_dicom
 from models.data.scan_conversion import Scan
 
 POLAR = "1.2.840.10008.5.1.4.1.1.14.2"  # Intravascular OCT Image Storage - For Processing
@@ -65,9 +66,12 @@ def read_header(path: Path) -> Header | None:
         OSError: the file cannot be opened.
         ValueError: it begins as DICOM and is damaged.
     """
+    if is_pipe(path):
+        raise ValueError("it is a pipe or a device, and no file")
     with path.open("rb") as file:
         if not is_dicom(file.read(132)):
             return None
+        check_deflated(file)
     from pydicom import config, dcmread
 
     config.settings.reading_validation_mode = config.IGNORE

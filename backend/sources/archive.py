@@ -163,6 +163,9 @@ def _write(path: Path, members: list[_Member], out: Path) -> Unpacked:
         file = out.joinpath(*(_short(part) for part in parts))
         try:
             _copy(member, file)
+        except FileExistsError:
+            unpacked.left_out.append(LeftOut(member.name, "the archive has two files of this name; the first is read"))
+            continue
         except DAMAGED as error:
             file.unlink(missing_ok=True)
             unpacked.left_out.append(LeftOut(member.name, f"it cannot be unpacked: {error}"))

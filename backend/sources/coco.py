@@ -12,7 +12,7 @@ import numpy as np
 
 from backend.label_studio.task_data import group_field, group_of
 from backend.sources.conversion import Conversion, Exported, LeftOut, Mask, Region, convert
-from backend.sources.drawing import draw_box, draw_coco_rle, draw_polygons
+from backend.sources.drawing import draw_coco_rle, draw_polygons, draw_turned_box
 from backend.sources.finding import ImageFiles, subset_of
 from models.errors import DataError
 
@@ -170,15 +170,15 @@ def _shape(image: Mapping[str, Any]) -> tuple[int, int] | None:
 
 def _drawing(annotation: Mapping[str, Any]) -> Callable[[tuple[int, int]], Mask] | None:
     outline = annotation.get("segmentation")
-    if outline and outline != [[]]:
-        return partial(_draw, outline)
     box = annotation.get("bbox")
-    return partial(draw_box, box) if box and not annotation.get("keypoints") else None
+    if outline and outline != [[]]:
+        return partial(_draw, outline, box)
+    return partial(draw_turned_box, box, annotation) if box and not annotation.get("keypoints") else None
 
 
-def _draw(outline: Any, shape: tuple[int, int]) -> Mask:
-    """Run lengths, a list of them, or polygons."""
+def _draw(outline: Any, box: Any, shape: tuple[int, int]) -> Mask:
+    """Run lengths, a list of them, or polygons, whose box tells whether their corners are pixels."""
     parts = outline if isinstance(outline, list) else [outline]
     if all(isinstance(part, dict) for part in parts):
         return np.asarray(np.logical_or.reduce([draw_coco_rle(part, shape) for part in parts]))
-    return draw_polygons(outline, shape)
+    return draw_polygons(outline, shape, box)

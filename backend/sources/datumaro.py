@@ -8,7 +8,7 @@ from typing import Any
 from backend.label_studio.task_data import group_field, group_of
 from backend.sources.conversion import Conversion, Exported, LeftOut, Mask, Region, convert
 from backend.sources.cvat_shapes import is_background
-from backend.sources.drawing import draw_box, draw_coco_rle, draw_ellipse, draw_polygons
+from backend.sources.drawing import draw_coco_rle, draw_ellipse, draw_polygons, draw_turned_box, rotation_of
 from backend.sources.finding import ImageFiles, subset_of
 from models.errors import DataError
 
@@ -121,11 +121,11 @@ def _drawing(annotation: Mapping[str, Any]) -> Callable[[tuple[int, int]], Mask]
 
 
 def _box(annotation: Mapping[str, Any], shape: tuple[int, int]) -> Mask:
-    return draw_box(annotation.get("bbox"), shape, _rotation(annotation))
+    return draw_turned_box(annotation.get("bbox"), annotation, shape)
 
 
 def _ellipse(annotation: Mapping[str, Any], shape: tuple[int, int]) -> Mask:
-    return draw_ellipse(annotation.get("points"), shape, _rotation(annotation))
+    return draw_ellipse(annotation.get("points"), shape, rotation_of(annotation))
 
 
 def _mask(annotation: Mapping[str, Any], shape: tuple[int, int]) -> Mask:
@@ -133,13 +133,3 @@ def _mask(annotation: Mapping[str, Any], shape: tuple[int, int]) -> Mask:
     if not isinstance(rle, dict):
         raise DataError(f"its rle must be counts and size, it is {rle!r:.60}")
     return draw_coco_rle(rle, shape)
-
-
-def _rotation(annotation: Mapping[str, Any]) -> float:
-    """CVAT writes the turn of a box as an attribute, in degrees clockwise."""
-    attributes = annotation.get("attributes")
-    value = attributes.get("rotation", 0) if isinstance(attributes, dict) else 0
-    try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise DataError(f"its rotation must be a number, it is {value!r:.40}") from error

@@ -13,6 +13,7 @@ from models.errors import DataError
 
 MAX_BYTES = 512 << 20
 MAX_TEXT_BYTES = 1 << 20
+MAX_LINE = 1 << 16
 MAX_CONTAINERS = 20_000_000  # lists and objects of a JSON file; elements of an XML file
 MAX_VALUES = 150_000_000
 MAX_DEPTH = 100  # of elements within elements
@@ -21,7 +22,7 @@ HALF = re.compile(rb"(\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-
 
 
 def read_document(path: Path) -> Any:
-    """Parsed JSON, the root of XML, or the text of another file.
+    """Parsed JSON, the root of XML, the first line of a table, or the text of another file.
 
     Raises:
         DataError: as `read_json`, `read_xml` and `read_text`.
@@ -31,6 +32,8 @@ def read_document(path: Path) -> Any:
             return read_json(path)
         case ".xml":
             return read_xml(path)
+        case ".csv" | ".tsv":
+            return _first_line(path)
         case _:
             return read_text(path)
 
@@ -74,6 +77,14 @@ def read_text(path: Path) -> str:
         return _read(path, MAX_TEXT_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path} cannot be read: {error}; export it again") from error
+
+
+def _first_line(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return file.readline(MAX_LINE).decode("utf-8-sig", errors="replace")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
 
 
 class _Bounded(TreeBuilder):

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from itertools import chain
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,19 +17,30 @@ from models.errors import DataError
 from models.masks.rasterising import MAX_COORDINATE, fill_ellipse, fill_polygon, turned
 
 # All that converting a value of any JSON type to numbers raises.
+MAX_PIXEL = 32_000  # of a corner that OpenCV fills exactly
 NO_NUMBERS = (TypeError, ValueError, ArithmeticError, KeyError, IndexError)
 
 
-def draw_polygons(value: Any, shape: tuple[int, int]) -> Mask:
+def draw_polygons(value: Any, shape: tuple[int, int], box: Any = None) -> Mask:
     """Fill polygons, united: [[x, y, x, y ...], ...], or with corners as pairs, or a single polygon of either form.
 
     A polygon of fewer than three corners, or in a line, has no area: it is left out beside one that has, and
     raises DataError alone.
+
+    Args:
+        value: the polygons.
+        shape: (H, W) of the mask.
+        box: x, y, width, height around them, if it is known.
     """
     try:
         polygons = [_corners(ring) for ring in _rings(value)]
     except NO_NUMBERS as error:
         raise DataError(f"its polygons must be lists x, y, x, y ...: {error}") from error
+    if _are_contours(polygons, box):
+        pixels = np.zeros(shape, dtype=np.uint8)
+        for corners in polygons:
+            cv2.fillPoly(pixels, [np.clip(corners, -MAX_PIXEL, MAX_PIXEL).astype(np.int32)], 1)
+        return pixels.astype(bool)
     polygons = [corners for corners in polygons if _area(corners) > 0]
     if not polygons:
         raise DataError("its outline has no area")
@@ -39,6 +51,31 @@ def draw_polygons(value: Any, shape: tuple[int, int]) -> Mask:
         if part.size:
             part |= fill_polygon(corners - (left, top), part.shape)
     return mask
+
+
+def _are_contours(polygons: list[NDArray[np.float64]], box: Any) -> bool:
+    """Whether polygons are contours as OpenCV finds them in a mask: their corners are the object's outermost pixels.
+
+    Label Studio exports brushes so, and many scripts do. Such a contour goes from pixel to pixel in eight directions,
+    and the wrong way round; and the box around it is a pixel wider and higher than its corners are apart.
+    """
+    corners = np.concatenate([np.zeros((0, 2)), *polygons])
+    try:
+        around = np.array(box, dtype=np.float64)
+    except NO_NUMBERS:
+        return False
+    if around.shape != (4,) or not corners.size or (corners != np.round(corners)).any():
+        return False
+    first, last = corners.min(axis=0), corners.max(axis=0)
+    if not np.array_equal(around, [*first, *(last - first + 1)]):
+        return False
+    for ring in polygons:
+        following = np.roll(ring, -1, axis=0)
+        across, down = np.abs(following - ring).T
+        turn = (ring[:, 0] * following[:, 1] - following[:, 0] * ring[:, 1]).sum()
+        if turn > 0 or ((across != 0) & (down != 0) & (across != down)).any():
+            return False
+    return True
 
 
 def _rings(value: Any) -> list[Any]:
@@ -97,6 +134,21 @@ def draw_box(value: Any, shape: tuple[int, int], degrees: float = 0) -> Mask:
     corners = np.array([[x, y], [x + width, y], [x + width, y + height], [x, y + height]])
     centre = np.array([x + width / 2, y + height / 2])
     return fill_polygon(turned(corners - centre, degrees) + centre, shape)
+
+
+def draw_turned_box(value: Any, annotation: Mapping[str, Any], shape: tuple[int, int]) -> Mask:
+    """Fill a box of an annotation, turned as its attributes say."""
+    return draw_box(value, shape, rotation_of(annotation))
+
+
+def rotation_of(annotation: Mapping[str, Any]) -> float:
+    """CVAT writes the turn of a box as an attribute, in degrees clockwise, into Datumaro's JSON and into COCO."""
+    attributes = annotation.get("attributes")
+    value = attributes.get("rotation", 0) if isinstance(attributes, dict) else 0
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DataError(f"its rotation must be a number, it is {value!r:.40}") from error
 
 
 def draw_ellipse(value: Any, shape: tuple[int, int], degrees: float = 0) -> Mask:

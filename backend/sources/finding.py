@@ -15,20 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
+from models.data.decoding import is_pipe
 from models.data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from models.data.names import composed, is_junk
+from models.data.tables import SUBSETS
 from models.errors import DataError
 
 MAX_FILES = 500_000
 URLS = ("http", "https", "file", "ftp")
 ENDINGS = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
+MAX_SHOWN = 300  # characters of an address that a message gives
 UPLOAD_PREFIX = 8  # hexadecimal digits that Label Studio puts before the name of an upload
-
-SUBSETS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
 
 Tail = tuple[str, ...]
 
@@ -176,7 +173,7 @@ class ImageFiles:
         if not best:
             looked = ", ".join(map(str, self.folders))
             raise DataError(
-                f"{(readings(recorded) or [('it',)])[0][-1]} is not in {looked}; "
+                f"{brief_text((readings(recorded) or [('it',)])[0][-1])} is not in {looked}; "
                 "export with images, or name their folder with --images"
             )
         top = max(best.values())
@@ -184,7 +181,8 @@ class ImageFiles:
         if len(chosen) > 1:
             named = ", ".join(str(path) for path in chosen[:4])
             raise DataError(
-                f"{recorded} may be each of {len(chosen)} files ({named}); put the folders as the export has them"
+                f"{brief_text(recorded)} may be each of {len(chosen)} files ({named}); "
+                "put the folders as the export has them"
             )
         return top, chosen[0]
 
@@ -207,7 +205,10 @@ class ImageFiles:
                 result[path] = (
                     file
                     if sole and path in owners
-                    else DataError(f"{path} is not there, only {self.name(file)}, which may be {', '.join(others[:4])}")
+                    else DataError(
+                        f"{brief_text(path)} is not there, only {self.name(file)}, which may be "
+                        f"{', '.join(map(brief_text, others[:4]))}"
+                    )
                 )
         return result
 
@@ -220,10 +221,15 @@ class ImageFiles:
         for name in names:
             wanted = (*tail[:-1], name)
             for parts, path, order in self._by_name.get(_folded(name), ()):
-                agreed = _agreeing(wanted, parts)
+                agreed = agreeing(wanted, parts)
                 in_subset = bool(subset) and subset in (subset_of(part) for part in parts[:-1])
                 exact = literal and name == last and parts[len(parts) - agreed :] == wanted[len(wanted) - agreed :]
                 yield path, Match(agreed, in_subset, agreed == len(parts), agreed == len(wanted), exact, -order)
+
+
+def brief_text(address: str) -> str:
+    """An address for people, but not a megabyte of an image that is written into it."""
+    return address if len(address) <= MAX_SHOWN else f"{address[:MAX_SHOWN]}…"
 
 
 def subset_of(*texts: str) -> str:
@@ -254,13 +260,13 @@ def files_below(folder: Path) -> list[Path]:
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not is_junk(Path(name)))
-        found += [Path(where, name) for name in sorted(names) if not is_junk(Path(name))]
+        found += [file for name in sorted(names) if not is_junk(Path(name)) and not is_pipe(file := Path(where, name))]
         if len(found) > MAX_FILES:
             raise DataError(f"{folder} has more than {MAX_FILES} files; name a folder with the export alone")
     return found
 
 
-def _agreeing(wanted: Tail, parts: Tail) -> int:
+def agreeing(wanted: Tail, parts: Tail) -> int:
     """How many parts agree from the end in any case and Unicode form."""
     count = 0
     for one, other in zip(reversed(wanted), reversed(parts), strict=False):

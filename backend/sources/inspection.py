@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.sources.conversion import LeftOut
-from backend.sources.source import IMAGES, Source, open_source
+from backend.sources.finding import files_below
+from backend.sources.source import IMAGES, NO_ENDING, Source, open_source
 from models.data.decoding import RgbImage
-from models.data.files import image_shape, open_image
+from models.data.files import IMAGE_SUFFIXES, image_shape, open_image
 from models.data.names import page_name
 from models.data.png import write_png
 from models.data.reader import open_data_folder
@@ -114,11 +115,22 @@ def inspect_data_folder(
     told = {row.what for row in unread or ()}
     found.left_out = [LeftOut(what, why) for what, why in folder.skipped.items() if what not in told]
     found.left_out += unread or ()
+    found.left_out += _strays(root / "images")
     samples = list(folder.samples.values())
     for number, sample in enumerate(samples, 1):
         progress(number, len(samples), sample.name)
         found.images.append(_labelled(sample, folder.classes, number, pictures))
     return found
+
+
+def _strays(images: Path) -> list[LeftOut]:
+    """Files among the images of a data folder that are not taken for one."""
+    files = [
+        file for file in files_below(images) if file.suffix.lower() not in IMAGE_SUFFIXES and file.parent == images
+    ]
+    return [
+        LeftOut(f"images/{file.relative_to(images)}", f"{NO_ENDING}: {', '.join(IMAGE_SUFFIXES)}") for file in files
+    ]
 
 
 def _labelled(sample: Sample, classes: tuple[str, ...], number: int, pictures: Path | None) -> dict[str, Any]:

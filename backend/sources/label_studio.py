@@ -16,19 +16,36 @@ from backend.label_studio.label_config import LabelConfig
 from backend.label_studio.task_data import address_at, group_field
 from backend.label_studio.task_images import task_images
 from backend.sources.conversion import Conversion, LeftOut, name_unlisted
-from backend.sources.finding import ImageFiles, readings
+from backend.sources.finding import ImageFiles, brief_text, readings
 from models.data.decoding import RgbImage
 from models.data.files import IMAGE_SUFFIXES, read_image
 from models.data.names import Names, read_names
-from models.errors import DataError
+from models.data.tables import page_count
+from models.errors import DataError, brief
 
+FIELDS = {"data", "annotations", "id", "annotator"}  # some of which a task has in any of the exports
 # Why people have left a task out, which does not stop a training.
 DECIDED = (CANCELLED, REJECTED, NO_ANNOTATION, NO_LABEL)
 
 
 def is_label_studio(content: Any) -> bool:
-    """Whether a JSON file is a list of Label Studio's tasks."""
-    return isinstance(content, list) and bool(content) and all(isinstance(task, dict) for task in content)
+    """Whether a JSON file is a list of Label Studio's tasks, a single one, or an annotation of its target storage."""
+    if isinstance(content, dict):
+        return bool(_entries(content))
+    rows = isinstance(content, list) and all(isinstance(task, dict) for task in content)
+    return rows and any(FIELDS & {*task} for task in content)
+
+
+def _entries(content: Any) -> list[Any]:
+    """The tasks of a file. Target storages get a file for each annotation, with its task inside."""
+    if isinstance(content, list):
+        return content
+    if isinstance(content.get("data"), dict) and isinstance(content.get("annotations"), list):
+        return [content]
+    task = content.get("task")
+    if isinstance(content.get("result"), list) and isinstance(task, dict) and isinstance(task.get("data"), dict):
+        return [{**task, "annotations": [{key: value for key, value in content.items() if key != "task"}]}]
+    return []
 
 
 def convert_label_studio(files: Mapping[Path, Any], images: ImageFiles, out: Path) -> Conversion:
@@ -66,9 +83,14 @@ def convert_label_studio(files: Mapping[Path, Any], images: ImageFiles, out: Pat
             for what in dict.fromkeys((f"task {task['id']}", f"task {task['id']} {image.label}".strip())):
                 shows.setdefault(what, []).append(str(address_at(task["data"], image.path)))
     for what, why in report.left_out:
-        unnamed = [address for address in shows.get(what, ()) if address not in why]
+        unnamed = [text for address in shows.get(what, ()) if (text := brief_text(address)) not in why]
         row = LeftOut(what, f"{why} ({', '.join(unnamed)})" if unnamed else why)
         (result.unread if why in DECIDED else result.left_out).append(row)
+    for file in dict.fromkeys(file for file in found.values() if isinstance(file, Path)):
+        if (pages := page_count(file)) > 1:
+            others = ", ".join(map(str, range(2, min(pages, 10) + 1))) + (" ..." if pages > 10 else "")
+            why = "of a file of several pages the first is read"
+            result.unread.append(LeftOut(f"{images.name(file)}, page {others}", why))
     name_unlisted(images, {file for file in found.values() if isinstance(file, Path)}, result)
     return result
 
@@ -81,8 +103,9 @@ def _tasks(files: Mapping[Path, Any], result: Conversion) -> list[dict[str, Any]
     """
     tasks: list[dict[str, Any]] = []
     taken: set[str] = set()
+    of_storage: dict[str, dict[str, Any]] = {}  # id -> task whose annotations are in files of their own
     for path, content in files.items():
-        for number, task in enumerate(content, 1):
+        for number, task in enumerate(_entries(content), 1):
             annotations = task.get("annotations")
             known = isinstance(annotations, list) and all(isinstance(one, dict) for one in annotations)
             if not known or not isinstance(task.get("data"), dict):
@@ -90,10 +113,16 @@ def _tasks(files: Mapping[Path, Any], result: Conversion) -> list[dict[str, Any]
                 result.left_out.append(LeftOut(f"entry {number} of {path.name}", why))
                 continue
             name = task.get("id")
+            if isinstance(content, dict) and "task" in content and name is not None:
+                if same := of_storage.get(str(name)):
+                    same["annotations"] += annotations
+                    continue
+                of_storage[str(name)] = task
             if name is None or str(name) in taken:
                 name = next(n for n in range(len(tasks) + 1, 2 * len(tasks) + 2) if str(n) not in taken)
             taken.add(str(name))
-            tasks.append({**task, "id": name})
+            task["id"] = name
+            tasks.append(task)
     if not tasks:
         raise DataError(
             f"{', '.join(path.name for path in files)} is not Label Studio's JSON export, whose tasks have data and "
@@ -131,6 +160,8 @@ def used_config(tasks: Sequence[Mapping[str, Any]]) -> LabelConfig:
             of_pages.add(control[1])
     if not labels:
         raise DataError("the export has no masks, polygons, rectangles, ellipses or choices; annotate some tasks first")
+    if not any(labels.values()):
+        raise DataError("no region of the export has a label; give the regions labels, and export again")
     columns = match_columns([to_name for _, _, to_name in labels], image_columns(tasks))
     lists = {column for column in columns.values() if any(isinstance(t["data"].get(column), list) for t in tasks)}
     return LabelConfig(
@@ -171,7 +202,11 @@ def image_columns(tasks: Sequence[Mapping[str, Any]]) -> list[str]:
     """
     columns = dict.fromkeys(str(key) for task in tasks for key, value in task["data"].items() if _is_address(value))
     if not columns:
-        raise DataError(f"no column of the tasks' data is the address of an image ({', '.join(tasks[0]['data'])})")
+        seen = ", ".join(f"{key}: {brief(value)}" for key, value in tasks[0]["data"].items())
+        raise DataError(
+            "no column of the tasks' data is the address of an image, which ends in .jpg, .png, ...; "
+            f"the first task has {seen}"
+        )
     return list(columns)
 
 
@@ -240,4 +275,4 @@ class _Images(ImageLoader):
                 raise found
             return read_image(found)
         except DataError as error:
-            raise ImageError(f"task {task.get('id')}: image {address}: {error}") from error
+            raise ImageError(f"task {task.get('id')}: image {brief_text(address)}: {error}") from error

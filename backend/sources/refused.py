@@ -1,6 +1,7 @@
 """Kinds of files that are recognised and not read, so that the refusal can say what to export instead."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 from xml.etree.ElementTree import Element
@@ -8,7 +9,9 @@ from xml.etree.ElementTree import Element
 from backend.sources.finding import ImageFiles
 from models.errors import DataError
 
-INSTEAD = 'export COCO instances, "CVAT for images 1.1" or "Segmentation mask 1.1"'
+INSTEAD = 'export COCO instances, "CVAT for images 1.1", "Segmentation mask 1.1" or Label Studio\'s JSON'
+TABLE = {"annotation_id", "annotator", "lead_time"}  # columns of Label Studio's CSV
+BRUSH = re.compile(r"task-\d+-annotation-\d+-by-.*-\d+\.(png|npy)")
 
 
 def kind_of(content: Any) -> str | None:
@@ -16,15 +19,25 @@ def kind_of(content: Any) -> str | None:
     if isinstance(content, Element):
         return _kind_of_xml(content)
     if isinstance(content, str):
+        if {*re.split("[,\t]", content.partition("\n")[0].replace('"', "").strip())} >= TABLE:
+            return "Label Studio's CSV or TSV"
         fields = dict(line.replace(" ", "").partition("=")[::2] for line in content.splitlines())
         return "YOLO boxes (obj.data)" if {"classes", "names"} <= {*fields} else None
     if not isinstance(content, dict):
         return None
     if isinstance(content.get("shapes"), list) and "imagePath" in content:
         return "a LabelMe file"
+    if "labels" in content and "numTraining" in content:
+        return "the dataset.json of nnU-Net"
     if "_via_img_metadata" in content or "_via_settings" in content:
         return "a project of the VGG Image Annotator"
     return None
+
+
+def check_names(path: Path, files: Iterable[Path]) -> None:
+    """Raise DataError where files have the names of an export that nothing can be learnt from."""
+    if any(BRUSH.fullmatch(file.name) for file in files):
+        raise DataError(f"{path} has brush masks of Label Studio without their images; {INSTEAD}")
 
 
 def _kind_of_xml(root: Element) -> str | None:

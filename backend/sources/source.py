@@ -1,6 +1,7 @@
 """Data folders and exports of annotation tools, each opened as a data folder."""
 
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -15,9 +16,10 @@ from backend.sources.datumaro import convert_datumaro, is_datumaro
 from backend.sources.documents import read_document
 from backend.sources.finding import ENDINGS, ImageFiles, files_below
 from backend.sources.label_studio import convert_label_studio, is_label_studio
-from backend.sources.refused import is_refused, refuse
+from backend.sources.refused import check_names, is_refused, refuse
 from backend.sources.segmentation_mask import convert_masks, is_label_map
 from backend.sources.yolo import convert_yolo, is_yolo
+from models.data.files import has_dicom_preamble
 from models.errors import DataError
 
 UNPACKED = "export"  # folder of an archive's files
@@ -49,9 +51,14 @@ FORMATS = (
     Format("yolo", "YOLO segmentation", is_yolo, convert_yolo),
     Format("label-studio", "Label Studio's JSON", is_label_studio, convert_label_studio),
 )
+KNOWN = ", ".join(kind.name for kind in FORMATS)
 # Recognised after all others, in order to say what to export instead.
 REFUSED = Format("refused", "a format that is not read", is_refused, refuse)
-DOCUMENTS = (".json", ".xml", "labelmap.txt", "data.yaml", "dataset.yaml", "obj.data")  # how their names end
+DOCUMENTS = (".json", ".xml", "labelmap.txt", ".yaml", ".yml", "obj.data", ".csv", ".tsv")  # how their names end
+# Folders of masks in the layouts of several tools: of what lies in them nothing can be learnt without its export.
+MASK_FOLDERS = {"masks", "labels", "labelstr", "labelsts", "segmentationclass", "segmentationobject"}
+NO_ENDING = "its name has no ending of an image"
+NAMED = 3  # files of an ending that are named
 
 
 @dataclass(frozen=True)
@@ -114,6 +121,12 @@ def _opened(path: Path, scratch: Path, images: Path | None, skip_bad: bool, unla
         root = scratch / UNPACKED
         root.mkdir()
         unpacked = unpack(path, root)
+        inside = files_below(root)
+        if len(inside) == 1 and is_archive(inside[0]):  # packed twice
+            folder = inside[0].with_name(f"{inside[0].name} unpacked")
+            folder.mkdir()
+            unpacked = unpack(inside[0], folder)
+            inside[0].unlink()
     elif path.is_file() and looks_like_archive(path):
         raise DataError(f"{path} is no zip file, or a damaged one; export it again")
     if root.is_dir():
@@ -126,9 +139,11 @@ def _opened(path: Path, scratch: Path, images: Path | None, skip_bad: bool, unla
     files = files_below(root) if root.is_dir() else [root]
     contents = _contents(files, root, unread)
     if (matched := _format(contents)) is None:
-        pictures = [file for file in files if file.suffix.lower() in ENDINGS]
+        check_names(path, files)
+        pictures = [file for file in files if _is_picture(file, root)]
         if not pictures or not unlabelled:
             raise DataError(_unknown(path, pictures, unread))
+        unread += _others(files, pictures, root, {row.what for row in unread})
         return Source(root, IMAGES, [f"{path} has images and no labels"], unread, pictures)
     kind, found = matched
     unread += [
@@ -202,13 +217,39 @@ def _contents(files: list[Path], root: Path, unread: list[LeftOut]) -> dict[Path
     return contents
 
 
+def _is_picture(file: Path, root: Path) -> bool:
+    """Whether a file is an image without labels, by its ending; DICOM files often have none."""
+    inside = file.relative_to(root).parts[:-1] if file != root else ()
+    named = file.suffix.lower() in ENDINGS or (file.suffix.lower() not in DOCUMENTS and has_dicom_preamble(file))
+    return named and MASK_FOLDERS.isdisjoint(part.lower() for part in inside)
+
+
+def _others(files: list[Path], pictures: list[Path], root: Path, told: set[str]) -> list[LeftOut]:
+    """The files that are no images to learn from, a row an ending."""
+    kinds: dict[tuple[str, str], list[str]] = defaultdict(list)
+    taken = {*pictures}
+    for file in files:
+        if file in taken or _shown(file, root) in told:
+            continue
+        if file.name.lower().endswith(DOCUMENTS):
+            why = f"it is of none of the kinds that are read: {KNOWN}"
+        elif file.suffix.lower() in ENDINGS:
+            why = "it lies in a folder of masks, and no export says what they are; see docs/models.md for a data folder"
+        else:
+            why = f"{NO_ENDING}: {', '.join(ENDINGS)}"
+        kinds[file.suffix.lower(), why].append(_shown(file, root))
+    return [
+        LeftOut(", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else ""), why)
+        for (_, why), names in kinds.items()
+    ]
+
+
 def _shown(file: Path, root: Path) -> str:
     return str(file.relative_to(root)) if file != root else file.name
 
 
 def _unknown(path: Path, pictures: list[Path], unread: list[LeftOut]) -> str:
-    known = ", ".join(kind.name for kind in FORMATS)
-    said = f"{path} is neither a data folder (with classes.txt) nor an export of a known kind: {known}"
+    said = f"{path} is neither a data folder (with classes.txt) nor an export of a known kind: {KNOWN}"
     if unread:
         return f"{unread[0].why}; {said}"
     return f"{said}; it has images and no labels" if pictures else said

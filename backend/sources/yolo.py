@@ -1,8 +1,9 @@
 """YOLO's segmentation format, as Ultralytics, Roboflow, CVAT and Label Studio write it: a text file for each image."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ import yaml
 
 from backend.sources.conversion import Conversion, Exported, LeftOut, Mask, Region, convert
 from backend.sources.drawing import NO_NUMBERS, draw_box, draw_polygons
-from backend.sources.finding import ImageFiles, files_below, subset_of
+from backend.sources.finding import ImageFiles, Tail, agreeing, files_below, readings, subset_of
 from models.data.files import IMAGE_SUFFIXES
+from models.data.tables import SUBSETS
 from models.errors import DataError
 
 IMAGES, LABELS = "images", "labels"
@@ -47,10 +49,10 @@ def _settings(text: str) -> dict[Any, Any]:
 
 
 def convert_yolo(files: Mapping[Path, Any], images: ImageFiles, out: Path) -> Conversion:
-    """Write YOLO data as a data folder; see `convert`. The split is read from names of folders.
+    """Write YOLO data as a data folder; see `convert`. The split is that of data.yaml, else read from names of folders.
 
     A line is a polygon, or a box, which is filled. An image without a text file has nothing on it: so YOLO's own tools
-    read it.
+    read it. It must lie in a folder of images, or among others that have a text file: previews and masks are no images.
 
     Raises:
         DataError: a file names no labels, or is for keypoints.
@@ -58,6 +60,7 @@ def convert_yolo(files: Mapping[Path, Any], images: ImageFiles, out: Path) -> Co
     classes: dict[str, None] = {}
     unlabelled: list[str] = []
     roots: dict[Path, list[str]] = {}
+    parts: dict[Path, _Split] = {}
     for path, content in files.items():
         if isinstance(content, str) and "kpt_shape" in _settings(content):
             raise DataError(f"{path.name} is for keypoints, which have no area; export polygons")
@@ -66,8 +69,11 @@ def convert_yolo(files: Mapping[Path, Any], images: ImageFiles, out: Path) -> Co
         if not rows or not all(isinstance(name, str | int | float) and str(name).strip() for name in rows):
             raise DataError(f"{path.name} must name its labels as a list, or by numbers from 0")
         roots[path.parent] = [str(name) for name in rows]
+        parts[path.parent] = _Split(path.parent, _settings(content) if isinstance(content, str) else {})
         classes |= dict.fromkeys(roots[path.parent])
-    exported = (row for root, labels in roots.items() for row in _exported(root, labels, images, unlabelled))
+    exported = (
+        row for root, labels in roots.items() for row in _exported(root, labels, images, parts[root], unlabelled)
+    )
     result = convert(exported, tuple(classes), images, out)
     if unlabelled:
         first = ", ".join(unlabelled[:3]) + (" ..." if len(unlabelled) > 3 else "")
@@ -75,26 +81,94 @@ def convert_yolo(files: Mapping[Path, Any], images: ImageFiles, out: Path) -> Co
     return result
 
 
+class _Split:
+    """Which part of the data an image belongs to, as data.yaml says it: folders, or lists of images.
+
+    Args:
+        root: folder of data.yaml.
+        settings: what it holds.
+    """
+
+    def __init__(self, root: Path, settings: Mapping[Any, Any]) -> None:
+        self._folders: list[tuple[Tail, str]] = []
+        self._listed: dict[str, list[tuple[Tail, str]]] = defaultdict(list)  # name of a file -> paths with their subset
+        for subset in SUBSETS:
+            value = settings.get(subset)
+            for entry in value if isinstance(value, list) else [value]:
+                if not isinstance(entry, str) or not entry.strip():
+                    continue
+                if not entry.lower().endswith(".txt"):
+                    self._folders.append((_tail(entry), SUBSETS[subset]))
+                    continue
+                bases = (root, root / str(settings.get("path") or ""), root / PurePosixPath(entry).parent.name)
+                for line in _lines(path) if (path := _first(bases, entry)) else ():
+                    if tail := _tail(line):
+                        self._listed[tail[-1]].append((tail, SUBSETS[subset]))
+
+    def of(self, path: Path) -> str:
+        """The subset of an image, by its path below the folder; "" where nothing or more than one is said."""
+        if named := self._listed.get(path.name):
+            fits = [(agreeing(path.parts, tail), subset) for tail, subset in named]
+        else:
+            folders = [folder.parts for folder in path.parents]
+            fits = [(max(_fit(folder, tail) for folder in folders), subset) for tail, subset in self._folders]
+        best = max(fits, default=(0, ""))[0]
+        found = {subset for fit, subset in fits if fit == best}
+        return found.pop() if best and len(found) == 1 else ""
+
+
+def _tail(path: str) -> Tail:
+    return next(iter(readings(path)), ())
+
+
+def _fit(path: Tail, tail: Tail) -> int:
+    """How many parts of two paths agree from the end, if all of one do; else 0."""
+    agreed = agreeing(path, tail)
+    return agreed if agreed == min(len(path), len(tail)) else 0
+
+
+def _first(folders: Iterable[Path], entry: str) -> Path | None:
+    """The first file of a path in folders: the path itself, or its name alone."""
+    found = (folder / name for name in (entry, PurePosixPath(entry).name) for folder in folders)
+    return next((path for path in found if path.is_file()), None)
+
+
 def _exported(
-    root: Path, labels: Sequence[str], images: ImageFiles, unlabelled: list[str]
+    root: Path, labels: Sequence[str], images: ImageFiles, split: _Split, unlabelled: list[str]
 ) -> Iterator[Exported | LeftOut]:
     """The images below the folder of data.yaml, or from elsewhere, with the lines of their text files."""
+    below = files_below(root)
+    here = root.is_relative_to(images.root)
+    base = images.root if here else root
     texts = {
-        _key(path.relative_to(images.root), LABELS): path
-        for path in files_below(root)
-        if path.suffix.lower() == ".txt" and LABELS in path.relative_to(images.root).parts[:-1]
+        _key(path.relative_to(base), LABELS): path
+        for path in below
+        if path.suffix.lower() == ".txt" and LABELS in path.relative_to(base).parts[:-1]
     }
+    # The folders of images that are elsewhere may be others: there a name that only one text has decides.
+    stems = Counter(key.name for key in texts) if not here else Counter()
+    named = {key.name: path for key, path in texts.items() if stems[key.name] == 1}
+    # YOLO's own tools look for the text beside an image that is in no folder of that name.
+    beside = {path.with_suffix(""): path for path in below if path.suffix.lower() == ".txt"}
     # Of data.yaml alone nothing is said of the files beside it: its images are those in its folders.
-    beside = (path for path in files_below(root) if IMAGES in path.parts)
-    for image in images.files or beside:
+    files = images.files or (path for path in below if IMAGES in path.parts or path.with_suffix("") in beside)
+    found: list[tuple[Path, Path | None]] = []
+    for image in files:
         if image.suffix.lower() not in IMAGE_SUFFIXES:
             continue
-        if image.is_relative_to(images.root) and not image.is_relative_to(root):
+        if here and image.is_relative_to(images.root) and not image.is_relative_to(root):
             continue
+        key = _key(Path(images.name(image)), IMAGES)
+        text = texts.get(key) or named.get(key.name)
+        if text is None and IMAGES not in Path(images.name(image)).parts[:-1]:
+            text = beside.get(image.with_suffix(""))
+        found.append((image, text))
+    labelled = {image.parent for image, text in found if text is not None}
+    for image, text in found:
         name = images.name(image)
-        key = _key(Path(name), IMAGES)
-        subset = subset_of(*reversed(key.parts[:-1]))
-        text = texts.pop(key, None)
+        if text is None and image.parent not in labelled and IMAGES not in Path(name).parts[:-1]:
+            continue
+        subset = split.of(Path(name)) or subset_of(*reversed(_key(Path(name), IMAGES).parts[:-1]))
         if text is None:
             unlabelled.append(name)
             yield Exported(name, (), subset=subset, file=image)
@@ -103,8 +177,10 @@ def _exported(
             yield Exported(name, _regions(text, labels), subset=subset, file=image)
         except DataError as error:
             yield LeftOut(name, str(error))
+    used = {text for _, text in found}
     for text in texts.values():
-        yield LeftOut(str(text.relative_to(images.root)), f"there is no image of it in {IMAGES}; export with images")
+        if text not in used:
+            yield LeftOut(str(text.relative_to(base)), f"there is no image of it in {IMAGES}; export with images")
 
 
 def _key(path: Path, folder: str) -> Path:
@@ -115,14 +191,8 @@ def _key(path: Path, folder: str) -> Path:
 
 def _regions(path: Path, labels: Sequence[str]) -> list[Region]:
     """What the lines of a text file draw. Raises DataError where a line does not say its label."""
-    try:
-        if path.stat().st_size > MAX_LABELS_BYTES:
-            raise DataError(f"{path.name} has more than {MAX_LABELS_BYTES >> 20} MB")
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path.name} cannot be read: {error}") from error
     regions = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(_lines(path), start=1):
         fields = line.split()
         if not fields:
             continue
@@ -133,6 +203,15 @@ def _regions(path: Path, labels: Sequence[str]) -> list[Region]:
             )
         regions.append(Region(labels[index], partial(_draw, fields[1:])))
     return regions
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        if path.stat().st_size > MAX_LABELS_BYTES:
+            raise DataError(f"{path.name} has more than {MAX_LABELS_BYTES >> 20} MB")
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path.name} cannot be read: {error}") from error
 
 
 def _draw(fields: Sequence[str], shape: tuple[int, int]) -> Mask:

@@ -91,7 +91,7 @@ def open_pages(source: bytes | bytearray | Path, max_pixels: int, scale: Scale |
         OSError: the file cannot be opened.
         ValueError: not an image, damaged, too large, or of an unsupported kind, which the message names.
     """
-    file: BinaryIO = source.open("rb") if isinstance(source, Path) else BytesIO(source)
+    file: BinaryIO = _opened_file(source) if isinstance(source, Path) else BytesIO(source)
     try:
         head = file.read(352)
         return _Described(_opened(file, head, max_pixels, scale), head)
@@ -101,6 +101,17 @@ def open_pages(source: bytes | bytearray | Path, max_pixels: int, scale: Scale |
     except Exception as error:
         file.close()
         raise _described(error, head) from error
+
+
+def is_pipe(path: Path) -> bool:
+    """Whether a path is that of a pipe, a socket or a device, whose reader may wait for ever."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+def _opened_file(path: Path) -> BinaryIO:
+    if is_pipe(path):
+        raise BadImage("it is a pipe or a device, and no file")
+    return path.open("rb")
 
 
 def _opened(file: BinaryIO, head: bytes, max_pixels: int, scale: Scale | None) -> Pages:

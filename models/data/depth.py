@@ -30,6 +30,7 @@ PERCENTILES = (0.1, 99.9)
 EMPTY = 3  # upper bits of a stated depth that may be empty, but one
 SAMPLE = 1 << 20  # samples of a file that percentiles are taken of, evenly from all pages
 ROWS = 256  # rows scaled at a time, so that a large image of floats is never copied as a whole
+LOWEST = float(np.finfo(np.float32).min)
 LARGE = 1e300  # above it, differences of two floats may overflow
 
 
@@ -78,8 +79,8 @@ def measured_scale(pages: Iterable[NDArray[Any]], count: int, stated: int | None
     """The scale of a file by what its pages hold: the rules above, but for windows.
 
     Args:
-        pages: the samples of each page, all of one real dtype; they are looked at one by one, and no further than
-            is needed.
+        pages: the samples of each page that count, all of one real dtype and any shape; they are looked at one by one,
+            and no further than is needed.
         count: how many pages there are.
         stated: the depth that the file states, in bits, where that is not the whole container.
 
@@ -95,6 +96,8 @@ def measured_scale(pages: Iterable[NDArray[Any]], count: int, stated: int | None
             return scale_of_bits(stated)
         if dtype in (np.uint8, np.bool_):
             return scale_of_bits(8 if dtype == np.uint8 else 1)
+        if not page.size:
+            continue
         if dtype.kind in "ui":
             smallest, largest = min(smallest, int(page.min())), max(largest, int(page.max()))
             # Nothing that follows can change the answer.
@@ -121,10 +124,20 @@ def _scale_of_integers(largest: int, multiples: bool, dtype: np.dtype[Any], stat
 
 
 def _some(page: NDArray[Any], most: int) -> NDArray[np.float64]:
-    """Finite samples of a page, evenly from all of it and the same ones each time; its extremes are among them."""
+    """Finite samples of a page, evenly from all of it and the same ones each time; its extremes are among them.
+
+    The lowest number that floats have is none of them: programs write it where there is nothing.
+    """
     flat = page.reshape(-1)
-    finite = flat if page.dtype.kind in "ui" else flat[np.isfinite(flat)]
+    finite = flat if page.dtype.kind in "ui" else flat[np.isfinite(flat) & ~_is_lowest(flat)]
     if not finite.size:
         return np.zeros(0)
     some = finite[:: -(-finite.size // most) | 1].astype(np.float64)
     return some if some.size == finite.size else np.append(some, [float(finite.min()), float(finite.max())])
+
+
+def _is_lowest(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where floats are the lowest of 32 bits, perhaps rounded, or of their own."""
+    if values.dtype.itemsize < 4:
+        return np.asarray(values == np.finfo(values.dtype).min)
+    return np.asarray((values == np.finfo(values.dtype).min) | (np.abs(values / LOWEST - 1) < 1e-3))

@@ -2,7 +2,8 @@
 
 import logging
 import warnings
-from collections.abc import Callable, Iterable
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
@@ -13,15 +14,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.data.depth import Scale, measured_scale, scale_of_bits
-from models.data.pages import Pages, RgbImage, UnsupportedImage, check_count, check_size, numbered
+from models.data.pages import (
+    MAX_PAGE_BYTES,
+    BadImage,
+    Pages,
+    RgbImage,
+    UnsupportedImage,
+    check_count,
+    check_size,
+    numbered,
+)
 
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 GREY = ("MONOCHROME1", "MONOCHROME2")
 COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_PARTIAL_422", "YBR_ICT", "YBR_RCT")
 PALETTE = "PALETTE COLOR"
+DEFLATED = b"1.2.840.10008.1.2.1.99"  # transfer syntax
+MAX_META_BYTES, CHUNK = 1 << 16, 1 << 20
 FILMS = tuple(f"1.2.840.10008.1.2.4.10{number}" for number in range(9))  # MPEG-2, MPEG-4 and HEVC, also in fragments
 
-Tone = Callable[[int], NDArray[np.uint8]]  # index of a frame -> its grey values, (H, W)
+Tone = Callable[[int, NDArray[Any]], NDArray[np.uint8]]  # index of a frame and its samples -> what is shown of them
 
 
 @dataclass(frozen=True)
@@ -47,12 +59,39 @@ def is_dicom(head: bytes) -> bool:
     return len(head) > 8 and group in (2, 8) and element < 0x100 and (explicit or head[6:8] == b"\0\0")
 
 
+def check_deflated(file: BinaryIO) -> None:
+    """Refuse a deflated file that unpacks to more than MAX_PAGE_BYTES: pydicom unpacks it as a whole.
+
+    Args:
+        file: at any position; its position is changed.
+
+    Raises:
+        BadImage: it is such a one.
+    """
+    file.seek(128)
+    head = file.read(16)  # the magic, and the element with the length of the others of its group
+    if not head.startswith(b"DICM\x02\0\0\0UL") or len(head) < 16:
+        return
+    meta = file.read(min(int.from_bytes(head[12:16], "little"), MAX_META_BYTES))
+    if DEFLATED not in meta:
+        return
+    unpacker, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    while not unpacker.eof and (data := unpacker.unconsumed_tail or file.read(CHUNK)):
+        try:
+            size += len(unpacker.decompress(data, CHUNK))
+        except zlib.error:
+            return  # pydicom says what is wrong
+        if size > MAX_PAGE_BYTES:
+            raise BadImage(f"it is a deflated DICOM file that unpacks to more than {MAX_PAGE_BYTES >> 20} MB")
+
+
 class DicomPages(Pages):
     """The frames of a DICOM file.
 
     Grey values become what a viewer shows: Modality LUT or Rescale Slope and Intercept, then the file's first window
     (VOI LUT Sequence, else Window Center and Width), for all frames the same. Without a window, Bits Stored tells the
     range; where it is 16 or more, or samples are signed or floats, their values do (see `models.data.depth`).
+    Pixels that pad a picture to a rectangle (Pixel Padding Value) are black and do not count.
 
     Attributes:
         bits: allocated for a sample.
@@ -67,6 +106,7 @@ class DicomPages(Pages):
         logging.getLogger("pydicom").setLevel(logging.CRITICAL)
         warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")
         self._file = file
+        check_deflated(file)
         file.seek(0)
         self._set = data = dcmread(file, force=True)
         if not any(name in data for name in PIXELS):
@@ -89,6 +129,7 @@ class DicomPages(Pages):
             check_count(frames)
             self.sizes = [(height, width)] * frames
         self.names = numbered(len(self.sizes), "frame")
+        self._padding = _padding(data) if self._colours in GREY else None
         self.scale: Scale | None = None
         self._tone: Tone | None = None
 
@@ -104,9 +145,12 @@ class DicomPages(Pages):
             return np.ascontiguousarray(scale_of_bits(8 if narrow or colours.dtype == np.uint8 else 16).apply(colours))
         if self._tone is None:
             self._tone = self._new_tone()
-        eight = self._tone(index)
+        samples = self._samples(index)
+        eight = self._tone(index, samples)
         if self._colours == GREY[0]:
             eight = 255 - eight
+        if self._padding is not None:
+            eight = np.where(self._is_padding(samples), np.uint8(0), eight)
         return np.repeat(eight[:, :, None], 3, axis=2) if eight.ndim == 2 else np.array(eight)
 
     def measured(self) -> Scale | None:
@@ -170,8 +214,20 @@ class DicomPages(Pages):
         """Stored samples of a frame, (H, W), or (H, W, 3) in RGB."""
         from pydicom.pixels.decoders.base import get_decoder
 
-        samples, _ = get_decoder(self._syntax).as_array(self._set, index=index, decoding_plugin=self._plugin)
-        return np.asarray(samples)
+        decoder, low = get_decoder(self._syntax), self._low_bit()
+        options: dict[str, Any] = {"bits_stored": low + int(self._set.BitsStored)} if low else {}
+        samples, _ = decoder.as_array(self._set, index=index, decoding_plugin=self._plugin, **options)
+        return np.asarray(samples >> low if low else samples)
+
+    def _low_bit(self) -> int:
+        """Bits below the samples, which some programs put at the upper end of their words; pydicom takes none."""
+        stored = int(self._set.get("BitsStored") or self.bits)
+        high = int(self._set.get("HighBit", stored - 1))
+        return high + 1 - stored if self._plugin in ("", "pydicom") and stored <= high < self.bits else 0
+
+    def _is_padding(self, samples: NDArray[Any]) -> NDArray[np.bool_]:
+        low, high = self._padding or (1, 0)
+        return np.asarray((samples >= low) & (samples <= high))
 
     def _palette_is_narrow(self) -> bool:
         """Whether a palette that states 16 bits holds 8, as some programs write it."""
@@ -193,9 +249,15 @@ class DicomPages(Pages):
         group = self._group("PixelValueTransformationSequence", index)
         return float(group.get("RescaleSlope") or 1), float(group.get("RescaleIntercept") or 0)
 
-    def _values(self, index: int) -> NDArray[Any]:
+    def _counted(self, values: Callable[[int, NDArray[Any]], NDArray[Any]]) -> Iterator[NDArray[Any]]:
+        """What `values` gives for the samples of each frame, without padding."""
+        for index in range(len(self)):
+            samples = self._samples(index)
+            found = values(index, samples)
+            yield found if self._padding is None else found[~self._is_padding(samples)]
+
+    def _values(self, index: int, samples: NDArray[Any]) -> NDArray[Any]:
         """Values of a frame in the unit of its device."""
-        samples = self._samples(index)
         if self._set.get("ModalityLUTSequence"):
             return _looked_up(self._set.ModalityLUTSequence[0], samples)
         slope, intercept = self._rescale(index)
@@ -209,33 +271,33 @@ class DicomPages(Pages):
     def _new_tone(self) -> Tone:
         """How samples of all frames become 0..255."""
         if self._colours not in GREY:
-            scale = self._scale_of(self._samples)
-            return lambda index: scale.apply(self._samples(index))
+            scale = self._scale_of_samples()
+            return lambda _, samples: scale.apply(samples)
         views = self._group("FrameVOILUTSequence", 0)
         if views.get("VOILUTSequence"):
             return self._table_tone(views)
         window = _first_window(views)
         if window is not None:
-            return lambda index: window.apply(self._values(index))
+            return lambda index, samples: window.apply(self._values(index, samples))
         rescales = {self._rescale(index) for index in range(len(self))}
         if self._set.get("ModalityLUTSequence") or len(rescales) > 1:
-            measured = self.scale = self.scale or measured_scale(map(self._values, range(len(self))), len(self))
-            return lambda index: measured.apply(self._values(index))
-        stored = self.scale = self.scale or self._scale_of(self._samples)
+            measured = self.scale = self.scale or measured_scale(self._counted(self._values), len(self))
+            return lambda index, samples: measured.apply(self._values(index, samples))
+        stored = self.scale = self.scale or self._scale_of_samples()
         falling = next(iter(rescales))[0] < 0
-        return lambda index: stored.apply(self._samples(index)) ^ np.uint8(255 if falling else 0)
+        return lambda _, samples: stored.apply(samples) ^ np.uint8(255 if falling else 0)
 
     def _table_tone(self, views: Any) -> Tone:
         table = views.VOILUTSequence[0]
         scale = measured_scale([_entries(table)], 1, int(table.LUTDescriptor[2]))
-        return lambda index: scale.apply(_looked_up(table, self._values(index)))
+        return lambda index, samples: scale.apply(_looked_up(table, self._values(index, samples)))
 
-    def _scale_of(self, samples: Callable[[int], NDArray[Any]]) -> Scale:
+    def _scale_of_samples(self) -> Scale:
         bits = int(self._set.get("BitsStored", self._set.get("BitsAllocated", 8)))
         stated = (
             bits if self._set.get("PixelRepresentation", 0) == 0 and bits < 16 and "PixelData" in self._set else None
         )
-        return measured_scale(map(samples, range(len(self))), len(self), stated)
+        return measured_scale(self._counted(lambda _, samples: samples), len(self), stated)
 
 
 def series_scale(paths: Iterable[Path], max_pixels: int) -> Scale | None:
@@ -258,6 +320,25 @@ def series_scale(paths: Iterable[Path], max_pixels: int) -> Scale | None:
             low, high = min(low, scale.low), max(high, scale.high)
             rescales.add(pages.rescale())
     return Scale(low, high) if len(rescales) == 1 else None
+
+
+def _padding(data: Any) -> tuple[int, int] | None:
+    """The lowest and the highest sample that pads a picture; None where the file names none.
+
+    Without a sign in the file, where samples have one, or the other way round, the bits count.
+    """
+    ends = [data.get("PixelPaddingValue"), data.get("PixelPaddingRangeLimit")]
+    try:
+        found = [int(end) for end in ends if end not in (None, "")]
+    except (TypeError, ValueError):
+        return None
+    if not found or ends[0] in (None, ""):
+        return None
+    bits, signed = int(data.get("BitsAllocated", 16)), bool(data.get("PixelRepresentation", 0))
+    wrapped = [value % (1 << bits) for value in found]
+    if signed:
+        wrapped = [value - (1 << bits) if value >> bits - 1 else value for value in wrapped]
+    return min(wrapped), max(wrapped)
 
 
 def _entries(table: Any) -> NDArray[np.uint16]:

@@ -3,13 +3,13 @@
 pydicom's own choice for them, pylibjpeg-libjpeg, is under the GPL.
 """
 
-import struct
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from models.data.pages import BadImage
+from models.data.pictures import jpeg2k_header
 
 if TYPE_CHECKING:
     from pydicom.pixels.decoders.base import DecodeRunner
@@ -20,8 +20,6 @@ JPEG_BASELINE, RLE = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.5"
 JPEG = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (51, 57, 70))  # 12 bits, lossless
 JPEG_LS = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (80, 81))
 JPEG_2000 = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (90, 91, 201, 202, 203))  # and of high throughput
-CODESTREAM = b"\xff\x4f\xff\x51"  # start of codestream, size
-MAX_TILES = 65_535  # as many as the format can number
 DECODER_DEPENDENCIES = {syntax: ("imagecodecs",) for syntax in (*JPEG, *JPEG_LS, *JPEG_2000)}
 
 
@@ -77,14 +75,8 @@ def _check_codestream(src: bytes, runner: "DecodeRunner") -> None:
     Raises:
         BadImage: it is such a one, or cut off.
     """
-    start = src.find(CODESTREAM)
-    if start < 0 or len(src) < start + 40:
-        raise BadImage("it is damaged: a frame is no JPEG 2000 codestream")
-    right, bottom, left, top, tile_width, tile_height, *_ = struct.unpack_from(">8I", src, start + 8)
-    if (bottom - top, right - left) != (runner.rows, runner.columns):
+    width, height, _, _ = jpeg2k_header(src)
+    if (height, width) != (runner.rows, runner.columns):
         raise BadImage(
-            f"it is damaged: a frame has {right - left} x {bottom - top} pixels, the file says "
-            f"{runner.columns} x {runner.rows}"
+            f"it is damaged: a frame has {width} x {height} pixels, the file says {runner.columns} x {runner.rows}"
         )
-    if not tile_width or not tile_height or -(-right // tile_width) * -(-bottom // tile_height) > MAX_TILES:
-        raise BadImage("it is damaged: a frame claims too many tiles")

@@ -16,8 +16,10 @@ from models.errors import DataError
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"),
     *(".gif", ".jp2", ".j2k", ".pgm", ".ppm", ".btf", ".dcm", ".dicom"),
+    *(".avif", ".jfif", ".jpe", ".mpo", ".apng", ".dib", ".pnm", ".pbm", ".pfm", ".jpx", ".jpf", ".j2c", ".jpc"),
 )
-VIDEO_SUFFIXES = (".avi", ".mp4", ".m4v", ".mov", ".mkv", ".mpg")
+VIDEO_SUFFIXES = (".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".mpg", ".mpeg")
+MIN_FLAT = 0.2  # share of flat pixels from which a mask's middle values are areas of their own
 # Larger pictures are refused before they are decoded: they would fill the memory, and masks of so many pixels too.
 MAX_PIXELS = 64_000_000
 
@@ -51,6 +53,15 @@ def read_image(path: Path, page: int = 0) -> RgbImage:
             raise DataError(f"{path} cannot be read as an image: {error}") from error
 
 
+def has_dicom_preamble(path: Path) -> bool:
+    """Whether a file of any name is DICOM, by its first bytes; False for one that cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
 def image_shape(path: Path, page: int = 0) -> tuple[int, int]:
     """Height and width of a page as a browser shows it, without decoding it.
 
@@ -73,11 +84,11 @@ def read_mask(path: Path, shape: tuple[int, int]) -> NDArray[np.bool_]:
         shape: (H, W) that it must have.
 
     Returns:
-        Array of that shape, bool: at least half as bright as white.
+        Array of that shape, bool: more than half as bright as white.
 
     Raises:
         DataError: names the file, and what to do where it is no such mask: of another size, coloured, transparent
-            only, or of labels 0, 1, 2 ...
+            only, or of numbers of classes or objects.
     """
     from PIL import Image
 
@@ -94,11 +105,34 @@ def read_mask(path: Path, shape: tuple[int, int]) -> NDArray[np.bool_]:
     except Exception as error:
         raise DataError(f"{path} cannot be read as a mask: {error}; export it again as a PNG") from error
     brightest = int(values.max())
-    if 0 < brightest < 128:
-        advice = "multiply them by 255" if brightest == 1 else "if they are numbers of classes, write a file for each"
-        raise DataError(f"{path} has values up to {brightest} where a mask has 0 outside and 255 inside; {advice}")
     # Sixteen bits may hold 0 and 255 as well as 0 and 65535.
-    return np.asarray(values >= (128 if brightest <= 255 else 32768))
+    white = 255 if brightest <= 255 else 65535
+    advice = "if they are numbers of classes or objects, write a file for each class"
+    if 0 < brightest <= white // 2:
+        advice = "multiply them by 255" if brightest == 1 else advice
+        raise DataError(f"{path} has values up to {brightest} where a mask has 0 outside and {white} inside; {advice}")
+    if (between := _area_between(values, white)) is not None:
+        raise DataError(f"{path} has areas of {between} where a mask has 0 outside and {white} inside; {advice}")
+    return np.asarray(values > white // 2)
+
+
+def _area_between(values: NDArray[Any], white: int) -> int | None:
+    """A value between darkest and brightest that covers areas, as numbers of objects do; None where there is none.
+
+    Soft edges and a JPEG's noise have such values too, but seldom a pixel among eight that equal it.
+    """
+    margin = white // 16
+    middle = (values > int(values.min()) + margin) & (values < int(values.max()) - margin)
+    if not middle.any():
+        return None
+    flat = middle[1:-1, 1:-1].copy()
+    height, width = values.shape
+    for down in range(3):
+        for right in range(3):
+            flat &= values[down : height - 2 + down, right : width - 2 + right] == values[1:-1, 1:-1]
+    if flat.sum() < MIN_FLAT * middle.sum():
+        return None
+    return int(values[1:-1, 1:-1][flat][0])
 
 
 def _checked(file: BinaryIO) -> BinaryIO:

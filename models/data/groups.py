@@ -14,7 +14,7 @@ BLOCK = 5  # neighbouring images that count as one group where nothing better is
 
 
 def read_groups(root: Path) -> dict[str, str]:
-    """Name -> group, from groups.json of a data folder; none without it.
+    """Name -> group, from groups.json of a data folder; none without it, and none of an image whose group is null.
 
     Raises:
         DataError: the file is not of that form.
@@ -23,7 +23,8 @@ def read_groups(root: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
-        return {str(name): str(group) for name, group in json.loads(path.read_text(encoding="utf-8")).items()}
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        return {str(name): str(group) for name, group in content.items() if group is not None}
     except (OSError, ValueError, AttributeError) as error:
         raise DataError(f'{path} must hold {{"NAME": "GROUP"}}, such as the patient of each image: {error}') from error
 

@@ -70,7 +70,7 @@ def read_names(root: Path) -> Names:
     if not path.is_file():
         return Names()
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
         classes = {str(key): str(label) for key, label in content.get("classes", {}).items()}
         images = {
             str(key): Original(
@@ -106,13 +106,18 @@ def composed(text: str) -> str:
 class Known:
     """Finds names in tables among those of files, in either Unicode form.
 
+    Args:
+        names: of files.
+        others: how else people write some of them.
+
     >>> Known(["cafe"])("cafe"), Known(["caf\\u00e9"])("cafe\\u0301"), Known(["a"])("b")
     ('cafe', 'café', 'b')
     """
 
-    def __init__(self, names: Iterable[str]) -> None:
+    def __init__(self, names: Iterable[str], others: Mapping[str, str] | None = None) -> None:
         self._names = set(names)
-        self._composed = {composed(name): name for name in sorted(self._names)}
+        self._composed = {composed(other): name for other, name in (others or {}).items()}
+        self._composed |= {composed(name): name for name in sorted(self._names)}
 
     def __call__(self, name: str) -> str:
         """The name of a file that is meant, or `name` itself where there is none."""

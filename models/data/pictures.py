@@ -1,4 +1,4 @@
-"""Files that Pillow reads: PNG, JPEG, BMP, GIF, WebP, PPM, JPEG 2000; and deep PNGs and JPEGs, which it does not."""
+"""Files that Pillow reads: PNG, JPEG, BMP, GIF, WebP, AVIF, PPM, JPEG 2000; and deep ones that it does not keep."""
 
 import struct
 from collections.abc import Iterator
@@ -11,14 +11,18 @@ from models.data.depth import measured_scale, scale_of_bits
 from models.data.pages import BadImage, Pages, RgbImage, UnsupportedImage, check_count, check_size, numbered, upright
 
 # Formats of pictures only: Pillow would also hand PostScript to an interpreter. JPEG includes cameras' MPO.
-FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000")
-ANIMATED = ("PNG", "GIF", "WEBP")
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "AVIF", "PPM", "JPEG2000")
+ANIMATED = ("PNG", "GIF", "WEBP", "AVIF")
 # Pillow's modes of one channel with more than eight bits.
 DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 # A progressive JPEG comes in about ten scans. Each costs a pass over all pixels, so a small file of thousands of empty
 # scans would keep the decoder busy for an hour.
 START_OF_SCAN, MAX_SCANS = b"\xff\xda", 100
 ORIENTATION = 0x0112
+JPEG_2000 = (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
+CODESTREAM = b"\xff\x4f\xff\x51"  # start of codestream, size
+SYCC = b"colr\x01\0\0\0\0\0\x12"  # colours as brightness and differences
+MAX_TILES = 65_535  # as many as JPEG 2000 can number
 PNG_START = b"\x89PNG\r\n\x1a\n"
 SWAPPED = (5, 6, 7, 8)  # orientations that swap width and height
 BAND = 256  # rows converted at a time, so that a large picture is never copied as a whole
@@ -58,7 +62,13 @@ class Pictures(Pages):
         from PIL import Image
 
         self._file.seek(0)
-        return Image.open(self._file, formats=FORMATS)
+        head = self._file.read(26)
+        image = Image.open(self._file, formats=FORMATS)
+        key = image.info.get("transparency")
+        if image.format == "PNG" and image.mode == "L" and head[24] in (2, 4) and isinstance(key, int):
+            # Pillow widens the samples, but not the one that is transparent.
+            image.info["transparency"] = key * 255 // ((1 << head[24]) - 1)
+        return image
 
     def close(self) -> None:
         """As the base class says."""
@@ -67,14 +77,20 @@ class Pictures(Pages):
 
 
 class DeepPicture(Pages):
-    """A PNG of 16 bits a sample, or a JPEG that is lossless or has more than 8: imagecodecs keeps all of them."""
+    """A picture of more than 8 bits a sample, or a lossless JPEG: imagecodecs keeps all of them.
+
+    Pillow turns white into black in deep colours of JPEG 2000: it rounds up beyond 255.
+    """
 
     def __init__(self, file: BinaryIO, max_pixels: int, kind: str) -> None:
-        """`kind` is "png", "jpeg8" or "jpegls", the names of imagecodecs. Raises ValueError: too large, or damaged."""
+        """`kind` is "png", "jpeg8", "jpegls" or "jpeg2k", as imagecodecs has it. Raises ValueError: large, damaged."""
         self._file, self._kind = file, kind
         file.seek(0)
         data = file.read()
-        header = _png_header(file, data) if kind == "png" else _jpeg_header(data)
+        if kind == "png":
+            header = _png_header(file, data)
+        else:
+            header = jpeg2k_header(data) if kind == "jpeg2k" else _jpeg_header(data)
         width, height, samples, self._stated = header
         check_size(width, height, max_pixels, 2 * samples)
         self._orientation = 1
@@ -96,9 +112,11 @@ class DeepPicture(Pages):
             samples = samples[:, :, None]
         colours = samples.shape[2] - (samples.shape[2] in (2, 4))
         shown = samples[:, :, :colours]
-        eight = measured_scale([shown], 1, self._stated).apply(shown)
+        told = scale_of_bits(self._stated) if self._kind == "jpeg2k" and self._stated else None
+        eight = (told or measured_scale([shown], 1, self._stated)).apply(shown)
         if colours < samples.shape[2]:
-            eight = on_white(eight, samples[:, :, colours].astype(np.float32) / np.iinfo(samples.dtype).max)
+            opaque = told.high if told else np.iinfo(samples.dtype).max
+            eight = on_white(eight, samples[:, :, colours].astype(np.float32) / opaque)
         return upright(grey_or_rgb(eight), self._orientation)
 
     def close(self) -> None:
@@ -121,8 +139,26 @@ def open_picture(file: BinaryIO, max_pixels: int) -> Pages:
             return DeepPicture(file, max_pixels, "jpeg8")
         if marker in (0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF):
             raise UnsupportedImage("it is a JPEG with arithmetic or hierarchical coding, which is not supported")
+    if head.startswith(JPEG_2000):
+        file.seek(0)
+        data = file.read()
+        _, _, samples, depth = jpeg2k_header(data)
+        if samples > 1 and depth is not None and depth > 8 and SYCC not in data:
+            return DeepPicture(file, max_pixels, "jpeg2k")
     file.seek(0)
     return Pictures(file, max_pixels)
+
+
+def jpeg2k_header(data: bytes) -> tuple[int, int, int, int | None]:
+    """Width, height, samples a pixel and bits a sample of JPEG 2000; raises BadImage: damaged, or of too many tiles."""
+    start = data.find(CODESTREAM)
+    if start < 0 or len(data) < start + 43:
+        raise BadImage("it is a damaged JPEG 2000: it has no header of its samples")
+    right, bottom, left, top, tile_width, tile_height, *_ = struct.unpack_from(">8I", data, start + 8)
+    samples, bits = struct.unpack_from(">HB", data, start + 40)
+    if not tile_width or not tile_height or -(-right // tile_width) * -(-bottom // tile_height) > MAX_TILES:
+        raise BadImage("it is a damaged JPEG 2000: it claims too many tiles")
+    return right - left, bottom - top, samples, None if bits & 128 else bits + 1  # the upper bit: they have a sign
 
 
 def rgb_array(image: Any) -> RgbImage:
@@ -190,6 +226,8 @@ def _rgb(image: Any) -> RgbImage:
         told = image.format in ("PPM", "JPEG2000") and image.mode != "F"
         scale = scale_of_bits(16) if told else measured_scale([deep], 1)
         return grey_or_rgb(scale.apply(deep)[:, :, None])
+    if image.format == "BMP" and image.mode == "RGBA" and image.getextrema()[3] == (0, 0):
+        image = image.convert("RGB")  # the byte is not used: browsers show such a picture, too
     rgb = np.empty((image.height, image.width, 3), np.uint8)
     for top in range(0, image.height, BAND):
         rgb[top : top + BAND] = _band(image, top, min(top + BAND, image.height))

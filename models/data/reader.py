@@ -28,12 +28,14 @@ from models.data.sample import Sample
 from models.data.splitter import check_splits, split_samples
 from models.data.tables import (
     Picture,
+    known_images,
     list_images,
     natural,
     read_classes,
     read_labels,
     read_skipped,
     read_splits,
+    strays,
 )
 from models.errors import DataError
 
@@ -129,7 +131,8 @@ def open_data_folder(root: Path, *, skip_bad: bool = False) -> DataFolder:
     has_masks = (root / "masks").is_dir()
     if not has_masks and not labels:
         raise DataError(f"{root} has neither masks/ nor labels.csv; training needs one of them")
-    known = Known(images)
+    known = known_images(images)
+    problems |= strays(root)
     groups = {known(name): group for name, group in read_groups(root).items()}
     splits = read_splits(root, images)
     if groups:
@@ -210,7 +213,7 @@ def _list_masks(
     masks: dict[str, dict[str, Path]] = {name: {} for name in images}
     problems: dict[str, str] = {}
     mask_root = root / "masks"
-    known_class, known = Known(classes), Known(images)
+    known_class, known = Known(classes), known_images(images)
     for folder in sorted(mask_root.iterdir()) if mask_root.is_dir() else ():
         if not folder.is_dir() or is_junk(Path(folder.name)):
             continue
@@ -242,7 +245,7 @@ def _labels(
 ) -> dict[str, dict[str, bool]]:
     """Name -> row of labels.csv; adds to `problems` the names that it has twice or that have no image."""
     labels: dict[str, dict[str, bool]] = {}
-    known = Known(images)
+    known = known_images(images)
     for written, row in read_labels(root, classes):
         name = known(written)
         if name not in images or name in labels:

@@ -11,7 +11,14 @@ from models.data.files import IMAGE_SUFFIXES, open_image
 from models.data.names import Known, Names, is_junk, page_name
 from models.errors import DataError
 
-PAGED = (".tif", ".tiff", ".btf", ".gif", ".webp", ".dcm", ".dicom")  # may have several pages
+# What people call the parts of the data.
+SUBSETS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+DELIMITERS = ",;\t"  # of tables, as spreadsheets write them
+PAGED = (".tif", ".tiff", ".btf", ".gif", ".webp", ".png", ".apng", ".avif", ".dcm", ".dicom")  # may have several pages
 
 
 def read_classes(root: Path) -> tuple[str, ...]:
@@ -64,6 +71,27 @@ def list_images(root: Path, names: Names) -> dict[str, Picture]:
     return images
 
 
+def known_images(images: Mapping[str, Picture]) -> Known:
+    """Finds the names of images in tables, also where these have the ending of the file, or its folder."""
+    whole = {name: picture.path.name for name, picture in images.items() if picture.path.stem == name}
+    return Known(images, {f"{folder}{file}": name for name, file in whole.items() for folder in ("", "images/")})
+
+
+def strays(root: Path) -> dict[str, str]:
+    """Pictures of a data folder that lie where none is looked for -> why they are not read."""
+    found = {}
+    for folder, levels, place in (("images", 0, "images/"), ("masks", 1, "masks/CLASS/")):
+        for path in sorted((root / folder).rglob("*")):
+            inside = path.relative_to(root / folder)
+            if path.suffix.lower() not in IMAGE_SUFFIXES or is_junk(inside) or len(inside.parts) == levels + 1:
+                continue
+            if path.is_file():
+                found[f"{folder}/{inside.as_posix()}"] = (
+                    f"{path} is not read: it does not lie in {place}; move it there"
+                )
+    return found
+
+
 def page_count(path: Path) -> int:
     """Pages of an image file, 1 of a kind that has no more, and of one that cannot be read."""
     if path.suffix.lower() not in PAGED:
@@ -94,8 +122,10 @@ def read_labels(root: Path, classes: tuple[str, ...]) -> list[tuple[str, dict[st
     rows = []
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin with a byte-order mark
-            reader = csv.reader(file)
-            columns = next(reader, [])
+            delimiter = _delimiter(file.readline())
+            file.seek(0)
+            reader = csv.reader(file, delimiter=delimiter)
+            columns = [column.strip() for column in next(reader, [])]
             if "name" not in columns or len({*columns}) + (columns.count("name") == 2) < len(columns):
                 raise DataError(f"{path} must have the columns name and classes of classes.txt, once; it has {columns}")
             key, known = columns.index("name"), Known(classes)
@@ -116,8 +146,14 @@ def read_labels(root: Path, classes: tuple[str, ...]) -> list[tuple[str, dict[st
     return rows
 
 
+def _delimiter(header: str) -> str:
+    """The sign by which the first line of a table has a column called name."""
+    rows = {sign: next(csv.reader([header], delimiter=sign), []) for sign in DELIMITERS}
+    return next((sign for sign, columns in rows.items() if "name" in columns), DELIMITERS[0])
+
+
 def read_splits(root: Path, images: Mapping[str, Picture]) -> dict[str, list[str]]:
-    """Split -> names, from split.json; none without it.
+    """Split -> names, from split.json; none without it. "valid", "validation" ... are "val".
 
     Raises:
         DataError: the file is not of that form, or a name has no image or is there twice.
@@ -126,9 +162,12 @@ def read_splits(root: Path, images: Mapping[str, Picture]) -> dict[str, list[str
     if not path.is_file():
         return {}
     try:
-        known = Known(images)
-        content = json.loads(path.read_text(encoding="utf-8"))
-        splits = {str(side): [known(str(name)) for name in names] for side, names in content.items()}
+        known = known_images(images)
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        sides = {side: SUBSETS.get(str(side).lower(), str(side)) for side in content}
+        if len({*sides.values()}) < len(sides):
+            raise ValueError(f"{', '.join(sides)} mean the same part")
+        splits = {sides[side]: [known(str(name)) for name in names] for side, names in content.items()}
         names = [name for split in splits.values() for name in split]
     except (ValueError, AttributeError, TypeError) as error:
         raise DataError(f'{path} must hold {{"train": [names], "val": [names]}}: {error}') from error
@@ -146,6 +185,6 @@ def read_skipped(root: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
-        return {str(name): str(reason) for name, reason in json.loads(path.read_text(encoding="utf-8")).items()}
+        return {str(name): str(reason) for name, reason in json.loads(path.read_text(encoding="utf-8-sig")).items()}
     except (ValueError, AttributeError) as error:
         raise DataError(f'{path} must hold {{"name": "why it was left out"}}: {error}') from error

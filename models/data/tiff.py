@@ -14,7 +14,7 @@ from models.data.pictures import grey_or_rgb, on_white, rgb_array
 from models.data.tiff_header import check_tiff
 
 REDUCED, TRANSPARENCY = 1, 4  # bits of NewSubfileType
-ORIENTATION, PAGE_NAME, MAX_SAMPLE, SMAX_SAMPLE, INK_SET = 274, 285, 281, 341, 332
+ORIENTATION, PAGE_NAME, MAX_SAMPLE, SMAX_SAMPLE, INK_SET, NO_DATA = 274, 285, 281, 341, 332, 42113
 OME_BITS = re.compile(r'SignificantBits="(\d{1,2})"')
 ASSOCIATED, UNASSOCIATED = 1, 2  # kinds of alpha
 
@@ -22,7 +22,8 @@ ASSOCIATED, UNASSOCIATED = 1, 2  # kinds of alpha
 class TiffPages(Pages):
     """The pages of a TIFF; previews, transparency masks and reduced copies of a page are left out.
 
-    Of a page of several unnamed channels the first counts, of exactly three they are red, green and blue.
+    Of a page of several unnamed channels the first counts, of exactly three they are red, green and blue. Where a file
+    of more than 8 bits states a value that stands for no data, as maps do, it is black and does not count.
     """
 
     def __init__(self, file: BinaryIO, max_pixels: int) -> None:
@@ -37,6 +38,7 @@ class TiffPages(Pages):
         self._file = tifffile.TiffFile(file, is_ome=False)
         pages: list[Any] = [self._file.pages[index] for index in range(len(self._file.pages))]
         whole = [page for page in pages if not int(page.subfiletype) & (REDUCED | TRANSPARENCY)]
+        whole = [page for page in whole if page is whole[0] or not _is_level(page, whole[0])]
         self._pages = whole or pages
         self._planes = self._contiguous_planes()
         first = self._pages[0]
@@ -161,7 +163,7 @@ class TiffPages(Pages):
             for index in range(len(self.sizes))
             if self._planes or (self._pages[index].dtype, self._pages[index].bitspersample) == kind
         ]
-        arrays = (self._samples(index)[:, :, _taken(page)] for index in same)
+        arrays = (_with_data(page, self._samples(index)[:, :, _taken(page)]) for index in same)
         return measured_scale(arrays, len(same), self._stated_bits(page))
 
     def _stated_bits(self, page: Any) -> int | None:
@@ -195,6 +197,37 @@ class TiffPages(Pages):
 def _tag(page: Any, code: int, default: Any) -> Any:
     tag = page.tags.get(code)
     return default if tag is None else tag.value
+
+
+def _is_level(page: Any, first: Any) -> bool:
+    """Whether a page is the first again, smaller, in a pyramid that does not say so, as microscopes write them."""
+    if not (first.is_tiled or first.is_svs or first.is_ndpi) or page.imagewidth >= first.imagewidth:
+        return False
+    factor = first.imagewidth / page.imagewidth
+    return bool(
+        abs(first.imagelength / factor - page.imagelength) <= 1 and page.samplesperpixel == first.samplesperpixel
+    )
+
+
+def _no_data(page: Any) -> float | None:
+    """The value that stands for no data; None where there is none, and for 8 bits, which are shown as they are."""
+    try:
+        value = float(str(_tag(page, NO_DATA, "")).strip("\0 "))
+    except ValueError:
+        return None
+    return None if page.dtype == np.uint8 or np.isnan(value) else value
+
+
+def _is_empty(samples: NDArray[Any], value: float) -> NDArray[np.bool_]:
+    """Where all samples (H, W, S) of a pixel are a value, which may be written in more digits than they have."""
+    if samples.dtype.kind == "f":
+        value = float(samples.dtype.type(np.clip(value, np.finfo(samples.dtype).min, np.finfo(samples.dtype).max)))
+    return np.asarray((samples == value).all(axis=2))
+
+
+def _with_data(page: Any, samples: NDArray[Any]) -> NDArray[Any]:
+    value = _no_data(page)
+    return samples if value is None else samples[~_is_empty(samples, value)]
 
 
 def _size(page: Any) -> tuple[int, int]:
@@ -240,7 +273,8 @@ def _coloured(page: Any, samples: NDArray[Any], scale: Scale) -> RgbImage:
         if int(indices.max()) >= table.shape[1]:
             raise BadImage("it is a damaged TIFF: a pixel has a colour that its palette does not hold")
         return np.ascontiguousarray(table.T[indices])
-    eight = scale.apply(samples[:, :, _taken(page)])
+    shown = samples[:, :, _taken(page)]
+    eight = scale.apply(shown)
     if kind == 0:
         eight = 255 - eight
     elif kind == 5:
@@ -252,6 +286,9 @@ def _coloured(page: Any, samples: NDArray[Any], scale: Scale) -> RgbImage:
     elif kind == 6 and eight.shape[2] == 3 and int(page.compression) not in (6, 7):
         return np.array(Image.fromarray(np.ascontiguousarray(eight), "YCbCr").convert("RGB"))
     eight = grey_or_rgb(eight)
+    nothing = _no_data(page)
+    if nothing is not None:
+        eight = np.where(_is_empty(shown, nothing)[:, :, None], np.uint8(0), eight)
     alpha = _alpha(page)
     if alpha:
         opaque = samples[:, :, len(_taken(page))]

@@ -56,7 +56,7 @@ class DataFolderWriter:
         if self._left_out:
             (self._out / "skipped.json").write_text(json.dumps(self._left_out, indent=0), encoding="utf-8")
         if any(group is not None for group in self._groups.values()):
-            text = json.dumps(completed(self._groups), indent=0, ensure_ascii=False)
+            text = json.dumps(completed(self._groups), indent=0)
             (self._out / "groups.json").write_text(text, encoding="utf-8")
 
     def add(
@@ -113,7 +113,7 @@ class DataFolderWriter:
     def write_split(self, splits: Mapping[str, Sequence[str]]) -> None:
         """Write split.json: split ("train", "val", "test") -> names of images, as they were added."""
         files = {split: [self._names[name] for name in names] for split, names in splits.items()}
-        text = json.dumps(files, indent=0, ensure_ascii=False)
+        text = json.dumps(files, indent=0)
         (self._out / "split.json").write_text(text, encoding="utf-8")
 
     def leave_out(self, what: str, why: str) -> None:

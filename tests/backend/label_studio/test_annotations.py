@@ -585,3 +585,14 @@ def test_annotations_whose_ids_are_numbers_and_texts_are_compared() -> None:
     """Files that were put together by hand have both, and no times."""
     task = {"id": 1, "annotations": [{"id": 3}, {"id": "12"}, {"id": "mine"}, {}]}
     assert annotations.accepted_annotation(task) == {"id": "12"}
+
+
+@pytest.mark.parametrize("points", [[[120, 120], [130, 120], [130, 130]], [[500, 300], [1500, 300], [1500, 900]]])
+def test_a_region_outside_of_its_image_is_said(tmp_path: Path, points: list[list[float]]) -> None:
+    """Written in pixels instead of percent, it covers none of them."""
+    polygon = brush("Plaque", block(), type="polygonlabels", from_name="polygon")
+    polygon["value"] = {"points": points, "polygonlabels": ["Plaque"]}
+    report = write(tmp_path, task(1, annotation(polygon)), config=SHAPES)
+    assert drawn_on(tmp_path) == {"task-1": set()}
+    assert report.regions == {annotations.NOWHERE: 1}
+    assert "region 'r1' covers no pixel" in report.problems[0]

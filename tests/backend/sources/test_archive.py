@@ -100,6 +100,16 @@ def test_a_damaged_member_ends_nothing(tmp_path: Path, out: Path) -> None:
     assert [file.name for file in out.iterdir()] == ["b.txt"]
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_of_two_members_of_one_name_the_first_is_unpacked(tmp_path: Path, out: Path) -> None:
+    """Neither was: the second took the first away."""
+    path = zipped(tmp_path / "a.zip", ("a.txt", b"one"), ("a.txt", b"two"))
+    assert [(row.what, row.why) for row in unpack(path, out).left_out] == [
+        ("a.txt", "the archive has two files of this name; the first is read")
+    ]
+    assert (out / "a.txt").read_bytes() == b"one"
+
+
 def test_what_an_operating_system_adds_is_left_behind(tmp_path: Path, out: Path) -> None:
     names = [
         "__MACOSX/images/._a.png",

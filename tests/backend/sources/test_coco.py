@@ -61,6 +61,7 @@ def test_a_zip_as_cvat_writes_it_becomes_a_data_folder(tmp_path: Path) -> None:
         ({"segmentation": [], "bbox": [3, 4, 10, 6]}, [(4, 3, 10, 13)]),
         ({"segmentation": [[]], "bbox": [3, 4, 10, 6]}, [(4, 3, 10, 13)]),
         ({"segmentation": None, "bbox": [3, 4, 10, 6]}, [(4, 3, 10, 13)]),
+        ({"segmentation": [], "bbox": [3, 4, 10, 6], "attributes": {"rotation": 90.0}}, [(2, 5, 12, 11)]),
         ({"segmentation": [RUNS, RUNS]}, [(5, 6, 7, 9)]),
         ({"segmentation": [[4, 5], [14, 5], [14, 13], [4, 13]]}, [(5, 4, 13, 14)]),
         ({"id": "one", "category_id": "1", "image_id": 1.0}, [(5, 10, 13, 22)]),

@@ -166,3 +166,19 @@ def test_what_is_no_box_is_refused(value: Any) -> None:
         draw_box(value, SHAPE)
     with pytest.raises(DataError, match="its ellipse must be left, top, right, bottom"):
         draw_ellipse(value, SHAPE)
+
+
+@given(arrays(bool, (18, 24)))
+def test_contours_that_opencv_finds_are_the_mask_that_they_were_found_in(mask: np.ndarray) -> None:
+    """As Label Studio exports brushes to COCO: a row and a column of each object were lost."""
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    for contour in contours:
+        filled = cv2.drawContours(np.zeros(mask.shape, np.uint8), [contour], -1, 1, cv2.FILLED).astype(bool)
+        outline = [contour.ravel().tolist()]
+        assert np.array_equal(draw_polygons(outline, mask.shape, list(cv2.boundingRect(contour))), filled)
+
+
+@pytest.mark.parametrize("box", [[2, 2, 4, 3], None, [2, 2, 5], "x", [2.5, 2, 5, 4], [1, 2, 5, 4], [2, 2, 5, 4]])
+def test_other_corners_are_those_of_pixels(box: Any) -> None:
+    """The last has the box of a contour, but goes the other way round."""
+    assert draw_polygons([[2, 2, 6, 2, 6, 5, 2, 5]], (8, 8), box).sum() == 12

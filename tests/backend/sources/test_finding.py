@@ -1,5 +1,6 @@
 """An image is found by the end of the path that an export records, in any form that people and tools write it."""
 
+import os
 import tempfile
 import unicodedata
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backend.sources.finding import ImageFiles, readings
+from backend.sources.finding import ImageFiles, files_below, readings
 from models.errors import DataError
 
 NAME = st.text(
@@ -110,6 +111,13 @@ def test_of_two_paths_for_one_file_the_better_has_it(tmp_path: Path) -> None:
 def test_two_paths_that_fit_one_file_equally_well_have_none(tmp_path: Path) -> None:
     found = files(tmp_path, "a.png").assign(["/x/right/a.png", "/x/left/a.png"])
     assert all("which may be" in str(one) for one in found.values())
+
+
+def test_a_pipe_is_no_file(tmp_path: Path) -> None:
+    """Whoever reads it waits for ever."""
+    os.mkfifo(tmp_path / "a.png")
+    (tmp_path / "link.png").symlink_to("gone.png")
+    assert [file.name for file in files_below(tmp_path)] == ["link.png"]
 
 
 def test_files_of_operating_systems_are_none(tmp_path: Path) -> None:

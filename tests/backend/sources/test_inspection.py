@@ -1,6 +1,9 @@
 """`premask inspect` shows every image of a source as a training reads it."""
 
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -9,6 +12,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
+from pydicom.data import get_testdata_file
 
 from backend.cli import cli
 from backend.sources.inspection import inspect_source
@@ -80,6 +84,63 @@ def test_every_page_of_images_without_labels_is_shown(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert [row["what"] for row in report["left_out"]] == ["broken.png"]
     assert len(list((tmp_path / "pictures").iterdir())) == 4
+
+
+def test_what_is_no_image_is_named(tmp_path: Path) -> None:
+    """Files were passed over without a word, by their endings alone, and masks taken for images."""
+    for name in ("a.png", "masks/a.png", "SegmentationClass/a.png"):
+        picture(tmp_path / "in" / name)
+    for name in ("b.heic", "c", "d.nii.gz", "other.json", "notes.txt", *(f"{n}.txt" for n in range(5))):
+        (tmp_path / "in" / name).write_text("{}")
+    shutil.copy(get_testdata_file("CT_small.dcm"), tmp_path / "in" / "IM000001")
+    done, report = inspected(tmp_path / "in")
+    assert done.exit_code == 0, done.output
+    assert [image["source"] for image in report["images"]] == ["IM000001", "a.png"]
+    assert {row["what"]: row["why"].partition(":")[0] for row in report["left_out"]} == {
+        "b.heic": "its name has no ending of an image",
+        "c": "its name has no ending of an image",
+        "d.nii.gz": "its name has no ending of an image",
+        "0.txt, 1.txt, 2.txt and 3 more": "its name has no ending of an image",
+        "other.json": "it is of none of the kinds that are read",
+        "SegmentationClass/a.png, masks/a.png": "it lies in a folder of masks, and no export says what they are; see "
+        "docs/models.md for a data folder",
+    }
+
+
+def test_files_among_the_images_of_a_data_folder_that_are_none_are_named(tmp_path: Path) -> None:
+    for name in ("a.png", "b.jfif"):
+        picture(tmp_path / "data" / "images" / name, format="JPEG")
+    (tmp_path / "data" / "images" / "c.heic").write_bytes(b"")
+    (tmp_path / "data" / "masks").mkdir()
+    (tmp_path / "data" / "classes.txt").write_text("scratch\n")
+    report = inspected(tmp_path / "data")[1]
+    assert [image["source"] for image in report["images"]] == ["images/a.png", "images/b.jfif"]
+    assert [row["what"] for row in report["left_out"]] == ["images/c.heic"]
+
+
+def test_a_name_that_is_no_text_is_shown_escaped(tmp_path: Path) -> None:
+    """Unpackers leave names in old code pages; the command ended in a traceback."""
+    picture(tmp_path / "a.png")
+    folder = tmp_path / "in" / "images"
+    folder.mkdir(parents=True)
+    (tmp_path / "in" / "classes.txt").write_text("scratch\n")
+    (tmp_path / "in" / "masks").mkdir()
+    shutil.copy(tmp_path / "a.png", folder / "\udce4.png")
+    command = [sys.executable, "-c", "from backend.cli import main; main()", "inspect", "--data", str(tmp_path / "in")]
+    command += ["--json", str(tmp_path / "read.json")]
+    done = subprocess.run(command, capture_output=True, check=True)
+    assert b"\\udce4" in done.stdout
+    assert [image["name"] for image in json.loads((tmp_path / "read.json").read_text())["images"]] == ["\udce4"]
+
+
+def test_parts_and_groups_may_have_names_that_are_no_text(tmp_path: Path) -> None:
+    with DataFolderWriter(tmp_path / "data", ["scratch"]) as folder:
+        for name, side in (("\udce4", "\udce5"), ("b", "c")):
+            folder.add(name, np.zeros((4, 4, 3), np.uint8), {}, None, side)
+        folder.write_split({"train": ["\udce4"], "val": ["b"]})
+    found = inspect_source(tmp_path / "data")
+    assert found.splits == {"train": ["\udce4"], "val": ["b"]}
+    assert [image["group"] for image in found.images] == ["c", "\udce5"]
 
 
 def test_exit_codes(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from backend.label_studio.rle import encode_rle
 from backend.sources.source import open_source
@@ -128,7 +129,8 @@ def test_skip_bad_goes_on_without_missing_images(tmp_path: Path) -> None:
     [
         ([{"id": 1, "image": UPLOAD, "tag": [{"brushlabels": ["scratch"]}]}], "choose JSON, not JSON-MIN"),
         ([task(1)], "has no masks, polygons"),
-        ([task(1, BRUSH, image="no address")], "no column of the tasks' data is the address of an image"),
+        ([task(1, BRUSH, image="no address")], "no column of the tasks' data is .* image: 'no address'"),
+        ([task(1, region("brushlabels", "x", {}) | {"value": {"rle": []}})], "no region of the export has a label"),
         ([task(1, BRUSH, was_cancelled=True)], "no task can be learnt from"),
     ],
 )
@@ -145,3 +147,42 @@ def test_groups_are_read_from_a_field_that_all_tasks_have(tmp_path: Path) -> Non
     with open_source(write_json(tmp_path / "export.json", tasks)) as source:
         assert read(source.folder)[0].groups() == {"task-1": "0", "task-2": "1", "task-3": "0", "task-4": "1"}
         assert "Groups that are kept together: 2" in source.notes
+
+
+def test_a_task_alone_and_annotations_of_a_target_storage_are_read(tmp_path: Path) -> None:
+    """A storage gets a file for each annotation, also for several of one task."""
+    picture(tmp_path / "plate_1.png")
+    one = task(1, BRUSH)
+    write_json(tmp_path / "one" / "1.json", one)
+    first = {
+        "id": 7,
+        "result": [RECTANGLE],
+        "updated_at": "2026-11-20T00:00:00Z",
+        "task": {"id": 1, "data": one["data"]},
+    }
+    newer = {"id": 8, "result": [BRUSH], "updated_at": "2026-11-21T00:00:00Z", "task": first["task"]}
+    write_json(tmp_path / "storage" / "7.json", first)
+    write_json(tmp_path / "storage" / "8.json", newer)
+    for folder in ("one", "storage"):
+        with open_source(tmp_path / folder, images=tmp_path) as source:
+            masks = read(source.folder)[1]
+        assert masks.keys() == {"task-1"}
+        assert masks["task-1"].keys() == {"scratch"}
+
+
+def test_pages_after_the_first_are_named(tmp_path: Path) -> None:
+    page = Image.new("L", (WIDTH, HEIGHT))
+    page.save(tmp_path / "plate_1.tif", save_all=True, append_images=[page] * 2)
+    export = write_json(tmp_path / "export.json", [task(1, BRUSH, image="/data/upload/3/plate_1.tif")])
+    with open_source(export) as source:
+        assert [(row.what, row.why) for row in source.unread] == [
+            ("plate_1.tif, page 2, 3", "of a file of several pages the first is read")
+        ]
+
+
+def test_an_image_that_is_written_into_the_task_is_not_repeated_in_messages(tmp_path: Path) -> None:
+    address = f"data:image/png;base64,{'A' * 2_000_000}.png"
+    export = write_json(tmp_path / "export.json", [task(1, BRUSH, image=address)])
+    with pytest.raises(DataError, match="is not in") as caught, open_source(export):
+        pass
+    assert len(str(caught.value)) < 3000

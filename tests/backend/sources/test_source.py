@@ -1,6 +1,7 @@
 """A data folder is opened as it is; a file of no known format is refused with a list of those that are known."""
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,20 @@ def test_a_data_folder_is_opened_where_it_is(tmp_path: Path) -> None:
 def test_anything_else_is_refused_by_name(tmp_path: Path, name: str, content: str, said: str) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(DataError, match=said), open_source(tmp_path / name):
+        pass
+
+
+@pytest.mark.parametrize("outer", ["", "outer/"])
+def test_an_archive_that_was_packed_twice_is_unpacked_twice(tmp_path: Path, outer: str) -> None:
+    once = packed(tmp_path / "once.zip", cvat_export(tmp_path / "export", {"a.png": "", "b.png": ""}))
+    twice, thrice = tmp_path / "twice.zip", tmp_path / "thrice.zip"
+    for path, inside in ((twice, once), (thrice, twice)):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.write(inside, f"{outer}export.zip")
+            archive.writestr("__MACOSX/._export.zip", b"")
+    with open_source(twice) as source:
+        assert source.kind == "cvat"
+    with pytest.raises(DataError, match=r"thrice\.zip is neither"), open_source(thrice):
         pass
 
 

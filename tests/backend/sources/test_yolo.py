@@ -1,5 +1,6 @@
 """YOLO's segmentation format in the layouts of Ultralytics, Roboflow, CVAT and Label Studio."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,78 @@ def test_polygons_and_boxes_become_masks(tmp_path: Path, yaml: str, layout: str,
     assert data.samples["b"].presence == data.samples["d"].presence == {"scratch": False, "dent": False}
     assert data.splits["train"] == ("a", "b")
     assert data.splits["val"] == ("c", "d")
+
+
+@pytest.mark.parametrize("layout", ["{subset}", "{subset}/photos"])
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_text_beside_its_image_is_read(tmp_path: Path, layout: str, alone: bool) -> None:
+    """They were passed over, and the images taken for images on which nothing is."""
+    texts = {"train/a": SCRATCH, "train/b": "", "train/e": None, "valid/c": SCRATCH}
+    folder = export(tmp_path / "export", texts, layout=layout)
+    with open_source(folder / "data.yaml" if alone else folder) as source:
+        data, masks = read(source.folder)
+    assert np.array_equal(masks["a"]["scratch"], SQUARE)
+    assert np.array_equal(masks["c"]["scratch"], SQUARE)
+    assert data.samples["b"].presence["scratch"] is False
+    assert ("e" in data.samples) is not alone
+
+
+@pytest.mark.parametrize("below", ["", "images/train", "media/upload/3"])
+def test_images_may_be_elsewhere(tmp_path: Path, below: str) -> None:
+    """`--images` ended in a traceback."""
+    folder = export(tmp_path / "export", {"train/a": SCRATCH, "train/b": BOX})
+    shutil.rmtree(folder / "images")
+    for name in ("a.png", "b.png"):
+        picture(tmp_path / "elsewhere" / below / name)
+    with open_source(folder, images=tmp_path / "elsewhere") as source:
+        masks = read(source.folder)[1]
+    assert np.array_equal(masks["a"]["scratch"], SQUARE)
+    assert np.array_equal(masks["b"]["dent"], SQUARE)
+
+
+def test_one_text_is_of_every_image_of_its_name(tmp_path: Path) -> None:
+    folder = export(tmp_path / "export", {"train/a": SCRATCH})
+    picture(folder / "images" / "train" / "a.png")
+    with open_source(folder) as source:
+        masks = read(source.folder)[1]
+    assert [np.array_equal(mask["scratch"], SQUARE) for mask in masks.values()] == [True, True]
+
+
+def test_pictures_outside_of_the_folders_of_images_are_named_and_not_learnt_from(tmp_path: Path) -> None:
+    """Previews, and masks that some tool wrote beside: nothing would be on them."""
+    folder = export(tmp_path / "export", {"train/a": SCRATCH, "valid/c": SCRATCH})
+    for name in ("preview.png", "masks/train/a.png", "runs/labels.jpg"):
+        picture(folder / name)
+    with open_source(folder) as source:
+        assert read(source.folder)[0].samples.keys() == {"a", "c"}
+        assert {row.what for row in source.unread} == {"preview.png", "masks/train/a.png", "runs/labels.jpg"}
+
+
+@pytest.mark.parametrize(
+    ("yaml", "lists"),
+    [
+        ("train: images/day\nval: images/night\n", {}),
+        ("path: /home/them/export\ntrain: [./images/day/]\nval: ../export/images/night\n", {}),
+        ("train: a.txt\nval: b.txt\n", {"a.txt": "./images/day/a.jpg\n", "b.txt": "images/night/c.jpg"}),
+        (
+            "path: .\ntrain: lists/t.txt\nval: /x/lists/v.txt\n",
+            {"lists/t.txt": "/of/them/day/a.jpg", "lists/v.txt": "c.jpg"},
+        ),
+    ],
+)
+def test_the_split_is_that_of_the_yaml(tmp_path: Path, yaml: str, lists: dict[str, str]) -> None:
+    folder = export(tmp_path / "export", {"day/a": SCRATCH, "night/c": SCRATCH}, yaml + "names: [scratch]\n")
+    for name, text in lists.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    with open_source(folder) as source:
+        assert read(source.folder)[0].splits == {"train": ("a",), "val": ("c",)}
+
+
+def test_one_folder_for_learning_and_for_measuring_is_no_split(tmp_path: Path) -> None:
+    yaml = "train: images\nval: images\nnames: [scratch]\n"
+    with open_source(export(tmp_path / "export", {"one/a": SCRATCH, "two/c": SCRATCH}, yaml)) as source:
+        assert read(source.folder)[0].splits == {}
 
 
 def test_label_studios_own_export_names_its_labels_in_notes(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, features
 
 from models.data.decoding import decode_image, open_pages
 from tests.models.data.hostile_images import MAX_PIXELS, corpus
@@ -261,3 +261,51 @@ def test_whole_files_of_other_kinds_are_named_and_not_called_damaged(start: byte
     with pytest.raises(ValueError, match=said) as caught:
         decode_image(start + bytes(500), MANY)
     assert "damaged" not in str(caught.value)
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+@pytest.mark.parametrize("container", ["jp2", "j2k"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_white_stays_white_in_deep_jpeg_2000(bits: int, container: str, channels: int) -> None:
+    """Pillow rounds samples up beyond 255, which are black then."""
+    top = (1 << bits) - 1
+    ramp = np.linspace(0, top, 64).round().astype(np.uint8 if bits == 8 else np.uint16)
+    samples = np.tile(ramp[:, None], (8, 1, channels)) if channels > 1 else np.tile(ramp, (8, 1))
+    if channels == 4:
+        samples[:, :, 3] = top
+    data = imagecodecs.jpeg2k_encode(samples, level=0, codecformat=container, bitspersample=bits)
+    image = decode_image(data, MANY)
+    assert np.abs(image[:, :, 0] - np.linspace(0, 255, 64)).max() < 2
+
+
+def test_a_bitmap_whose_fourth_byte_is_not_used_is_opaque() -> None:
+    """All of it was transparent, and so white."""
+    pixels = np.zeros((4, 6, 4), np.uint8)
+    pixels[:, :, 2] = 200
+    masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    header = struct.pack("<IiiHHIIiiII", 124, 6, 4, 1, 32, 3, pixels.size, 0, 0, 0, 0) + masks + bytes(68)
+    data = b"BM" + struct.pack("<IHHI", 138 + pixels.size, 0, 0, 138) + header + pixels.tobytes()
+    assert decode_image(data, MANY).reshape(-1, 3).tolist() == [[200, 0, 0]] * 24
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_a_transparent_grey_of_few_bits_is_white(bits: int) -> None:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = bytes([0, 1 << 8 - 2 * bits])  # samples 0 and 1
+    header = struct.pack(">IIBBBBB", 2, 1, bits, 0, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"tRNS", b"\0\1"), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    image = decode_image(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*one) for one in chunks), MANY)
+    assert image[0].tolist() == [[0, 0, 0], [255, 255, 255]]
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="Pillow was built without AVIF")
+def test_avif_is_read_upright_and_frame_by_frame() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert decode_image(saved(Image.new("RGB", (16, 8)), "AVIF", exif=exif), MANY).shape == (16, 8, 3)
+    frames = [Image.new("RGB", (16, 8), colour) for colour in ("red", "blue")]
+    with open_pages(saved(frames[0], "AVIF", quality=100, save_all=True, append_images=frames[1:]), MANY) as pages:
+        assert pages.sizes == [(8, 16)] * 2
+        assert [int(pages.read(page)[..., channel].min()) > 240 for page, channel in ((0, 0), (1, 2))] == [True, True]

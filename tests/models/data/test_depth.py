@@ -79,6 +79,14 @@ def test_what_is_no_number_is_black_and_infinity_is_white(dtype: Any) -> None:
     assert scaled(np.full(3, 7, dtype)) == [[0, 0, 0]]
 
 
+@pytest.mark.parametrize("lowest", [-3.4028234663852886e38, -3.4e38, np.finfo(np.float64).min])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_lowest_float_stands_for_nothing(lowest: float, dtype: Any) -> None:
+    """Programs write it where they have no value: everything else was white beside it."""
+    with np.errstate(over="ignore"):
+        assert scaled(np.array([lowest, 0, 0.5, 1, lowest], dtype)) == [[0, 0, 128, 255, 0]]
+
+
 def test_the_largest_floats_do_not_overflow() -> None:
     assert scaled(np.array([-1.7e308, 0.85e308, 1.7e308])) == [[0, 191, 255]]
 

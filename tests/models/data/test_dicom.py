@@ -1,5 +1,7 @@
 """A DICOM file of any transfer syntax, depth, window and colours is shown as a viewer shows it."""
 
+import struct
+import zlib
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -85,6 +87,47 @@ def test_the_stored_bits_are_the_range_and_overlays_above_them_are_not_shown() -
     dark = ramp(1000, np.uint16)
     assert decode_image(written([dark], BitsStored=12), MANY).max() == round(1000 * 255 / 4095)
     assert_shows_the_ramp(written([ramp(4095, np.uint16) | np.uint16(0x8000)], BitsStored=12))
+
+
+@pytest.mark.parametrize("syntax", [uid.ExplicitVRLittleEndian, uid.RLELossless])
+def test_samples_may_lie_at_the_upper_end_of_their_words(syntax: str) -> None:
+    """Their upper bits were cut off: brightness wrapped around, four times from dark to bright."""
+    high = written([ramp(4095, np.uint16) << 4], BitsStored=12)
+    data = dcmread(BytesIO(high))
+    data.HighBit = 15
+    if syntax == uid.RLELossless:
+        data.compress(uid.RLELossless)
+    file = BytesIO()
+    data.save_as(file)
+    assert_shows_the_ramp(file.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("dtype", "top", "low", "padding", "more"),
+    [
+        (np.int16, 900, -1000, -2000, {}),
+        (np.int16, 900, -1000, 63536, {"PixelPaddingValue": -2000}),
+        (np.uint16, 4095, 0, 65535, {}),
+        (np.uint16, 1000, 0, 4095, {"BitsStored": 12, "WindowCenter": 500, "WindowWidth": 1001}),
+        (np.int16, 900, -1000, -32768, {"PixelPaddingRangeLimit": -32000}),
+        (np.int16, 900, -1000, -2000, {"RescaleSlope": 2, "RescaleIntercept": 5}),
+        (np.uint16, 4000, 95, 0, {"BitsStored": 12, "PhotometricInterpretation": "MONOCHROME1"}),
+    ],
+)
+def test_padding_is_black_and_does_not_count(
+    dtype: Any, top: int, low: int, padding: int, more: dict[str, Any]
+) -> None:
+    """It took nearly the whole range, and was white beside a window."""
+    frame = ramp(top, dtype, low)
+    frame[:8] = np.array(more.get("PixelPaddingValue", padding)).astype(dtype)
+    if "PixelPaddingRangeLimit" in more:
+        frame[4:8] += 700
+    image = decode_image(written([frame], **{"PixelPaddingValue": padding, **more}), MANY)
+    assert not image[:8].any()
+    expected = RAMP[8:] if more.get("PhotometricInterpretation") is None else 1 - RAMP[8:]
+    assert np.corrcoef(image[8:, :, 1].ravel(), expected.ravel())[0, 1] > 0.99
+    assert image[8:].max() >= 240
+    assert image[8:].min() <= 15
 
 
 JPEG_LS, JPEG_2000 = imagecodecs.jpegls_encode, imagecodecs.jpeg2k_encode
@@ -282,3 +325,16 @@ def test_a_frame_of_another_size_than_the_file_says_is_refused() -> None:
 def test_a_file_that_is_cut_off_is_damaged() -> None:
     with pytest.raises(ValueError, match="damaged"):
         decode_image(written([ramp(4095, np.uint16)])[:-1000], MANY)
+
+
+def test_a_deflated_file_that_would_fill_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A megabyte took two gigabytes."""
+    whole = written([ramp(255, np.uint8)], uid.DeflatedExplicitVRLittleEndian)
+    assert_shows_the_ramp(whole)
+    start = 144 + int.from_bytes(whole[140:144], "little")
+    packer = zlib.compressobj(9, wbits=-15)
+    head = struct.pack("<HH2sHI", 9, 0x1001, b"OB", 0, 3 << 20)
+    bomb = whole[:start] + packer.compress(head + bytes(3 << 20)) + packer.flush()
+    monkeypatch.setattr("models.data.dicom.MAX_PAGE_BYTES", 2 << 20)
+    with pytest.raises(ValueError, match="unpacks to more than 2 MB"):
+        decode_image(bomb, MANY)

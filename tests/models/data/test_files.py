@@ -1,11 +1,12 @@
 """A mask is what is white, however it is stored; what is no image or mask is refused by name, with the remedy."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from models.data.files import image_shape, read_image, read_mask
 from models.errors import DataError
@@ -19,6 +20,8 @@ def test_a_file_that_is_no_image_is_named(tmp_path: Path) -> None:
 
 OBJECT = np.zeros((6, 8), dtype=bool)
 OBJECT[2:5, 3:7] = True
+NUMBERS = np.zeros((20, 30), dtype=np.uint8)  # of two objects
+NUMBERS[2:12, 3:9], NUMBERS[2:12, 15:20] = 1, 2
 
 
 def layers(*values: Any) -> Image.Image:
@@ -56,6 +59,10 @@ def test_white_is_the_object_however_it_is_stored(kind: str, tmp_path: Path) -> 
     [
         (Image.fromarray(OBJECT.astype(np.uint8)), r"values up to 1 .*multiply them by 255"),
         (Image.fromarray(OBJECT * np.uint8(5)), r"values up to 5 .*numbers of classes"),
+        (Image.fromarray(OBJECT.astype(np.uint16) * 4095), r"values up to 4095 .*65535 inside"),
+        (Image.fromarray(NUMBERS.astype(np.uint16) * 300), r"values up to 600 .*numbers of classes or objects"),
+        (Image.fromarray(NUMBERS * np.uint8(127)), r"areas of 127 .*255 inside"),
+        (Image.fromarray(NUMBERS.astype(np.uint16) * 30000), r"areas of 30000 .*65535 inside"),
         (layers(OBJECT, 0, 0), "is coloured"),
         (layers(OBJECT, 0, 0, 1), "is coloured"),
         (layers(0, 0, 0, OBJECT), "by transparency alone"),
@@ -65,7 +72,21 @@ def test_white_is_the_object_however_it_is_stored(kind: str, tmp_path: Path) -> 
 def test_what_is_no_mask_is_refused_with_the_remedy(picture: Image.Image, said: str, tmp_path: Path) -> None:
     picture.save(tmp_path / "m.png")
     with pytest.raises(DataError, match=rf"m\.png .*{said}"):
-        read_mask(tmp_path / "m.png", OBJECT.shape)
+        read_mask(tmp_path / "m.png", picture.size[::-1] if picture.size != (6, 8) else OBJECT.shape)
+
+
+def test_edges_of_any_softness_are_no_areas(tmp_path: Path) -> None:
+    """A blurred disc, and one that a JPEG has passed through."""
+    rows, columns = np.mgrid[:90, :120]
+    disc = np.hypot(rows - 45, columns - 60) < 30
+    for radius in (1, 3, 8, 20):
+        blurred = Image.fromarray(disc.astype(np.uint8) * 255).filter(ImageFilter.GaussianBlur(radius))
+        blurred.save(tmp_path / "m.png")
+        assert np.array_equal(read_mask(tmp_path / "m.png", disc.shape), np.asarray(blurred) > 127)
+    for quality in (5, 30, 75):
+        Image.fromarray(disc.astype(np.uint8) * 255).save(tmp_path / "m.jpg", quality=quality)
+        Image.open(tmp_path / "m.jpg").save(tmp_path / "m.png")
+        assert (read_mask(tmp_path / "m.png", disc.shape) != disc).mean() < 0.03
 
 
 def test_a_damaged_mask_is_named(tmp_path: Path) -> None:
@@ -87,3 +108,10 @@ def test_what_has_no_shape_is_named(tmp_path: Path) -> None:
     (tmp_path / "notes.png").write_text("lunch at noon")
     with pytest.raises(DataError, match=r"notes\.png cannot be read as an image"):
         image_shape(tmp_path / "notes.png")
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"a\.png cannot be read as an image: it is a pipe"):
+        read_image(tmp_path / "a.png")

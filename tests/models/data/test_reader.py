@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -56,8 +57,6 @@ def test_a_class_that_is_present_but_not_drawn_teaches_no_false_negatives(folder
 
 
 def test_labels_alone_are_enough(folder):
-    import shutil
-
     shutil.rmtree(folder / "masks")
     (folder / "labels.csv").write_text("name,scratch,dent\nf0,1,0\nf1,0,1\nf2,0,0\n")
     samples = open_data_folder(folder).samples
@@ -81,7 +80,7 @@ def test_labels_alone_are_enough(folder):
         (lambda d: (d / "labels.csv").write_text("name,dent\nf0,yes\n"), "line 2: a label is 0, 1 or empty"),
         (lambda d: (d / "labels.csv").write_text("name,dent,dent\nf0,1,1\n"), "once; it has"),
         (lambda d: (d / "labels.csv").write_bytes(b"name,dent\nf\xe9,1\n"), "in UTF-8"),
-        (lambda d: (d / "labels.csv").write_text("name,dent\nf0.png,1\n"), "f0.png: labels.csv names it"),
+        (lambda d: (d / "labels.csv").write_text("name,dent\nf0.jpg,1\n"), "f0.jpg: labels.csv names it"),
         (lambda d: (d / "labels.csv").write_text("name,dent\nf0,1\nf0,0\n"), "f0: labels.csv names it twice"),
         (lambda d: (d / "labels.csv").write_text("name,scratch\nf0,0\n"), "f0.png is drawn, but labels.csv"),
         (lambda d: (d / "classes.txt").write_bytes(b"scr\xe4tch\ndent\n"), "in UTF-8"),
@@ -225,3 +224,41 @@ def test_a_split_through_a_group_is_refused_or_the_held_out_side_gives_way(folde
     data = open_data_folder(folder, skip_bad=True)
     assert data.splits == {"train": ("f0", "f1"), "val": ()}
     assert "patient 1" in data.skipped["f2"]
+
+
+def test_frames_of_an_animation_are_images_whatever_its_ending(folder):
+    """All but the first of a .png were dropped without a word."""
+    frames = [Image.new("RGB", (8, 6), colour) for colour in ("red", "blue")]
+    frames[0].save(folder / "images" / "moving.png", save_all=True, append_images=frames[1:])
+    assert {"moving-page-1", "moving-page-2"} <= open_data_folder(folder).samples.keys()
+
+
+@pytest.mark.parametrize("place", ["masks/f0.png", "masks/scratch/more/f0.png", "images/more/f9.png"])
+def test_what_lies_a_folder_too_high_or_too_low_is_named(folder, place):
+    """A mask beside the folders of classes was passed over, and its class was absent."""
+    (folder / place).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(folder / "images" / "f0.png", folder / place)
+    with pytest.raises(DataError, match=rf"{place} is not read: it does not lie in"):
+        open_data_folder(folder)
+    assert place in open_data_folder(folder, skip_bad=True).skipped
+
+
+def test_tables_may_name_files_with_their_endings_and_parts_by_other_words(folder):
+    """As spreadsheets on Windows write them, with semicolons and a byte-order mark."""
+    (folder / "split.json").write_text('\ufeff{"training": ["images/f0.png"], "Validation": ["f1.png"]}')
+    (folder / "groups.json").write_text('\ufeff{"f0.png": "a", "f1": "b", "f2": "c"}')
+    (folder / "labels.csv").write_text("\ufeffname; scratch\nf2.png; 0\n")
+    data = open_data_folder(folder, skip_bad=True)
+    assert data.splits == {"train": ("f0",), "val": ("f1",)}
+    assert data.groups() == {"f0": "a", "f1": "b", "f2": "c"}
+
+
+def test_a_split_that_names_one_part_twice_is_refused(folder):
+    (folder / "split.json").write_text('{"val": ["f0"], "valid": ["f1"]}')
+    with pytest.raises(DataError, match="val, valid mean the same part"):
+        open_data_folder(folder)
+
+
+def test_a_group_of_null_is_none(folder):
+    (folder / "groups.json").write_text('{"f0": null, "f1": null, "f2": null}')
+    assert {sample.group for sample in open_data_folder(folder).samples.values()} == {None}

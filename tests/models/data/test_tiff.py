@@ -264,6 +264,46 @@ def test_previews_are_left_out_and_counted() -> None:
         assert pages.notes == ("1 previews or masks in it are left out",)
 
 
+@pytest.mark.parametrize("described", ["Aperio Image Library v10\n64x32", "any program"])
+def test_levels_of_a_pyramid_that_does_not_say_so_are_no_pages(described: str) -> None:
+    """Microscopes write them, and a small picture between them, as if they were pages."""
+    colours = np.repeat((RAMP * 255).astype(np.uint8)[:, :, None], 3, axis=2)
+    file = BytesIO()
+    with tifffile.TiffWriter(file) as tiff:
+        for step, tile in ((1, (16, 16)), (4, None), (2, (16, 16))):
+            level = colours[::step, ::step]
+            tiff.write(level, photometric="rgb", metadata=None, description=described, tile=tile)
+    with open_pages(file.getvalue(), MANY) as pages:
+        assert pages.sizes == [(32, 64)]
+        assert pages.notes == ("2 previews or masks in it are left out",)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "top", "nothing"),
+    [
+        (np.float32, 1, "-9999"),
+        (np.float32, 1, "-3.4028234663852886e+38"),
+        (np.float32, 1, "nan"),
+        (np.float64, 1, "1e+30"),
+        (np.int16, 1000, "-32768"),
+        (np.uint16, 1000, "65535"),
+    ],
+)
+@pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
+def test_a_value_for_no_data_is_black_and_does_not_count(
+    dtype: Any, top: float, nothing: str, photometric: str
+) -> None:
+    samples = ramp(top, dtype)
+    samples[:8] = np.float64(nothing)
+    if photometric == "miniswhite":
+        samples = samples[:, ::-1]
+    image = decode_image(written(samples, photometric=photometric, extratags=[(42113, "s", 0, nothing, True)]), MANY)
+    assert not image[:8].any() or nothing == "nan"
+    assert np.corrcoef(image[8:, :, 1].ravel(), RAMP[8:].ravel())[0, 1] > 0.99
+    assert image[8:].max() >= 240
+    assert image[8:].min() <= 15
+
+
 def test_pages_of_several_sizes_and_depths() -> None:
     file = BytesIO()
     with tifffile.TiffWriter(file) as writer:
