@@ -25,14 +25,22 @@ ONE_GROUP = (
 def split_samples(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
     """Samples to learn from and to hold out, each in the order given: by group, else by blocks of neighbours.
 
+    An image that two tasks show is never on both sides: its copies judge nothing.
+
     Raises:
         DataError: fewer than two samples.
     """
     if len({sample.group for sample in samples}) < 2:
-        return split_in_blocks(samples)
+        return _without_copies(*split_in_blocks(samples))
     chosen = held_out_groups(samples)
     train = [sample for sample in samples if sample.group not in chosen]
-    return train, [sample for sample in samples if sample.group in chosen]
+    return _without_copies(train, [sample for sample in samples if sample.group in chosen])
+
+
+def _without_copies(train: list[Sample], held_out: list[Sample]) -> tuple[list[Sample], list[Sample]]:
+    """The same without the held-out images that are learnt from as well, unless none would be left."""
+    learnt = {(sample.source, sample.page) for sample in train if sample.source}
+    return train, [sample for sample in held_out if (sample.source, sample.page) not in learnt] or held_out
 
 
 def of_one_group(samples: Sequence[Sample]) -> bool:
@@ -59,7 +67,7 @@ def held_out_groups(samples: Sequence[Sample]) -> set[str | None]:
     shown = np.zeros((len(groups), len(classes)), dtype=int)  # images of the group that show the class
     for sample in samples:
         sizes[index[sample.group]] += 1
-        shown[index[sample.group]] += [sample.presence.get(label, False) for label in classes]
+        shown[index[sample.group]] += np.array([sample.presence.get(label, False) for label in classes], dtype=int)
     wanted = max(1, round(SHARE * len(samples)))
     limit = max(round(MAX_SHARE * len(samples)), int(sizes.min()))
     chosen: list[int] = []

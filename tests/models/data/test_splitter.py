@@ -131,3 +131,22 @@ def test_one_group_falls_into_blocks_and_is_told():
     assert of_one_group(samples)
     assert not of_one_group(series())
     assert not of_one_group(grouped("AB"))
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_an_image_that_two_tasks_show_is_not_on_both_sides(grouped):
+    """Held out, it would tell how well the other one was learnt by heart."""
+
+    def sample(index, source):
+        return Sample(f"{index:03d}", Path(), {}, {}, True, group=str(index % 7) if grouped else None, source=source)
+
+    samples = [sample(index, f"address of {index % 31}") for index in range(40)]
+    train, held_out = split_samples(samples)
+    assert held_out
+    assert not {one.source for one in train} & {one.source for one in held_out}
+    same = [sample(index, "one address") for index in range(40)]
+    assert [len(side) for side in split_samples(same)] == [len(side) for side in split_samples(samples_of(40, grouped))]
+
+
+def samples_of(count, grouped):
+    return [Sample(f"{i:03d}", Path(), {}, {}, True, group=str(i % 7) if grouped else None) for i in range(count)]
