@@ -50,6 +50,23 @@ def test_with_enough_tasks_it_says_what_to_do(make, label_studio):
     assert make().of(str(project), wait=20).sentence.endswith("5 tasks accepted, enough to press Start Training")
 
 
+def test_a_version_that_waits_to_be_promoted_is_named_and_no_other_training_advised(
+    make, label_studio, registry, tmp_path
+):
+    """A candidate, or the first version after it was rolled back."""
+    project = str(label_studio.add_project(POLYGONS, "Leaves"))
+    accept(label_studio, int(project), 5)
+    version = registry.reserve(project)
+    registry.publish(project, write_checkpoint(tmp_path / version, version))
+    outlooks = make()
+    waits = f"No version is served: {version} waits to be promoted; 5 tasks accepted"
+    assert (outlooks.of(project, wait=20).sentence, outlooks.of(project).title) == (waits, "Leaves")
+    registry.promote(project, version)
+    registry.rollback(project)
+    outlooks.forget(project)
+    assert outlooks.of(project, wait=20).sentence == waits
+
+
 def test_what_came_since_the_served_version_is_counted_by_class_and_correction(make, label_studio, registry, tmp_path):
     project = str(label_studio.add_project(POLYGONS))
     accept(label_studio, int(project), 2)
