@@ -31,6 +31,7 @@ WAIT_SECONDS = 1.5  # that a page waits for the first answer
 MAX_LOOKED = 100  # of the new tasks, the newest are looked into
 CORRECTED = 0.8  # IoU of the drawn with the accepted mask, below which it was corrected much
 MAX_PROJECTS = 256
+IN_VAIN = "Label Studio was asked in vain how many tasks are accepted"
 
 
 class Project(Protocol):
@@ -85,7 +86,7 @@ class Outlook:
     def sentence(self) -> str:
         """The state of the project in a sentence, the same wherever it is shown."""
         if self.problem:
-            return f"Label Studio was asked in vain how many tasks are accepted: {self.problem}"
+            return self.problem
         if self.served is None:
             return no_model(self.accepted, self.needed, self.waiting)
         tasks = f"{self.new} {'task' if self.new == 1 else 'tasks'}"
@@ -149,10 +150,10 @@ class Outlooks:
         try:
             found = self._look(project)
         except BackendError as error:
-            found = Outlook(needed=self._needed, problem=str(error))
+            found = Outlook(needed=self._needed, problem=f"{IN_VAIN}: {error}")
         except Exception as error:  # an answer of another form must not leave a page without its other parts
             logger.exception("project %s: looking at what was accepted failed", project)
-            found = Outlook(needed=self._needed, problem=type(error).__name__)
+            found = Outlook(needed=self._needed, problem=f"{IN_VAIN}: {type(error).__name__}")
         with self._lock:
             if len(self._known) >= MAX_PROJECTS:
                 self._known.clear()
@@ -167,7 +168,7 @@ class Outlooks:
             title = str(about.get("title") or "")
             config = parse_label_config(str(about["label_config"]))
         except ConfigError as error:
-            return Outlook(needed=self._needed, title=title, problem=str(error))
+            return Outlook(needed=self._needed, title=title, problem=f"{str(error)[:1].upper()}{str(error)[1:]}")
         rows = client.task_rows(project, annotated=True)
         current = self._registry.current(project)
         served = self._served(project, config.classes)

@@ -216,6 +216,8 @@ class TrainingWork:
         title = str(project.get("title") or "")
         attempt.say(report={"title": title})  # by which people are told, if it fails
         config = parse_label_config(project["label_config"])
+        if not config.training_classes:
+            raise JobError("the labelling config names no class that could be learnt; write labels into it")
         tasks = client.export(job.project)
         self._learned(job.project, tasks)
         write_json(attempt.folder / ACCEPTED, stamps_of(tasks))

@@ -124,6 +124,12 @@ def test_who_opens_a_page_after_a_while_sees_what_was_accepted_since(make, label
     assert outlooks.of(str(project), wait=20).accepted == 2
 
 
+def test_a_config_that_cannot_be_filled_is_no_silence_of_label_studio(make, label_studio):
+    project = label_studio.add_project("<View><Image name='image' value='$image'/></View>")
+    said = make().of(str(project), wait=20).sentence
+    assert said.startswith("The labelling config offers nothing that this backend can fill")
+
+
 def test_a_label_studio_that_is_away_is_named(make):
     def client(project):
         raise LabelStudioError("it does not answer")

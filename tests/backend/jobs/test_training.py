@@ -162,6 +162,13 @@ def test_too_few_accepted_tasks_are_counted_and_asked_for(store, runner_that, pr
     assert "1 skipped by the annotator" in job.reason
 
 
+def test_a_config_without_a_class_is_told_without_a_training(store, runner_that, project, label_studio):
+    xml = '<View><BrushLabels name="t" toName="i" value="$l"/><Image name="i" value="$image"/></View>'
+    label_studio.projects[int(project)]["label_config"] = xml
+    job = run(store, runner_that("promote"), project)
+    assert (job.state, job.reason[:37]) == ("failed", "the labelling config names no class t")
+
+
 def test_too_few_are_told_before_any_image_is_fetched(store, runner_that, project, label_studio):
     """Thousands of images take minutes."""
     job = run(store, runner_that("promote", Plan(min_accepted=9)), project)
