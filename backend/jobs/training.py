@@ -133,11 +133,6 @@ class TrainingWork:
         report = self._fetch(attempt, folder / "data")
         if report.used < self._plan.min_accepted:
             raise JobError(too_few(job.project, report.used, self._plan.min_accepted, _left_out(report)))
-        if not any(report.classes.values()):
-            raise JobError(
-                f"none of the {report.used} accepted tasks shows any of {', '.join(report.classes)}; draw some on the "
-                f"tasks that show them, submit, then press Start Training again{_left_out(report)}"
-            )
         current = self._registry.current(job.project)
         parent = current.directory if current is not None else self._starter
         card = read_card(parent) if parent is not None else None

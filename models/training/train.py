@@ -537,6 +537,5 @@ def _check_trainable(folder: DataFolder, train_samples: Sequence[Sample]) -> Non
     if not train_samples:
         raise DataError(f"{folder.root} has no training images")
     if not any(sample.presence.get(label) for sample in train_samples for label in folder.classes):
-        raise DataError(
-            f"no training image of {folder.root} shows any of {', '.join(folder.classes)}; nothing to learn"
-        )
+        seen, named = len(train_samples), ", ".join(folder.classes)
+        raise DataError(f"none of the {seen} images to train on shows any of {named}; draw some, then train again")

@@ -169,15 +169,6 @@ def test_a_config_without_a_class_is_told_without_a_training(store, runner_that,
     assert (job.state, job.reason[:37]) == ("failed", "the labelling config names no class t")
 
 
-def test_tasks_that_show_nothing_are_told_without_a_training(store, runner_that, label_studio):
-    project = label_studio.add_project(POLYGONS, "Vessels")
-    for number in range(5):
-        label_studio.add_annotation(label_studio.add_upload(project, f"{number}.png", png()), [])
-    job = run(store, runner_that("promote"), str(project))
-    assert (job.state, job.version) == ("failed", None)
-    assert job.reason.startswith("none of the 5 accepted tasks shows any of Lumen, Fibrous cap; draw some")
-
-
 def test_too_few_are_told_before_any_image_is_fetched(store, runner_that, project, label_studio):
     """Thousands of images take minutes."""
     job = run(store, runner_that("promote", Plan(min_accepted=9)), project)
