@@ -206,9 +206,15 @@ def _model(settings: Settings, parts: Parts, client: LabelStudio, project: str) 
     if known is not None:
         missing = [label for label in config.classes if label not in known.classes]
         return f"{known.name}" + (f", which does not know {', '.join(missing)}" if missing else "")
-    accepted = count_accepted(client, project)
+    accepted, waiting = count_accepted(client, project), parts.registry.waiting(project, config.classes)
     remedy = "accept some more" if accepted < settings.min_accepted else "press Start Training"
-    return Check("model of the project", DOUBTFUL, no_model(accepted, settings.min_accepted), remedy)
+    if waiting is not None:
+        remedy = (
+            "look at its masks on the dashboard and promote it there, or by "
+            f"`premask versions promote --project {project} {waiting.version}`"
+        )
+    found = no_model(accepted, settings.min_accepted, waiting.version if waiting is not None else "")
+    return Check("model of the project", DOUBTFUL, found, remedy)
 
 
 def _registered(client: LabelStudio, project: str) -> Check | str:

@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,10 @@ def main(
         def leave() -> bool:
             return time.monotonic() - began >= slice_seconds and shares.awaited(worker, job)
 
+        def waiting(classes: Sequence[str]) -> str:
+            info = parts.registry.waiting(project, classes)
+            return "" if info is None else info.version
+
         run = PredictionRun(
             project,
             job,
@@ -71,6 +75,7 @@ def main(
             lambda classes: serving.served_version(project, classes),
             shares,
             lambda message: _print({"stage": "predicting", "drawn": run.drawn, "pace": run.pace, "message": message}),
+            waiting=waiting,
             worker=worker,
             leave=leave,
             **options,

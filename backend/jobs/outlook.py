@@ -31,6 +31,7 @@ WAIT_SECONDS = 1.5  # that a page waits for the first answer
 MAX_LOOKED = 100  # of the new tasks, the newest are looked into
 CORRECTED = 0.8  # IoU of the drawn with the accepted mask, below which it was corrected much
 MAX_PROJECTS = 256
+IN_VAIN = "Label Studio was asked in vain how many tasks are accepted"
 
 
 class Project(Protocol):
@@ -63,6 +64,8 @@ class Outlook:
         corrected: of these, that were corrected much.
         classes: class -> of the tasks looked into, those that show it.
         colours: class -> colour in Label Studio.
+        title: of the project.
+        waiting: where nothing is served, the newest version that could be promoted; "" if none could.
         problem: why nothing is known, "" if something is.
     """
 
@@ -75,15 +78,17 @@ class Outlook:
     corrected: int = 0
     classes: Mapping[str, int] = field(default_factory=dict)
     colours: Mapping[str, str] = field(default_factory=dict)
+    title: str = ""
+    waiting: str = ""
     problem: str = ""
 
     @property
     def sentence(self) -> str:
         """The state of the project in a sentence, the same wherever it is shown."""
         if self.problem:
-            return f"Label Studio was asked in vain how many tasks are accepted: {self.problem}"
+            return self.problem
         if self.served is None:
-            return no_model(self.accepted, self.needed)
+            return no_model(self.accepted, self.needed, self.waiting)
         tasks = f"{self.new} {'task' if self.new == 1 else 'tasks'}"
         if not self.own:
             return f"{self.served} draws the masks until a version of the project's own is promoted; {tasks} accepted"
@@ -145,10 +150,10 @@ class Outlooks:
         try:
             found = self._look(project)
         except BackendError as error:
-            found = Outlook(needed=self._needed, problem=str(error))
+            found = Outlook(needed=self._needed, problem=f"{IN_VAIN}: {error}")
         except Exception as error:  # an answer of another form must not leave a page without its other parts
             logger.exception("project %s: looking at what was accepted failed", project)
-            found = Outlook(needed=self._needed, problem=type(error).__name__)
+            found = Outlook(needed=self._needed, problem=f"{IN_VAIN}: {type(error).__name__}")
         with self._lock:
             if len(self._known) >= MAX_PROJECTS:
                 self._known.clear()
@@ -159,12 +164,15 @@ class Outlooks:
     def _look(self, project: str) -> Outlook:
         client = self._client(project)
         try:
-            config = parse_label_config(str(client.project(project)["label_config"]))
+            about = client.project(project)
+            title = str(about.get("title") or "")
+            config = parse_label_config(str(about["label_config"]))
         except ConfigError as error:
-            return Outlook(needed=self._needed, problem=str(error))
+            return Outlook(needed=self._needed, title=title, problem=f"{str(error)[:1].upper()}{str(error)[1:]}")
         rows = client.task_rows(project, annotated=True)
         current = self._registry.current(project)
         served = self._served(project, config.classes)
+        waiting = self._registry.waiting(project, config.classes) if served is None else None
         learnt = _learnt(current)
         new = [row for row in rows if learnt.get(str(row.id)) != stamp(row.annotations.split(","))]
         looked = sorted(new, key=lambda row: row.id)[-MAX_LOOKED:]
@@ -184,6 +192,8 @@ class Outlooks:
             corrected=corrected,
             classes=dict(classes),
             colours=dict(config.colours),
+            title=title,
+            waiting=waiting.version if waiting is not None else "",
         )
 
 

@@ -108,6 +108,7 @@ class PredictionRun:
         patience: seconds after which the run fails if Label Studio does not answer.
         import_seconds: how long Label Studio may take to store a chunk.
         every: seconds between two reports of tasks that are predicted.
+        waiting: gives the version that could be promoted, from the project's classes; "" if there is none.
         worker: the worker whose share of the job this is; its tally is in the database.
         leave: asked after each chunk: whether the rest is to be left to others.
         chunk: tasks that are leased, predicted and imported together.
@@ -132,6 +133,7 @@ class PredictionRun:
         patience: float = PATIENCE_SECONDS,
         import_seconds: float = IMPORT_SECONDS,
         every: float = EVERY,
+        waiting: Callable[[Sequence[str]], str] = lambda classes: "",
         worker: str = "",
         leave: Callable[[], bool] = lambda: False,
         chunk: int = CHUNK,
@@ -143,7 +145,7 @@ class PredictionRun:
         self._made, self._seconds, self._chunk_began = 0, 0.0, time.monotonic()
         self._project, self._job, self._worker, self._holder = project, job, worker, share_holder(job, worker)
         self._leave, self._tasks = leave, chunk
-        self._client, self._predictor, self._served = client, predictor, served
+        self._client, self._predictor, self._served, self._waiting = client, predictor, served, waiting
         self._shares, self._leases = shares, shares.leases
         self._tell, self._pause = tell, pause
         self._patience, self._import_seconds = patience, import_seconds
@@ -190,6 +192,8 @@ class PredictionRun:
         rows = self._rows(tasks)
         version = self._served(config.classes)
         if version is None:
+            if waiting := self._waiting(config.classes):
+                raise JobError(f"no version is served: {waiting} waits to be promoted; promote it, then ask again")
             raise JobError(
                 f"no model knows any of the project's classes ({', '.join(config.classes)}): annotate some tasks and "
                 "press Start Training"

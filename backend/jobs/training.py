@@ -27,6 +27,7 @@ from models.checkpoint import CARD, PACKAGED, read_card
 COMMAND = (sys.executable, "-m", "models.training")
 PREPARING = (sys.executable, "-m", "models.prepare")
 PREPARE_SECONDS = 600.0  # after which a version is served as it is; it takes seconds on a quiet machine
+PREPARE_GUESS = 45.0  # of them, before this worker has prepared a version
 # Stage that training reports -> state of the job, and where its part of the bar begins and ends.
 STAGES = {
     "classifier": ("training", 0.10, 0.50),
@@ -91,7 +92,8 @@ class TrainingWork:
         learned: called with the project and its exported tasks when a training begins to learn from them.
         command: starts the training process; the path of its specification is appended.
         prepare: gives the command that makes of a version's folder what this machine's server needs to serve it, so
-            that no request waits for it; None where nothing is to be made.
+            that no request waits for it; None where nothing is to be made. A candidate is prepared by the server, if
+            it is promoted.
     """
 
     def __init__(
@@ -113,6 +115,7 @@ class TrainingWork:
         self._learned = learned
         self._command = command
         self._prepare = prepare
+        self._prepare_seconds = 0.0 if prepare is None else PREPARE_GUESS
 
     def do(self, attempt: Attempt) -> str:
         """Fetch, train, publish and perhaps promote; a job that was trained already is only published."""
@@ -147,7 +150,7 @@ class TrainingWork:
         try:
             attempt.say(state="training", version=version, metrics={}, message=f"training {version}")
             command = [*self._command, str(self._specification(folder, parent, backbone, version, report.as_drawn))]
-            result = attempt.process(command, _Stages(attempt), self._plan.limit_seconds)
+            result = attempt.process(command, _Stages(attempt, self._prepare_seconds), self._plan.limit_seconds)
         except (BackendError, OSError):
             self._registry.give_back(job.project, version)
             raise
@@ -162,7 +165,8 @@ class TrainingWork:
         message = f"publishing {job.version}"
         attempt.say(state="publishing", progress=0.97, message=message, metrics=job.metrics)
         info = self._published(job) or self._publish_once(attempt, job, checkpoint)
-        self._prepared(attempt, info)
+        if job.metrics["promote"]:
+            self._prepared(attempt, info)
         verdict = f": {job.metrics['verdict']}" if job.metrics["verdict"] else ""
         evidence = job.metrics.get("evidence") or {}
         verdict += f"; {evidence['missing']}" if evidence.get("missing") else ""
@@ -187,9 +191,13 @@ class TrainingWork:
         """Have made what serves the version fast on this machine; it is served without that, too."""
         if self._prepare is None:
             return
+        message = f"converting the networks of {info.version} for this machine"
+        attempt.say(message=message, eta=self._prepare_seconds)
+        begun = time.monotonic()
         try:
             held = info.fetch()  # until the end: copies that nobody holds may be removed
             attempt.process(self._prepare(held.path), lambda report: None, PREPARE_SECONDS)
+            self._prepare_seconds = time.monotonic() - begun
         except JobInterrupted:
             raise
         except (JobError, StoreError) as error:
@@ -205,19 +213,23 @@ class TrainingWork:
         attempt.say(message="fetching accepted annotations from Label Studio")
         client = self._client(job.project)
         project = client.project(job.project)
+        title = str(project.get("title") or "")
+        attempt.say(report={"title": title})  # by which people are told, if it fails
         config = parse_label_config(project["label_config"])
+        if not config.training_classes:
+            raise JobError("the labelling config names no class that could be learnt; write labels into it")
         tasks = client.export(job.project)
         self._learned(job.project, tasks)
         write_json(attempt.folder / ACCEPTED, stamps_of(tasks))
         if (accepted := accepted_in(tasks)) < self._plan.min_accepted:  # said before thousands of images are fetched
             raise JobError(too_few(job.project, accepted, self._plan.min_accepted))
-        begun, ahead = time.monotonic(), self._plan.minutes * 60
+        begun, ahead = time.monotonic(), self._plan.minutes * 60 + self._prepare_seconds
         attempt.say(progress=0.02, eta=ahead, message=f"fetching {_count(len(tasks), 'annotated task')}")
 
         def counted() -> Iterator[Mapping[str, Any]]:
             for done, task in enumerate(tasks):
                 seconds = (time.monotonic() - begun) / done * (len(tasks) - done) if done else 0.0
-                attempt.say(progress=0.02 + 0.08 * done / len(tasks), eta=seconds + self._plan.minutes * 60)
+                attempt.say(progress=0.02 + 0.08 * done / len(tasks), eta=seconds + ahead)
                 yield task
 
         report = write_data_folder(
@@ -234,7 +246,7 @@ class TrainingWork:
         kept = asdict(replace(report, left_out=[], as_drawn=[])) | {"as_drawn": len(report.as_drawn)}
         if untold := kept.pop("untold"):
             kept[CUT_OFF] = {"problems": untold}
-        attempt.say(report=kept | {"title": str(project.get("title") or ""), "colours": dict(config.colours)})
+        attempt.say(report=kept | {"title": title, "colours": dict(config.colours)})
         return report
 
     def _specification(
@@ -286,10 +298,15 @@ def class_doubts(evidence: Mapping[str, Any]) -> str:
 
 
 class _Stages:
-    """Records the reports of a training; the bar never goes back, though some stages come twice."""
+    """Records the reports of a training; the bar never goes back, though some stages come twice.
 
-    def __init__(self, attempt: Attempt) -> None:
-        self._attempt, self._progress = attempt, 0.0
+    Args:
+        attempt: where they are recorded.
+        after: seconds that follow the training itself.
+    """
+
+    def __init__(self, attempt: Attempt, after: float = 0.0) -> None:
+        self._attempt, self._after, self._progress = attempt, after, 0.0
 
     def __call__(self, report: Mapping[str, Any]) -> None:
         stage = STAGES.get(str(report.get("stage")))
@@ -300,7 +317,7 @@ class _Stages:
         reached = begin + (end - begin) * min(done / total, 1.0) if total > 0 else begin
         left, spent, eta = report.get("left"), report.get("spent"), dict[str, float]()
         if isinstance(left, int | float) and isinstance(spent, int | float):
-            eta = {"eta": float(left)}
+            eta = {"eta": float(left) + self._after}
             if left + spent > 0:
                 reached = FETCHED + (TRAINED - FETCHED) * spent / (spent + left)
         self._progress = max(self._progress, round(reached, 4))

@@ -112,6 +112,7 @@ def connect(
     version = backend.get("model_version")
     if not version or version == UNTRAINED:
         progress(f"{no_model(count_accepted(client, str(project_id)), needed)}.")
+    progress(description("", dashboard or backend_url, str(project_id)))
     return Connected(int(backend["id"]), str(project_id), registered is None, version or None, warnings)
 
 
@@ -165,6 +166,16 @@ def rename(client: LabelStudio, project_id: str | int, backend: dict[str, Any], 
     if not version or version == UNTRAINED or version == backend.get("title"):
         return backend
     return _changed(client, project_id, backend, login, title=version)
+
+
+def unname(
+    client: LabelStudio, project_id: str | int, backend: dict[str, Any], login: Login | None, dashboard: str
+) -> dict[str, Any]:
+    """Take the name of a version from a registered backend that serves none any more."""
+    if backend.get("model_version") != UNTRAINED:
+        return backend
+    backend = describe(client, project_id, backend, login, description("", dashboard, str(project_id)))
+    return backend if backend.get("title") == TITLE else _changed(client, project_id, backend, login, title=TITLE)
 
 
 def _changed(

@@ -269,12 +269,19 @@ def _filled(
         per_item=tag.get("perItem") == "true",
     )
     if tag.tag not in TOOLS:
+        if _offers_nothing(tag):
+            raise ConfigError("it offers no label; write some into the config")
         yield control
         return
     if not beside:
         raise ConfigError(f'there is no <Labels toName="{_short(to_name)}"> beside it')
     for labels_name, labels in beside:
         yield replace(control, labels=labels, labels_name=labels_name)
+
+
+def _offers_nothing(tag: Element) -> bool:
+    """Whether there is no label in a control, nor a column of the task data that brings some."""
+    return not tag.get("value", "").startswith("$") and all(label.tag not in LABEL_TAGS for label in tag.iter())
 
 
 def _per_object(tag: Element) -> bool | None:

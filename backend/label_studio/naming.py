@@ -74,11 +74,13 @@ class Naming:
         changed = [(project, version) for project, version in sole.items() if self._named.get(project) != version]
         self._due = {key: self._due.get(key, now + SETTLED_SECONDS) for key in changed}
         self._since = {key: self._since.get(key, now) for key in changed}
-        self._loop.keep(sole)
+        self._loop.keep({*sole, *self._named})
         for (project, version), when in list(self._due.items()):
             if when <= now:
                 self._loop.attempt(project, partial(self._name, project, version, now), now)
         self._describe(set(sole) & set(self._named), now)
+        for project in set(self._named) - set(versions):
+            self._loop.attempt(project, partial(self._unname, project), now)
 
     def _describe(self, projects: Set[str], now: float) -> None:
         """Tell Label Studio's users how a project stands and where its dashboard is."""
@@ -115,6 +117,15 @@ class Naming:
             self._due[project, version] = now + waited
         else:
             self._named[project] = version
+
+    def _unname(self, project: str) -> None:
+        """Give the backend the name that it had before its first version: all of them are rolled back."""
+        client = self._client(project)
+        for backend in client.ml_backends(project):
+            if self._is_ours(project, str(backend.get("title"))):
+                connect.unname(client, project, backend, self._login, self._dashboard or str(backend["url"]))
+        del self._named[project]
+        self._told.pop(project, None)
 
     def _is_ours(self, project: str, title: str) -> bool:
         """Whether a name was given here, or is the one that the documentation tells people to type."""

@@ -24,17 +24,27 @@ def accepted_in(tasks: Sequence[Mapping[str, Any]]) -> int:
     return sum(any(is_accepted(one) for one in task.get("annotations") or []) for task in tasks)
 
 
-def no_model(accepted: int, needed: int) -> str:
-    """Of a project whose classes no model knows.
+def no_model(accepted: int, needed: int, waiting: str = "") -> str:
+    """Of a project for which no model answers.
+
+    Args:
+        accepted: tasks it has.
+        needed: tasks that a training needs.
+        waiting: the version that could be promoted, "" if there is none.
 
     >>> no_model(3, 4)
     'No model knows these classes yet: 3 of 4 needed tasks accepted'
     >>> no_model(7, 4)
     'No model knows these classes yet: 7 tasks accepted, enough to press Start Training'
+    >>> no_model(7, 4, "p3-r001-lite0")
+    'No version is served: p3-r001-lite0 waits to be promoted; 7 tasks accepted'
     """
-    known = f"{accepted} of {needed} needed tasks accepted"
-    if accepted >= needed:
-        known = f"{accepted} {'task' if accepted == 1 else 'tasks'} accepted, enough to press Start Training"
+    tasks = f"{accepted} {'task' if accepted == 1 else 'tasks'} accepted"
+    if waiting:
+        return f"No version is served: {waiting} waits to be promoted; {tasks}"
+    known = f"{tasks}, enough to press Start Training"
+    if accepted < needed:
+        known = f"{accepted} of {needed} needed tasks accepted"
     return f"No model knows these classes yet: {known}"
 
 

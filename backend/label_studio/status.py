@@ -19,9 +19,7 @@ NAME = "premask"  # of the text area
 TYPE = "textarea"
 VERSION = "no masks"  # of a prediction that only says why there are none
 LATE = "The masks are still being drawn. Go on with another task; they are here when you open this one again later."
-NO_MODEL = (
-    "No model knows these classes yet. Draw the masks by hand or with the smart tools; the first training follows."
-)
+NO_MODEL = "No model knows these classes yet. Draw by hand or with the smart tools; trainings learn from what you draw."
 FAILED = "No masks could be drawn"
 MAX_REASON = 300  # characters
 ROOT = re.compile(

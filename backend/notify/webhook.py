@@ -32,6 +32,8 @@ TIMEOUT = (5.0, 10.0)  # seconds to connect, and to wait for the answer
 MAX_WAITING = 20  # messages; beyond them new ones are dropped
 MAX_TEXT = 1500  # characters
 LAST_SECONDS = 15.0  # that a process which ends gives the messages that still wait
+# Titles and classes are named by others: what calls a whole channel or hides an address in one chat or another.
+PLAIN = str.maketrans({"<": "\u2039", ">": "\u203a", "@": "@\u200b"})
 NAMES = {TRAINING: "Training", PREDICTION: "Pre-annotation", REVIEW: "Review"}
 
 
@@ -128,6 +130,5 @@ def job_text(job: Job, title: str, dashboard: str | None) -> str:
     """
     said = job.reason if job.state == "failed" else job.message
     state = "failed" if job.state == "failed" else "is done"
-    return (
-        f"{NAMES.get(job.kind, job.kind)} for {title} {state}: {said or 'no more is known'} {dashboard or ''}".strip()
-    )
+    text = f"{NAMES.get(job.kind, job.kind)} for {title} {state}: {said or 'no more is known'}".translate(PLAIN)
+    return f"{text} {dashboard or ''}".strip()

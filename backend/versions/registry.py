@@ -14,7 +14,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from backend.database.tables import NUMBERS, SERVED_BEFORE, VERSIONS
 from backend.errors import DatabaseError, RegistryError, StoreError, UnknownVersion, VersionConflict
 from backend.versions.store import DERIVED, INCOMING, NONCE, Fetched, File, Store
 from models.checkpoint import CARD, Card, parse_card, read_card, write_card
+from models.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +77,13 @@ class VersionInfo:
             CheckpointError: it was written by a release whose cards this one does not read.
         """
         return parse_card(self._card, self.version)
+
+    def draws(self, classes: Collection[str]) -> bool:
+        """Whether it knows one of these classes; not, if its card cannot be read."""
+        try:
+            return not set(classes).isdisjoint(self.card.classes)
+        except CheckpointError:
+            return False
 
     @property
     def size(self) -> int:
@@ -174,6 +182,11 @@ class Registry:
     def current(self, project: str) -> VersionInfo | None:
         """The version that is to be served, or None: nothing was promoted yet, or all of it rolled back."""
         return self._one(lambda connection: _served(connection, project))
+
+    def waiting(self, project: str, classes: Collection[str]) -> VersionInfo | None:
+        """The newest version of a project that could be promoted and draws one of these classes, None if none could."""
+        infos = (info for info in reversed(self.versions(project)) if info.state in (CANDIDATE, RETIRED))
+        return next((info for info in infos if info.draws(classes)), None)
 
     def served(self) -> dict[str, str]:
         """The version that is to be served to each project that has one; one query, however many there are."""

@@ -63,6 +63,7 @@ def verdict(
     groups: Mapping[str, str] | None = None,
     named: bool = False,
     as_drawn: Collection[str] = (),
+    held_out: Collection[str] = (),
 ) -> Verdict:
     """Compare two models group by group, or a first model with `HELPFUL`.
 
@@ -78,6 +79,7 @@ def verdict(
         groups: name of an image -> its group; None makes each image one.
         named: the groups are people's own, such as patients, and not blocks of neighbours.
         as_drawn: names of images that were accepted as some model had drawn them.
+        held_out: names of all images that were held out, where there was not the time to measure each.
     """
     of = {frame.name: frame.name for frame in new} if groups is None else groups
     unchanged = [
@@ -108,7 +110,8 @@ def verdict(
         reasons.append("no task is held out")
     elif not telling:
         reasons.append(f"all {_count(len(kept), 'held-out task')} accepted as drawn, which says nothing")
-    missing = _missing(now, then, p, named=named, first=before is None, forgotten=forgotten)
+    there = {of[name] for name in held_out if name not in as_drawn} | {of[new[index].name] for index in telling}
+    missing = _missing(now, then, p, there=len(there), named=named, first=before is None, forgotten=forgotten)
     return Verdict(not missing, "; ".join(reasons), missing, len(now), len(telling), p, known)
 
 
@@ -142,9 +145,18 @@ def sign_flip(differences: NDArray[np.float64], samples: int = 10_000) -> float:
 
 
 def _missing(
-    now: NDArray[np.float64], then: NDArray[np.float64], p: float | None, *, named: bool, first: bool, forgotten: bool
+    now: NDArray[np.float64],
+    then: NDArray[np.float64],
+    p: float | None,
+    *,
+    there: int,
+    named: bool,
+    first: bool,
+    forgotten: bool,
 ) -> str:
     """What a promotion lacks, in one sentence."""
+    if len(now) < MIN_GROUPS <= there:
+        return f"a longer training would tell: there was time to measure {len(now)} of {there} held-out groups"
     if len(now) < MIN_GROUPS:
         # About a fifth of what is accepted is held out, and only that can tell.
         wanted = math.ceil((MIN_GROUPS - len(now)) / SHARE)

@@ -177,8 +177,9 @@ def _train(spec: TrainingSpec, start: float, report: Report, team: Team) -> Trai
         frames, frames_before, spec.tolerance, classes=pipeline.classes,
         groups=completed({name: sample.group for name, sample in run.folder.samples.items()}),
         named=any(sample.group is not None for sample in run.held_out), as_drawn=spec.as_drawn,
+        held_out=[sample.name for sample in run.held_out],
     )  # fmt: skip
-    report(Progress("saving", 0, 1, str(spec.out)))
+    report(Progress("saving", 0, 1, "drawing and saving the new model"))
     card = _card(run, pipeline, history)
     card.metrics = metrics
     card.training |= {"steps": run.steps, "seconds": round(budget.spent, 1), "evidence": found.report()}
@@ -187,7 +188,7 @@ def _train(spec: TrainingSpec, start: float, report: Report, team: Team) -> Trai
     if run.rival and frames_before is not None:
         add_comparison(spec.out, card, (run.rival, pipeline), run.judged, (frames_before, frames))
     shutil.rmtree(run.state.folder, ignore_errors=True)
-    report(Progress("saving", 1, 1, str(spec.out)))
+    report(Progress("saving", 1, 1, "the new model is saved"))
     return TrainingResult(card, metrics, parent_metrics, found)
 
 
@@ -536,6 +537,5 @@ def _check_trainable(folder: DataFolder, train_samples: Sequence[Sample]) -> Non
     if not train_samples:
         raise DataError(f"{folder.root} has no training images")
     if not any(sample.presence.get(label) for sample in train_samples for label in folder.classes):
-        raise DataError(
-            f"no training image of {folder.root} shows any of {', '.join(folder.classes)}; nothing to learn"
-        )
+        seen, named = len(train_samples), ", ".join(folder.classes)
+        raise DataError(f"none of the {seen} images to train on shows any of {named}; draw some, then train again")

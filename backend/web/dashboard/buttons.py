@@ -77,11 +77,16 @@ def add_buttons(
             flash("What is served has changed since this page was loaded, so nothing was done. Look again.", "error")
             return back(project)
         info = registry.rollback(project)
-        known = outlook(project) if info is None else None
-        if known is not None and known.served is None:
-            flash(f"No version is served any more. {known.sentence}.")
+        known = outlook(project)
+        if info is not None:
+            name: str | None = info.version
+        elif outlooks is None:
+            name = "The starter"
+        else:  # whether the starter knows the classes is not known while Label Studio does not answer
+            name = known.served if known is not None else None
+        if name is None:
+            flash(f"No version is served any more. {known.sentence}." if known else "No version is served any more.")
             return back(project)
-        name = "The starter" if info is None else info.version
         flash(f"{name} is served again. Press Pre-annotate to have it predict the unlabelled tasks.")
         return back(project)
 
@@ -112,6 +117,10 @@ def add_buttons(
     @pages.post("/projects/<project>/predict")
     def predict(project: str) -> ResponseReturnValue:
         projects.jobs_of(project)
+        known = outlook(project)
+        if known is not None and known.served is None:
+            flash(f"Nothing was begun: there is no model to pre-annotate with. {known.sentence}.", "error")
+            return back(project)
         _, joined = jobs.predict(project, UNLABELLED)
         flash(
             "The unlabelled tasks are being pre-annotated already; new ones are taken in."

@@ -13,7 +13,7 @@ from flask import Blueprint, abort, render_template, request, send_file, url_for
 from flask.typing import ResponseReturnValue
 
 from backend.database.credentials import Credentials
-from backend.database.jobs import REVIEW
+from backend.database.jobs import ACTIVE, REVIEW
 from backend.database.reviews import Reviews
 from backend.jobs.outlook import Outlooks
 from backend.jobs.queue import JobQueue
@@ -108,7 +108,7 @@ def _figures(summary: dict[str, Any], minutes_per_mask: float | None) -> dict[st
     shown = [version for version in (summary["served"], *reversed(versions)) if version and version.get("gallery")]
     return {
         "starter": STARTER,
-        "recent": reports[:RECENT_JOBS],
+        "recent": [job for job in reports if job["state"] not in ACTIVE][:RECENT_JOBS],
         "gallery_of": shown[0] if shown else None,
         "compared": overview.compared(versions),
         "names": names,

@@ -79,7 +79,8 @@ class Projects:
         current = self._registry.current(project)
         address = self._credentials.addresses().get(project)
         outlook = self._outlooks.of(project, wait) if self._outlooks is not None else None
-        title = next((title for job in reports if (title := job["report"].get("title"))), "")
+        told = next((title for job in reports if (title := job["report"].get("title"))), "")
+        title = (outlook.title if outlook is not None else "") or told
         return {
             "id": project,
             "title": title or f"Project {project}",

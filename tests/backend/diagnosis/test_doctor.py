@@ -21,7 +21,7 @@ from backend.wiring import assemble
 from models.checkpoint import Card, check_weights
 from models.errors import CheckpointError
 from tests.backend.fake_label_studio import PERSONAL_TOKEN, FakeLabelStudio, serving
-from tests.backend.fakes import CONFIG, publish
+from tests.backend.fakes import CONFIG, publish, write_checkpoint
 
 Run = Callable[..., tuple[int, dict[str, dict[str, Any]]]]
 
@@ -244,3 +244,18 @@ def test_a_project_no_model_knows_is_told_so_in_the_words_of_connect(run: Run, l
     told = found["model of the project"]
     assert (told["state"], told["remedy"]) == ("warning", "accept some more")
     assert told["found"] == "No model knows these classes yet: 3 of 4 needed tasks accepted"
+
+
+def test_a_version_that_waits_to_be_promoted_is_not_trained_for_again(
+    run: Run, label_studio: FakeLabelStudio, tmp_path: Path
+) -> None:
+    project = str(label_studio.add_project(CONFIG.replace("Lumen", "Rust").replace("Fibrous cap", "Blight")))
+    for _ in range(5):
+        label_studio.add_annotation(label_studio.add_task(int(project), {"image": "a.png"}), [])
+    parts = assemble(Settings.from_environ({"PREMASK_DATA_DIR": str(tmp_path / "data")}))
+    name = parts.registry.reserve(project)
+    parts.registry.publish(project, write_checkpoint(tmp_path / name, name, classes=("Rust",)))
+    _, found = run("--project", project, **at(label_studio))
+    told = found["model of the project"]
+    assert told["found"] == f"No version is served: {name} waits to be promoted; 5 tasks accepted"
+    assert f"`premask versions promote --project {project} {name}`" in told["remedy"]

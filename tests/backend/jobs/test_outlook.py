@@ -50,6 +50,23 @@ def test_with_enough_tasks_it_says_what_to_do(make, label_studio):
     assert make().of(str(project), wait=20).sentence.endswith("5 tasks accepted, enough to press Start Training")
 
 
+def test_a_version_that_waits_to_be_promoted_is_named_and_no_other_training_advised(
+    make, label_studio, registry, tmp_path
+):
+    """A candidate, or the first version after it was rolled back."""
+    project = str(label_studio.add_project(POLYGONS, "Leaves"))
+    accept(label_studio, int(project), 5)
+    version = registry.reserve(project)
+    registry.publish(project, write_checkpoint(tmp_path / version, version))
+    outlooks = make()
+    waits = f"No version is served: {version} waits to be promoted; 5 tasks accepted"
+    assert (outlooks.of(project, wait=20).sentence, outlooks.of(project).title) == (waits, "Leaves")
+    registry.promote(project, version)
+    registry.rollback(project)
+    outlooks.forget(project)
+    assert outlooks.of(project, wait=20).sentence == waits
+
+
 def test_what_came_since_the_served_version_is_counted_by_class_and_correction(make, label_studio, registry, tmp_path):
     project = str(label_studio.add_project(POLYGONS))
     accept(label_studio, int(project), 2)
@@ -105,6 +122,12 @@ def test_who_opens_a_page_after_a_while_sees_what_was_accepted_since(make, label
     accept(label_studio, project, 2)
     now[0] += FRESH_SECONDS + 1
     assert outlooks.of(str(project), wait=20).accepted == 2
+
+
+def test_a_config_that_cannot_be_filled_is_no_silence_of_label_studio(make, label_studio):
+    project = label_studio.add_project("<View><Image name='image' value='$image'/></View>")
+    said = make().of(str(project), wait=20).sentence
+    assert said.startswith("The labelling config offers nothing that this backend can fill")
 
 
 def test_a_label_studio_that_is_away_is_named(make):

@@ -7,7 +7,7 @@ import threading
 import psutil
 import pytest
 
-from backend.jobs.training import PREPARING, Plan, preparing
+from backend.jobs.training import PREPARE_GUESS, PREPARING, Plan, preparing
 from backend.settings import Settings
 from backend.system.processes import is_alive
 from tests.backend.fakes import eventually
@@ -54,6 +54,29 @@ def test_a_version_is_prepared_before_it_is_served(store, registry, runner_that,
     job = run(store, runner, project)
     assert (job.state, job.metrics["new"]["mean_iou"], seen) == ("done", 0.8, [True])
     assert "computed by OpenVINO" in "\n".join(store.log_tail(job.id, 100))
+
+
+def test_a_candidate_is_not_prepared_and_what_follows_a_training_is_in_the_time_left(
+    store, registry, runner_that, project, monkeypatch
+):
+    """Preparing takes a minute or more, which only a version that is served is worth."""
+    left, advance = [], store.advance
+
+    def noting(job, **changes):
+        left.append((changes.get("state"), changes.get("eta"), changes.get("message")))
+        return advance(job, **changes)
+
+    monkeypatch.setattr(store, "advance", noting)
+    made = "import sys, json; print(json.dumps({'stage': 'done', 'message': 'computed by OpenVINO'}))"
+    prepare = lambda folder: [sys.executable, "-c", made, str(folder)]  # noqa: E731
+    job = run(store, runner_that("worse", prepare=prepare), project)
+    assert (job.state, registry.current(project)) == ("done", None)
+    assert "computed by OpenVINO" not in "\n".join(store.log_tail(job.id, 100))
+    left.clear()
+    job = run(store, runner_that("timed", prepare=prepare), project)
+    seconds = [eta for _, eta, _ in left if eta]
+    assert {90.0 + PREPARE_GUESS, 30.0 + PREPARE_GUESS} <= set(seconds)
+    assert (None, PREPARE_GUESS, f"converting the networks of {job.version} for this machine") in left
 
 
 def test_a_version_that_cannot_be_prepared_is_served_all_the_same(store, registry, runner_that, project):
@@ -137,6 +160,13 @@ def test_too_few_accepted_tasks_are_counted_and_asked_for(store, runner_that, pr
     assert job.state == "failed"
     assert "has 5 accepted tasks to learn from and needs 6; annotate and submit 1 more" in job.reason
     assert "1 skipped by the annotator" in job.reason
+
+
+def test_a_config_without_a_class_is_told_without_a_training(store, runner_that, project, label_studio):
+    xml = '<View><BrushLabels name="t" toName="i" value="$l"/><Image name="i" value="$image"/></View>'
+    label_studio.projects[int(project)]["label_config"] = xml
+    job = run(store, runner_that("promote"), project)
+    assert (job.state, job.reason[:37]) == ("failed", "the labelling config names no class t")
 
 
 def test_too_few_are_told_before_any_image_is_fetched(store, runner_that, project, label_studio):

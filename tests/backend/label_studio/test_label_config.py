@@ -158,6 +158,14 @@ def test_labels_from_the_task_data_are_not_known_beforehand() -> None:
     assert parse_label_config(xml).classes == ()
 
 
+def test_a_control_without_labels_is_left_out() -> None:
+    """Otherwise any model would be said to answer for it."""
+    with pytest.raises(ConfigError, match=r'<BrushLabels name="t"> is left to the annotator: it offers no label'):
+        parse_label_config(f'<View>{IMAGE}<BrushLabels name="t" toName="image"></BrushLabels></View>')
+    config = parse_label_config(BRUSH.replace("</View>", '<PolygonLabels name="p" toName="image"/></View>'))
+    assert config.classes == parse_label_config(BRUSH).classes
+
+
 def test_an_encoding_declaration_and_comments_do_no_harm() -> None:
     assert parse_label_config('<?xml version="1.0" encoding="utf-8"?>' + CHOICES.strip()).classes[0] == "benign"
     assert parse_label_config(CHOICES.replace("<View>", "<View><!-- note -->")).choices_controls

@@ -9,6 +9,7 @@ from flask import Flask
 from backend.label_studio.client import LabelStudio
 from backend.label_studio.connect import connect, login_fields
 from backend.label_studio.naming import AGAIN_SECONDS, BEHIND_SECONDS, SETTLED_SECONDS, Naming
+from backend.label_studio.protocol import UNTRAINED
 from backend.system.login import Login
 from backend.web.security import secure
 from tests.backend.fake_label_studio import FakeLabelStudio, serving
@@ -182,3 +183,25 @@ def test_one_project_that_cannot_be_named_keeps_no_other_from_its_name(
         naming.look(at)
     assert shown["title"] == backend.version
     assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) == 2  # one each, not 60
+
+
+def test_a_backend_that_serves_no_version_any_more_loses_its_name(
+    label_studio: FakeLabelStudio, client: LabelStudio, backend: Backend
+) -> None:
+    """All are rolled back, and no starter knows the classes: Label Studio must not go on naming the first one."""
+    project = label_studio.add_project(BRUSH)
+    backend.version = f"p{project}-r001-lite0"
+    shown = label_studio.backends[connect(client, project, backend.url, login=LOGIN).backend_id]
+    served = {(str(project), backend.version)}
+    naming = Naming(lambda: served, lambda project: client, LOGIN, said=lambda project: "3 tasks accepted since r001")
+    look(naming, 0)
+    naming.look(1000.0)
+    assert (shown["title"], shown["description"][:7]) == (backend.version, "3 tasks")
+    backend.version = UNTRAINED
+    served.clear()
+    look(naming, 2000.0)
+    assert (shown["title"], label_studio.projects[project]["model_version"]) == ("premask", "premask")
+    assert shown["description"].startswith("Versions, figures and progress: ")
+    label_studio.requests.clear()
+    look(naming, 3000.0)
+    assert label_studio.requests == []

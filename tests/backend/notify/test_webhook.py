@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from flask import Flask, request
 
-from backend.database.jobs import JobStore
+from backend.database.jobs import Job, JobStore
 from backend.jobs.running import Runner
 from backend.notify.webhook import MAX_WAITING, Webhook, job_text
 from tests.backend.fake_label_studio import serving
@@ -129,3 +129,12 @@ def test_the_worker_tells_the_configured_webhook(channel, tmp_path):
     eventually(lambda: channel.texts)
     assert channel.texts[0].endswith("https://masks.example/dashboard/projects/3")
     assert channel.url not in repr(settings)
+
+
+def test_a_class_or_a_title_calls_no_channel_and_hides_no_address():
+    job = Job("1", "training", "3", "done", 0, 0, message="weak: <!channel> and @everyone & <http://a.example|Pit>")
+    text = job_text(job, "<@U1>", "http://premask.example/dashboard/projects/3")
+    assert not {"<", ">"} & set(text)
+    assert "@everyone" not in text
+    assert "everyone & " in text
+    assert text.endswith(" http://premask.example/dashboard/projects/3")

@@ -306,3 +306,13 @@ def test_a_version_tells_its_files_size_and_parent(registry, tmp_path):
     assert (info.parent, info.published > 0) == (None, True)
     with pytest.raises(RegistryError, match="has no file"):
         info.read("../../premask-store-id")
+
+
+def test_what_waits_to_be_promoted_is_the_newest_version_that_draws_a_class(registry, tmp_path):
+    assert registry.waiting("3", ["Lumen"]) is None
+    first = publish(registry, tmp_path)
+    second = publish(registry, tmp_path)
+    assert registry.waiting("3", ["Lumen"]).version == second
+    registry.promote("3", second)
+    assert registry.waiting("3", ["Lumen"]).version == first
+    assert registry.waiting("3", ["Rust"]) is None

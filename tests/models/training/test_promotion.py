@@ -47,6 +47,15 @@ def test_images_of_one_group_are_one_witness():
     assert verdict(new, before, 0.01, groups=in_groups(12, 3)).promote
 
 
+def test_where_there_was_no_time_to_measure_a_longer_training_is_what_is_missing():
+    """Not more tasks: enough of them are held out."""
+    held_out = [f"f{i}" for i in range(5)]
+    found = verdict(frames(0.9, 0.9), frames(0.8, 0.8), 0.01, groups={n: n for n in held_out}, held_out=held_out)
+    assert found.missing == "a longer training would tell: there was time to measure 2 of 5 held-out groups"
+    drawn = verdict(frames(0.9), None, 0.01, groups={n: n for n in held_out}, held_out=held_out, as_drawn=held_out[1:])
+    assert drawn.missing.startswith("about 15 more corrected tasks would tell")
+
+
 def test_one_task_accepted_as_drawn_serves_nobody():
     """The case of a project with seven accepted tasks: 0.928 against 0.999 on the only held-out one."""
     found = verdict(frames(0.928), frames(0.999), 0.01)

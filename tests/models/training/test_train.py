@@ -18,7 +18,7 @@ import torch
 
 from models.classifier import Classifier, ClassifierConfig
 from models.data.reader import open_data_folder
-from models.errors import CheckpointError
+from models.errors import CheckpointError, DataError
 from models.first_refiner import first_refiner
 from models.pipeline import PipelineConfig, load_pipeline
 from models.training import train as training
@@ -343,3 +343,15 @@ def test_fine_tuning_goes_half_the_way_and_keeps_a_refiner_that_nothing_can_be_h
     assert torch.allclose(moved, torch.tensor(0.5), atol=2e-3)  # weights are kept in half precision
     before, after = first.refiner.state_dict(), second.refiner.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_images_that_show_nothing_are_refused_in_words_for_whoever_accepted_them(tmp_path):
+    """Leads read it on their pages: it names no folder of the server."""
+    root = write_squares(tmp_path / "data")
+    for mask in (root / "masks" / "square").iterdir():
+        mask.unlink()
+    with pytest.raises(
+        DataError, match=r"^none of the \d images to train on shows any of square; draw some"
+    ) as refused:
+        train(TrainingSpec(data=root, out=tmp_path / "out", name="r1", backbone=LIGHT, minutes=0.1), print)
+    assert str(tmp_path) not in str(refused.value)

@@ -9,6 +9,7 @@ from axe_playwright_python.sync_playwright import Axe
 from flask.testing import FlaskClient
 from playwright.sync_api import Browser, Page, ViewportSize, expect
 
+from backend.database.reviews import Doubt, Reviews
 from tests.backend.fake_label_studio import serving as served_at
 from tests.backend.jobs.edit import edit_job
 from tests.browser import chromium
@@ -75,6 +76,24 @@ def test_pages_fit_their_width_and_the_browser_has_no_complaint(visit, address, 
     for path in PAGES:
         page.goto(address + path)
         assert page.evaluate("document.documentElement.scrollWidth") == size[0], path
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_names_of_a_hundred_letters_widen_no_page_and_break_no_button(visit, address, store, records, size):
+    """Titles, classes, annotators and files are named elsewhere."""
+    name = "x" * 100
+    kept = {name: {"drawn": 3, "iou": 0.5, "unchanged": 1, "added": 1}}
+    job = next(one for one in store.find("3", kind="training") if one.state == "done")
+    classes = {**job.report["classes"], name: 2}
+    report = {**job.report, "title": name, "classes": classes, "annotators": {name: kept}, "acceptance": {name: kept}}
+    edit_job(store, job.id, report=report, message=name)
+    doubt = Doubt("41", "7", name, name, "label", 0.81, f"the mask of {name} lies elsewhere", "p3-r005-lite0", False)
+    Reviews(records).replace("3", [doubt])
+    page = visit(size)
+    for path in ("", "/projects/3", "/projects/3/review"):
+        page.goto(address + path)
+        assert page.evaluate("document.documentElement.scrollWidth") == size[0], path
+    assert page.get_by_role("button", name="Fine", exact=True).bounding_box()["height"] < 60
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

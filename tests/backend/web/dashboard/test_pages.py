@@ -286,6 +286,34 @@ def test_what_a_training_could_learn_is_shown_beside_its_button(visitor_told, cr
     assert "is queued" in visitor.press("5", "train")
 
 
+def test_nothing_is_pre_annotated_without_a_model(visitor_told, store, credentials):
+    """Not a job that fails after it has loaded the networks."""
+    credentials.remember("5", "http://ls.example", "t0ken")
+    visitor = visitor_told(accepted=8, waiting="p5-r001-lite0", title="Leaves")
+    assert "p5-r001-lite0 waits to be promoted; 8 tasks accepted." in visitor.press("5", "predict")
+    assert store.find("5") == []
+    assert "<h1>Leaves</h1>" in visitor.read("/projects/5")
+    assert (">Leaves</a>" in visitor.read(), "no version" in visitor.read()) == (True, True)
+
+
+@pytest.mark.usefixtures("populated")
+def test_while_label_studio_is_away_nothing_is_said_of_a_starter_that_may_not_answer(make_client, registry):
+    visitor = Visitor(make_client(outlooks=Told(None)))
+    while registry.current("3") is not None:
+        said = visitor.press("3", "rollback", to=registry.rollback_target("3"))
+    assert said == "No version is served any more."
+
+
+@pytest.mark.usefixtures("populated")
+def test_jobs_that_run_are_told_once_and_a_version_promoted_since_is_no_candidate(visitor, populated, registry):
+    registry.promote("3", "p3-r006-lite0")
+    page = visitor.read("/projects/3")
+    recent = " ".join(page.partition('id="jobs"')[2].split())
+    assert "stays a candidate" in recent
+    assert "Now: p3-r006-lite0 is served, promoted by hand" in recent
+    assert "FBANet learns the boundaries" not in recent
+
+
 @pytest.mark.usefixtures("populated")
 def test_the_starter_is_never_said_to_draw_what_it_does_not_know(visitor_told, registry):
     visitor = visitor_told(accepted=190)
