@@ -306,3 +306,19 @@ def test_a_call_costs_what_it_asks_for_and_not_what_there_is(leases, records, cl
 
     few, many = 2 * COUNTED + 100, 10 * COUNTED
     assert 0 < cost("2", many) < 1.5 * cost("1", few)
+
+
+def test_a_thousand_tasks_of_a_large_project_cost_what_those_of_a_small_one_do(leases, records):
+    """Whoever presses for a whole project waits for none of those that are requested already."""
+
+    def cost(project, tasks):
+        leases.request(project, map(str, range(tasks)))
+        asked = [str(number) for number in range(tasks, tasks + BATCH)]
+        with steps(records) as counted:
+            leases.request(project, asked)
+            assert leases.acquire(project, asked, "request", 70, version="v1", committed=False) == set(asked)
+            assert leases.commit(project, asked, "request", 70, version="v1") == set(asked)
+            leases.finish(project, asked, "request")
+        return counted[0]
+
+    assert 0 < cost("2", 30 * BATCH) < 1.5 * cost("1", 2 * BATCH)
