@@ -211,6 +211,8 @@ class Shares:
                     why = f"{reason}; that makes {deaths} times: look for a lack of memory, then start it again"
                 changes = {"restarts": deaths, "reason": f"{reason}; it began again"}
                 connection.execute(update(JOBS).where(JOBS.c.id == job.id).values(changes))
+            elif now is not None and reason:
+                connection.execute(update(JOBS).where(JOBS.c.id == job.id).values(reason=reason))
             left = {"state": ended, "reason": why, "process": None, "drawn": 0, "ended": self._clock()}
             connection.execute(update(SHARES).where(*_key(job.id, worker)).values(left))
             self.leases.give_back(connection, job.project, share_holder(job.id, worker))
@@ -289,8 +291,8 @@ class Shares:
         def both(connection: Connection) -> int:
             # Rows in the order of all other changes: the job's, the share's, the leases'.
             if outcome == "predicted":  # what stores some before it is killed may be restarted any number of times
-                again = update(JOBS).where(JOBS.c.id == job, JOBS.c.restarts > 0)
-                connection.execute(again.values(restarts=0))
+                again = update(JOBS).where(JOBS.c.id == job, or_(JOBS.c.restarts > 0, JOBS.c.reason != ""))
+                connection.execute(again.values(restarts=0, reason=""))
             share = _share(connection, job, worker, locked=True)
             count = work(connection)
             if share is not None and (count or problems):

@@ -59,11 +59,15 @@ def waiting(queues: Queues) -> int:
         JobError: they cannot be reached.
     """
 
-    def work() -> int:
-        return sum(int(huey.pending_count()) for huey in queues.values())
-
     with _reachable():
-        return _again(work)
+        # Each has a connection of its own, which may be of before PostgreSQL was restarted.
+        return sum(int(_again(huey.pending_count)) for huey in queues.values())
+
+
+def close(queues: Queues) -> None:
+    """Close the connections of queues; the next call opens them again."""
+    for huey in queues.values():
+        huey.storage.close()
 
 
 def no_worker(job_id: str) -> None:

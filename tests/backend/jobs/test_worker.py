@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from backend.errors import JobError
+from backend.errors import DatabaseError, JobError
 from backend.jobs import worker as worker_module
 from backend.jobs.worker import Worker
 from backend.system.processes import identity, is_alive
@@ -114,6 +114,37 @@ def test_a_job_whose_end_could_not_be_recorded_begins_again(store, worker_that, 
     assert eventually(lambda: store.get(job.id).state == "done")
     assert refused == ["publishing", "failed", "failed"]  # the second time without its files, which may fill the disk
     assert "it broke off while" in "\n".join(store.log_tail(job.id, 100))
+
+
+def test_a_database_that_is_away_is_told_once_and_when_it_is_back(store, worker_that, monkeypatch, caplog):
+    beat, away = store.beat, threading.Event()
+    beats = []
+
+    def beat_or_not(worker):
+        beats.append(worker)
+        if away.is_set():
+            raise DatabaseError("the database cannot be used", "start it")
+        beat(worker)
+
+    monkeypatch.setattr(store, "beat", beat_or_not)
+    caplog.set_level("INFO", "backend.jobs.worker")
+    worker_that("promote")
+    away.set()
+    count = len(beats)
+    eventually(lambda: len(beats) > count + 5)
+    away.clear()
+    eventually(lambda: "the jobs are looked after again" in caplog.text)
+    (told,) = [record for record in caplog.records if "the database cannot be used; start it" in record.getMessage()]
+    assert not told.exc_info
+
+
+@pytest.mark.parametrize("storage", ["postgresql"], indirect=True)
+def test_after_a_restart_of_postgresql_every_queue_is_asked_at_once(records, jobs):
+    """Each has a connection of its own, which is gone."""
+    assert jobs.waiting() == 0
+    others = "select pg_terminate_backend(pid) from pg_stat_activity where pid != pg_backend_pid() and datname = "
+    records.read(lambda connection: connection.exec_driver_sql(f"{others} current_database()"))
+    assert jobs.waiting() == 0
 
 
 def test_a_worker_of_another_machine_whose_clock_is_ahead_is_alive(store, worker_that, project):
