@@ -31,6 +31,10 @@ Fence = Callable[[Connection], None]
 
 LOCK_SECONDS = 30  # that a change waits for another
 CONNECT_SECONDS = 5
+# A machine may vanish without a word, in the middle of a transaction: neither side waits for the other for long, and
+# what it had locked is free before those who wait for it give up.
+IDLE_SECONDS = 20  # of a transaction in which nothing is asked
+VANISHED = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 25_000}
 OLDEST_SERVER = 13
 TRIES = 5  # of transactions that collide
 FORBIDDEN = ("42501", "3F000")  # insufficient_privilege, invalid_schema_name
@@ -99,6 +103,7 @@ class Database:
         """
         try:
             known: dict[str, Any] = {"connect_timeout": CONNECT_SECONDS, "application_name": "premask"}
+            known.update(VANISHED)
             known.update(conninfo_to_dict(url))
         except psycopg.Error as error:
             raise DatabaseError("the address of the database cannot be read", "check PREMASK_DATABASE_URL") from error
@@ -114,6 +119,9 @@ class Database:
         @event.listens_for(engine, "connect")
         def configure(connection: psycopg.Connection[Any], _: object) -> None:
             connection.execute(f"set lock_timeout = '{LOCK_SECONDS}s'".encode())
+            for name, value in VANISHED.items():
+                connection.execute(f"set tcp_{name.removeprefix('tcp_')} = {value}".encode())
+            connection.execute(f"set idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'".encode())
             # An index leads to all that is asked, but PostgreSQL reads the whole of a table that has just grown.
             connection.execute("set enable_seqscan = off")
             connection.execute("set enable_bitmapscan = off")
@@ -152,6 +160,8 @@ class Database:
         """While one process creates tables, others that want to wait."""
         with self._errors(), self._engine.connect() as connection, connection.begin():
             _lock_others_out(connection)
+            if self.dsn is not None:  # what they do meanwhile is elsewhere, and may take its time
+                connection.execute(text("set local idle_in_transaction_session_timeout = 0"))
             yield
 
     def skew(self) -> float:

@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -17,8 +18,10 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, create_engine, insert, select, text
+from psycopg.conninfo import conninfo_to_dict
+from sqlalchemy import Connection, create_engine, insert, select, text, update
 
+from backend.database import engine
 from backend.database.engine import Database
 from backend.database.jobs import JobStore
 from backend.database.leases import Leases
@@ -306,3 +309,27 @@ def test_clocks_that_differ_are_seen(records: Database, monkeypatch: pytest.Monk
     monkeypatch.setattr("backend.database.engine.time.time", lambda: 0.0)
     assert database.skew() > 1e9
     database.close()
+
+
+def test_a_machine_that_vanishes_keeps_nobody_waiting(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was in the middle of a transaction: its locks go with it, before those who wait for them give up."""
+    monkeypatch.setattr(engine, "IDLE_SECONDS", 1)
+    assert engine.IDLE_SECONDS < engine.LOCK_SECONDS
+    gone, here = Database.postgresql(postgresql_url), Database.postgresql(postgresql_url)
+
+    def vanish(connection: Connection) -> None:
+        Leases(here).request("2", ["1"])  # of another project, which is locked by nobody
+        connection.execute(update(LEASES).values(holder="gone"))
+        began = time.monotonic()
+        Leases(here).request("1", ["1"])
+        assert 0.5 < time.monotonic() - began < engine.LOCK_SECONDS / 2
+
+    Leases(here).request("1", ["1"])
+    with pytest.raises(DatabaseError, match="idle-in-transaction"):
+        gone.change(vanish)
+    assert Leases(here).acquire_due("1", "job", 9, 60) == ["1"]
+    with here.alone():
+        time.sleep(1.5)  # looks into the store, whose answer takes a while
+    for database in (gone, here):
+        assert conninfo_to_dict(database.dsn or "")["tcp_user_timeout"] == "25000"  # for the queues, too
+        database.close()
