@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import psycopg
 from filelock import FileLock
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from sqlalchemy import Connection, Engine, Table, column, create_engine, event, inspect, select, table, text
+from sqlalchemy import Connection, Engine, Select, Table, column, create_engine, event, inspect, select, table, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -37,12 +37,15 @@ IDLE_SECONDS = 20  # of a transaction in which nothing is asked
 VANISHED = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 25_000}
 OLDEST_SERVER = 13
 TRIES = 5  # of transactions that collide
+CHANGED = ("42P01", "42703")  # undefined_table, undefined_column
+CHANGED_FILE = ("no such table", "no such column", "has no column")  # the same in SQLite's words
 FORBIDDEN = ("42501", "3F000")  # insufficient_privilege, invalid_schema_name
 MAX_SKEW = 2.0  # seconds between two clocks that nobody notices
 COLLISIONS = ("40001", "40P01")  # serialization_failure, deadlock_detected
 UPGRADE_LOCK = 7_366_275  # any number: key of PostgreSQL's advisory lock
 # Two servers must not hold more than PostgreSQL's usual 100 connections.
 POOL, OVERFLOW = 5, 25
+NEWER_BESIDE = "another release has changed its tables: stop this process, and start it with that release"
 WITHOUT_IT = "jobs begin again then, and the next start says how to take the versions over"
 CORRUPT = ("malformed", "not a database", "encrypted")
 
@@ -164,6 +167,18 @@ class Database:
                 connection.execute(text("set local idle_in_transaction_session_timeout = 0"))
             yield
 
+    def check(self) -> None:
+        """Look whether the tables are still of this release.
+
+        Raises:
+            DatabaseError: they are not, or the database cannot be used.
+        """
+        query: Select[Any] = select(column("version_num")).select_from(table(VERSION_TABLE))
+        if (found := self.read(lambda connection: connection.execute(query).scalar())) != REVISION:
+            raise DatabaseError(
+                f"the database {self.name} has the revision {found}, and this release's is {REVISION}", NEWER_BESIDE
+            )
+
     def skew(self) -> float:
         """Seconds by which the database's clock is ahead of this machine's; 0 for a file."""
         if self.dsn is None:
@@ -187,8 +202,11 @@ class Database:
             cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
             says = next(iter(str(cause).strip().splitlines()), type(cause).__name__)
             remedy = self._remedy if self.dsn is not None else _sqlite_remedy(Path(self.name), cause)
-            if getattr(cause, "sqlstate", None) in FORBIDDEN:
+            state = getattr(cause, "sqlstate", None)
+            if state in FORBIDDEN:
                 remedy = "let its user create and change tables: make it the owner of the database"
+            elif state in CHANGED or (self.dsn is None and any(word in says for word in CHANGED_FILE)):
+                remedy = NEWER_BESIDE
             raise DatabaseError(f"the database {self.name} cannot be used: {says}", remedy) from error
 
     def _look(self, connection: Connection) -> None:

@@ -85,6 +85,12 @@ def database(opened: Database) -> Check | str:
             f"{opened.name}, whose clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} this machine's"
         )
         return Check("database", DOUBTFUL, found, "set both by NTP: leases on tasks expire by these clocks")
+    return revision(opened)
+
+
+def revision(opened: Database) -> str:
+    """Whether the database can be read, and is still of this release: another may have been started beside it."""
+    opened.check()
     return f"{opened.name}, revision {REVISION}"
 
 

@@ -84,6 +84,7 @@ def ready(settings: Settings, core: Core) -> list[Check]:
     """The checks that decide whether predictions can be answered."""
     return [
         checks.data_folder(settings.data_dir),
+        checks.check("database", lambda: checks.revision(core.parts.database)),
         checks.check("queue", lambda: checks.queue(core.jobs)),
         checks.check("model", lambda: checks.model(core.serving, settings.starter)),
     ]

@@ -27,6 +27,7 @@ from backend.database.jobs import JobStore
 from backend.database.leases import Leases
 from backend.database.migrations import config
 from backend.database.tables import LEASES, METADATA, NOTES, REQUESTED, REVISION, SHARES, VERSION_TABLE
+from backend.diagnosis import checks
 from backend.errors import DatabaseError
 from tests.backend import postgresql
 from tests.backend.conftest import BOTH_STORAGES
@@ -333,3 +334,25 @@ def test_a_machine_that_vanishes_keeps_nobody_waiting(postgresql_url: str, monke
     for database in (gone, here):
         assert conninfo_to_dict(database.dsn or "")["tcp_user_timeout"] == "25000"  # for the queues, too
         database.close()
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_a_process_beside_which_another_release_was_started_says_so(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """A rolling update: what goes on with the older release meets tables that it does not know."""
+    if kind == "sqlite":
+        older = Database.sqlite(tmp_path / "premask.sqlite")
+    else:
+        older = Database.postgresql(request.getfixturevalue("postgresql_server").create("rolling"))
+    checks.revision(older)
+    older.change(lambda connection: (connection.execute(NEWER), connection.exec_driver_sql("drop table notes")))
+    asked: list[Callable[[], object]] = [older.check, lambda: older.change(add_note)]
+    for ask in asked:
+        with pytest.raises(DatabaseError) as caught:
+            ask()
+        assert caught.value.remedy.startswith("another release has changed its tables: stop this process")
+    found = checks.check("database", lambda: checks.revision(older))
+    assert found.state == checks.BROKEN
+    assert "has the revision 0999, and this release's is" in found.found
+    older.close()
