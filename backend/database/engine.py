@@ -5,11 +5,12 @@ transaction. On SQLite it begins with BEGIN IMMEDIATE, so changes follow one ano
 rows that they change, and two transactions that wait for each other are run again.
 """
 
+import math
 import sqlite3
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,6 +41,7 @@ TRIES = 5  # of transactions that collide
 CHANGED = ("42P01", "42703")  # undefined_table, undefined_column
 CHANGED_FILE = ("no such table", "no such column", "has no column")  # the same in SQLite's words
 FORBIDDEN = ("42501", "3F000")  # insufficient_privilege, invalid_schema_name
+SKEW_SECONDS = 60.0  # between two looks at the database's clock
 MAX_SKEW = 2.0  # seconds between two clocks that nobody notices
 COLLISIONS = ("40001", "40P01")  # serialization_failure, deadlock_detected
 UPGRADE_LOCK = 7_366_275  # any number: key of PostgreSQL's advisory lock
@@ -63,6 +65,7 @@ class Database:
         self._engine, self._remedy = engine, remedy
         self.name, self.dsn = name, dsn
         self.close = weakref.finalize(self, engine.dispose)
+        self._ahead, self._asked = 0.0, -math.inf  # by how much its clock is, and when that was looked up
         self.change(self._look)
         self.change(self._upgrade)
 
@@ -178,6 +181,14 @@ class Database:
             raise DatabaseError(
                 f"the database {self.name} has the revision {found}, and this release's is {REVISION}", NEWER_BESIDE
             )
+
+    def time(self) -> float:
+        """Unix time by the database's clock: leases and signs of life are of many machines, whose own clocks differ."""
+        if self.dsn is not None and time.monotonic() - self._asked > SKEW_SECONDS:
+            self._asked = time.monotonic()
+            with suppress(DatabaseError):  # what was right a minute ago
+                self._ahead = self.skew()
+        return time.time() + self._ahead
 
     def skew(self) -> float:
         """Seconds by which the database's clock is ahead of this machine's; 0 for a file."""

@@ -17,7 +17,6 @@ and writes as many rows as it is asked about, however many there are: indexes le
 number of a project's requested tasks is a row, which changes in the same transactions as they do.
 """
 
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -59,9 +58,9 @@ class Leases:
     Every method takes Label Studio's project id first, and tasks by the text of their ids.
     """
 
-    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, database: Database, clock: Callable[[], float] | None = None) -> None:
         self._database = database
-        self._clock = clock
+        self._clock = clock or database.time
 
     def request(self, project: str, tasks: Iterable[str]) -> None:
         """Request a prediction of these tasks; leases on them stay with their holders."""
@@ -211,8 +210,23 @@ class Leases:
 
     def waiting(self) -> int:
         """The number of due tasks of all projects."""
-        projects = self.due()
-        return self._database.read(lambda connection: sum(self._due(connection, project) for project in projects))
+        # Those of small projects, of which there may be thousands, by one query.
+        counts = (
+            select(func.count())
+            .where(Row.project == REQUESTED.c.project, _is_requested(), condition)
+            .correlate(REQUESTED)
+            .scalar_subquery()
+            for condition in self._not_leased()
+        )
+        of_small = select(func.sum(sum(counts))).where(REQUESTED.c.tasks.between(1, COUNTED))
+        large = select(REQUESTED.c.project).where(REQUESTED.c.tasks > COUNTED)
+
+        def work(connection: Connection) -> int:
+            projects = connection.execute(large).scalars().all()
+            due = sum(self._due(connection, project) for project in projects)
+            return due + int(connection.execute(of_small).scalar() or 0)
+
+        return self._database.read(work)
 
     def remaining(self, project: str, holder: str) -> tuple[int, float | None]:
         """The rest of a holder's work.

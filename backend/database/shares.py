@@ -9,7 +9,6 @@ There is a row per job and worker. Its `tally` counts the tasks that the worker'
 transaction: a kill at any moment leaves both or neither.
 """
 
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,7 +42,7 @@ class Share:
 
     Attributes:
         job: the job's id.
-        worker: "host/pid:start".
+        worker: "machine/pid:start".
         state: working, left or failed.
         process: its process, "pid:start".
         beat: Unix time of the worker's last sign of life.
@@ -72,14 +71,14 @@ class Shares:
     Args:
         database: where they are kept.
         leases: in the same database.
-        clock: Unix time.
+        clock: Unix time; None for the database's.
 
     Attributes:
         leases: the same.
     """
 
-    def __init__(self, database: Database, leases: Leases, clock: Callable[[], float] = time.time) -> None:
-        self._database, self._clock = database, clock
+    def __init__(self, database: Database, leases: Leases, clock: Callable[[], float] | None = None) -> None:
+        self._database, self._clock = database, clock or database.time
         self.leases = leases
 
     def take(self, worker: str, job_id: str | None = None) -> Job | None:
@@ -319,7 +318,7 @@ class Shares:
             "report": bounded(tally | told),
             "progress": done / total if total else 0.0,
             "eta": round((total - done) / speed, 1) if speed else None,
-            "updated": time.time(),
+            "updated": self._clock(),
         }
         connection.execute(update(JOBS).where(JOBS.c.id == job.id).values(changes))
 
@@ -335,7 +334,7 @@ class Shares:
         if any(share.state == WORKING for share in shares):
             return None
         left = sum(self.leases.outstanding(connection, job.project, job.id))
-        changes: dict[str, Any] = {"updated": time.time(), "eta": None, "message": ""}
+        changes: dict[str, Any] = {"updated": self._clock(), "eta": None, "message": ""}
         tally = self._tally(connection, job, shares)
         told = _told_of(tally)
         refused = self.leases.refused(connection, job.project, job.id)

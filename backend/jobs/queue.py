@@ -4,7 +4,6 @@ Trainings go through huey, each to one worker. Several workers do one prediction
 """
 
 import json
-import socket
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from backend.database.jobs import PREDICTION, REVIEW, TRAINING, Job, JobStore
 from backend.database.leases import Leases
 from backend.database.shares import Shares
 from backend.errors import JobError
-from backend.system.processes import kill_group
+from backend.system.processes import is_here, kill_group
 
 
 class JsonSerializer(Serializer):  # type: ignore[misc]
@@ -82,7 +81,7 @@ def on_this_machine(job: Job) -> bool:
 
 def worker_here(worker: str) -> bool:
     """Whether a worker is or was on this machine."""
-    return worker.rpartition("/")[0] == socket.gethostname()
+    return is_here(worker.rpartition("/")[0])
 
 
 class JobQueue:

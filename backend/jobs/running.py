@@ -261,7 +261,7 @@ class Runner:
             job = self._store.get(share.job)
             if share.worker == worker and share.job not in self.running:  # its end could not be recorded
                 self.leave(job, share.worker, LEFT, "it broke off, as the worker's log says")
-            elif _gone(share):
+            elif self._gone(share):
                 if share.process is not None and worker_here(share.worker):
                     kill_group(share.process)
                 self.leave(job, share.worker, LEFT, f"its worker {share.worker} died", killed=True)
@@ -382,8 +382,7 @@ class Runner:
         """End running jobs; they go back into the queue."""
         self._stopping.set()
 
-
-def _gone(share: Share) -> bool:
-    if worker_here(share.worker):
-        return not is_alive(share.worker.rpartition("/")[2])
-    return abs(time.time() - share.beat) > DEAD_AFTER_SECONDS  # their clocks may differ
+    def _gone(self, share: Share) -> bool:
+        if worker_here(share.worker):
+            return not is_alive(share.worker.rpartition("/")[2])
+        return abs(self._store.database.time() - share.beat) > DEAD_AFTER_SECONDS  # clocks may be set

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import socket
 import sqlite3
 import threading
 import time
@@ -18,7 +17,7 @@ from backend.database.leases import Leases
 from backend.jobs.queue import JobQueue, Queues, on_this_machine
 from backend.jobs.running import DEAD_AFTER_SECONDS, Runner
 from backend.system.loops import Loop
-from backend.system.processes import identity, is_alive, kill_group
+from backend.system.processes import identity, is_alive, kill_group, machine
 from models.errors import PremaskError
 
 logger = logging.getLogger(__name__)
@@ -98,7 +97,7 @@ class Worker:
     def _may_retry(self, project: str) -> bool:
         for last in self._store.find(project, kind=PREDICTION, limit=1):
             if last.state == "failed" and last.report.get("refused"):
-                return abs(time.time() - last.updated) > AFTER_FAILURE_SECONDS
+                return abs(self._store.database.time() - last.updated) > AFTER_FAILURE_SECONDS
         return True
 
     def _recover(self, job: Job) -> None:
@@ -109,10 +108,15 @@ class Worker:
                 reason = f"it broke off while {job.state}, as the worker's log says; it began again"
                 if self._store.release(job, "queued", reason, restarts=job.restarts):
                     self._store.log(job.id, reason)
-        elif _orphaned(job):
+        elif self._orphaned(job):
             if job.process is not None and on_this_machine(job):
                 kill_group(job.process)
             self._runner.restart(job, f"its worker died while {job.state}")
+
+    def _orphaned(self, job: Job) -> bool:
+        if on_this_machine(job):
+            return not is_alive((job.worker or "").rpartition("/")[2])
+        return abs(self._store.database.time() - job.beat) > DEAD_AFTER_SECONDS  # clocks may be set
 
     def _look_after(self) -> None:
         # A full disk or a locked file now may be gone at the next beat. No step waits for another.
@@ -168,15 +172,9 @@ def _said_by_us(record: logging.LogRecord) -> bool:
 
 
 def worker_name() -> str:
-    """The name of this process in job records: "host/pid:start"."""
-    return f"{socket.gethostname()}/{identity(os.getpid())}"
+    """The name of this process in job records: "machine/pid:start"."""
+    return f"{machine()}/{identity(os.getpid())}"
 
 
 def _key(job: Job) -> str:
     return f"{job.project} ({job.kind})"
-
-
-def _orphaned(job: Job) -> bool:
-    if on_this_machine(job):
-        return not is_alive((job.worker or "").rpartition("/")[2])
-    return abs(time.time() - job.beat) > DEAD_AFTER_SECONDS  # their clocks may differ

@@ -312,6 +312,23 @@ def test_clocks_that_differ_are_seen(records: Database, monkeypatch: pytest.Monk
     database.close()
 
 
+def test_all_machines_go_by_the_databases_clock(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock of one is minutes ahead: it takes no live worker for dead, and no lease for expired."""
+    here = Database.postgresql(postgresql_url)
+    Leases(here).request("1", ["1"])
+    assert Leases(here).acquire_due("1", "job", 9, 100) == ["1"]
+    real = time.time
+    monkeypatch.setattr("backend.database.engine.time.time", lambda: real() + 200)
+    there = Database.postgresql(postgresql_url)
+    assert abs(there.time() - real()) < 30
+    assert Leases(there).due() == []
+    assert Leases(there).acquire_due("1", "other", 9, 100) == []
+    job, _ = JobStore(there).submit("training", "1")
+    assert abs(job.created - real()) < 30
+    for database in (here, there):
+        database.close()
+
+
 def test_a_machine_that_vanishes_keeps_nobody_waiting(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was in the middle of a transaction: its locks go with it, before those who wait for them give up."""
     monkeypatch.setattr(engine, "IDLE_SECONDS", 1)

@@ -155,6 +155,22 @@ def test_a_worker_of_another_machine_whose_clock_is_ahead_is_alive(store, worker
     assert store.get(job.id).state == "fetching"
 
 
+def test_a_worker_of_a_machine_that_is_called_alike_is_alive(store, jobs, worker_that, project):
+    """Its process is not found among those of this machine."""
+    training, _ = store.submit("training", project)
+    store.claim(training.id, f"{socket.gethostname()}-a-clone/1:1")
+    jobs.leases.request(project, ["1"])
+    prediction, _ = jobs.submit(project, "prediction")
+    clone = f"{socket.gethostname()}-a-clone/2:2"
+    assert jobs.shares.take(clone)
+    worker = worker_that("promote")
+    worker.recover()
+    worker._runner.recover(worker.name)
+    assert store.get(training.id).state == "fetching"
+    assert clone in [share.worker for share in jobs.shares.working(prediction.id)]
+    jobs.cancel(prediction.id)
+
+
 def test_requested_tasks_without_a_lease_get_a_job(store, leases, worker_that, project):
     leases.request(project, ["1"])
     worker_that("promote")
