@@ -40,6 +40,7 @@ OLDEST_SERVER = 13
 TRIES = 5  # of transactions that collide
 CHANGED = ("42P01", "42703")  # undefined_table, undefined_column
 CHANGED_FILE = ("no such table", "no such column", "has no column")  # the same in SQLite's words
+FULL = ("too many clients", "too many connections", "connection slots are reserved")
 FORBIDDEN = ("42501", "3F000")  # insufficient_privilege, invalid_schema_name
 SKEW_SECONDS = 60.0  # between two looks at the database's clock
 MAX_SKEW = 2.0  # seconds between two clocks that nobody notices
@@ -216,6 +217,8 @@ class Database:
             state = getattr(cause, "sqlstate", None)
             if state in FORBIDDEN:
                 remedy = "let its user create and change tables: make it the owner of the database"
+            elif any(word in says for word in FULL):
+                remedy = "raise PostgreSQL's max_connections: the chapter on several machines says what each takes"
             elif state in CHANGED or (self.dsn is None and any(word in says for word in CHANGED_FILE)):
                 remedy = NEWER_BESIDE
             raise DatabaseError(f"the database {self.name} cannot be used: {says}", remedy) from error

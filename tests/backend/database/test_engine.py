@@ -282,6 +282,7 @@ def test_a_postgresql_that_cannot_be_used_is_said_in_a_sentence_without_its_pass
     server.execute("create database latin template template0 encoding 'LATIN1' locale 'C'")
     server.execute("alter database standby set default_transaction_read_only = on")
     closed = server.create("closed")
+    server.execute("create role crowded login connection limit 0")
     server.execute("create role other login", "revoke create on schema public from public", database="closed")
     cases = {
         "postgresql://u:s3cret@127.0.0.1:1/premask": "refused",
@@ -289,6 +290,7 @@ def test_a_postgresql_that_cannot_be_used_is_said_in_a_sentence_without_its_pass
         server.url("missing"): 'database "missing" does not exist',
         url: "cannot be written to: it is read-only",
         newer: "of a newer release of premask: its revision is 0999",
+        server.url("closed", "crowded"): "too many connections",
         server.url("latin"): "has the encoding LATIN1",
         closed.replace("postgres@", "other@"): "permission denied",
         "postgresql://u:s3cret@127.0.0.1:1/premask?sslmode=perhaps": "perhaps",
@@ -298,7 +300,7 @@ def test_a_postgresql_that_cannot_be_used_is_said_in_a_sentence_without_its_pass
         with pytest.raises(DatabaseError) as caught:
             Database.postgresql(address)
         assert says in caught.value.cause, address
-        assert caught.value.remedy
+        assert ("max_connections" in caught.value.remedy) == (says == "too many connections")
         assert "\n" not in str(caught.value)
         assert "s3cret" not in str(caught.value)
 
