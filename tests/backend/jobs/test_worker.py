@@ -138,6 +138,30 @@ def test_a_database_that_is_away_is_told_once_and_when_it_is_back(store, worker_
     assert not told.exc_info
 
 
+def test_a_training_is_done_though_the_database_is_away_again_and_again(store, worker_that, project, monkeypatch):
+    """None of it counts as a death, of which a training survives one."""
+    advance, release = store.advance, store.release
+    calls: list[str] = []
+
+    def at_times(call):
+        def work(*arguments, **options):
+            calls.append(call.__name__)
+            if len(calls) in (3, 4, 5, 9, 10, 14):
+                raise DatabaseError("the database cannot be used")
+            return call(*arguments, **options)
+
+        return work
+
+    monkeypatch.setattr(store, "advance", at_times(advance))
+    monkeypatch.setattr(store, "release", at_times(release))
+    job, _ = store.submit("training", project)
+    worker_that("promote")
+    assert eventually(lambda: store.get(job.id).state in ("done", "failed"), 60)
+    after = store.get(job.id)
+    assert (after.state, after.restarts) == ("done", 0), store.log_tail(job.id, 100)
+    assert len(calls) > 14
+
+
 @pytest.mark.parametrize("storage", ["postgresql"], indirect=True)
 def test_after_a_restart_of_postgresql_every_queue_is_asked_at_once(records, jobs):
     """Each has a connection of its own, which is gone."""
