@@ -111,6 +111,10 @@ class DatabaseError(JobError):
     """The database cannot be reached, read or written, or is of another release; the text says which."""
 
 
+class DiskFull(DatabaseError):
+    """There is no room on the disk of the database's file."""
+
+
 class JobInterrupted(JobError):
     """A job stops here without having failed; the text says why, and what becomes of it."""
 

@@ -102,8 +102,8 @@ def _try_out(settings: Settings, parts: Parts) -> None:
     meet(parts.database, parts.registry.store)
     if abs(ahead := parts.database.skew()) > MAX_SKEW:
         logger.warning(
-            "the clock of the database %s differs from this machine's by %.0f s; set both by NTP: leases on tasks "
-            "expire by these clocks",
+            "the clock of the database %s differs from this machine's by %.0f s; set both by NTP: premask goes by "
+            "the database's, and the times in this machine's logs are others",
             parts.database.name,
             abs(ahead),
         )

@@ -31,6 +31,7 @@ project_option = click.option("--project", required=True, help="Label Studio's p
 def serve(host: str | None, port: str | None, with_worker: bool, json_file: Path | None) -> None:
     """Run the backend with its job worker until Ctrl-C or SIGTERM; SIGHUP takes up changed code without a gap."""
     from backend.entrypoints.supervisor import WORKER, Supervisor
+    from backend.jobs.queue import close
     from backend.system.logs import configure_logging
     from backend.system.ports import url_of
     from backend.wiring import assemble
@@ -40,7 +41,9 @@ def serve(host: str | None, port: str | None, with_worker: bool, json_file: Path
     settings = Settings.from_environ(environ)
     configure_logging(settings.log_level, settings.log_format, settings.secrets)
     # What cannot be used is told once, by this process, and nothing is started.
-    assemble(settings).database.close()
+    parts = assemble(settings)
+    parts.database.close()
+    close(parts.queues)
     url = url_of(settings.host, settings.port)
     supervisor = Supervisor(settings, environ, worker=WORKER if with_worker else None)
     for number in (signal.SIGTERM, signal.SIGINT):

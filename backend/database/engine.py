@@ -5,24 +5,25 @@ transaction. On SQLite it begins with BEGIN IMMEDIATE, so changes follow one ano
 rows that they change, and two transactions that wait for each other are run again.
 """
 
+import math
 import sqlite3
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import psycopg
 from filelock import FileLock
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from sqlalchemy import Connection, Engine, Table, column, create_engine, event, inspect, select, table, text
+from sqlalchemy import Connection, Engine, Select, Table, column, create_engine, event, inspect, select, table, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from backend.database.tables import METADATA, REVISION, VERSION_TABLE
-from backend.errors import DatabaseError
+from backend.errors import DatabaseError, DiskFull
 
 Result = TypeVar("Result")
 
@@ -31,14 +32,23 @@ Fence = Callable[[Connection], None]
 
 LOCK_SECONDS = 30  # that a change waits for another
 CONNECT_SECONDS = 5
+# A machine may vanish without a word, in the middle of a transaction: neither side waits for the other for long, and
+# what it had locked is free before those who wait for it give up.
+IDLE_SECONDS = 20  # of a transaction in which nothing is asked
+VANISHED = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 25_000}
 OLDEST_SERVER = 13
 TRIES = 5  # of transactions that collide
+CHANGED = ("42P01", "42703")  # undefined_table, undefined_column
+CHANGED_FILE = ("no such table", "no such column", "has no column")  # the same in SQLite's words
+FULL = ("too many clients", "too many connections", "connection slots are reserved")
 FORBIDDEN = ("42501", "3F000")  # insufficient_privilege, invalid_schema_name
+SKEW_SECONDS = 60.0  # between two looks at the database's clock
 MAX_SKEW = 2.0  # seconds between two clocks that nobody notices
 COLLISIONS = ("40001", "40P01")  # serialization_failure, deadlock_detected
 UPGRADE_LOCK = 7_366_275  # any number: key of PostgreSQL's advisory lock
 # Two servers must not hold more than PostgreSQL's usual 100 connections.
 POOL, OVERFLOW = 5, 25
+NEWER_BESIDE = "another release has changed its tables: stop this process, and start it with that release"
 WITHOUT_IT = "jobs begin again then, and the next start says how to take the versions over"
 CORRUPT = ("malformed", "not a database", "encrypted")
 
@@ -56,6 +66,7 @@ class Database:
         self._engine, self._remedy = engine, remedy
         self.name, self.dsn = name, dsn
         self.close = weakref.finalize(self, engine.dispose)
+        self._ahead, self._asked = 0.0, -math.inf  # by how much its clock is, and when that was looked up
         self.change(self._look)
         self.change(self._upgrade)
 
@@ -99,6 +110,7 @@ class Database:
         """
         try:
             known: dict[str, Any] = {"connect_timeout": CONNECT_SECONDS, "application_name": "premask"}
+            known.update(VANISHED)
             known.update(conninfo_to_dict(url))
         except psycopg.Error as error:
             raise DatabaseError("the address of the database cannot be read", "check PREMASK_DATABASE_URL") from error
@@ -114,6 +126,9 @@ class Database:
         @event.listens_for(engine, "connect")
         def configure(connection: psycopg.Connection[Any], _: object) -> None:
             connection.execute(f"set lock_timeout = '{LOCK_SECONDS}s'".encode())
+            for name, value in VANISHED.items():
+                connection.execute(f"set tcp_{name.removeprefix('tcp_')} = {value}".encode())
+            connection.execute(f"set idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'".encode())
             # An index leads to all that is asked, but PostgreSQL reads the whole of a table that has just grown.
             connection.execute("set enable_seqscan = off")
             connection.execute("set enable_bitmapscan = off")
@@ -152,7 +167,29 @@ class Database:
         """While one process creates tables, others that want to wait."""
         with self._errors(), self._engine.connect() as connection, connection.begin():
             _lock_others_out(connection)
+            if self.dsn is not None:  # what they do meanwhile is elsewhere, and may take its time
+                connection.execute(text("set local idle_in_transaction_session_timeout = 0"))
             yield
+
+    def check(self) -> None:
+        """Look whether the tables are still of this release.
+
+        Raises:
+            DatabaseError: they are not, or the database cannot be used.
+        """
+        query: Select[Any] = select(column("version_num")).select_from(table(VERSION_TABLE))
+        if (found := self.read(lambda connection: connection.execute(query).scalar())) != REVISION:
+            raise DatabaseError(
+                f"the database {self.name} has the revision {found}, and this release's is {REVISION}", NEWER_BESIDE
+            )
+
+    def time(self) -> float:
+        """Unix time by the database's clock: leases and signs of life are of many machines, whose own clocks differ."""
+        if self.dsn is not None and time.monotonic() - self._asked > SKEW_SECONDS:
+            self._asked = time.monotonic()
+            with suppress(DatabaseError):  # what was right a minute ago
+                self._ahead = self.skew()
+        return time.time() + self._ahead
 
     def skew(self) -> float:
         """Seconds by which the database's clock is ahead of this machine's; 0 for a file."""
@@ -177,9 +214,15 @@ class Database:
             cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
             says = next(iter(str(cause).strip().splitlines()), type(cause).__name__)
             remedy = self._remedy if self.dsn is not None else _sqlite_remedy(Path(self.name), cause)
-            if getattr(cause, "sqlstate", None) in FORBIDDEN:
+            state = getattr(cause, "sqlstate", None)
+            if state in FORBIDDEN:
                 remedy = "let its user create and change tables: make it the owner of the database"
-            raise DatabaseError(f"the database {self.name} cannot be used: {says}", remedy) from error
+            elif any(word in says for word in FULL):
+                remedy = "raise PostgreSQL's max_connections: the chapter on several machines says what each takes"
+            elif state in CHANGED or (self.dsn is None and any(word in says for word in CHANGED_FILE)):
+                remedy = NEWER_BESIDE
+            kind = DiskFull if self.dsn is None and "disk is full" in says else DatabaseError
+            raise kind(f"the database {self.name} cannot be used: {says}", remedy) from error
 
     def _look(self, connection: Connection) -> None:
         """Refuse a server that cannot be written to, before anything is asked of it."""

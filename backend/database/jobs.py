@@ -48,7 +48,7 @@ class Job:
             would be too long, "cut_off" says how many entries each field lacks.
         metrics: the new version's figures on held-out tasks ("new"), its parent's on the same ("parent"), and whether
             it is promoted and why ("promote", "verdict").
-        worker: the worker that runs a training, "host/pid:start"; those of a prediction job have shares of it.
+        worker: the worker that runs a training, "machine/pid:start"; those of a prediction job have shares of it.
         process: its process, "pid:start".
         beat: Unix time of its worker's last sign of life.
         restarts: number of restarts after its worker or process died without progress in between.
@@ -97,7 +97,7 @@ class JobStore:
         Raises:
             JobError: it would be a new one, and `max_waiting` wait already.
         """
-        now = time.time()
+        now = self._database.time()
         # Ids sort by time, which is handy in folders; the rest makes them unique.
         new = Job(
             f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}-{uuid.uuid4().hex[:6]}",
@@ -165,6 +165,13 @@ class JobStore:
             query = query.where(JOBS.c.state.in_(states))
         return self._database.read(lambda connection: [Job(**row._asdict()) for row in connection.execute(query)])
 
+    def counts(self) -> dict[tuple[str, str], int]:
+        """The number of jobs by kind and state."""
+        query = select(JOBS.c.kind, JOBS.c.state, func.count()).group_by(JOBS.c.kind, JOBS.c.state)
+        return self._database.read(
+            lambda connection: {(kind, state): count for kind, state, count in connection.execute(query)}
+        )
+
     def waiting(self, kind: str) -> int:
         """Number of queued jobs of a kind."""
         query = select(func.count()).select_from(JOBS).where(JOBS.c.state == "queued", JOBS.c.kind == kind)
@@ -172,7 +179,7 @@ class JobStore:
 
     def claim(self, job_id: str, worker: str) -> bool:
         """Take a queued job for a worker; False if it is not queued any more, so a job never runs twice at once."""
-        now = time.time()
+        now = self._database.time()
         taken = (
             update(JOBS)
             .where(JOBS.c.id == job_id, JOBS.c.state == "queued")
@@ -204,7 +211,7 @@ class JobStore:
         advanced = (
             update(JOBS)
             .where(JOBS.c.id == job.id, JOBS.c.state.in_(RUNNING), JOBS.c.worker.is_not_distinct_from(job.worker))
-            .values(**changes, updated=time.time())
+            .values(**changes, updated=self._database.time())
         )
         return self._changes(job.id, advanced)
 
@@ -224,7 +231,13 @@ class JobStore:
                 raise JobConflict(
                     f"job {job_id} is publishing {job.version} this moment; roll back if it should not be served"
                 )
-            ended = {"state": "cancelled", "reason": "cancelled", "message": "", "eta": None, "updated": time.time()}
+            ended = {
+                "state": "cancelled",
+                "reason": "cancelled",
+                "message": "",
+                "eta": None,
+                "updated": self._database.time(),
+            }
             connection.execute(update(JOBS).where(JOBS.c.id == job_id).values(ended))
             return job
 
@@ -232,7 +245,9 @@ class JobStore:
 
     def beat(self, worker: str) -> None:
         """Record a sign of life of a worker."""
-        alive = update(JOBS).where(JOBS.c.state.in_(RUNNING), JOBS.c.worker == worker).values(beat=time.time())
+        alive = (
+            update(JOBS).where(JOBS.c.state.in_(RUNNING), JOBS.c.worker == worker).values(beat=self._database.time())
+        )
         self._database.change(lambda connection: connection.execute(alive))
 
     def log(self, job_id: str, line: str) -> None:

@@ -17,15 +17,16 @@ and writes as many rows as it is asked about, however many there are: indexes le
 number of a project's requested tasks is a row, which changes in the same transactions as they do.
 """
 
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 from sqlalchemy import (
+    ARRAY,
     ColumnElement,
     Connection,
     and_,
+    bindparam,
     delete,
     false,
     func,
@@ -38,7 +39,7 @@ from sqlalchemy import (
 )
 
 from backend.database.engine import Database, insert_into
-from backend.database.tables import EMPTY, LEASES, REQUESTED, SHARES
+from backend.database.tables import EMPTY, LEASES, REQUESTED, SHARES, Words
 
 # In place of a task's id: all tasks, or those without an accepted annotation. The job finds out which those are.
 ALL, UNLABELLED = "all", "unlabelled"
@@ -57,9 +58,9 @@ class Leases:
     Every method takes Label Studio's project id first, and tasks by the text of their ids.
     """
 
-    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, database: Database, clock: Callable[[], float] | None = None) -> None:
         self._database = database
-        self._clock = clock
+        self._clock = clock or database.time
 
     def request(self, project: str, tasks: Iterable[str]) -> None:
         """Request a prediction of these tasks; leases on them stay with their holders."""
@@ -90,10 +91,9 @@ class Leases:
             new = 0
             for batch in _batches(tasks):
                 new += _put(connection, project, batch, except_where=storing)
-                free = (Row.project == project, Row.task.in_(batch), not_(storing))
-                taken.update(
-                    connection.execute(update(LEASES).where(*free).values(lease).returning(Row.task)).scalars()
-                )
+                free = [row.task for row in _locked(connection, project, batch, not_(storing))]
+                _set(connection, project, free, lease)
+                taken.update(free)
             _count(connection, project, new)
             return taken
 
@@ -137,8 +137,7 @@ class Leases:
                 locked = query.order_by(*order).limit(limit).with_for_update(skip_locked=True)
                 due.update((task, number) for task, number in connection.execute(locked))
             taken = sorted(due, key=lambda task: (due[task], task))[:limit]
-            if taken:
-                connection.execute(update(LEASES).where(Row.project == project, Row.task.in_(taken)).values(lease))
+            _set(connection, project, taken, lease)
             return taken
 
         return self._database.change(work)
@@ -149,25 +148,23 @@ class Leases:
 
     def strike_off(self, connection: Connection, project: str, tasks: Collection[str], holder: str) -> int:
         """Do what `finish` does within a transaction, at its end; returns the number of tasks."""
-        removed: list[bool] = []
+        removed = 0
         for batch in _batches(tasks):
-            _locked(connection, project, batch)
-            own = (Row.project == project, Row.task.in_(batch), Row.holder == holder)
-            removed += connection.execute(delete(LEASES).where(*own).returning(Row.requested)).scalars()
-        _count(connection, project, -sum(removed))
-        return len(removed)
+            own = _locked(connection, project, batch, Row.holder == holder)
+            _remove(connection, project, own)
+            removed += len(own)
+        return removed
 
     def abandon(self, project: str, job: str) -> None:
         """Remove everything that a job would have to do; tasks leased to requests stay."""
         holders = self._database.read(lambda connection: [*_holders(connection, job), _refused_holder(job)])
         for condition in (_held_by(holders), *(and_(_is_requested(), free) for free in self._not_leased())):
-            some = select(Row.task).where(Row.project == project, condition).limit(BATCH)
+            some = select(Row.task, Row.requested).where(Row.project == project, condition).limit(BATCH)
 
             def work(connection: Connection, some: Any = some) -> int:
-                tasks = connection.execute(some.with_for_update(skip_locked=True)).scalars().all()
-                gone = delete(LEASES).where(Row.project == project, Row.task.in_(tasks)).returning(Row.requested)
-                _count(connection, project, -sum(connection.execute(gone).scalars()))
-                return len(tasks)
+                rows = connection.execute(some.with_for_update(skip_locked=True)).all()
+                _remove(connection, project, rows)
+                return len(rows)
 
             # In pieces, so that whoever opens a task does not wait until a million are removed.
             while self._database.change(work) == BATCH:
@@ -213,8 +210,23 @@ class Leases:
 
     def waiting(self) -> int:
         """The number of due tasks of all projects."""
-        projects = self.due()
-        return self._database.read(lambda connection: sum(self._due(connection, project) for project in projects))
+        # Those of small projects, of which there may be thousands, by one query.
+        counts = (
+            select(func.count())
+            .where(Row.project == REQUESTED.c.project, _is_requested(), condition)
+            .correlate(REQUESTED)
+            .scalar_subquery()
+            for condition in self._not_leased()
+        )
+        of_small = select(func.sum(sum(counts))).where(REQUESTED.c.tasks.between(1, COUNTED))
+        large = select(REQUESTED.c.project).where(REQUESTED.c.tasks > COUNTED)
+
+        def work(connection: Connection) -> int:
+            projects = connection.execute(large).scalars().all()
+            due = sum(self._due(connection, project) for project in projects)
+            return due + int(connection.execute(of_small).scalar() or 0)
+
+        return self._database.read(work)
 
     def remaining(self, project: str, holder: str) -> tuple[int, float | None]:
         """The rest of a holder's work.
@@ -310,13 +322,15 @@ def _put(
     connection: Connection, project: str, tasks: Sequence[str], except_where: ColumnElement[bool] | None = None
 ) -> int:
     """Request tasks, except where a condition holds; returns how many were not requested before."""
-    _locked(connection, project, tasks)
-    again = update(LEASES).where(Row.project == project, Row.task.in_(tasks), Row.requested.is_(false()))
-    if except_where is not None:
-        again = again.where(not_(except_where))
-    new = insert_into(connection, LEASES).on_conflict_do_nothing().returning(Row.task)
     rows = [{"project": project, "task": task, "number": task_number(task)} | _requested() for task in tasks]
-    return connection.execute(again.values(requested=True)).rowcount + len(connection.execute(new, rows).all())
+    turned: ColumnElement[bool] = Row.requested.is_(false())
+    if except_where is not None:
+        turned = and_(turned, not_(except_where))
+    # One after the other in their order, which also locks those that are there already.
+    put = insert_into(connection, LEASES).on_conflict_do_update(
+        index_elements=[Row.project, Row.task], set_={"requested": True}, where=turned
+    )
+    return connection.execute(put.execution_options(preserve_rowcount=True), rows).rowcount if rows else 0
 
 
 def _changed(
@@ -326,15 +340,28 @@ def _changed(
     changed: list[str] = []
     more = 0
     for batch in _batches(tasks):
-        _locked(connection, project, batch)
-        own = (Row.project == project, Row.task.in_(batch), Row.holder == holder)
+        own = _locked(connection, project, batch, Row.holder == holder)
+        _set(connection, project, [row.task for row in own], values)
+        changed += [row.task for row in own]
         if "requested" in values:
-            other = update(LEASES).where(*own, Row.requested.is_not(values["requested"]))
-            turned = connection.execute(other.values(requested=values["requested"])).rowcount
-            more += turned if values["requested"] else -turned
-        changed += connection.execute(update(LEASES).where(*own).values(values).returning(Row.task)).scalars()
+            more += sum(values["requested"] - row.requested for row in own)
     _count(connection, project, more)
     return changed
+
+
+def _set(connection: Connection, project: str, tasks: Sequence[str], values: dict[str, Any]) -> None:
+    """Set fields of tasks."""
+    if tasks:
+        each = update(LEASES).where(Row.project == project, Row.task == bindparam("of")).values(values)
+        connection.execute(each, [{"of": task} for task in tasks])
+
+
+def _remove(connection: Connection, project: str, rows: Sequence[Any]) -> None:
+    """Remove tasks, which are locked: `rows` says of each whether it is requested."""
+    if rows:
+        each = delete(LEASES).where(Row.project == project, Row.task == bindparam("of"))
+        connection.execute(each, [{"of": row.task} for row in rows])
+    _count(connection, project, -sum(row.requested for row in rows))
 
 
 def _requested() -> dict[str, Any]:
@@ -376,8 +403,15 @@ def _batches(tasks: Iterable[str]) -> Iterator[Sequence[str]]:
     return (ordered[begin : begin + BATCH] for begin in range(0, len(ordered), BATCH))
 
 
-def _locked(connection: Connection, project: str, tasks: Sequence[str]) -> None:
-    """Lock rows in order; on SQLite the whole database is."""
-    if connection.dialect.name == "postgresql" and len(tasks) > 1:
-        query = select(Row.task).where(Row.project == project, Row.task.in_(tasks)).order_by(Row.task)
-        connection.execute(query.with_for_update())
+def _locked(connection: Connection, project: str, tasks: Sequence[str], where: ColumnElement[bool]) -> list[Any]:
+    """Lock tasks in their order; returns those for which a condition holds, each with whether it is requested."""
+    query = select(Row.task, Row.requested, where.label("holds")).where(Row.project == project)
+    if connection.dialect.name == "postgresql":
+        # Each is looked up by its key alone: by any other condition, a list of tasks included, PostgreSQL may read the
+        # whole project, where it believes that to be small, as it does of one that has just grown.
+        asked = func.unnest(literal(list(tasks), ARRAY(Words))).table_valued("task").render_derived("asked")
+        one = query.where(Row.task == asked.c.task).limit(1).with_for_update().lateral("one")
+        query = select(one).select_from(asked.join(one, true()))
+    else:  # SQLite locks the whole database
+        query = query.where(Row.task.in_(tasks))
+    return [row for row in connection.execute(query) if row.holds]

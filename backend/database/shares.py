@@ -9,7 +9,6 @@ There is a row per job and worker. Its `tally` counts the tasks that the worker'
 transaction: a kill at any moment leaves both or neither.
 """
 
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,7 +42,7 @@ class Share:
 
     Attributes:
         job: the job's id.
-        worker: "host/pid:start".
+        worker: "machine/pid:start".
         state: working, left or failed.
         process: its process, "pid:start".
         beat: Unix time of the worker's last sign of life.
@@ -72,15 +71,15 @@ class Shares:
     Args:
         database: where they are kept.
         leases: in the same database.
-        clock: Unix time.
+        clock: Unix time; None for the database's.
 
     Attributes:
         leases: the same.
     """
 
-    def __init__(self, database: Database, leases: Leases, clock: Callable[[], float] = time.time) -> None:
-        self._database, self._clock = database, clock
-        self.leases = self._leases = leases
+    def __init__(self, database: Database, leases: Leases, clock: Callable[[], float] | None = None) -> None:
+        self._database, self._clock = database, clock or database.time
+        self.leases = leases
 
     def take(self, worker: str, job_id: str | None = None) -> Job | None:
         """Give a worker a share of a job with due tasks; None if there is none that it could help.
@@ -101,7 +100,7 @@ class Shares:
             rows = insert_into(connection, SHARES).values(job=job.id, worker=worker, **values)
             connection.execute(rows.on_conflict_do_update(index_elements=[Row.job, Row.worker], set_=values))
             # Of an earlier release, whose jobs had one worker.
-            self._leases.give_back(connection, job.project, job.id)
+            self.leases.give_back(connection, job.project, job.id)
             began = {"state": "predicting", "worker": None, "process": None, "beat": now, "updated": now}
             began |= {"started": job.started or now, "message": job.message or "loading the model"}
             connection.execute(update(JOBS).where(JOBS.c.id == job.id).values(began))
@@ -170,7 +169,7 @@ class Shares:
         """
 
         def work(connection: Connection) -> int:
-            return self._leases.strike_off(connection, project, tasks, share_holder(job, worker))
+            return self.leases.strike_off(connection, project, tasks, share_holder(job, worker))
 
         return self._count(job, worker, work, outcome, problems)
 
@@ -180,7 +179,7 @@ class Shares:
         """Lay tasks aside that Label Studio did not store, and count them; arguments and result as for `finish`."""
 
         def work(connection: Connection) -> int:
-            return self._leases.refuse(connection, project, tasks, share_holder(job, worker), job)
+            return self.leases.refuse(connection, project, tasks, share_holder(job, worker), job)
 
         return self._count(job, worker, work, "refused", problems)
 
@@ -211,9 +210,11 @@ class Shares:
                     why = f"{reason}; that makes {deaths} times: look for a lack of memory, then start it again"
                 changes = {"restarts": deaths, "reason": f"{reason}; it began again"}
                 connection.execute(update(JOBS).where(JOBS.c.id == job.id).values(changes))
+            elif now is not None and reason:
+                connection.execute(update(JOBS).where(JOBS.c.id == job.id).values(reason=reason))
             left = {"state": ended, "reason": why, "process": None, "drawn": 0, "ended": self._clock()}
             connection.execute(update(SHARES).where(*_key(job.id, worker)).values(left))
-            self._leases.give_back(connection, job.project, share_holder(job.id, worker))
+            self.leases.give_back(connection, job.project, share_holder(job.id, worker))
             if now is None:
                 return None
             return self._settle(connection, now, why if ended == FAILED else "")
@@ -269,7 +270,7 @@ class Shares:
             JOBS.c.state.in_(ACTIVE),
             JOBS.c.id.not_in(at_it),
             or_(workers == 0, JOBS.c.id.not_in(failed_at)),
-            self._leases.due_of(JOBS.c.project),
+            self.leases.due_of(JOBS.c.project),
         )
         if job_id is not None:
             query = query.where(JOBS.c.id == job_id)
@@ -289,8 +290,8 @@ class Shares:
         def both(connection: Connection) -> int:
             # Rows in the order of all other changes: the job's, the share's, the leases'.
             if outcome == "predicted":  # what stores some before it is killed may be restarted any number of times
-                again = update(JOBS).where(JOBS.c.id == job, JOBS.c.restarts > 0)
-                connection.execute(again.values(restarts=0))
+                again = update(JOBS).where(JOBS.c.id == job, or_(JOBS.c.restarts > 0, JOBS.c.reason != ""))
+                connection.execute(again.values(restarts=0, reason=""))
             share = _share(connection, job, worker, locked=True)
             count = work(connection)
             if share is not None and (count or problems):
@@ -306,7 +307,7 @@ class Shares:
         tally = self._tally(connection, job, shares)
         told = _told_of(tally)
         done = sum(tally.values()) + sum(share.drawn for share in shares)
-        due, leased = self._leases.outstanding(connection, job.project, job.id)
+        due, leased = self.leases.outstanding(connection, job.project, job.id)
         total = max(sum(tally.values()) + due + leased, done)
         at_work = [share for share in shares if share.state == WORKING]
         by = f" by {len(at_work)} workers" if len(at_work) > 1 else ""
@@ -317,7 +318,7 @@ class Shares:
             "report": bounded(tally | told),
             "progress": done / total if total else 0.0,
             "eta": round((total - done) / speed, 1) if speed else None,
-            "updated": time.time(),
+            "updated": self._clock(),
         }
         connection.execute(update(JOBS).where(JOBS.c.id == job.id).values(changes))
 
@@ -326,17 +327,17 @@ class Shares:
         for share in shares:
             tally = _sum(tally, share.tally)
         # Some may have been refused again and again.
-        return tally | {"refused": len(self._leases.refused(connection, job.project, job.id))}
+        return tally | {"refused": len(self.leases.refused(connection, job.project, job.id))}
 
     def _settle(self, connection: Connection, job: Job, failure: str) -> Job | None:
         shares = _shares(connection, job.id)
         if any(share.state == WORKING for share in shares):
             return None
-        left = sum(self._leases.outstanding(connection, job.project, job.id))
-        changes: dict[str, Any] = {"updated": time.time(), "eta": None, "message": ""}
+        left = sum(self.leases.outstanding(connection, job.project, job.id))
+        changes: dict[str, Any] = {"updated": self._clock(), "eta": None, "message": ""}
         tally = self._tally(connection, job, shares)
         told = _told_of(tally)
-        refused = self._leases.refused(connection, job.project, job.id)
+        refused = self.leases.refused(connection, job.project, job.id)
         if failure:
             changes |= {"state": "failed", "reason": failure}
         elif left:
@@ -349,7 +350,7 @@ class Shares:
             done = sum(tally.values())
             changes["figures"] = {"done": done, "total": done + left}
             changes["report"] = bounded(tally | told)
-            self._leases.make_due(connection, job.project, job.id)
+            self.leases.make_due(connection, job.project, job.id)
         connection.execute(update(JOBS).where(JOBS.c.id == job.id).values(changes))
         if changes["state"] == "queued":
             return None

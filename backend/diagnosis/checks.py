@@ -77,14 +77,25 @@ def data_folder(folder: Path) -> Check:
 
 
 def database(opened: Database) -> Check | str:
-    """Whether the database can be written to, and whether its clock is this machine's: leases expire by it."""
+    """Whether the database can be written to, and whether its clock is this machine's."""
     opened.change(lambda connection: None)
     ahead = opened.skew()
     if abs(ahead) > MAX_SKEW:
         found = (
             f"{opened.name}, whose clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} this machine's"
         )
-        return Check("database", DOUBTFUL, found, "set both by NTP: leases on tasks expire by these clocks")
+        return Check(
+            "database",
+            DOUBTFUL,
+            found,
+            "set both by NTP: premask goes by the database's, and the times in this machine's logs are others",
+        )
+    return revision(opened)
+
+
+def revision(opened: Database) -> str:
+    """Whether the database can be read, and is still of this release: another may have been started beside it."""
+    opened.check()
     return f"{opened.name}, revision {REVISION}"
 
 

@@ -3,7 +3,8 @@
 It tells its progress as JSON lines.
 
 Every report is an object with `stage`: "predicting" with `drawn`, `pace` and `message`; the last one's is "done" or
-"failed". Lines that are no JSON are for the log. Tasks are counted in the database, where they are struck off.
+"failed", with `away` where database or store are. Lines that are no JSON are for the log. Tasks are counted in the
+database, where they are struck off.
 """
 
 import json
@@ -15,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from backend.database.shares import Shares
-from backend.errors import BackendError
+from backend.errors import BackendError, DatabaseError, StoreError
 from backend.jobs.prediction_run import PredictionRun
+from backend.jobs.queue import close
 from backend.prediction.cache import PredictionCache
 from backend.settings import Settings
 from backend.system.logs import configure_logging
@@ -53,6 +55,7 @@ def main(
         settings = Settings.from_environ(environ)
         configure_logging(settings.log_level, settings.log_format, settings.secrets)
         parts = assemble(settings)
+        close(parts.queues)  # tried out, and of no use here: connections are few
         serving = serving_of(settings, parts, load)
         # No task comes twice, so nothing is kept.
         cache = PredictionCache(max_bytes=0)
@@ -82,7 +85,8 @@ def main(
         )
         run.run()
     except BackendError as error:
-        _print({"stage": "failed", "reason": str(error)})
+        away = any(isinstance(one, DatabaseError | StoreError) for one in (error, error.__cause__))
+        _print({"stage": "failed", "reason": str(error), "away": away})
         return 1
     _print({"stage": "done"})
     return 0

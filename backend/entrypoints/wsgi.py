@@ -14,7 +14,7 @@ from gunicorn.errors import AppImportError
 from backend.app import create_app
 from backend.database.vault import Vault
 from backend.diagnosis import checks
-from backend.diagnosis.checks import Check
+from backend.diagnosis.checks import BROKEN, Check
 from backend.errors import BackendError
 from backend.jobs.outlook import Outlooks
 from backend.label_studio.addresses import LOOPBACK
@@ -82,11 +82,11 @@ def names_of(settings: Settings, login: Login | None) -> tuple[str, ...]:
 
 def ready(settings: Settings, core: Core) -> list[Check]:
     """The checks that decide whether predictions can be answered."""
-    return [
-        checks.data_folder(settings.data_dir),
-        checks.check("queue", lambda: checks.queue(core.jobs)),
-        checks.check("model", lambda: checks.model(core.serving, settings.starter)),
-    ]
+    database = checks.check("database", lambda: checks.revision(core.parts.database))
+    found = [checks.data_folder(settings.data_dir), database]
+    if database.state != BROKEN:  # the queue is there, too, and one that does not answer is waited for once
+        found.append(checks.check("queue", lambda: checks.queue(core.jobs)))
+    return [*found, checks.check("model", lambda: checks.model(core.serving, settings.starter))]
 
 
 def naming_of(settings: Settings, core: Core, login: Login | None, outlooks: Outlooks | None = None) -> Naming:

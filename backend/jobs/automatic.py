@@ -7,7 +7,6 @@ outlived its backend's registration sends each event twice.
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -40,16 +39,16 @@ class AutomaticTraining:
     Args:
         database: shared by server and workers.
         after: newly accepted tasks after which a project trains; 0 for never.
-        clock: Unix time.
+        clock: Unix time; None for the database's.
         reports: folder where its thread reports; None for nowhere.
     """
 
     def __init__(
-        self, database: Database, after: int, clock: Callable[[], float] = time.time, reports: Path | None = None
+        self, database: Database, after: int, clock: Callable[[], float] | None = None, reports: Path | None = None
     ) -> None:
         self._notes = Notes(database)
         self._after = after
-        self._clock = clock
+        self._clock = clock or database.time
         self._loop = Loop("automatic-training", AGAIN_SECONDS, reports)
 
     def note(self, project: str) -> None:

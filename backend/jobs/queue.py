@@ -4,7 +4,6 @@ Trainings go through huey, each to one worker. Several workers do one prediction
 """
 
 import json
-import socket
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from backend.database.jobs import PREDICTION, REVIEW, TRAINING, Job, JobStore
 from backend.database.leases import Leases
 from backend.database.shares import Shares
 from backend.errors import JobError
-from backend.system.processes import kill_group
+from backend.system.processes import is_here, kill_group
 
 
 class JsonSerializer(Serializer):  # type: ignore[misc]
@@ -59,11 +58,15 @@ def waiting(queues: Queues) -> int:
         JobError: they cannot be reached.
     """
 
-    def work() -> int:
-        return sum(int(huey.pending_count()) for huey in queues.values())
-
     with _reachable():
-        return _again(work)
+        # Each has a connection of its own, which may be of before PostgreSQL was restarted.
+        return sum(int(_again(huey.pending_count)) for huey in queues.values())
+
+
+def close(queues: Queues) -> None:
+    """Close the connections of queues; the next call opens them again."""
+    for huey in queues.values():
+        huey.storage.close()
 
 
 def no_worker(job_id: str) -> None:
@@ -78,7 +81,7 @@ def on_this_machine(job: Job) -> bool:
 
 def worker_here(worker: str) -> bool:
     """Whether a worker is or was on this machine."""
-    return worker.rpartition("/")[0] == socket.gethostname()
+    return is_here(worker.rpartition("/")[0])
 
 
 class JobQueue:

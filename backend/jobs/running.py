@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from backend.database.jobs import PREDICTION, RUNNING, Job, JobStore
 from backend.database.leases import Leases
 from backend.database.shares import FAILED, LEFT, Share, Shares
-from backend.errors import BackendError, JobError, JobInterrupted
+from backend.errors import BackendError, DatabaseError, DiskFull, JobError, JobInterrupted
 from backend.jobs.process import JobProcess
 from backend.jobs.queue import worker_here
 from backend.system.processes import is_alive, kill_group
@@ -32,8 +32,15 @@ RESTARTS = 1  # of a job that one worker does, after its worker was killed
 DEAD_AFTER_SECONDS = 120.0
 
 
+AWAY_SECONDS = 5.0  # before a share is taken again whose database or store was away
+
+
 class Killed(JobError):
     """A job's process was killed from outside."""
+
+
+class Away(JobError):
+    """What a job's process works with is away: it has not failed, and the job goes on when that is back."""
 
 
 class Work(Protocol):
@@ -110,6 +117,7 @@ class Attempt:
         Raises:
             JobError: it failed; the text says how.
             Killed: by a signal from outside.
+            Away: its last report has "away" set.
             JobInterrupted: as for `say`.
         """
         process = JobProcess(command, self.folder, limit_seconds, self.niceness)
@@ -131,6 +139,8 @@ class Attempt:
             process.kill()
             process.wait()
         what = self.job.kind
+        if last.get("away"):
+            raise Away(str(last.get("reason")))
         if last.get("stage") == "failed":
             raise JobError(f"{what} failed: {last.get('reason') or 'no reason given'}")
         if failure is not None and failure.startswith("killed by"):
@@ -250,8 +260,8 @@ class Runner:
         for share in self._shares.working():
             job = self._store.get(share.job)
             if share.worker == worker and share.job not in self.running:  # its end could not be recorded
-                self.leave(job, share.worker, LEFT, "it broke off, as the worker's log says", killed=True)
-            elif _gone(share):
+                self.leave(job, share.worker, LEFT, "it broke off, as the worker's log says")
+            elif self._gone(share):
                 if share.process is not None and worker_here(share.worker):
                     kill_group(share.process)
                 self.leave(job, share.worker, LEFT, f"its worker {share.worker} died", killed=True)
@@ -292,6 +302,8 @@ class Runner:
             self.leave(job, worker, FAILED, why)
         else:
             self.leave(job, worker, LEFT, why, killed=how == "killed")
+        if how == "away":
+            self._stopping.wait(AWAY_SECONDS)
 
     def _run(self, job_id: str) -> None:
         job = self._store.get(job_id)
@@ -302,7 +314,7 @@ class Runner:
             logger.info("job %s: project %s: %s", job_id, job.project, says)
             attempt.log(says)
             shutil.rmtree(attempt.folder, ignore_errors=True)
-        elif how == "interrupted":
+        elif how in ("interrupted", "away"):
             attempt.log(says)
             self._store.release(job, "queued", says, restarts=job.restarts)
         else:
@@ -311,7 +323,7 @@ class Runner:
             shutil.rmtree(attempt.folder, ignore_errors=True)
 
     def _done(self, attempt: Attempt) -> tuple[str, str]:
-        """Do the work; returns done, interrupted, killed or failed, and a sentence."""
+        """Do the work; returns done, interrupted, away, killed or failed, and a sentence."""
         job = attempt.job
         try:
             attempt.folder.mkdir(parents=True, exist_ok=True)
@@ -322,6 +334,10 @@ class Runner:
             return "done", message
         except JobInterrupted as error:
             return "interrupted", str(error)
+        except DiskFull as error:  # perhaps by what the job has written, which goes when it fails
+            return "failed", str(error)
+        except (Away, DatabaseError) as error:  # no fault of the job's: what it has to do is kept for later
+            return "away", f"{error}; it goes on when that is back"
         except Killed as error:
             return "killed", str(error)
         except (BackendError, ModelError) as error:
@@ -368,8 +384,7 @@ class Runner:
         """End running jobs; they go back into the queue."""
         self._stopping.set()
 
-
-def _gone(share: Share) -> bool:
-    if worker_here(share.worker):
-        return not is_alive(share.worker.rpartition("/")[2])
-    return abs(time.time() - share.beat) > DEAD_AFTER_SECONDS  # their clocks may differ
+    def _gone(self, share: Share) -> bool:
+        if worker_here(share.worker):
+            return not is_alive(share.worker.rpartition("/")[2])
+        return abs(self._store.database.time() - share.beat) > DEAD_AFTER_SECONDS  # clocks may be set

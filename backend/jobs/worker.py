@@ -2,13 +2,14 @@
 
 import logging
 import os
-import socket
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import psycopg
 from huey.consumer import Consumer
 
 from backend.database.jobs import ACTIVE, KEPT, PREDICTION, Job, JobStore
@@ -16,7 +17,8 @@ from backend.database.leases import Leases
 from backend.jobs.queue import JobQueue, Queues, on_this_machine
 from backend.jobs.running import DEAD_AFTER_SECONDS, Runner
 from backend.system.loops import Loop
-from backend.system.processes import identity, is_alive, kill_group
+from backend.system.processes import identity, is_alive, kill_group, machine
+from models.errors import PremaskError
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +48,10 @@ class Worker:
         self._consumers = [
             _Consumer(queue, workers=1, periodic=False, max_delay=1.0, shutdown_timeout=20) for queue in queues.values()
         ]
+        for name in ("Worker", "Scheduler"):
+            logging.getLogger(f"huey.consumer.{name}").addFilter(_said_by_us)
         self._stopped = threading.Event()
+        self._trouble = ""  # the last that was told
         self._helper = threading.Thread(target=self._help, name="prediction-jobs")
         self._loop = Loop("recovering-jobs", BEAT_SECONDS, reports, max_pause=60.0)
 
@@ -92,29 +97,41 @@ class Worker:
     def _may_retry(self, project: str) -> bool:
         for last in self._store.find(project, kind=PREDICTION, limit=1):
             if last.state == "failed" and last.report.get("refused"):
-                return abs(time.time() - last.updated) > AFTER_FAILURE_SECONDS
+                return abs(self._store.database.time() - last.updated) > AFTER_FAILURE_SECONDS
         return True
 
     def _recover(self, job: Job) -> None:
         if job.state == "queued":
             self.jobs.send(job)
         elif job.worker == self.name:
-            if job.id not in self._runner.running:  # its end could not be recorded
-                self._runner.restart(job, f"it broke off while {job.state}, as the worker's log says")
-        elif _orphaned(job):
+            if job.id not in self._runner.running:  # its end could not be recorded, which is no death
+                reason = f"it broke off while {job.state}, as the worker's log says; it began again"
+                if self._store.release(job, "queued", reason, restarts=job.restarts):
+                    self._store.log(job.id, reason)
+        elif self._orphaned(job):
             if job.process is not None and on_this_machine(job):
                 kill_group(job.process)
             self._runner.restart(job, f"its worker died while {job.state}")
+
+    def _orphaned(self, job: Job) -> bool:
+        if on_this_machine(job):
+            return not is_alive((job.worker or "").rpartition("/")[2])
+        return abs(self._store.database.time() - job.beat) > DEAD_AFTER_SECONDS  # clocks may be set
 
     def _look_after(self) -> None:
         # A full disk or a locked file now may be gone at the next beat. No step waits for another.
         beat = partial(self._runner.shares.beat, self.name)
         shares = partial(self._runner.recover, self.name)
+        fine = True
         for step in (partial(self._store.beat, self.name), beat, shares, self.recover, self._revive):
             try:
                 step()
-            except Exception:
-                logger.exception("looking after the jobs failed; tried again in %.0f s", BEAT_SECONDS)
+            except Exception as error:
+                self._tell(error)
+                fine = False
+        if fine and self._trouble:
+            logger.info("the jobs are looked after again")
+            self._trouble = ""
         self._loop.round(lambda: None)
 
     def _help(self) -> None:
@@ -122,12 +139,20 @@ class Worker:
         while not self._stopped.is_set():
             try:
                 helped = self._runner.help(self.name)
-            except Exception:
-                logger.exception("a share of a prediction job broke off; tried again in %.0f s", BEAT_SECONDS)
+            except Exception as error:
+                self._tell(error)
                 self._stopped.wait(BEAT_SECONDS)
             else:
                 if not helped:
                     self._stopped.wait(LOOK_SECONDS)
+
+    def _tell(self, error: Exception) -> None:
+        """Log an error that is met again at every beat: what is expected once, as a sentence."""
+        expected = isinstance(error, PremaskError)
+        if not expected or str(error) != self._trouble:
+            text = "looking after the jobs failed: %s; tried again every %.0f s"
+            logger.log(logging.WARNING if expected else logging.ERROR, text, error, BEAT_SECONDS, exc_info=not expected)
+        self._trouble = str(error)
 
     def _revive(self) -> None:
         for consumer in self._consumers:
@@ -141,16 +166,15 @@ class _Consumer(Consumer):  # type: ignore[misc]
         pass
 
 
+def _said_by_us(record: logging.LogRecord) -> bool:
+    """Whether an event of huey's is to be logged: a database that is away is told at every beat, in a sentence."""
+    return not (record.exc_info and isinstance(record.exc_info[1], psycopg.Error | sqlite3.Error))
+
+
 def worker_name() -> str:
-    """The name of this process in job records: "host/pid:start"."""
-    return f"{socket.gethostname()}/{identity(os.getpid())}"
+    """The name of this process in job records: "machine/pid:start"."""
+    return f"{machine()}/{identity(os.getpid())}"
 
 
 def _key(job: Job) -> str:
     return f"{job.project} ({job.kind})"
-
-
-def _orphaned(job: Job) -> bool:
-    if on_this_machine(job):
-        return not is_alive((job.worker or "").rpartition("/")[2])
-    return abs(time.time() - job.beat) > DEAD_AFTER_SECONDS  # their clocks may differ

@@ -50,7 +50,7 @@ PATTERNS = [
 RUN, TOKEN_START = re.compile(r"[\w.-]{9,}+"), re.compile(r"(?<!\w)eyJ")
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 # Libraries that report every request, or each of their steps.
-TALKATIVE = ("alembic", "urllib3", "huey", "filelock", "PIL", "httpx", "httpcore")
+TALKATIVE = ("aiobotocore", "alembic", "urllib3", "huey", "filelock", "PIL", "httpx", "httpcore")
 
 
 def redacted(text: str, secrets: Collection[str] = ()) -> str:

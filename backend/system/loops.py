@@ -6,7 +6,6 @@ file for each loop, by which `/metrics` and `premask doctor` see the loops of ev
 
 import logging
 import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Collection
@@ -16,7 +15,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from backend.system.files import write_json
-from backend.system.processes import identity, is_alive
+from backend.system.processes import identity, is_alive, is_here, machine
 from models.documents import read_json
 from models.errors import PremaskError
 
@@ -81,7 +80,7 @@ class Loop:
     def __init__(self, name: str, pause: float, folder: Path | None = None, max_pause: float = MAX_PAUSE) -> None:
         self.name = name
         self._pause, self._max_pause = pause, max_pause
-        self._host, self._process = socket.gethostname(), identity(os.getpid()) or ""
+        self._host, self._process = machine(), identity(os.getpid()) or ""
         file = f"{name}-{self._host}-{self._process.replace(':', '-')}.json"
         self._file = None if folder is None else folder / file
         self._troubles: dict[str, Trouble] = {}
@@ -182,7 +181,7 @@ def loop_reports(folder: Path) -> list[LoopReport]:
 
 
 def _lives(report: LoopReport) -> bool:
-    if report.host == socket.gethostname():
+    if is_here(report.host):
         return is_alive(report.process)
     return abs(time.time() - report.at) < SILENT_SECONDS
 

@@ -2,8 +2,11 @@
 
 import contextlib
 import ctypes
+import functools
+import hashlib
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -22,6 +25,24 @@ def die_with_parent(parent: str | None) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         if str(os.getppid()) != parent:  # it went while this one was still starting
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+@functools.cache
+def machine() -> str:
+    """This machine or container, as it runs now: its host name, and what no other of that name has.
+
+    Clones of a virtual machine and pods on the network of their node are called alike, and a process of one is not to
+    be looked for among those of the other.
+    """
+    parts = []
+    with contextlib.suppress(OSError):
+        parts = [Path("/proc/sys/kernel/random/boot_id").read_text("ascii"), os.readlink("/proc/self/ns/pid")]
+    return f"{socket.gethostname()}-{hashlib.sha256(''.join(parts).encode()).hexdigest()[:8]}"
+
+
+def is_here(machine_name: str) -> bool:
+    """Whether processes of a machine can be looked up here; earlier releases said a host name alone."""
+    return machine_name in (machine(), socket.gethostname())
 
 
 def identity(pid: int) -> str | None:

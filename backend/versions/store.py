@@ -8,6 +8,7 @@ Files are put before a row of the database names their place, so what was put ha
 holds what was asked for last, up to a limit; each use compares checksums, and what differs is fetched again.
 """
 
+import errno
 import fcntl
 import hashlib
 import logging
@@ -358,7 +359,9 @@ class Store:
         except Exception as error:
             says = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             says = says or type(error).__name__
-            raise StoreError(f"the store of versions {self.name}: {what}: {says}", self._remedy()) from error
+            full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+            remedy = f"make room for {self.folder or self._cached}" if full else self._remedy()
+            raise StoreError(f"the store of versions {self.name}: {what}: {says}", remedy) from error
 
 
 def scheme_of(url: str) -> str:

@@ -12,7 +12,6 @@ import logging
 import re
 import time
 import uuid
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -133,7 +132,7 @@ class State(Collector):
         yield models
         yield from self._loop_metrics()
         try:
-            waiting, jobs = self._jobs.waiting(), self._jobs.store.find(limit=1000)
+            waiting, jobs = self._jobs.waiting(), self._jobs.store.counts()
             tasks = self._jobs.leases.waiting()
         except BackendError as error:
             logger.warning("metrics without jobs: %s", error)
@@ -145,7 +144,7 @@ class State(Collector):
         due.add_metric([], tasks)
         yield due
         states = GaugeMetricFamily("premask_jobs", "Jobs on record.", labels=["kind", "state"])
-        for (kind, state), count in Counter((job.kind, job.state) for job in jobs).items():
+        for (kind, state), count in jobs.items():
             states.add_metric([kind, state], count)
         yield states
 

@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -17,13 +18,16 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, create_engine, insert, select, text
+from psycopg.conninfo import conninfo_to_dict
+from sqlalchemy import Connection, create_engine, insert, select, text, update
 
+from backend.database import engine
 from backend.database.engine import Database
 from backend.database.jobs import JobStore
 from backend.database.leases import Leases
 from backend.database.migrations import config
 from backend.database.tables import LEASES, METADATA, NOTES, REQUESTED, REVISION, SHARES, VERSION_TABLE
+from backend.diagnosis import checks
 from backend.errors import DatabaseError
 from tests.backend import postgresql
 from tests.backend.conftest import BOTH_STORAGES
@@ -278,6 +282,7 @@ def test_a_postgresql_that_cannot_be_used_is_said_in_a_sentence_without_its_pass
     server.execute("create database latin template template0 encoding 'LATIN1' locale 'C'")
     server.execute("alter database standby set default_transaction_read_only = on")
     closed = server.create("closed")
+    server.execute("create role crowded login connection limit 0")
     server.execute("create role other login", "revoke create on schema public from public", database="closed")
     cases = {
         "postgresql://u:s3cret@127.0.0.1:1/premask": "refused",
@@ -285,6 +290,7 @@ def test_a_postgresql_that_cannot_be_used_is_said_in_a_sentence_without_its_pass
         server.url("missing"): 'database "missing" does not exist',
         url: "cannot be written to: it is read-only",
         newer: "of a newer release of premask: its revision is 0999",
+        server.url("closed", "crowded"): "too many connections",
         server.url("latin"): "has the encoding LATIN1",
         closed.replace("postgres@", "other@"): "permission denied",
         "postgresql://u:s3cret@127.0.0.1:1/premask?sslmode=perhaps": "perhaps",
@@ -294,7 +300,7 @@ def test_a_postgresql_that_cannot_be_used_is_said_in_a_sentence_without_its_pass
         with pytest.raises(DatabaseError) as caught:
             Database.postgresql(address)
         assert says in caught.value.cause, address
-        assert caught.value.remedy
+        assert ("max_connections" in caught.value.remedy) == (says == "too many connections")
         assert "\n" not in str(caught.value)
         assert "s3cret" not in str(caught.value)
 
@@ -306,3 +312,66 @@ def test_clocks_that_differ_are_seen(records: Database, monkeypatch: pytest.Monk
     monkeypatch.setattr("backend.database.engine.time.time", lambda: 0.0)
     assert database.skew() > 1e9
     database.close()
+
+
+def test_all_machines_go_by_the_databases_clock(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock of one is minutes ahead: it takes no live worker for dead, and no lease for expired."""
+    here = Database.postgresql(postgresql_url)
+    Leases(here).request("1", ["1"])
+    assert Leases(here).acquire_due("1", "job", 9, 100) == ["1"]
+    real = time.time
+    monkeypatch.setattr("backend.database.engine.time.time", lambda: real() + 200)
+    there = Database.postgresql(postgresql_url)
+    assert abs(there.time() - real()) < 30
+    assert Leases(there).due() == []
+    assert Leases(there).acquire_due("1", "other", 9, 100) == []
+    job, _ = JobStore(there).submit("training", "1")
+    assert abs(job.created - real()) < 30
+    for database in (here, there):
+        database.close()
+
+
+def test_a_machine_that_vanishes_keeps_nobody_waiting(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was in the middle of a transaction: its locks go with it, before those who wait for them give up."""
+    monkeypatch.setattr(engine, "IDLE_SECONDS", 1)
+    assert engine.IDLE_SECONDS < engine.LOCK_SECONDS
+    gone, here = Database.postgresql(postgresql_url), Database.postgresql(postgresql_url)
+
+    def vanish(connection: Connection) -> None:
+        Leases(here).request("2", ["1"])  # of another project, which is locked by nobody
+        connection.execute(update(LEASES).values(holder="gone"))
+        began = time.monotonic()
+        Leases(here).request("1", ["1"])
+        assert 0.5 < time.monotonic() - began < engine.LOCK_SECONDS / 2
+
+    Leases(here).request("1", ["1"])
+    with pytest.raises(DatabaseError, match="idle-in-transaction"):
+        gone.change(vanish)
+    assert Leases(here).acquire_due("1", "job", 9, 60) == ["1"]
+    with here.alone():
+        time.sleep(1.5)  # looks into the store, whose answer takes a while
+    for database in (gone, here):
+        assert conninfo_to_dict(database.dsn or "")["tcp_user_timeout"] == "25000"  # for the queues, too
+        database.close()
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_a_process_beside_which_another_release_was_started_says_so(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """A rolling update: what goes on with the older release meets tables that it does not know."""
+    if kind == "sqlite":
+        older = Database.sqlite(tmp_path / "premask.sqlite")
+    else:
+        older = Database.postgresql(request.getfixturevalue("postgresql_server").create("rolling"))
+    checks.revision(older)
+    older.change(lambda connection: (connection.execute(NEWER), connection.exec_driver_sql("drop table notes")))
+    asked: list[Callable[[], object]] = [older.check, lambda: older.change(add_note)]
+    for ask in asked:
+        with pytest.raises(DatabaseError) as caught:
+            ask()
+        assert caught.value.remedy.startswith("another release has changed its tables: stop this process")
+    found = checks.check("database", lambda: checks.revision(older))
+    assert found.state == checks.BROKEN
+    assert "has the revision 0999, and this release's is" in found.found
+    older.close()

@@ -306,3 +306,43 @@ def test_a_call_costs_what_it_asks_for_and_not_what_there_is(leases, records, cl
 
     few, many = 2 * COUNTED + 100, 10 * COUNTED
     assert 0 < cost("2", many) < 1.5 * cost("1", few)
+
+
+def test_a_thousand_tasks_of_a_large_project_cost_what_those_of_a_small_one_do(leases, records):
+    """Whoever presses for a whole project waits for none of those that are requested already."""
+
+    def cost(project, tasks):
+        leases.request(project, map(str, range(tasks)))
+        asked = [str(number) for number in range(tasks, tasks + BATCH)]
+        with steps(records) as counted:
+            leases.request(project, asked)
+            assert leases.acquire(project, asked, "request", 70, version="v1", committed=False) == set(asked)
+            assert leases.commit(project, asked, "request", 70, version="v1") == set(asked)
+            leases.finish(project, asked, "request")
+        return counted[0]
+
+    assert 0 < cost("2", 30 * BATCH) < 1.5 * cost("1", 2 * BATCH)
+
+
+def test_the_tasks_of_a_thousand_projects_are_counted_by_as_many_statements_as_those_of_one(leases, records, clock):
+    """Prometheus asks each server for it every few seconds."""
+
+    def statements():
+        counted = []
+        event.listen(records._engine, "before_cursor_execute", listener := lambda *_: counted.append(1))
+        try:
+            return leases.waiting(), len(counted)
+        finally:
+            event.remove(records._engine, "before_cursor_execute", listener)
+
+    leases.request("0", ["1", "2"])
+    leases.acquire_due("0", "job", 1, 60)
+    waiting, few = statements()
+    assert waiting == 1
+    for project in range(1, 20):
+        leases.request(str(project), ["1", "2"])
+        leases.acquire(str(project), ["1"], "request", 60, version="v1", committed=True)
+    assert statements() == (20, few)
+    clock.now += 61
+    leases.request("large", map(str, range(COUNTED + 1)))
+    assert statements()[0] == 2 * 20 + COUNTED + 1

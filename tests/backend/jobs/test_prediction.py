@@ -7,14 +7,19 @@ import threading
 
 import pytest
 
+from backend.database.jobs import PREDICTION
 from backend.database.leases import ALL
+from backend.database.shares import RESTARTS
 from backend.errors import JobConflict
 from backend.jobs.worker import Worker
 from backend.system.processes import identity, is_alive
+from tests.backend.conftest import BOTH_STORAGES
 from tests.backend.fakes import CONFIG, eventually
 from tests.backend.jobs.conftest import png
+from tests.backend.s3 import KEYS
 
 PNG = png()
+NOBODY = "http://127.0.0.1:1"  # nothing listens there
 
 HOST_WORKER = f"{os.uname().nodename}/{identity(os.getpid())}"
 FAKE_PREDICTION = (sys.executable, "-m", "tests.backend.jobs.fake_prediction")
@@ -96,6 +101,41 @@ def test_a_job_whose_reason_to_fail_is_label_studio_says_so_and_keeps_nothing_wa
     assert "prediction failed: " in store.get(job.id).reason
     assert "legacy token" in store.get(job.id).reason
     assert leases.due() == []
+
+
+def test_a_job_whose_store_is_away_goes_on_when_it_is_back(
+    environ, jobs, store, leases, runner_that, project, monkeypatch
+):
+    monkeypatch.setattr("backend.jobs.running.AWAY_SECONDS", 0)
+    job, _ = jobs.predict(project, ALL)
+    with monkeypatch.context() as away:
+        for name, value in (KEYS | {"PREMASK_MODELS_URL": "s3://a/b", "PREMASK_MODELS_ENDPOINT": NOBODY}).items():
+            away.setenv(name, value)
+        for _ in range(RESTARTS + 2):
+            runner_that(prediction=FAKE_PREDICTION).run(job.id, HOST_WORKER)
+    after = store.get(job.id)
+    assert (after.state, after.restarts) == ("queued", 0)
+    assert "the store of versions s3://a/b" in after.reason
+    assert after.reason.endswith("; it goes on when that is back")
+    assert leases.due() == [project]
+    runner_that(prediction=FAKE_PREDICTION).run(job.id, HOST_WORKER)
+    after = store.get(job.id)
+    assert (after.state, after.reason, after.message) == ("done", "", "5 predicted")
+
+
+@BOTH_STORAGES
+def test_a_database_that_was_away_counts_as_the_death_of_no_worker(jobs, store, leases, runner_that, project):
+    """Each worker's share broke off, and none could record that."""
+    leases.request(project, ["1"])
+    job, _ = jobs.submit(project, PREDICTION)
+    workers = [f"machine-{number}/1:1" for number in range(RESTARTS + 2)]
+    assert all(jobs.shares.take(worker) for worker in workers)
+    for worker in workers:
+        runner_that().recover(worker)
+    after = store.get(job.id)
+    assert (after.state, after.restarts) == ("queued", 0)
+    assert "broke off" in after.reason
+    assert leases.due() == [project]
 
 
 def test_predictions_that_are_not_stored_fail_the_job_and_stay_requested(

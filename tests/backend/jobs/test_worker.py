@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from backend.errors import JobError
+from backend.errors import DatabaseError, JobError
 from backend.jobs import worker as worker_module
 from backend.jobs.worker import Worker
 from backend.system.processes import identity, is_alive
@@ -116,12 +116,83 @@ def test_a_job_whose_end_could_not_be_recorded_begins_again(store, worker_that, 
     assert "it broke off while" in "\n".join(store.log_tail(job.id, 100))
 
 
+def test_a_database_that_is_away_is_told_once_and_when_it_is_back(store, worker_that, monkeypatch, caplog):
+    beat, away = store.beat, threading.Event()
+    beats = []
+
+    def beat_or_not(worker):
+        beats.append(worker)
+        if away.is_set():
+            raise DatabaseError("the database cannot be used", "start it")
+        beat(worker)
+
+    monkeypatch.setattr(store, "beat", beat_or_not)
+    caplog.set_level("INFO", "backend.jobs.worker")
+    worker_that("promote")
+    away.set()
+    count = len(beats)
+    eventually(lambda: len(beats) > count + 5)
+    away.clear()
+    eventually(lambda: "the jobs are looked after again" in caplog.text)
+    (told,) = [record for record in caplog.records if "the database cannot be used; start it" in record.getMessage()]
+    assert not told.exc_info
+
+
+def test_a_training_is_done_though_the_database_is_away_again_and_again(store, worker_that, project, monkeypatch):
+    """None of it counts as a death, of which a training survives one."""
+    advance, release = store.advance, store.release
+    calls: list[str] = []
+
+    def at_times(call):
+        def work(*arguments, **options):
+            calls.append(call.__name__)
+            if len(calls) in (3, 4, 5, 9, 10, 14):
+                raise DatabaseError("the database cannot be used")
+            return call(*arguments, **options)
+
+        return work
+
+    monkeypatch.setattr(store, "advance", at_times(advance))
+    monkeypatch.setattr(store, "release", at_times(release))
+    job, _ = store.submit("training", project)
+    worker_that("promote")
+    assert eventually(lambda: store.get(job.id).state in ("done", "failed"), 60)
+    after = store.get(job.id)
+    assert (after.state, after.restarts) == ("done", 0), store.log_tail(job.id, 100)
+    assert len(calls) > 14
+
+
+@pytest.mark.parametrize("storage", ["postgresql"], indirect=True)
+def test_after_a_restart_of_postgresql_every_queue_is_asked_at_once(records, jobs):
+    """Each has a connection of its own, which is gone."""
+    assert jobs.waiting() == 0
+    others = "select pg_terminate_backend(pid) from pg_stat_activity where pid != pg_backend_pid() and datname = "
+    records.read(lambda connection: connection.exec_driver_sql(f"{others} current_database()"))
+    assert jobs.waiting() == 0
+
+
 def test_a_worker_of_another_machine_whose_clock_is_ahead_is_alive(store, worker_that, project):
     job, _ = store.submit("training", project)
     store.claim(job.id, "other-host/1:1")
     edit_job(store, job.id, beat=time.time() + 30)
     worker_that("promote").recover()
     assert store.get(job.id).state == "fetching"
+
+
+def test_a_worker_of_a_machine_that_is_called_alike_is_alive(store, jobs, worker_that, project):
+    """Its process is not found among those of this machine."""
+    training, _ = store.submit("training", project)
+    store.claim(training.id, f"{socket.gethostname()}-a-clone/1:1")
+    jobs.leases.request(project, ["1"])
+    prediction, _ = jobs.submit(project, "prediction")
+    clone = f"{socket.gethostname()}-a-clone/2:2"
+    assert jobs.shares.take(clone)
+    worker = worker_that("promote")
+    worker.recover()
+    worker._runner.recover(worker.name)
+    assert store.get(training.id).state == "fetching"
+    assert clone in [share.worker for share in jobs.shares.working(prediction.id)]
+    jobs.cancel(prediction.id)
 
 
 def test_requested_tasks_without_a_lease_get_a_job(store, leases, worker_that, project):

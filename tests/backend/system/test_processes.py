@@ -1,11 +1,13 @@
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from backend.system import processes
 from backend.system.processes import describe_exit, identity, is_alive, kill_group
 
 ROOT = Path(__file__).parents[3]
@@ -44,3 +46,18 @@ def test_threads_of_torch_sleep_while_they_wait_unless_asked_otherwise(asked, po
     program = [sys.executable, "-c", "import backend.cli, torch"]
     told = subprocess.run(program, env=environ, capture_output=True, text=True, check=True).stderr
     assert f"OMP_WAIT_POLICY = '{policy}'" in told
+
+
+def test_a_machine_of_the_same_name_is_another_machine(monkeypatch):
+    """A clone of it, or another pod on the network of the same node: both have a process 1."""
+    here = processes.machine()
+    assert processes.is_here(here)
+    assert processes.is_here(socket.gethostname())  # as earlier releases wrote it
+    processes.machine.cache_clear()
+    monkeypatch.setattr(os, "readlink", lambda path: "pid:[1]")
+    clone = processes.machine()
+    processes.machine.cache_clear()
+    monkeypatch.undo()
+    assert clone != here
+    assert clone.startswith(socket.gethostname())
+    assert not processes.is_here(clone)

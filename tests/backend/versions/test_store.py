@@ -1,5 +1,6 @@
 """Where the files of versions are: a folder, and a real S3 server."""
 
+import errno
 import hashlib
 import os
 import threading
@@ -170,6 +171,19 @@ def test_many_that_ask_at_once_fetch_it_once(s3_server, s3_url, checkpoint, tmp_
     for thread in threads:
         thread.join()
     assert len(downloads) == 1
+
+
+def test_a_full_disk_under_the_copies_is_told_with_the_folder(s3_server, s3_url, checkpoint, tmp_path, monkeypatch):
+    store = Store(s3_url, tmp_path / "cache", endpoint=s3_server.endpoint)
+    files = store.put(checkpoint, PLACE)
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(store._fs, "get", full)
+    with pytest.raises(StoreError, match="No space left on device") as error:
+        store.fetch(PLACE, files)
+    assert error.value.remedy == f"make room for {tmp_path / 'cache'}"
 
 
 def test_what_a_killed_process_fetched_half_is_removed_a_day_later(s3_server, s3_url, checkpoint, tmp_path):
