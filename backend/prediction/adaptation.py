@@ -5,16 +5,17 @@ class are looked up, and a copy of the network learns from their objects in a pr
 that are answered by the copy. No annotator waits for any of it; without it, the network answers as it was shipped.
 """
 
+import atexit
 import hashlib
 import logging
-import os
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
@@ -27,6 +28,7 @@ from backend.label_studio.client import TaskRow
 from backend.label_studio.label_config import LabelConfig
 from backend.label_studio.task_images import task_images
 from backend.prediction.images import ImageSource
+from backend.system.processes import describe_exit, lower_priority
 from backend.versions.serving import Served
 from models.errors import CheckpointError
 from models.evaluation.clicks import objects_of
@@ -44,7 +46,6 @@ LOOK_SECONDS = 30.0  # between two looks at what is accepted, at least
 REST = 20  # times as long as a look took
 REST_SECONDS = 300.0  # after a failure
 LEARN_SECONDS = 600.0
-NICENESS = 10  # images are predicted meanwhile
 
 
 class Project(Protocol):
@@ -101,7 +102,8 @@ class Adaptations:
         self._lock = threading.Lock()
         self._classes: LRUCache[tuple[str, str], _Class] = LRUCache(1024)
         self._copies: LRUCache[tuple[str, str], Served] = LRUCache(MAX_COPIES)
-        self._pool = ThreadPoolExecutor(1, "adaptation")
+        self._looks: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._thread: threading.Thread | None = None
         self._backbone: nn.Module | None = None  # the same of all copies
         self._able: bool | None = None
 
@@ -123,13 +125,20 @@ class Adaptations:
             known = self._classes.setdefault(key, _Class())
             if not known.looking and self._now() >= known.again:
                 known.looking = True
-                self._pool.submit(self._look, project, label, config, shipped, known)
+                self._looks.put(partial(self._look, project, label, config, shipped, known))
+                if self._thread is None:
+                    self._thread = threading.Thread(target=self._run, name="adaptation", daemon=True)
+                    self._thread.start()
             return self._copies.get(key, shipped)
 
     def versions(self, project: str) -> set[str]:
         """The versions of a project's copies."""
         with self._lock:
             return {served.version for (of, _), served in self._copies.items() if of == project}
+
+    def _run(self) -> None:
+        while True:
+            self._looks.get()()
 
     def _is_able(self) -> bool:
         try:
@@ -241,17 +250,19 @@ def learn_apart(network: Path, examples: Path, out: Path) -> None:
     """
     command = [*COMMAND, str(network), str(examples), str(out)]
     with subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
     ) as process:
-        os.setpriority(os.PRIO_PROCESS, process.pid, NICENESS)
+        lower_priority(process.pid)
+        atexit.register(process.kill)  # a server that stops waits for nothing that is learnt
         try:
             _, said = process.communicate(timeout=LEARN_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             raise
+        finally:
+            atexit.unregister(process.kill)
     if process.returncode:
         last = said.decode(errors="replace").strip().splitlines()[-1:]
-        raise subprocess.SubprocessError(f"the process that learns ended with {process.returncode}: {''.join(last)}")
+        raise subprocess.SubprocessError(
+            f"the process that learns: {describe_exit(process.returncode)}: {''.join(last)}"
+        )

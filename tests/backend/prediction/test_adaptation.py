@@ -1,8 +1,10 @@
 """A project's first accepted masks teach the prompt network: what is looked up, when it learns, what then answers."""
 
 import logging
+import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from tests.backend.fakes import CONFIG, eventually
 from tests.backend.jobs.conftest import TRIANGLE
 from tests.backend.prediction.test_prompts import ask
 
+ROOT = Path(__file__).parents[3]
 ASPECT = parse_label_config(CONFIG.replace("BrushLabels", "PolygonLabels"))
 
 
@@ -122,7 +125,7 @@ def look(adaptations: Adaptations, shipped: Served, clock: Clock) -> Callable[..
     def version(label: str = "Lumen", seconds: float = LOOK_SECONDS) -> str:
         clock.now += seconds
         adaptations.served("3", label, ASPECT, shipped)
-        adaptations._pool.submit(lambda: None).result()
+        eventually(lambda: not any(one.looking for one in list(adaptations._classes.values())), 60)
         return adaptations.served("3", label, ASPECT, shipped).version
 
     return version
@@ -235,5 +238,29 @@ def test_prompts_are_answered_by_the_copy(
 
 
 def test_a_process_that_fails_says_why(tmp_path: Path) -> None:
-    with pytest.raises(subprocess.SubprocessError, match=r"ended with 1: .*No such file"):
+    with pytest.raises(subprocess.SubprocessError, match=r"ended with exit code 1: .*No such file"):
         adaptation.learn_apart(PROMPTS, tmp_path / "none.npz", tmp_path / "out")
+
+
+def test_a_server_that_stops_takes_the_process_with_it(tmp_path: Path) -> None:
+    """It learns for a minute, and nobody would have what it has learnt."""
+    started, script = tmp_path / "started", tmp_path / "server.py"
+    learning = f"import time; open({str(started)!r}, 'w').close(); time.sleep(600)"
+    script.write_text(
+        "import sys, threading, time\n"
+        "from pathlib import Path\n"
+        "from backend.prediction import adaptation\n"
+        f"adaptation.COMMAND = (sys.executable, '-c', {learning!r})\n"
+        "threading.Thread(target=adaptation.learn_apart, args=(Path('a'), Path('b'), Path('c')), daemon=True).start()\n"
+        f"while not Path({str(started)!r}).exists():\n"
+        "    time.sleep(0.05)\n"
+    )
+    subprocess.run([sys.executable, script], env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=200, check=True)
+    assert not [one for one in Path("/proc").glob("[0-9]*/cmdline") if str(started).encode() in _read(one)]
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError:  # it has ended meanwhile
+        return b""
