@@ -6,6 +6,7 @@ it. The last line of standard output is an object with `stage`: "done", with wha
 
 import argparse
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -17,6 +18,8 @@ import torch
 from models.errors import ModelError
 from models.families import Accelerated, Runtime, load_model
 from models.runtime import RuntimeChoice
+
+logger = logging.getLogger(__name__)
 
 COMMAND = (sys.executable, "-m", "models.prepare")
 RUNTIMES: dict[str, Runtime] = {"auto": "auto", "openvino": "openvino", "pytorch": "pytorch"}
@@ -40,11 +43,17 @@ def command(folder: Path, runtime: Runtime, threads: int | None = None, kept: Pa
 def prepare_apart(choice: RuntimeChoice, threads: int) -> None:
     """Run it for a checkpoint, at low priority and in a process of its own: converting takes memory for good.
 
-    A failure is told in its log alone: whoever loads the checkpoint next meets it again.
+    What it prints is kept from the server's own log, whose lines may have to be JSON. A failure is told in a line of
+    that: whoever loads the checkpoint next meets it again.
     """
     arguments = command(choice.directory, choice.wanted, threads, choice.kept)
-    with subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+    pipe, quiet = subprocess.PIPE, subprocess.DEVNULL
+    with subprocess.Popen(arguments, stdin=quiet, stdout=pipe, stderr=pipe, text=True, errors="replace") as process:
         os.setpriority(os.PRIO_PROCESS, process.pid, NICENESS)
+        printed, said = process.communicate()
+    if process.returncode:
+        last = (printed.strip() or said.strip()).splitlines()[-1:]
+        logger.warning("converting the networks of %s failed: %s", choice.directory, "".join(last))
 
 
 def main(argv: Sequence[str]) -> int:

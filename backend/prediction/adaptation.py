@@ -9,6 +9,7 @@ import atexit
 import hashlib
 import logging
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,10 +18,9 @@ from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from tempfile import TemporaryDirectory
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cachetools import LRUCache
-from torch import nn
 
 from backend.errors import BackendError, ImageError
 from backend.label_studio.annotations import newest_accepted, read_alone
@@ -31,14 +31,17 @@ from backend.prediction.images import ImageSource
 from backend.system.processes import describe_exit, lower_priority
 from backend.versions.serving import Served
 from models.errors import CheckpointError
-from models.evaluation.clicks import objects_of
 from models.families import Model, card_of
-from models.prompt_model import FAMILY, PromptModel
-from models.training.adaptation import COMMAND, fitted, write_examples
-from models.training.prompting import Labelled
+
+if TYPE_CHECKING:  # the networks are loaded after the server has begun to answer
+    from torch import nn
+
+    from models.training.prompting import Labelled
 
 logger = logging.getLogger(__name__)
 
+COMMAND = (sys.executable, "-m", "models.training.adaptation")
+FAMILY = "prompts"  # that of `models.prompt_model`
 MAX_EXAMPLES = 8  # images that a copy learns from
 MAX_READ = 25  # annotations that are read at one look
 MAX_COPIES = 16  # in memory; some megabytes each
@@ -199,6 +202,9 @@ class Adaptations:
         client: Project,
         rows: Sequence[TaskRow],
     ) -> None:
+        from models.prompt_model import PromptModel
+        from models.training.adaptation import write_examples
+
         examples = [one for row in rows if (one := self._example(project, label, config, client, row)) is not None]
         if not examples:
             return
@@ -222,8 +228,13 @@ class Adaptations:
             "task" if len(examples) == 1 else "tasks",
         )
 
-    def _example(self, project: str, label: str, config: LabelConfig, client: Project, row: TaskRow) -> Labelled | None:
+    def _example(
+        self, project: str, label: str, config: LabelConfig, client: Project, row: TaskRow
+    ) -> "Labelled | None":
         """The objects of the class on a task with one image; None if they cannot be told, or it cannot be read."""
+        from models.evaluation.clicks import objects_of
+        from models.training.adaptation import fitted
+
         task = {"id": row.id, "data": row.data}
         annotation, pages = newest_accepted(client.annotations(row.id)), task_images(task, config)
         truth = None if annotation is None else read_alone(annotation, config)

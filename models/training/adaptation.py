@@ -28,7 +28,6 @@ from models.prompt_views import SIDE
 from models.training.augmentation import random_colours
 from models.training.prompting import Labelled, Rng, first_prompts, mask_loss, view, with_next_clicks
 
-COMMAND = (sys.executable, "-m", "models.training.adaptation")
 STEPS = 30
 BATCH = 8
 RATE = 5e-4

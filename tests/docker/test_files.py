@@ -175,7 +175,7 @@ def test_kubernetes_takes_the_manifest_for_many_machines() -> None:
 
 
 def test_pods_of_many_machines_know_their_settings_and_hold_nothing_that_another_needs() -> None:
-    (version,) = re.findall(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    (version,) = re.findall(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
     deployments = {name: document for (kind, name), document in many_machines().items() if kind == "Deployment"}
     assert deployments["premask-server"]["spec"]["replicas"] >= 2
     for name, deployment in deployments.items():

@@ -64,7 +64,12 @@ def test_marked_blocks_run_in_the_pages_order(page: Path, tmp_path: Path) -> Non
     for block in blocks(page):
         if block.runs:
             done = subprocess.run(
-                ["bash", "-euc", block.text], cwd=tmp_path, env=environ, capture_output=True, text=True, check=False
+                ["bash", "-euc", block.text],
+                cwd=tmp_path,
+                env=environ,
+                capture_output=True,
+                encoding="utf-8",
+                check=False,
             )
             assert done.returncode == 0, done.stdout + done.stderr
             for written in re.findall(r"--json (\S+)", block.text):

@@ -5,10 +5,12 @@ import logging
 import shutil
 import sys
 import threading
+import types
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -280,6 +282,16 @@ def test_what_is_made_already_is_used_at_once(checkpoint, monkeypatch, capsys):
 def test_a_checkpoint_that_cannot_be_loaded_is_not_prepared(tmp_path, capsys):
     assert prepare.main([str(tmp_path)]) == 1
     assert "no card.json" in json.loads(capsys.readouterr().out)["reason"]
+
+
+def test_a_conversion_that_fails_is_a_line_of_the_log_and_prints_nothing(tmp_path, caplog, capfd):
+    """The server's log may be one of JSON, and what libraries print is none."""
+    choice: Any = types.SimpleNamespace(directory=tmp_path, wanted="openvino", kept=None)
+    prepare_apart(choice, 1)
+    (record,) = [record for record in caplog.records if record.name == "models.prepare"]
+    assert "failed: " in record.getMessage()
+    assert "no card.json" in record.getMessage()
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("config", [PipelineConfig(layers=(4, 8)), PipelineConfig(cam="ScoreCAM")])

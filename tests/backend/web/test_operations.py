@@ -214,7 +214,7 @@ def test_metrics_go_on_without_jobs_while_their_records_cannot_be_read(client, s
     def away(*_, **__):
         raise JobError("records cannot be used")
 
-    monkeypatch.setattr(store, "find", away)
+    monkeypatch.setattr(store, "counts", away)
     answer = client.get("/metrics")
     assert answer.status_code == 200
     assert "premask_requests_total" in answer.text
