@@ -174,6 +174,7 @@ def test_every_task_is_predicted_once_though_each_machine_the_database_and_the_s
     say("kill -9 of server 1, which answers the press")
     stack.machines["server 1"].kill()
     press.join()
+    assert done() < TASKS, "the press itself has predicted all of them: ask for more tasks"
     kills: dict[str, Callable[[], None]] = {
         "the database": stack.database.kill,
         "worker 1": stack.machines["worker 1"].kill,
