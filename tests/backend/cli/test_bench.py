@@ -6,6 +6,7 @@ import time
 import pytest
 from click.testing import CliRunner
 
+from backend.bench import runtime
 from backend.bench.cases import CASES
 from backend.bench.measure import Case, Times, alternate, divided, figures, percentile
 from backend.cli import cli
@@ -49,8 +50,9 @@ def test_percentiles_lie_between_the_nearest_values():
 
 
 @pytest.mark.timeout(1200)
-def test_every_case_is_measured_printed_and_written(tiny_model, migrated_url, tmp_path):
+def test_every_case_is_measured_printed_and_written(tiny_model, migrated_url, tmp_path, monkeypatch):
     """With a real server and real networks, as small as they come."""
+    monkeypatch.setattr(runtime, "STARTERS", {"tiny": tiny_model})
     small = ("--rounds", "1", "--size", "96", "--images", "2", "--clients", "1", "--rows", "2000", "--tasks", "40")
     arguments = ["bench", "--model", str(tiny_model), *small, "--json", str(tmp_path / "bench.json")]
     arguments += ["--database", migrated_url]
