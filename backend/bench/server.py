@@ -184,7 +184,7 @@ class BenchServer:
 
     def predicted(self) -> int:
         """How many tasks were predicted by the networks so far, whether they were asked for or predicted ahead."""
-        name = 'premask_answers_total{how="miss"}'
+        name = 'premask_stage_seconds_count{stage="encode"}'  # the last stage: a miss is counted when it begins
         lines = self.ask("GET", "/metrics").text.splitlines()
         return int(sum(float(line.split()[-1]) for line in lines if line.startswith(name)))
 
