@@ -44,9 +44,9 @@ COMMAND = (sys.executable, "-m", "models.training.adaptation")
 FAMILY = "prompts"  # that of `models.prompt_model`
 MAX_EXAMPLES = 8  # images that a copy learns from
 MAX_READ = 25  # annotations that are read at one look
-MAX_COPIES = 16  # in memory; some megabytes each
+MAX_CLASSES = 32  # known at a time, with their copies of some megabytes each
 LOOK_SECONDS = 30.0  # between two looks at what is accepted, at least
-REST = 20  # times as long as a look took
+REST = 20  # times as long as Label Studio took to answer
 REST_SECONDS = 300.0  # after a failure
 LEARN_SECONDS = 600.0
 
@@ -70,12 +70,14 @@ class _Class:
         looking: whether somebody looks.
         shown: (task, its annotations' ids) -> whether the accepted one shows the class.
         learnt: of those, that the copy learnt from.
+        copy: answers prompts for the class; None where nothing could be learnt yet.
     """
 
     again: float = 0.0
     looking: bool = False
     shown: dict[tuple[int, str], bool] = field(default_factory=dict)
     learnt: frozenset[tuple[int, str]] = frozenset()
+    copy: Served | None = None
 
 
 class Adaptations:
@@ -103,8 +105,7 @@ class Adaptations:
         self._client, self._images, self._network, self._load = client, images, network, load
         self._learn, self._now = learn or learn_apart, now
         self._lock = threading.Lock()
-        self._classes: LRUCache[tuple[str, str], _Class] = LRUCache(1024)
-        self._copies: LRUCache[tuple[str, str], Served] = LRUCache(MAX_COPIES)
+        self._classes: LRUCache[tuple[str, str], _Class] = LRUCache(MAX_CLASSES)
         self._looks: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._backbone: nn.Module | None = None  # the same of all copies
@@ -119,25 +120,25 @@ class Adaptations:
             config: the project's.
             shipped: the network as it was shipped.
         """
-        key = project, label
         with self._lock:
             if self._able is None:
                 self._able = self._is_able()
             if not self._able:
                 return shipped
-            known = self._classes.setdefault(key, _Class())
+            known = self._classes.setdefault((project, label), _Class())
             if not known.looking and self._now() >= known.again:
                 known.looking = True
                 self._looks.put(partial(self._look, project, label, config, shipped, known))
                 if self._thread is None:
                     self._thread = threading.Thread(target=self._run, name="adaptation", daemon=True)
                     self._thread.start()
-            return self._copies.get(key, shipped)
+            return known.copy or shipped
 
     def versions(self, project: str) -> set[str]:
         """The versions of a project's copies."""
         with self._lock:
-            return {served.version for (of, _), served in self._copies.items() if of == project}
+            copies = [known.copy for (of, _), known in self._classes.items() if of == project]
+        return {copy.version for copy in copies if copy is not None}
 
     def _run(self) -> None:
         while True:
@@ -156,16 +157,15 @@ class Adaptations:
             client = self._client(project)
             rows = {(row.id, row.annotations): row for row in client.task_rows(project, annotated=True)}
             self._read_new(client, rows, label, config, known)
+            rest = max(rest, REST * (self._now() - began))
             found = {key for key, shown in known.shown.items() if shown}
             lost = not known.learnt <= found
             if found and (lost or min(len(found), MAX_EXAMPLES) >= 2 * len(known.learnt)):
                 chosen = sorted(found)[-MAX_EXAMPLES:]
-                self._adapt(project, label, config, shipped, client, [rows[key] for key in chosen])
+                known.copy = self._adapted(project, label, config, shipped, client, [rows[key] for key in chosen])
                 known.learnt = frozenset(chosen)
             elif lost:
-                known.learnt = frozenset()
-                with self._lock:
-                    self._copies.pop((project, label), None)
+                known.learnt, known.copy = frozenset(), None
         except (BackendError, OSError, subprocess.SubprocessError) as error:
             rest = REST_SECONDS
             logger.warning("project %s: prompts for %r stay as they are: %s", project, label, error)
@@ -175,7 +175,7 @@ class Adaptations:
         finally:
             with self._lock:
                 known.looking = False
-                known.again = self._now() + max(rest, REST * (self._now() - began))
+                known.again = self._now() + rest
 
     def _read_new(
         self,
@@ -193,7 +193,7 @@ class Adaptations:
             truth = None if annotation is None else read_alone(annotation, config)
             known.shown[key] = truth is not None and label in truth.masks
 
-    def _adapt(
+    def _adapted(
         self,
         project: str,
         label: str,
@@ -201,13 +201,14 @@ class Adaptations:
         shipped: Served,
         client: Project,
         rows: Sequence[TaskRow],
-    ) -> None:
+    ) -> Served | None:
+        """A copy that has learnt from tasks; None if none of them can be learnt from."""
         from models.prompt_model import PromptModel
         from models.training.adaptation import write_examples
 
         examples = [one for row in rows if (one := self._example(project, label, config, client, row)) is not None]
         if not examples:
-            return
+            return None
         learnt = repr((project, label, [(row.id, row.annotations) for row in rows]))
         name = f"{shipped.version}-{hashlib.sha256(learnt.encode()).hexdigest()[:8]}"
         with TemporaryDirectory(prefix="premask-adaptation-") as folder:
@@ -217,8 +218,6 @@ class Adaptations:
             model = self._load(out)
         assert isinstance(model, PromptModel)
         self._backbone = model.network.backbone = self._backbone or model.network.backbone
-        with self._lock:
-            self._copies[project, label] = shipped.replaced(model, name)
         logger.info(
             "project %s: prompts for %r are answered by %s, which %d accepted %s taught",
             project,
@@ -227,6 +226,7 @@ class Adaptations:
             len(examples),
             "task" if len(examples) == 1 else "tasks",
         )
+        return shipped.replaced(model, name)
 
     def _example(
         self, project: str, label: str, config: LabelConfig, client: Project, row: TaskRow

@@ -173,6 +173,30 @@ def test_what_is_no_longer_accepted_is_unlearnt(
     assert look() == shipped.version
 
 
+def test_learning_takes_long_and_delays_no_other_look(
+    look: Callable[..., str], project: Project, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slowly(network: Path, examples: Path, out: Path) -> None:
+        clock.now += 60
+        shutil.copytree(network, out)
+
+    monkeypatch.setattr(Learning, "__call__", lambda self, *paths: slowly(*paths))
+    project.accept(1)
+    first = look()
+    project.accept(2)
+    assert look() != first
+
+
+def test_a_class_that_was_crowded_out_is_learnt_again(
+    look: Callable[..., str], project: Project, shipped: Served
+) -> None:
+    project.accept(1)
+    first = look()
+    for number in range(adaptation.MAX_CLASSES):
+        look(f"other {number}", seconds=0)
+    assert look() == first != shipped.version
+
+
 def test_label_studio_is_asked_now_and_then(
     look: Callable[..., str], project: Project, adaptations: Adaptations, shipped: Served
 ) -> None:
