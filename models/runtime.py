@@ -42,9 +42,12 @@ FOLDER = "runtime"  # in a checkpoint
 COMPILED = "compiled"  # beside the converted networks
 PYTORCH = "PyTorch"
 FLOAT32 = "OpenVINO float32"
-QUANTISED = "OpenVINO int8"  # in what is not quantised of it, float32
-PRECISIONS = {FLOAT32: "f32", "OpenVINO bfloat16": "bf16", QUANTISED: "f32"}
-MIN_AGREEMENT = {FLOAT32: 0.995, "OpenVINO bfloat16": 0.99, QUANTISED: 0.99}  # IoU with PyTorch in float32
+BFLOAT16 = "OpenVINO bfloat16"
+# In what is not quantised of it, float32 or bfloat16.
+QUANTISED, QUANTISED_BFLOAT16 = "OpenVINO int8", "OpenVINO int8 and bfloat16"
+PRECISIONS = {FLOAT32: "f32", BFLOAT16: "bf16", QUANTISED: "f32", QUANTISED_BFLOAT16: "bf16"}
+INTEGERS = (QUANTISED, QUANTISED_BFLOAT16)
+MIN_AGREEMENT = dict.fromkeys(PRECISIONS, 0.99) | {FLOAT32: 0.995}  # IoU with PyTorch in float32
 # What lies on the wall is thin: bfloat16 moves its masks.
 EXACT = {"wall_reader": FLOAT32}
 SERVED = "as served"  # of several runtimes that are compared: each network by the fastest that keeps its masks
@@ -175,12 +178,12 @@ class RuntimeChoice:
             return ours
         for part, runtime in chosen.items():
             agreements = measured.agreement.get(part, {})
-            if agreements.get(QUANTISED, 1.0) < MIN_AGREEMENT[QUANTISED]:
+            if any(agreements.get(name, 1.0) < MIN_AGREEMENT[name] for name in INTEGERS):
                 logger.info(
                     "the %s of %s is not computed in 8-bit integers, because its masks differ: IoU %.4f",
                     part.replace("_", " "),
                     self.directory.name,
-                    agreements[QUANTISED],
+                    min(agreements.get(name, 1.0) for name in INTEGERS),
                 )
             if runtime != PYTORCH:
                 continue
@@ -254,9 +257,9 @@ class Graphs:
 
     def precisions(self, part: str) -> list[str]:
         """The runtimes that a part may be computed by here."""
-        lacking = {QUANTISED} if f"{part}{INT8}" not in self._converted else set()
+        lacking = set(INTEGERS) if f"{part}{INT8}" not in self._converted else set()
         if not computes_bfloat16(torch.device("cpu")):
-            lacking.add("OpenVINO bfloat16")
+            lacking |= {BFLOAT16, QUANTISED_BFLOAT16}
         return [EXACT[part]] if part in EXACT else [name for name in PRECISIONS if name not in lacking]
 
     def uniform(self, name: str) -> Networks:
@@ -273,7 +276,7 @@ class Graphs:
         runtimes = {part: runtimes.get(part, PYTORCH) for part in self.parts}
         ours = pytorch_networks(self.classifier, self.refiner, torch.device("cpu"))
         compiled = {
-            part: Compiled(self._converted[part + INT8 * (name == QUANTISED)], PRECISIONS[name], compiled_in)
+            part: Compiled(self._converted[part + INT8 * (name in INTEGERS)], PRECISIONS[name], compiled_in)
             for part, name in runtimes.items()
             if name != PYTORCH
         }

@@ -377,6 +377,17 @@ def test_fbanet_is_computed_in_integers_where_that_keeps_its_masks(
     np.testing.assert_array_equal(again.predict([image])[0].score, loaded.predict([image])[0].score)
 
 
+@pytest.mark.parametrize("native", [False, True])
+def test_what_is_not_quantised_is_in_bfloat16_only_where_the_processor_has_it(
+    make_pipeline, monkeypatch, quantises, native
+):
+    monkeypatch.setattr(runtime, "computes_bfloat16", lambda device: native)
+    offered = graphs_of(make_pipeline()).precisions("refiner")
+    assert "OpenVINO int8" in offered
+    assert ("OpenVINO int8 and bfloat16" in offered) == native
+    assert "OpenVINO int8 and bfloat16" not in graphs_of(make_pipeline()).precisions("classifier")
+
+
 def test_nncf_that_is_installed_later_is_used(checkpoint, monkeypatch, caplog, quantises):
     monkeypatch.setattr(conversion, "installed", lambda: False)
     with caplog.at_level(logging.INFO):
