@@ -87,7 +87,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not half.is_dir():
         classifier = _train_classifier(arguments, frames, workers, seconds and seconds * CLASSIFIER_TIME, state)
         settings = PipelineConfig(
-            presence_threshold=dict.fromkeys(CLASSES, GATE), presence_scale=PRESENCE_SCALE, band=BAND, wall=wall
+            presence_threshold=dict.fromkeys(CLASSES, GATE),
+            presence_scale=arguments.presence_scale,
+            band=BAND,
+            wall=wall,
         )
         refiner = load_pipeline(model_folder(arguments.parent)).refiner if arguments.parent else first_refiner()
         pipeline = Pipeline(classifier, refiner, settings, device=arguments.device)
@@ -114,7 +117,7 @@ def _calibrate(arguments: argparse.Namespace, folder: DataFolder) -> None:
     """Give an earlier starter the line to presence that today's code would fit, and nothing else."""
     pipeline, card = load_pipeline(arguments.calibrate, arguments.device), read_card(arguments.calibrate)
     card.weights = {}
-    pipeline.config = replace(pipeline.config, presence_scale=PRESENCE_SCALE)
+    pipeline.config = replace(pipeline.config, presence_scale=arguments.presence_scale)
     if arguments.wall_reader:
         pipeline = _with_wall_reader(pipeline, load_pipeline(arguments.wall_reader, arguments.device).classifier)
         card.training["wall_reader"] = read_card(arguments.wall_reader).training
@@ -137,7 +140,8 @@ def _save(pipeline: Pipeline, out: Path, card: Card, folder: DataFolder) -> None
     """Measure on the val split, write the checkpoint and say how good it is."""
     card.metrics = evaluate(pipeline, folder.split("val"))
     save_pipeline(pipeline, out, card)
-    print({label: figures["iou"] for label, figures in card.metrics["classes"].items()})
+    for figure in ("iou", "accuracy"):
+        print(figure, {label: figures[figure] for label, figures in card.metrics["classes"].items()})
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -167,6 +171,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=float, help="limit on both: the learning rates reach 0 in time")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--calibrate", type=Path, help="an earlier starter: only calibrate its presence again")
+    parser.add_argument(
+        "--presence-scale", type=float, default=PRESENCE_SCALE, help="of the maps, at which presence is judged"
+    )
     parser.add_argument("--wall-reader", type=Path, help="with --calibrate: its classifier reads the wall")
     parser.add_argument("--device", default="cpu")
     return parser
