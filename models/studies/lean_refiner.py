@@ -62,7 +62,7 @@ class LeanFBANet(nn.Module):
 
     def __init__(self, widths: Sequence[int] = WIDTHS, *, norms: bool = True) -> None:
         super().__init__()
-        self.config = FBANetConfig(tuple(widths))
+        self.config, self.norms = FBANetConfig(tuple(widths)), norms
         pairs = list(pairwise(widths))
         self.stem = _block(CHANNELS * FOLD**2, widths[0], 1, norms)
         self.down = nn.ModuleList(_block(a, b, 2, norms) for a, b in pairs)
@@ -138,7 +138,7 @@ def _parser() -> argparse.ArgumentParser:
     learning = commands.add_parser("learn")
     learning.add_argument("--crops", type=Path, action="append", required=True)
     learning.add_argument("--out", type=Path, required=True)
-    learning.add_argument("--student", type=Path, help="an earlier one to go on from")
+    learning.add_argument("--student", type=Path, help="an earlier one to go on from, of its own shape")
     learning.add_argument("--widths", type=int, nargs="+", default=WIDTHS)
     learning.add_argument("--without-norms", action="store_true")
     learning.add_argument("--imitate", action="store_true", help="learn from the teacher alone, not from the truth")
@@ -156,8 +156,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def draw(arguments: argparse.Namespace) -> None:
     """Draw crops and keep them, in half precision, with the truth and what the teacher makes of them."""
-    pipeline = None if arguments.teacher == FIRST else load_pipeline(model_folder(arguments.teacher))
-    teacher = first_refiner() if pipeline is None else pipeline.refiner
+    pipeline, teacher = _teacher(arguments.teacher)
     examples = [example for example in _examples(arguments, pipeline) if example.truth is not None]
     print(f"{len(examples)} objects", flush=True)
     side, count = teacher.config.crop_size, arguments.crops
@@ -180,6 +179,14 @@ def draw(arguments: argparse.Namespace) -> None:
             print(f"{index + 1} crops after {time.monotonic() - started:.0f} s", flush=True)
 
 
+def _teacher(name: str) -> tuple[Pipeline | None, FBANet]:
+    """The model of a teacher, None for the one that knows no class, and its refiner."""
+    if name == FIRST:
+        return None, first_refiner()
+    pipeline = load_pipeline(model_folder(name))
+    return pipeline, pipeline.refiner
+
+
 def _examples(arguments: argparse.Namespace, pipeline: Pipeline | None) -> list[Example]:
     """What the teacher learnt from, or, of a model whose data are not given, synthetic images of all kinds."""
     if pipeline is None or not arguments.data:
@@ -194,9 +201,8 @@ def _examples(arguments: argparse.Namespace, pipeline: Pipeline | None) -> list[
 def learn(arguments: argparse.Namespace) -> None:
     """Train a student for so many minutes; its weights are averaged over the steps."""
     drawn = [[np.load(folder / f"{part}.npy", mmap_mode="r") for part in PARTS] for folder in arguments.crops]
-    student = LeanFBANet(arguments.widths, norms=not arguments.without_norms)
-    if arguments.student:
-        student = load_student(arguments.student)
+    new = LeanFBANet(arguments.widths, norms=not arguments.without_norms)
+    student = load_student(arguments.student) if arguments.student else new
     student = student.to(memory_format=torch.channels_last).train()
     clock = Clock(1_000_000, arguments.minutes * 60)
     groups = [{"params": student.parameters(), "lr": arguments.rate}]
@@ -210,7 +216,7 @@ def learn(arguments: argparse.Namespace) -> None:
         loss = imitation_loss(raw, taught, band)
         loop.step(loss if arguments.imitate else loss + refiner_loss(raw, boundary, truth, band))
     card = Card(arguments.out.name, [], "", datetime.now(UTC).isoformat(timespec="seconds"))
-    card.config = {"widths": list(student.config.widths), "norms": not arguments.without_norms}
+    card.config = {"widths": list(student.config.widths), "norms": student.norms}
     card.training = {key: str(value) for key, value in vars(arguments).items() if key != "run"} | {"steps": clock.step}
     save_weights(arguments.out, card, {"refiner": loop.average})
 
@@ -258,8 +264,7 @@ def compare(arguments: argparse.Namespace) -> None:
     On crops of synthetic images by kind, some of them learnt by neither; of a model also on real images, by class.
     """
     student = load_student(arguments.student)
-    pipeline = None if arguments.teacher == FIRST else load_pipeline(model_folder(arguments.teacher))
-    teacher = first_refiner() if pipeline is None else pipeline.refiner
+    pipeline, teacher = _teacher(arguments.teacher)
     for name, kind in KINDS.items():
         phantoms = [kind.render(UNSEEN + index, SIZE, 0.5) for index in range(MEASURED)]
         objects = [(phantom.image, mask) for phantom in phantoms for mask in phantom.masks.values() if mask.any()]
