@@ -28,14 +28,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.classifier import Classifier, ClassifierOutput
-from models.fba_net import CHANNELS, FBANet
+from models.fba_net import CHANNELS, AlphaOnly, FBANet
 from models.probes import object_crops
 from models.quantisation import installed, quantised
 from models.wall import RAYS, ROWS, STRIP_MARGIN
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 4  # of what is kept; counts up when the conversion changes
+FORMAT = 5  # of what is kept; counts up when the conversion changes
 INT8 = "-int8"  # after the name of a part whose convolutions are in 8-bit integers
 # FBANet's first convolution reads planes of very different kinds, what leaves it is the mask.
 EXACT_LAYERS = ("stem.0", "gates.0", "gates.1", "gates.2", "out")
@@ -44,7 +44,7 @@ CALIBRATION = range(100, 104)  # seeds of the synthetic frames that it is quanti
 
 def parts_of(classifier: Classifier, refiner: FBANet) -> dict[str, nn.Module]:
     """The networks that are computed, by name."""
-    parts: dict[str, nn.Module] = {"classifier": classifier, "refiner": refiner}
+    parts: dict[str, nn.Module] = {"classifier": classifier, "refiner": AlphaOnly(refiner)}
     return parts if classifier.wall_reader is None else parts | {"wall_reader": classifier.wall_reader}
 
 
@@ -105,7 +105,11 @@ def convert(classifier: Classifier, refiner: FBANet) -> dict[str, Any]:
     import_module("openvino")  # first, so that where it is missing nothing else is said
     size = classifier.config.input_size
     side = refiner.config.crop_size
-    made = {"refiner": _converted(_Matting(refiner), torch.rand(1, CHANNELS, side, side))}
+    made = {
+        "refiner": _converted(
+            AlphaOnly(_with_affine_norms(deepcopy(refiner).cpu())), torch.rand(1, CHANNELS, side, side)
+        )
+    }
     made["refiner"].reshape([1, CHANNELS, side, side])
     if not installed():
         logger.info("FBANet is not computed in 8-bit integers, because NNCF is not installed")
@@ -145,17 +149,6 @@ class _Features(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         output: ClassifierOutput = self.network(images)
         return output.features, output.score_maps
-
-
-class _Matting(nn.Module):
-    """FBANet with a plain tuple as its result."""
-
-    def __init__(self, refiner: FBANet) -> None:
-        super().__init__()
-        self.network = _with_affine_norms(deepcopy(refiner).cpu())
-
-    def forward(self, crops: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.network(crops))
 
 
 class _AffineNorm(nn.Module):

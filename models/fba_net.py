@@ -8,9 +8,10 @@ correction of the map, so that untrained it returns the map and every step of tr
 The body is a U-Net whose attention gates are driven by a boundary map that the network predicts itself.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import cv2
 import numpy as np
@@ -24,6 +25,7 @@ from models.trimap import BACKGROUND, FOREGROUND
 # Of F,B,Alpha's reference code: widths of the distance encodings, as fractions of the crop.
 DISTANCE_WIDTHS = (0.02, 0.08, 0.16)
 CHANNELS = 3 + 2 + 2 * len(DISTANCE_WIDTHS) + 1
+BOUNDARY_STRIDE = 4  # side in pixels of the cells of the boundary map
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,19 @@ class FBANetConfig:
     """Layers of an FBANet; stored in its checkpoint.
 
     Attributes:
-        widths: channels at full, half, quarter ... resolution.
+        widths: channels at the finest level, at half its resolution, at a quarter ...
         crop_size: side in pixels of the square that the region around an object is scaled to; a multiple of 32.
+        stride: side in pixels of a cell of the finest level, 1 or 2.
     """
 
-    widths: tuple[int, ...] = (16, 32, 64, 96)
+    widths: tuple[int, ...] = (32, 64, 96)
     crop_size: int = 256
+    stride: int = 2
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> Self:
+        """The config that a card has; those of before there were strides have none."""
+        return cls(**{"stride": 1} | dict(stored) | {"widths": tuple(stored["widths"])})
 
 
 class FBANetOutput(NamedTuple):
@@ -62,22 +71,25 @@ class FBANet(nn.Module):
         super().__init__()
         self.config = config
         widths = config.widths
-        self.stem = _block(CHANNELS, widths[0])
+        self.stem = _block(
+            CHANNELS, widths[0], config.stride, kernel=config.stride + 2
+        )  # a cell and the pixels around it
         self.down = nn.ModuleList(_block(a, b, stride=2) for a, b in pairwise(widths))
         self.up = nn.ModuleList(_block(a + b, a) for a, b in pairwise(widths))
-        self.boundary = nn.Conv2d(widths[2], 1, 3, padding=1)
+        self.boundary_level = (BOUNDARY_STRIDE // config.stride).bit_length() - 1
+        self.boundary = nn.Conv2d(widths[self.boundary_level], 1, 3, padding=1)
         # One gate per skip: where the boundary is, let the fine features through.
         self.gates = nn.ModuleList(nn.Conv2d(width + 1, width, 1) for width in widths[:-1])
-        self.out = nn.Conv2d(widths[0], 1, 3, padding=1)
+        self.out = nn.Conv2d(widths[0], config.stride**2, 3, padding=1)  # a channel for each pixel of a cell
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
 
     def forward(self, inputs: Tensor) -> FBANetOutput:
         """Refine crops of shape (B, 12, S, S) as `network_input` makes them."""
         known_background, known_foreground, cam = inputs[:, 3], inputs[:, 4], inputs[:, -1]
-        skips = [self.stem(inputs)]  # (B, w0, S, S)
+        skips = [self.stem(inputs)]  # (B, w0, s, s) with s = S / stride
         for down in self.down:
-            skips.append(down(skips[-1]))  # (B, wi, S/2^i, S/2^i)
+            skips.append(down(skips[-1]))  # (B, wi, s/2^i, s/2^i)
         x = skips.pop()
         boundary = features = None
         for level in reversed(range(len(skips))):
@@ -88,16 +100,29 @@ class FBANet(nn.Module):
             else:
                 gate_map = F.interpolate(boundary, size=skip.shape[-2:], mode="bilinear", align_corners=False).sigmoid()
             gate = torch.sigmoid(self.gates[level](torch.cat([skip, gate_map], dim=1)))
-            x = self.up[level](torch.cat([skip * gate, x], dim=1))  # (B, wi, S/2^i, S/2^i)
-            if level == 2:
+            x = self.up[level](torch.cat([skip * gate, x], dim=1))  # (B, wi, s/2^i, s/2^i)
+            if level == self.boundary_level:
                 features = x
                 boundary = self.boundary(features)  # (B, 1, S/4, S/4)
         assert boundary is not None
         assert features is not None
-        raw = cam + self.out(x)[:, 0]
+        raw = cam + F.pixel_shuffle(self.out(x), self.config.stride)[:, 0]
         alpha = raw.clamp(0, 1) * (1 - known_background)
         alpha = torch.where(known_foreground > 0, torch.ones_like(alpha), alpha)
         return FBANetOutput(raw, alpha, boundary[:, 0], features)
+
+
+class AlphaOnly(nn.Module):
+    """An FBANet as it is served: crops of shape (B, 12, S, S) to their alpha, shape (B, S, S), in [0, 1]."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Alpha without the rest of FBANet's output, which only training reads."""
+        output: FBANetOutput = self.network(inputs)
+        return output.alpha
 
 
 def network_input(crop: NDArray[np.uint8], trimap: NDArray[np.uint8], cam: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -135,9 +160,9 @@ def unknown_band(inputs: Tensor) -> Tensor:
     return (inputs[:, 3] == 0) & (inputs[:, 4] == 0)
 
 
-def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+def _block(inputs: int, outputs: int, stride: int = 1, kernel: int = 3) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
+        nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=1, bias=False),
         nn.GroupNorm(8, outputs),
         nn.ReLU(inplace=True),
         nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),

@@ -11,6 +11,7 @@ def first_refiner() -> FBANet:
     Raises:
         CheckpointError: its files are missing or damaged.
     """
-    network = FBANet(FBANetConfig())
-    load_weights(FIRST_REFINER, read_card(FIRST_REFINER), "refiner", network)
+    card = read_card(FIRST_REFINER)
+    network = FBANet(FBANetConfig.of(card.config["refiner"]))
+    load_weights(FIRST_REFINER, card, "refiner", network)
     return network

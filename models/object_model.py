@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from models.devices import autocast
-from models.fba_net import FBANet
+from models.fba_net import AlphaOnly, FBANet
 from models.masks.components import connected_components
 from models.prompt import Answer, Click, Mask, Prompt
 from models.prompt_views import SIDE, Drawn, Edges, Probabilities, around, cut, edges_of, fits, moved, paste
@@ -192,7 +192,7 @@ class ObjectModel(ABC, Generic[E]):
             return Drawn(view, map_)
         crop = Crop(np.asarray(cut(embedding.image, view, SIDE), dtype=np.uint8), trimap, map_)
         with autocast(self.device):
-            (alpha,) = fba_matting(self.refiner, self.device)([crop])
+            (alpha,) = fba_matting(AlphaOnly(self.refiner), self.device)([crop])
         return Drawn(view, alpha)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from models.classifier import Classifier
 from models.errors import DataError, ModelError
-from models.fba_net import CHANNELS
+from models.fba_net import CHANNELS, AlphaOnly
 from models.pipeline import Pipeline
 from models.wall import RAYS, ROWS, STRIP_MARGIN
 
@@ -53,7 +53,7 @@ def export_onnx(pipeline: Pipeline, out: Path) -> list[Path]:
             if (reader := pipeline.classifier.wall_reader) is not None:
                 strips = torch.rand(1, 3, ROWS, RAYS + 2 * STRIP_MARGIN)
                 _write(_Seen(reader), strips, partial / "wall_reader.onnx", "images", outputs)
-            _write(_Matted(pipeline), crops, partial / "refiner.onnx", "crops", ["alpha"])
+            _write(AlphaOnly(pipeline.refiner), crops, partial / "refiner.onnx", "crops", ["alpha"])
             text = json.dumps(description(pipeline), indent=2, ensure_ascii=False)
             (partial / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
             for path in (partial, *partial.iterdir()):
@@ -116,15 +116,3 @@ class _Seen(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         output = self.network(images)
         return output.logits, output.score_maps, output.features
-
-
-class _Matted(nn.Module):
-    """FBANet's alpha."""
-
-    def __init__(self, pipeline: Pipeline) -> None:
-        super().__init__()
-        self.network = pipeline.refiner
-
-    def forward(self, crops: Tensor) -> Tensor:
-        alpha: Tensor = self.network(crops).alpha
-        return alpha

@@ -526,7 +526,7 @@ def load_pipeline(directory: Path, device: str = "cpu") -> Pipeline:
         classifier = Classifier(
             ClassifierConfig(**classifier_config | {"classes": tuple(classifier_config["classes"])})
         )
-        refiner = FBANet(FBANetConfig(**refiner_config | {"widths": tuple(refiner_config["widths"])}))
+        refiner = FBANet(FBANetConfig.of(refiner_config))
         layers = tuple(pipeline_config.get("layers", (STRIDE,)))
         trimap = trimap_config(pipeline_config["trimap"])
         unrefined = tuple(pipeline_config.get("unrefined", ()))

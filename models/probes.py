@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.classifier import STRIDE, ClassifierOutput
-from models.fba_net import FBANetOutput, network_input
+from models.fba_net import network_input
 from models.refiner import Crop, Subject, refine
 from models.trimap import TrimapConfig, coarse_mask, trimap_from_mask
 from models.wall import RAYS, STRIP_MARGIN, Wall, unroll
@@ -75,10 +75,10 @@ def _as_batch(images: Sequence[Any]) -> Tensor:
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
 
 
-def masks_of(output: ClassifierOutput | FBANetOutput) -> list[NDArray[np.bool_]]:
-    """A mask per class of a classifier's output and who is present, or the refiner's mask, over all probes."""
-    if isinstance(output, FBANetOutput):
-        masks = [output.alpha.float() >= 0.5]
+def masks_of(output: ClassifierOutput | Tensor) -> list[NDArray[np.bool_]]:
+    """A mask per class of a classifier's output and who is present, or that of the refiner's alpha, over all probes."""
+    if isinstance(output, Tensor):
+        masks = [output.float() >= 0.5]
     else:
         masks = [*(output.score_maps.float() >= 0).unbind(dim=1), output.logits.float() >= 0]
     return [mask.cpu().numpy() for mask in masks]

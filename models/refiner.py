@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.fba_net import FBANetOutput, network_input
+from models.fba_net import network_input
 from models.masks.components import connected_components, only_component
 from models.stages import stage
 from models.threads import spread
@@ -69,13 +69,13 @@ class Crop:
 Matting = Callable[[Sequence[Crop]], Sequence[NDArray[np.float32]]]  # crops -> alpha of each, (S, S) in [0, 1]
 
 
-def fba_matting(network: Callable[[Tensor], FBANetOutput], device: torch.device) -> Matting:
-    """FBANet as a matting, in evaluation mode on `device` or as `models.runtime` computes it."""
+def fba_matting(network: Callable[[Tensor], Tensor], device: torch.device) -> Matting:
+    """FBANet as a matting: an `AlphaOnly` in evaluation mode on `device`, or what `models.runtime` computes."""
 
     def matting(crops: Sequence[Crop]) -> list[NDArray[np.float32]]:
         inputs = np.stack([network_input(crop.image, crop.trimap, crop.cam) for crop in crops])
         with torch.inference_mode():
-            return list(network(torch.from_numpy(inputs).to(device)).alpha.float().cpu().numpy())
+            return list(network(torch.from_numpy(inputs).to(device)).float().cpu().numpy())
 
     return matting
 

@@ -1,6 +1,6 @@
 """How a pipeline's networks are computed: by PyTorch, or by OpenVINO where that is faster. One seam for all.
 
-    images -> networks.classifier -> ClassifierOutput        crops -> networks.refiner -> FBANetOutput
+    images -> networks.classifier -> ClassifierOutput        crops -> networks.refiner -> alpha
     strips -> networks.wall_reader -> ClassifierOutput
 
 OpenVINO computes on CPUs and without gradients; maps that need a backward pass stay with PyTorch. Each network gets the
@@ -33,7 +33,7 @@ from models.classifier import STRIDE, Classifier, ClassifierOutput, pooled
 from models.conversion import INT8, Compiled, convert, key_of, parts_of, stored
 from models.devices import autocast, computes_bfloat16
 from models.families import Runtime
-from models.fba_net import FBANet, FBANetOutput
+from models.fba_net import AlphaOnly, FBANet
 from models.probes import agreement, masks_of, probes_of
 
 logger = logging.getLogger(__name__)
@@ -66,14 +66,14 @@ class Networks:
         classifier: images of shape (B, 3, H, W), floats in [0, 1], to the classifier's output; of its layers, OpenVINO
             gives the features alone.
         wall_reader: the same for strips of the unrolled wall; the classifier itself where it has no reader for them.
-        refiner: crops of shape (B, 12, S, S) to FBANet's output.
+        refiner: crops of shape (B, 12, S, S) to their alpha, shape (B, S, S), in [0, 1].
         release: gives back the memory of the last results; the next ones take some milliseconds longer.
     """
 
     runtimes: Mapping[str, str]
     classifier: Callable[[Tensor], ClassifierOutput]
     wall_reader: Callable[[Tensor], ClassifierOutput]
-    refiner: Callable[[Tensor], FBANetOutput]
+    refiner: Callable[[Tensor], Tensor]
     release: Callable[[], None] = lambda: None
 
     @property
@@ -112,11 +112,12 @@ def pytorch_networks(classifier: Classifier, refiner: FBANet, device: torch.devi
             output: ClassifierOutput = network(images.contiguous(memory_format=torch.channels_last))
         return output
 
-    def refine(crops: Tensor) -> FBANetOutput:
+    def refine(crops: Tensor) -> Tensor:
         with torch.inference_mode(), autocast(device):
-            output: FBANetOutput = refiner(crops.contiguous(memory_format=torch.channels_last))
-        return output
+            alpha: Tensor = matting(crops.contiguous(memory_format=torch.channels_last))
+        return alpha.float()
 
+    matting = AlphaOnly(refiner)
     see = read = partial(classify, classifier)
     if classifier.wall_reader is not None:
         read = partial(classify, classifier.wall_reader)
@@ -295,7 +296,7 @@ class Graphs:
             read = partial(classify, *_line(self.classifier.wall_reader), compiled["wall_reader"])
         if "refiner" in compiled:
             network = compiled["refiner"]
-            refine = lambda crops: FBANetOutput(*network(crops))  # noqa: E731
+            refine = lambda crops: network(crops)[0]  # noqa: E731
 
         def release() -> None:
             for one in compiled.values():

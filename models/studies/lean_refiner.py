@@ -3,19 +3,18 @@
 It learns their alpha inside the unknown band (Hinton et al. 2015, arXiv 1503.02531), beside the truth.
 
     draw --teacher first --out CROPS         crops with the truth and what a teacher makes of them
-    learn --crops CROPS ... --out STUDENT    sees them again and again, mirrored and turned
+    learn --crops CROPS ... --teacher first --out STUDENT    sees them again and again, mirrored and turned
     compare --student STUDENT --teacher first    both on synthetic images; with a model and --data, its masks of these
 
-It reads and writes blocks of 2 x 2 pixels as channels, so that nothing is computed at full resolution, and coarse
-features come up with half as many channels as the finer ones they join.
+The student begins with the strongest of the teacher's channels, where it has levels of the same resolution.
 """
 
 import argparse
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -23,12 +22,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from models.checkpoint import Card, load_weights, read_card, save_weights
 from models.data.reader import open_data_folder
 from models.evaluation.evaluate import evaluate
-from models.fba_net import CHANNELS, FBANet, FBANetConfig, FBANetOutput, unknown_band
+from models.fba_net import CHANNELS, FBANet, FBANetConfig, unknown_band
 from models.first_refiner import first_refiner
 from models.masks.metrics import iou
 from models.phantom import CLASSES, KINDS
@@ -47,63 +45,57 @@ PARTS = ("inputs", "truth", "taught")  # files of drawn crops, one crop after th
 MEASURED = 40  # synthetic images of each kind on which a teacher and its student are compared
 UNSEEN = 500_000  # the first of their seeds
 RUNS = 10  # of which the fastest counts
-WIDTHS = (16, 48, 64, 96)  # channels at half, quarter ... of a crop's resolution
-FOLD = 2  # side in pixels of the blocks that are read as channels
-BOUNDARY_LEVEL = 1  # of WIDTHS: a quarter of the crop's resolution, as FBANet's boundary
 
 
-class LeanFBANet(nn.Module):
-    """FBANet's inputs, outputs and gates on a smaller body.
+def thinned(teacher: FBANet, config: FBANetConfig) -> FBANet:
+    """A leaner FBANet that begins with what a teacher knows: the levels that both have, by their strongest channels.
+
+    Its finest level reads the image and writes alpha itself, which it has to learn anew.
 
     Args:
-        widths: channels at half, quarter ... of a crop's resolution.
-        norms: whether group norms follow the convolutions, as in FBANet.
+        teacher: of the smaller stride.
+        config: of the student; no level is wider than the teacher's of the same resolution.
     """
-
-    def __init__(self, widths: Sequence[int] = WIDTHS, *, norms: bool = True) -> None:
-        super().__init__()
-        self.config, self.norms = FBANetConfig(tuple(widths)), norms
-        pairs = list(pairwise(widths))
-        self.stem = _block(CHANNELS * FOLD**2, widths[0], 1, norms)
-        self.down = nn.ModuleList(_block(a, b, 2, norms) for a, b in pairs)
-        self.narrow = nn.ModuleList(nn.Conv2d(b, a // 2, 1) for a, b in pairs)
-        self.up = nn.ModuleList(_block(a + a // 2, a, 1, norms) for a, _ in pairs)
-        self.boundary = nn.Conv2d(widths[BOUNDARY_LEVEL], 1, 3, padding=1)
-        self.gates = nn.ModuleList(nn.Conv2d(width + 1, width, 1) for width in widths[:-1])
-        self.out = nn.Conv2d(widths[0], FOLD**2, 3, padding=1)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
-
-    def forward(self, inputs: Tensor) -> FBANetOutput:
-        """As FBANet's."""
-        skips = [self.stem(F.pixel_unshuffle(inputs, FOLD))]  # (B, w0, S/2, S/2)
-        for down in self.down:
-            skips.append(down(skips[-1]))  # (B, wi, S/2^(i+1), S/2^(i+1))
-        x = skips.pop()
-        boundary = features = torch.zeros(0)
-        for level in reversed(range(len(skips))):
-            skip = skips[level]
-            x = F.interpolate(self.narrow[level](x), size=skip.shape[-2:], mode="bilinear", align_corners=False)
-            seen = torch.zeros_like(skip[:, :1])
-            if level < BOUNDARY_LEVEL:
-                seen = F.interpolate(boundary, size=skip.shape[-2:], mode="bilinear", align_corners=False).sigmoid()
-            gate = torch.sigmoid(self.gates[level](torch.cat([skip, seen], dim=1)))
-            x = self.up[level](torch.cat([skip * gate, x], dim=1))  # as the skip
-            if level == BOUNDARY_LEVEL:
-                features, boundary = x, self.boundary(x)
-        raw = inputs[:, -1] + F.pixel_shuffle(self.out(x), FOLD)[:, 0]
-        alpha = raw.clamp(0, 1) * (1 - inputs[:, 3])
-        alpha = torch.where(inputs[:, 4] > 0, torch.ones_like(alpha), alpha)
-        return FBANetOutput(raw, alpha, boundary[:, 0], features)
+    student = FBANet(config)
+    lacking = (config.stride // teacher.config.stride).bit_length() - 1  # levels that only the teacher has
+    blocks, sources = [student.stem, *student.down], [teacher.stem, *teacher.down][lacking:]
+    kept: list[Tensor] = []  # channels of each level's skip
+    for block, source in zip(blocks, sources, strict=True):
+        kept.append(_copy_block(block, source, kept[-1] if kept else None))
+    x = kept[-1]
+    for level in reversed(range(len(student.up))):
+        skip, wide = kept[level], teacher.config.widths[level + lacking]
+        seen = torch.cat([skip, torch.tensor([wide])])  # the skip and the boundary
+        _copy(student.gates[level], teacher.gates[level + lacking], skip, seen)
+        x = _copy_block(student.up[level], teacher.up[level + lacking], torch.cat([skip, wide + x]))
+        if level == student.boundary_level:
+            _copy(student.boundary, teacher.boundary, torch.tensor([0]), x)
+    return student
 
 
-def _block(inputs: int, outputs: int, stride: int, norms: bool) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for channels, step in ((inputs, stride), (outputs, 1)):
-        layer = nn.Conv2d(channels, outputs, 3, stride=step, padding=1, bias=not norms)
-        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-        layers += [layer, *([nn.GroupNorm(8, outputs)] if norms else []), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers)
+def _copy_block(block: nn.Module, source: nn.Module, inputs: Tensor | None) -> Tensor:
+    """Copy a block's strongest channels, which are returned; its first convolution only if its `inputs` are known."""
+    own, theirs = list(block.children()), list(source.children())
+    for index in (0, 3):  # a convolution, a norm and an activation each
+        norm, wide = cast("nn.GroupNorm", own[index + 1]), cast("nn.GroupNorm", theirs[index + 1])
+        strength = (wide.weight.abs() + wide.bias.abs()).view(norm.num_groups, -1)
+        strongest = strength.topk(norm.num_channels // norm.num_groups).indices.sort().values  # (groups, kept of each)
+        outputs = (strongest + strength.shape[1] * torch.arange(norm.num_groups)[:, None]).flatten()
+        if inputs is not None:
+            _copy(own[index], theirs[index], outputs, inputs)
+            _copy(norm, wide, outputs)
+        inputs = outputs
+    assert inputs is not None
+    return inputs
+
+
+def _copy(layer: nn.Module, source: nn.Module, outputs: Tensor, inputs: Tensor | None = None) -> None:
+    """Copy some output channels of a layer and, of a convolution, some of its inputs."""
+    weights = source.state_dict()
+    parts = {name: weight[outputs] for name, weight in weights.items()}
+    if inputs is not None:
+        parts["weight"] = parts["weight"][:, inputs]
+    layer.load_state_dict(parts)
 
 
 class Batch(NamedTuple):
@@ -135,12 +127,11 @@ def _parser() -> argparse.ArgumentParser:
     drawing.add_argument("--crops", type=int, default=2500)
     drawing.set_defaults(run=draw)
 
-    learning = commands.add_parser("learn")
+    learning = commands.add_parser("learn", parents=[teacher])
     learning.add_argument("--crops", type=Path, action="append", required=True)
     learning.add_argument("--out", type=Path, required=True)
     learning.add_argument("--student", type=Path, help="an earlier one to go on from, of its own shape")
-    learning.add_argument("--widths", type=int, nargs="+", default=WIDTHS)
-    learning.add_argument("--without-norms", action="store_true")
+    learning.add_argument("--widths", type=int, nargs="+", default=FBANetConfig().widths)
     learning.add_argument("--imitate", action="store_true", help="learn from the teacher alone, not from the truth")
     learning.add_argument("--minutes", type=float, required=True)
     learning.add_argument("--batch", type=int, default=8)
@@ -201,8 +192,8 @@ def _examples(arguments: argparse.Namespace, pipeline: Pipeline | None) -> list[
 def learn(arguments: argparse.Namespace) -> None:
     """Train a student for so many minutes; its weights are averaged over the steps."""
     drawn = [[np.load(folder / f"{part}.npy", mmap_mode="r") for part in PARTS] for folder in arguments.crops]
-    new = LeanFBANet(arguments.widths, norms=not arguments.without_norms)
-    student = load_student(arguments.student) if arguments.student else new
+    config = FBANetConfig(tuple(arguments.widths))
+    student = load_student(arguments.student) if arguments.student else thinned(_teacher(arguments.teacher)[1], config)
     student = student.to(memory_format=torch.channels_last).train()
     clock = Clock(1_000_000, arguments.minutes * 60)
     groups = [{"params": student.parameters(), "lr": arguments.rate}]
@@ -216,15 +207,15 @@ def learn(arguments: argparse.Namespace) -> None:
         loss = imitation_loss(raw, taught, band)
         loop.step(loss if arguments.imitate else loss + refiner_loss(raw, boundary, truth, band))
     card = Card(arguments.out.name, [], "", datetime.now(UTC).isoformat(timespec="seconds"))
-    card.config = {"widths": list(student.config.widths), "norms": student.norms}
+    card.config = {"refiner": asdict(student.config)}
     card.training = {key: str(value) for key, value in vars(arguments).items() if key != "run"} | {"steps": clock.step}
     save_weights(arguments.out, card, {"refiner": loop.average})
 
 
-def load_student(folder: Path) -> LeanFBANet:
+def load_student(folder: Path) -> FBANet:
     """What `learn` wrote. Raises CheckpointError where that is damaged."""
     card = read_card(folder)
-    student = LeanFBANet(card.config["widths"], norms=card.config["norms"])
+    student = FBANet(FBANetConfig.of(card.config["refiner"]))
     load_weights(folder, card, "refiner", student)
     return student.eval()
 
@@ -276,7 +267,7 @@ def compare(arguments: argparse.Namespace) -> None:
     if pipeline is None or not arguments.data:
         return
     samples = open_data_folder(arguments.data).split(arguments.split)
-    lean = Pipeline(pipeline.classifier, cast("FBANet", student), pipeline.config)
+    lean = Pipeline(pipeline.classifier, student, pipeline.config)
     full, leaner = (evaluate(one, samples)["classes"] for one in (pipeline, lean))
     for label, figures in full.items():
         print(label, figures["iou"], leaner[label]["iou"], flush=True)

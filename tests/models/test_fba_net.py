@@ -1,14 +1,16 @@
+from dataclasses import asdict
+
 import cv2
 import numpy as np
 import pytest
 import torch
 
-from models.fba_net import FBANet, FBANetConfig, network_input, unknown_band
+from models.fba_net import AlphaOnly, FBANet, FBANetConfig, network_input, unknown_band
 from models.refiner import Box, Subject, centre_map, cut, fba_matting, object_boxes, refine
 from models.trimap import BACKGROUND, FOREGROUND, SIZE, UNKNOWN, TrimapConfig, trimap_from_mask
 
 CPU = torch.device("cpu")
-SMALL = FBANetConfig(widths=(8, 8, 8, 8), crop_size=64)
+SMALL = FBANetConfig(widths=(8, 8, 8), crop_size=64)
 
 
 def disc_subject(height=200, width=300):
@@ -21,18 +23,47 @@ def disc_subject(height=200, width=300):
 
 def test_untrained_it_returns_the_map_inside_the_band():
     subject = disc_subject()
-    alpha = refine(fba_matting(FBANet(SMALL).eval(), CPU), [subject], 64)[0]
+    alpha = refine(fba_matting(AlphaOnly(FBANet(SMALL)).eval(), CPU), [subject], 64)[0]
     trimap = cv2.resize(subject.trimap, (300, 200), interpolation=cv2.INTER_NEAREST)
     cam = cv2.resize(subject.cam, (300, 200))
     assert alpha.shape == (200, 300)
     assert np.abs(alpha - cam)[trimap == UNKNOWN].max() < 0.1  # resampled through the crop
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_boundary_lies_at_a_quarter_of_the_resolution_whatever_the_finest_level_is(stride):
+    output = FBANet(FBANetConfig((8, 8, 8, 8), crop_size=64, stride=stride))(torch.rand(2, 12, 64, 64))
+    assert output.raw.shape == output.alpha.shape == (2, 64, 64)
+    assert output.boundary.shape == (2, 16, 16)
+    assert output.features.shape == (2, 8, 16, 16)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_single_pixels_are_seen_and_drawn(stride):
+    """Each pixel of a cell is a channel of its own, at the same place when it is written."""
+    torch.manual_seed(0)
+    network = FBANet(FBANetConfig((8, 8, 8, 8), crop_size=64, stride=stride)).eval()
+    torch.nn.init.normal_(network.out.weight, std=0.1)
+    inputs = torch.zeros(1, 12, 64, 64)
+    with torch.inference_mode():
+        before = network(inputs).raw
+        inputs[0, -1, 33, 30] = 1
+        changed = (network(inputs).raw - before)[0].abs()
+    assert changed[33, 30] > 0.5
+    assert changed[33, 30] > 2 * changed[32, 30]
+
+
+def test_a_card_of_before_there_were_strides_has_cells_of_one_pixel():
+    stored = {"widths": [16, 32, 64, 96], "crop_size": 256}
+    assert FBANetConfig.of(stored) == FBANetConfig((16, 32, 64, 96), 256, stride=1)
+    assert FBANetConfig.of(asdict(FBANetConfig())) == FBANetConfig()
+
+
 def test_known_pixels_are_written_back_against_the_network():
     network = FBANet(SMALL).eval()
     torch.nn.init.normal_(network.out.weight, std=10)
     subject = disc_subject()
-    alpha = refine(fba_matting(network, CPU), [subject], 64)[0]
+    alpha = refine(fba_matting(AlphaOnly(network), CPU), [subject], 64)[0]
     trimap = cv2.resize(subject.trimap, (300, 200), interpolation=cv2.INTER_NEAREST)
     assert (alpha[trimap == FOREGROUND] == 1).all()
     assert (alpha[trimap == BACKGROUND] == 0).all()

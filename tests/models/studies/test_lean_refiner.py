@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from torch import nn
 
 from models.checkpoint import check_weights
-from models.fba_net import CHANNELS
+from models.fba_net import FBANet, FBANetConfig
 from models.phantom import write_phantoms
 from models.studies import lean_refiner
-from models.studies.lean_refiner import LeanFBANet, imitation_loss, load_student, main
+from models.studies.lean_refiner import imitation_loss, load_student, main, thinned
 
 
 def test_imitating_costs_nothing_outside_the_band_or_beyond_what_is_sure():
@@ -18,35 +19,23 @@ def test_imitating_costs_nothing_outside_the_band_or_beyond_what_is_sure():
     assert imitation_loss(taught, taught, torch.zeros_like(band)) == 0
 
 
-@pytest.mark.parametrize("norms", [False, True])
-def test_it_reads_and_writes_what_fbanet_does(norms):
-    """Untrained it returns the map, known pixels are written back, the boundary is at a quarter of the resolution."""
+def test_a_thinned_student_keeps_the_levels_that_it_shares_with_its_teacher():
+    """As wide as the teacher it computes the same from the same skip; narrower, a part of each group's channels."""
     torch.manual_seed(0)
-    network = LeanFBANet((8, 8, 8), norms=norms).eval()
-    inputs = torch.rand(2, CHANNELS, 64, 64)
-    inputs[:, 3:5] = 0
-    inputs[:, 3, :8], inputs[:, 4, 8:16] = 1, 1
-    with torch.inference_mode():
-        output = network(inputs)
-    torch.testing.assert_close(output.raw, inputs[:, -1])
-    assert (output.alpha[:, :8] == 0).all()
-    assert (output.alpha[:, 8:16] == 1).all()
-    assert output.boundary.shape == (2, 16, 16)
-    assert output.features.shape == (2, 8, 16, 16)
+    teacher = FBANet(FBANetConfig((8, 16, 24, 32), crop_size=64, stride=1))
+    for norm in (module for module in teacher.modules() if isinstance(module, nn.GroupNorm)):
+        nn.init.normal_(norm.weight)
+    student = thinned(teacher, FBANetConfig((16, 24, 32), crop_size=64))
+    skip, coarse = torch.rand(1, 16, 32, 32), torch.rand(1, 24 + 32, 16, 16)
+    torch.testing.assert_close(student.down[0](skip), teacher.down[1](skip))
+    torch.testing.assert_close(student.up[1](coarse), teacher.up[2](coarse))
+    seen = torch.cat([skip, skip[:, :1]], dim=1)
+    torch.testing.assert_close(student.gates[0](seen), teacher.gates[1](seen))
+    torch.testing.assert_close(student.boundary.weight, teacher.boundary.weight)
 
-
-def test_it_sees_and_draws_single_pixels():
-    """Each pixel of a block of 2 x 2 is a channel of its own, at the same place when it is written."""
-    torch.manual_seed(0)
-    network = LeanFBANet((8, 8, 8), norms=False).eval()
-    torch.nn.init.normal_(network.out.weight, std=0.1)
-    inputs = torch.zeros(1, CHANNELS, 64, 64)
-    with torch.inference_mode():
-        before = network(inputs).raw
-        inputs[0, -1, 33, 30] = 1
-        changed = (network(inputs).raw - before)[0].abs()
-    assert changed[33, 30] > 0.5
-    assert changed[33, 30] > 2 * changed[32, 30]
+    narrow = thinned(teacher, FBANetConfig((16, 16, 32), crop_size=64))
+    wide, own = teacher.state_dict()["down.1.4.weight"], narrow.state_dict()["down.0.4.weight"]
+    assert torch.equal(own.view(8, 2), wide.view(8, 3).gather(1, wide.abs().view(8, 3).topk(2).indices.sort().values))
 
 
 def test_it_is_taught_by_the_first_refiner_and_by_a_models(tmp_path, monkeypatch, capsys):
@@ -55,12 +44,12 @@ def test_it_is_taught_by_the_first_refiner_and_by_a_models(tmp_path, monkeypatch
     of_light = ["--teacher", "light", "--data", str(tmp_path / "frames")]
     main(["draw", "--images", "2", "--crops", "6", "--out", str(tmp_path / "a")])
     main(["--seed", "1", "draw", *of_light, "--images", "2", "--crops", "4", "--out", str(tmp_path / "b")])
-    few = ["--minutes", "0.01", "--batch", "2", "--widths", "8", "8", "8"]
-    main(["learn", "--crops", str(tmp_path / "a"), *few, "--without-norms", "--out", str(tmp_path / "student")])
+    few = ["--minutes", "0.01", "--batch", "2", "--widths", "8", "16", "8"]
+    main(["learn", "--crops", str(tmp_path / "a"), *few, "--out", str(tmp_path / "student")])
     both = ["--crops", str(tmp_path / "a"), "--crops", str(tmp_path / "b"), "--imitate"]
     main(["learn", *both, *few, "--student", str(tmp_path / "student"), "--out", str(tmp_path / "further")])
     card = check_weights(tmp_path / "further")
-    assert card.config == {"widths": [8, 8, 8], "norms": False}, "it goes on as another network"
+    assert card.config == {"refiner": {"widths": [8, 16, 8], "crop_size": 256, "stride": 2}}
     assert card.training["steps"] >= 1
     before, after = (load_student(tmp_path / name).out.weight for name in ("student", "further"))
     assert not torch.equal(before, after)
