@@ -51,12 +51,14 @@ class Explanation:
     Attributes:
         classifier, images: what went through what; images of shape (B, 3, S, S).
         logits: presence of each class, shape (B, C).
+        score_maps: the last convolution's output, shape (B, C, h, w).
         layers: the ones asked for.
     """
 
     classifier: Classifier
     images: Tensor
     logits: Tensor
+    score_maps: Tensor
     layers: tuple[Layer, ...]
 
 
@@ -103,13 +105,14 @@ def explain(
         }
     weights = classifier.head.weight[:, :, 0, 0].detach()  # (C, K)
     gradients[STRIDE] = weights[None, :, :, None, None].expand(len(images), -1, -1, *output.features.shape[2:])
+    logits, score_maps = output.logits, output.score_maps
     layers = [Layer(s, output.layers[s].detach().float(), gradients[s].float()) for s in strides]
     smaller = round(presence_scale * images.shape[-1] / STEP) * STEP
     if 0 < smaller < images.shape[-1]:
         with torch.inference_mode():
             planes = images.contiguous()  # scaling interleaved channels takes four times as long
-            output = forward(F.interpolate(planes, size=(smaller, smaller), mode="bilinear", antialias=True))
-    return Explanation(classifier, images, output.logits.detach(), tuple(layers))
+            logits = forward(F.interpolate(planes, size=(smaller, smaller), mode="bilinear", antialias=True)).logits
+    return Explanation(classifier, images, logits.detach(), score_maps.detach(), tuple(layers))
 
 
 def hires_cam(activations: Tensor, gradients: Tensor) -> Tensor:
@@ -186,10 +189,10 @@ def per_class(method: Callable[[Tensor, Tensor], Tensor], explanation: Explanati
 def hires_cams(explanation: Explanation, layer: Layer) -> Tensor:
     """HiResCAM of all classes, shape (B, C, h, w).
 
-    At the last convolution, where each class's gradient is its row of weights, this is that convolution.
+    At the last convolution, where each class's gradient is its row of weights, these are that convolution's output.
     """
     if layer.stride == STRIDE:
-        return F.conv2d(layer.activations, explanation.classifier.head.weight.detach().float())
+        return explanation.score_maps.float()
     return per_class(hires_cam, explanation, layer)
 
 
