@@ -114,9 +114,12 @@ def depths(rows: int = ROWS) -> NDArray[np.float32]:
 
 def row_of(depth: NDArray[np.float32], rows: int = ROWS) -> NDArray[np.float32]:
     """The row, with its fraction, at a depth: the inverse of `depths`; below 0 or beyond rows - 1 outside of it."""
-    t = (depth + INWARD) / (DEPTH + INWARD)
-    u = (-FINE + np.sqrt(np.maximum(FINE**2 + 4 * (1 - FINE) * t, 0))) / (2 * (1 - FINE))
-    return np.asarray(np.where(t < 0, -1.0, u * (rows - 1)), dtype=np.float32)
+    bend = 2 * (1 - FINE)
+    u = np.maximum((depth + INWARD) * (2 * bend / (DEPTH + INWARD)) + FINE**2, 0)
+    np.sqrt(u, out=u)
+    u -= FINE
+    u *= (rows - 1) / bend
+    return np.asarray(u, dtype=np.float32)
 
 
 def unroll(picture: NDArray[np.uint8], wall: Wall, margin: int = 0) -> NDArray[np.uint8]:
@@ -170,23 +173,24 @@ def roll_up(strips: Sequence[NDArray[np.float32]], wall: Wall, shape: tuple[int,
     scale = wall.side / max(shape)
     dx = (np.arange(width, dtype=np.float32) + 0.5) * scale - 0.5 - wall.x  # (W,)
     dy = ((np.arange(height, dtype=np.float32) + 0.5) * scale - 0.5 - wall.y)[:, None]  # (H, 1)
-    ray = np.mod(np.arctan2(dy, dx), 2 * np.pi) * (RAYS / (2 * np.pi))  # [0, RAYS)
+    ray = np.arctan2(dy, dx)
+    np.add(ray, 2 * np.pi, out=ray, where=ray < 0)
+    ray *= RAYS / (2 * np.pi)  # [0, RAYS], the same place at either end
     whole = np.floor(ray)
-    low = whole.astype(np.int32) % RAYS
-    share = ray - whole
-    edge = wall.edge[low] * (1 - share) + wall.edge[(low + 1) % RAYS] * share
+    low = whole.astype(np.int32)
+    edges = np.append(wall.edge, wall.edge[:2])
+    edge = edges[low] + np.diff(edges)[low] * (ray - whole)
     row = row_of(((np.hypot(dx, dy) - edge) / wall.side).astype(np.float32))
     beyond = (row < 0) | (row > ROWS - 1)
     # A strip wraps around: a column more on either side, so that its ends meet.
     h, w = strips[0].shape
     map_x = ((ray + 0.5) * (w / RAYS) + 0.5).astype(np.float32)
     map_y = np.clip(((row + 0.5) * (h / ROWS) - 0.5).astype(np.float32), 0, h - 1)
+    map_y[beyond] = -h  # where `remap` finds nothing
     rolled = []
     for strip in strips:
         wrapped = np.concatenate([strip[:, -1:], strip, strip[:, :1]], axis=1).astype(np.float32)
-        values = np.asarray(cv2.remap(wrapped, map_x, map_y, cv2.INTER_LINEAR), dtype=np.float32)
-        values[beyond] = 0
-        rolled.append(values)
+        rolled.append(np.asarray(cv2.remap(wrapped, map_x, map_y, cv2.INTER_LINEAR), dtype=np.float32))
     return rolled
 
 

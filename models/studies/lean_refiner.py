@@ -5,6 +5,7 @@ It learns their alpha inside the unknown band (Hinton et al. 2015, arXiv 1503.02
     draw --teacher first --out CROPS         crops with the truth and what a teacher makes of them
     learn --crops CROPS ... --teacher first --out STUDENT    sees them again and again, mirrored and turned
     compare --student STUDENT --teacher first    both on synthetic images; with a model and --data, its masks of these
+    write --student STUDENT --teacher first --out CHECKPOINT    the teacher's checkpoint with the student in its place
 
 The student begins with the strongest of the teacher's channels, where it has levels of the same resolution.
 """
@@ -30,8 +31,8 @@ from models.fba_net import CHANNELS, FBANet, FBANetConfig, unknown_band
 from models.first_refiner import first_refiner
 from models.masks.metrics import iou
 from models.phantom import CLASSES, KINDS
-from models.pipeline import Pipeline, load_pipeline
-from models.starter import model_folder
+from models.pipeline import Pipeline, load_pipeline, save_pipeline
+from models.starter import FIRST_REFINER, model_folder
 from models.studies.first_refiner import SIZE, synthetic_examples
 from models.training.frames import Mixture, folder_frames, phantom_frames
 from models.training.losses import refiner_loss
@@ -142,6 +143,11 @@ def _parser() -> argparse.ArgumentParser:
     comparing.add_argument("--student", type=Path, required=True)
     comparing.add_argument("--split", help="of split.json; all images if omitted")
     comparing.set_defaults(run=compare)
+
+    writing = commands.add_parser("write", parents=[teacher])
+    writing.add_argument("--student", type=Path, required=True)
+    writing.add_argument("--out", type=Path, required=True)
+    writing.set_defaults(run=write)
     return parser
 
 
@@ -208,8 +214,16 @@ def learn(arguments: argparse.Namespace) -> None:
         loop.step(loss if arguments.imitate else loss + refiner_loss(raw, boundary, truth, band))
     card = Card(arguments.out.name, [], "", datetime.now(UTC).isoformat(timespec="seconds"))
     card.config = {"refiner": asdict(student.config)}
-    card.training = {key: str(value) for key, value in vars(arguments).items() if key != "run"} | {"steps": clock.step}
+    card.training = {key: _named(value) for key, value in vars(arguments).items() if key not in ("run", "out")}
+    card.training["steps"] = clock.step
     save_weights(arguments.out, card, {"refiner": loop.average})
+
+
+def _named(value: object) -> object:
+    """An argument as a card has it: of a folder its name, which is as far as it goes on other machines."""
+    if isinstance(value, Path):
+        return value.name
+    return [_named(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def load_student(folder: Path) -> FBANet:
@@ -271,6 +285,21 @@ def compare(arguments: argparse.Namespace) -> None:
     full, leaner = (evaluate(one, samples)["classes"] for one in (pipeline, lean))
     for label, figures in full.items():
         print(label, figures["iou"], leaner[label]["iou"], flush=True)
+
+
+def write(arguments: argparse.Namespace) -> None:
+    """Write the teacher's checkpoint anew, with the student as its refiner; a model's is measured on the val split."""
+    student, training = load_student(arguments.student), read_card(arguments.student).training
+    pipeline, _ = _teacher(arguments.teacher)
+    card = read_card(FIRST_REFINER if pipeline is None else model_folder(arguments.teacher))
+    card.weights, card.training = {}, card.training | {"student": training}
+    if pipeline is None:
+        card.config = {"refiner": asdict(student.config)}
+        save_weights(arguments.out, card, {"refiner": student})
+        return
+    lean = Pipeline(pipeline.classifier, student, pipeline.config, name=pipeline.name)
+    card.metrics = evaluate(lean, open_data_folder(arguments.data).split("val"))
+    save_pipeline(lean, arguments.out, card)
 
 
 def _mean_iou(network: nn.Module, batch: LabelledCrops) -> float:
