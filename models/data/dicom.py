@@ -372,10 +372,13 @@ def _first_window(views: Any) -> Scale | Sigmoid | None:
     except (IndexError, ValueError):
         return None
     function = str(views.get("VOILUTFunction") or "LINEAR").strip().upper()
-    if centre is None or width is None or not width > (1 if function == "LINEAR" else 0):
+    linear = function not in ("SIGMOID", "LINEAR_EXACT")
+    if centre is None or width is None or not (width >= 1 if linear else width > 0):
         return None
     if function == "SIGMOID":
         return Sigmoid(centre, width)
     if function == "LINEAR_EXACT":
         return Scale(centre - width / 2, centre + width / 2)
-    return Scale(centre - 0.5 - (width - 1) / 2, centre - 0.5 + (width - 1) / 2)
+    low = centre - 0.5 - (width - 1) / 2
+    # Of width 1 it is a threshold: whatever lies above is white.
+    return Scale(low, max(centre - 0.5 + (width - 1) / 2, float(np.nextafter(low, np.inf))))

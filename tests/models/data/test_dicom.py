@@ -14,6 +14,7 @@ from pydicom import Dataset, dcmread, uid
 from pydicom.data import get_testdata_file
 from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
+from pydicom.pixels import apply_windowing
 from pydicom.sequence import Sequence
 
 from models.data.decoding import decode_image, open_pages
@@ -191,6 +192,16 @@ def test_the_first_window_is_applied_after_the_rescale() -> None:
     assert abs(int(smooth[0, 32, 0]) - 128) < 6
     assert np.all(np.diff(smooth[0, :, 0].astype(int)) >= 0)
     assert_shows_the_ramp(written([hounsfield], WindowCenter="0", WindowWidth="0", **more))
+
+
+def test_a_window_of_width_one_is_a_threshold() -> None:
+    """PS3.3 C.11.2.1.2.1: at most the centre less one half is black, all else white; pydicom agrees."""
+    values = ramp(4095, np.uint16)
+    for centre in (2000, 2000.3):
+        file = written([values], WindowCenter=str(centre), WindowWidth="1", BitsStored=12)
+        shown = decode_image(file, MANY)[..., 0]
+        assert np.array_equal(shown, np.where(values <= centre - 0.5, 0, 255))
+        assert np.array_equal(shown > 0, apply_windowing(values, dcmread(BytesIO(file))) > 0)
 
 
 def test_a_window_of_negative_values() -> None:
