@@ -26,6 +26,10 @@ COLOUR = re.compile(r"#(?:[0-9A-Fa-f]{3}|[0-9A-Fa-f]{6})|[A-Za-z]{3,20}")
 PREDICTED = {*TOOLS, *(control.tag for control in CONTROLS)}
 # Lower is better; what holds any mask is equally good.
 PREFERENCE = {tag: 0 if adapter.exact else place for place, (tag, adapter) in enumerate(REGION_CONTROLS.items())}
+# Label Studio's editor takes the names of tags and attributes in any case; these are the ones that are looked for.
+TAGS = {*PREDICTED, *LABEL_TAGS, "Image", "Labels", "TextArea", "Repeater", "MagicWand", "KeyPoint", "KeyPointLabels"}
+SPELT_TAGS = {tag.lower(): tag for tag in TAGS}
+SPELT_ATTRIBUTES = {name.lower(): name for name in ("toName", "valueList", "perRegion", "perItem")}
 # Real configs have some hundreds of tags, and some ten thousand characters.
 MAX_CHARACTERS, MAX_ELEMENTS, MAX_DEPTH = 1 << 20, 20_000, 100
 # Each tool is a control with each <Labels> beside it, so a short config could name millions of them.
@@ -182,7 +186,10 @@ def _status(root: Element, images: dict[str, Element]) -> StatusLabel | None:
 
 
 class _Builder(TreeBuilder):
-    """Gives up a tree as soon as it is too deep or too large: loops over parts of a deep one take its depth times."""
+    """Spells known names in one way, and gives up a tree that is too deep or too large.
+
+    Loops over parts of a deep one take its depth times.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -194,11 +201,12 @@ class _Builder(TreeBuilder):
             raise ConfigError(f"the labelling config nests tags more than {MAX_DEPTH} deep; make it flatter")
         if self._elements > MAX_ELEMENTS:
             raise ConfigError(f"the labelling config has more than {MAX_ELEMENTS} tags; divide the project")
-        return super().start(tag, attributes)
+        spelt = {SPELT_ATTRIBUTES.get(name.lower(), name.lower()): value for name, value in attributes.items()}
+        return super().start(SPELT_TAGS.get(tag.lower(), tag), spelt)
 
     def end(self, tag: str, /) -> Element:
         self._depth -= 1
-        return super().end(tag)
+        return super().end(SPELT_TAGS.get(tag.lower(), tag))
 
 
 def _parsed(xml: str) -> Element:

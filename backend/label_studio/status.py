@@ -23,7 +23,8 @@ NO_MODEL = "No model knows these classes yet. Draw by hand or with the smart too
 FAILED = "No masks could be drawn"
 MAX_REASON = 300  # characters
 ROOT = re.compile(
-    r"""\s*(?:<\?[^>]*\?>\s*)?(?:<!--(?:(?!-->).)*-->\s*)*<View(?:\s+[\w:.-]+\s*=\s*(?:"[^"]*"|'[^']*'))*\s*>""", re.S
+    r"""\s*(?:<\?[^>]*\?>\s*)?(?:<!--(?:(?!-->).)*-->\s*)*<View(?:\s+[\w:.-]+\s*=\s*(?:"[^"]*"|'[^']*'))*\s*>""",
+    re.S | re.I,
 )
 # The text shows, the field to write into does not; the class keeps the style to this text area.
 LABEL = """

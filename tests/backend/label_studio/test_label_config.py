@@ -1,6 +1,7 @@
 """Labelling configs of projects, with any labels."""
 
 import re
+from collections.abc import Callable
 
 import pytest
 
@@ -35,6 +36,16 @@ def test_a_label_teaches_the_first_of_its_predicted_values() -> None:
     assert config.training_classes == ("a",)
     assert config.controls[0].class_of("V") == "a"
     assert config.controls[0].class_of("gone") is None
+
+
+@pytest.mark.parametrize("config", [BRUSH, CHOICES, PAGES, SHAPES])
+@pytest.mark.parametrize("spell", [str.lower, str.upper, str.title])
+def test_tags_and_attributes_may_be_written_in_any_case(config: str, spell: Callable[[str], str]) -> None:
+    """As in Label Studio's editor; what stands in quotes is the user's own."""
+    parts = re.split('("[^"]*")', config)
+    written = "".join(part if part.startswith('"') else spell(part) for part in parts)
+    assert written != config
+    assert parse_label_config(written) == parse_label_config(config)
 
 
 def test_labels_may_lie_deeper_inside_their_control() -> None:
