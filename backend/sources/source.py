@@ -18,7 +18,7 @@ from backend.sources.finding import ENDINGS, ImageFiles, files_below
 from backend.sources.label_studio import convert_label_studio, is_label_studio
 from backend.sources.refused import check_names, is_refused, refuse
 from backend.sources.segmentation_mask import convert_masks, is_label_map
-from backend.sources.yolo import convert_yolo, is_yolo
+from backend.sources.yolo import LABELS, convert_yolo, has_texts, is_label_list, is_yolo, read_label_list
 from models.data.files import has_dicom_preamble
 from models.errors import DataError
 
@@ -58,6 +58,7 @@ DOCUMENTS = (".json", ".xml", "labelmap.txt", ".yaml", ".yml", "obj.data", ".csv
 # Folders of masks in the layouts of several tools: of what lies in them nothing can be learnt without its export.
 MASK_FOLDERS = {"masks", "labels", "labelstr", "labelsts", "segmentationclass", "segmentationobject"}
 NO_ENDING = "its name has no ending of an image"
+UNNAMED = "it seems to be of YOLO, and no file names the labels; add a data.yaml with names, or a classes.txt"
 NAMED = 3  # files of an ending that are named
 
 
@@ -142,6 +143,7 @@ def _opened(path: Path, scratch: Path, images: Path | None, skip_bad: bool, unla
         check_names(path, files)
         pictures = [file for file in files if _is_picture(file, root)]
         if not pictures or not unlabelled:
+            unread += [LeftOut(_shown(file, root), UNNAMED) for file in files if _is_unnamed(file, root)][:1]
             raise DataError(_unknown(path, pictures, unread))
         unread += _others(files, pictures, root, {row.what for row in unread})
         return Source(root, IMAGES, [f"{path} has images and no labels"], unread, pictures)
@@ -175,8 +177,8 @@ def _data_folder(root: Path) -> Path:
 
 
 def _is_data_folder(root: Path) -> bool:
-    # Label Studio's YOLO export has classes.txt too, and its labels in another folder.
-    return (root / "classes.txt").is_file() and ((root / "masks").is_dir() or not (root / "labels").is_dir())
+    # YOLO data may have a classes.txt too, and their labels in another folder.
+    return (root / "classes.txt").is_file() and ((root / "masks").is_dir() or not has_texts(root))
 
 
 def _convert(
@@ -209,9 +211,10 @@ def _contents(files: list[Path], root: Path, unread: list[LeftOut]) -> dict[Path
     """Document -> content; adds those that cannot be read to `unread`."""
     contents = {}
     for file in files:
-        if file.name.lower().endswith(DOCUMENTS):
+        listed = is_label_list(file)
+        if listed or file.name.lower().endswith(DOCUMENTS):
             try:
-                contents[file] = read_document(file)
+                contents[file] = read_label_list(file) if listed else read_document(file)
             except DataError as error:
                 unread.append(LeftOut(_shown(file, root), str(error)))
     return contents
@@ -235,6 +238,8 @@ def _others(files: list[Path], pictures: list[Path], root: Path, told: set[str])
             why = f"it is of none of the kinds that are read: {KNOWN}"
         elif file.suffix.lower() in ENDINGS:
             why = "it lies in a folder of masks, and no export says what they are; see docs/models.md for a data folder"
+        elif _is_unnamed(file, root):
+            why = UNNAMED
         else:
             why = f"{NO_ENDING}: {', '.join(ENDINGS)}"
         kinds[file.suffix.lower(), why].append(_shown(file, root))
@@ -242,6 +247,11 @@ def _others(files: list[Path], pictures: list[Path], root: Path, told: set[str])
         LeftOut(", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else ""), why)
         for (_, why), names in kinds.items()
     ]
+
+
+def _is_unnamed(file: Path, root: Path) -> bool:
+    """Whether a file is a text such as YOLO's, of which nothing says what its numbers stand for."""
+    return file.suffix.lower() == ".txt" and LABELS in file.relative_to(root).parts[:-1]
 
 
 def _shown(file: Path, root: Path) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import yaml
 
 from backend.sources.conversion import Conversion, Exported, LeftOut, Mask, Region, convert
+from backend.sources.documents import read_text
 from backend.sources.drawing import NO_NUMBERS, draw_box, draw_polygons
 from backend.sources.finding import ImageFiles, Tail, agreeing, files_below, readings, subset_of
 from models.data.files import IMAGE_SUFFIXES
@@ -17,11 +18,28 @@ from models.data.tables import SUBSETS
 from models.errors import DataError
 
 IMAGES, LABELS = "images", "labels"
+NAMES = "classes.txt"  # a label a line, of tools that write no data.yaml
 MAX_LABELS_BYTES = 64 << 20
 
 
+def has_texts(folder: Path) -> bool:
+    """Whether a folder has YOLO's folder of texts, or has folders with one each."""
+    return any(inside.is_dir() for pattern in (LABELS, f"*/{LABELS}") for inside in folder.glob(pattern))
+
+
+def is_label_list(file: Path) -> bool:
+    """Whether a file is the classes.txt of YOLO data, which lies beside the folders of texts or in one."""
+    return file.name.lower() == NAMES and (file.parent.name == LABELS or has_texts(file.parent))
+
+
+def read_label_list(file: Path) -> dict[str, Any]:
+    """What a classes.txt says, as notes.json says it. Raises DataError where it is damaged or not short."""
+    labels = read_text(file).split("\n")
+    return {"categories": [{"id": index, "name": label.strip()} for index, label in enumerate(labels) if label.strip()]}
+
+
 def is_yolo(content: Any) -> bool:
-    """Whether a file names the labels of YOLO data: data.yaml, or notes.json of Label Studio's export."""
+    """Whether a file names the labels of YOLO data: data.yaml, notes.json of Label Studio's export, classes.txt."""
     return _names(content) is not None
 
 
@@ -62,15 +80,18 @@ def convert_yolo(files: Mapping[Path, Any], images: ImageFiles, out: Path) -> Co
     roots: dict[Path, list[str]] = {}
     parts: dict[Path, _Split] = {}
     for path, content in files.items():
+        if is_label_list(path) and any(path.is_relative_to(other.parent) for other in files if other.name != path.name):
+            continue  # repeats the other
+        root = path.parent.parent if path.parent.name == LABELS else path.parent
         if isinstance(content, str) and "kpt_shape" in _settings(content):
             raise DataError(f"{path.name} is for keypoints, which have no area; export polygons")
         names = _names(content) or []
         rows = names if isinstance(names, list) else [names.get(index) for index in range(len(names))]
         if not rows or not all(isinstance(name, str | int | float) and str(name).strip() for name in rows):
             raise DataError(f"{path.name} must name its labels as a list, or by numbers from 0")
-        roots[path.parent] = [str(name) for name in rows]
-        parts[path.parent] = _Split(path.parent, _settings(content) if isinstance(content, str) else {})
-        classes |= dict.fromkeys(roots[path.parent])
+        roots[root] = [str(name) for name in rows]
+        parts[root] = _Split(root, _settings(content) if isinstance(content, str) else {})
+        classes |= dict.fromkeys(roots[root])
     exported = (
         row for root, labels in roots.items() for row in _exported(root, labels, images, parts[root], unlabelled)
     )
@@ -143,7 +164,7 @@ def _exported(
     texts = {
         _key(path.relative_to(base), LABELS): path
         for path in below
-        if path.suffix.lower() == ".txt" and LABELS in path.relative_to(base).parts[:-1]
+        if path.suffix.lower() == ".txt" and LABELS in path.relative_to(base).parts[:-1] and not is_label_list(path)
     }
     # The folders of images that are elsewhere may be others: there a name that only one text has decides.
     stems = Counter(key.name for key in texts) if not here else Counter()

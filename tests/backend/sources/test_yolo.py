@@ -152,6 +152,43 @@ def test_label_studios_own_export_names_its_labels_in_notes(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
+    ("place", "layout"), [("", "{kind}/{subset}"), ("labels/", "{kind}/{subset}"), ("", "{subset}/{kind}")]
+)
+def test_a_classes_txt_names_the_labels_where_nothing_else_does(tmp_path: Path, place: str, layout: str) -> None:
+    folder = export(tmp_path / "export", {"train/a": SCRATCH, "valid/b": BOX}, layout=layout)
+    (folder / "data.yaml").unlink()
+    (folder / f"{place}classes.txt").write_text("scratch\r\ndent\r\n\r\n")
+    for path in (folder, packed(tmp_path / "export.zip", folder)):
+        with open_source(path) as source:
+            assert source.kind == "yolo"
+            data, masks = read(source.folder)
+        assert data.classes == ("scratch", "dent")
+        assert np.array_equal(masks["a"]["scratch"], SQUARE)
+        assert masks["b"].keys() == {"dent"}
+
+
+def test_a_classes_txt_beside_a_yaml_is_not_asked(tmp_path: Path) -> None:
+    folder = export(tmp_path / "export", {"train/a": SCRATCH}, layout="{subset}/{kind}")
+    for place in (folder, folder / "train"):
+        (place / "classes.txt").write_text("other\nnames\n")
+    with open_source(folder) as source:
+        data, masks = read(source.folder)
+    assert data.classes == ("scratch", "dent")
+    assert masks.keys() == {"a"}
+
+
+def test_texts_whose_labels_nothing_names_are_told_from_other_files(tmp_path: Path) -> None:
+    folder = export(tmp_path / "export", {"train/a": SCRATCH, "train/b": SCRATCH})
+    (folder / "data.yaml").unlink()
+    with pytest.raises(DataError, match=r"seems to be of YOLO.*add a data\.yaml"), open_source(folder):
+        pass
+    with open_source(folder, unlabelled=True) as source:
+        assert [row.what for row in source.unread if "seems to be of YOLO" in row.why] == [
+            "labels/train/a.txt, labels/train/b.txt"
+        ]
+
+
+@pytest.mark.parametrize(
     ("line", "said"),
     [
         ("0 0.1 0.2 0.3\n", "it has 3"),
