@@ -38,7 +38,7 @@ class FBANetConfig:
         stride: side in pixels of a cell of the finest level, 1 or 2.
     """
 
-    widths: tuple[int, ...] = (32, 64, 96)
+    widths: tuple[int, ...] = (32, 48, 96)
     crop_size: int = 256
     stride: int = 2
 

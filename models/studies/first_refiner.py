@@ -6,6 +6,7 @@ one image lies on another. No classifier is needed: the maps are the truth, disp
 
 import argparse
 import time
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,8 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.checkpoint import Card, load_weights, read_card, save_weights
+from models.checkpoint import Card, read_card, save_weights
 from models.fba_net import FBANet, FBANetConfig
+from models.first_refiner import read_refiner
 from models.phantom.canvas import blob
 from models.phantom.folder import KINDS
 from models.training.augmentation import random_colours
@@ -45,10 +47,8 @@ def main() -> None:
     examples = synthetic_examples(arguments.images, arguments.seed)
     print(f"{len(examples)} objects after {time.monotonic() - start:.0f} s", flush=True)
     torch.manual_seed(arguments.seed)
-    refiner = FBANet(FBANetConfig())
     earlier = read_card(arguments.parent) if arguments.parent else None
-    if earlier:
-        load_weights(arguments.parent, earlier, "refiner", refiner)
+    refiner = read_refiner(arguments.parent) if arguments.parent else FBANet(FBANetConfig())
     hyperparameters = RefinerHyperparameters(arguments.steps, rate=arguments.rate)
     refiner = fit_refiner(
         refiner, examples, hyperparameters, clock=Clock(arguments.steps, None), report=print_progress,
@@ -56,9 +56,13 @@ def main() -> None:
     )  # fmt: skip
     run = f"--steps {arguments.steps} --rate {arguments.rate} --images {arguments.images} --seed {arguments.seed}"
     runs = [*(earlier.training["runs"] if earlier else []), run]  # each from what the one before wrote
-    training = {"command": "python -m models.studies.first_refiner", "runs": runs}
+    training = (earlier.training if earlier else {}) | {
+        "command": "python -m models.studies.first_refiner",
+        "runs": runs,
+    }
     created = datetime.now(UTC).isoformat(timespec="seconds")
     card = Card(arguments.out.name, [], "", created, description=DESCRIPTION, training=training)
+    card.config = {"refiner": asdict(refiner.config)}
     save_weights(arguments.out, card, {"refiner": refiner})
 
 

@@ -24,11 +24,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.checkpoint import Card, load_weights, read_card, save_weights
+from models.checkpoint import Card, read_card, save_weights
 from models.data.reader import open_data_folder
 from models.evaluation.evaluate import evaluate
 from models.fba_net import CHANNELS, FBANet, FBANetConfig, unknown_band
-from models.first_refiner import first_refiner
+from models.first_refiner import first_refiner, read_refiner
 from models.masks.metrics import iou
 from models.phantom import CLASSES, KINDS
 from models.pipeline import Pipeline, load_pipeline, save_pipeline
@@ -199,7 +199,7 @@ def learn(arguments: argparse.Namespace) -> None:
     """Train a student for so many minutes; its weights are averaged over the steps."""
     drawn = [[np.load(folder / f"{part}.npy", mmap_mode="r") for part in PARTS] for folder in arguments.crops]
     config = FBANetConfig(tuple(arguments.widths))
-    student = load_student(arguments.student) if arguments.student else thinned(_teacher(arguments.teacher)[1], config)
+    student = read_refiner(arguments.student) if arguments.student else thinned(_teacher(arguments.teacher)[1], config)
     student = student.to(memory_format=torch.channels_last).train()
     clock = Clock(1_000_000, arguments.minutes * 60)
     groups = [{"params": student.parameters(), "lr": arguments.rate}]
@@ -215,7 +215,10 @@ def learn(arguments: argparse.Namespace) -> None:
     card = Card(arguments.out.name, [], "", datetime.now(UTC).isoformat(timespec="seconds"))
     card.config = {"refiner": asdict(student.config)}
     card.training = {key: _named(value) for key, value in vars(arguments).items() if key not in ("run", "out")}
-    card.training["steps"] = clock.step
+    card.training |= {
+        "steps": clock.step,
+        "earlier": read_card(arguments.student).training if arguments.student else None,
+    }
     save_weights(arguments.out, card, {"refiner": loop.average})
 
 
@@ -224,14 +227,6 @@ def _named(value: object) -> object:
     if isinstance(value, Path):
         return value.name
     return [_named(one) for one in value] if isinstance(value, list | tuple) else value
-
-
-def load_student(folder: Path) -> FBANet:
-    """What `learn` wrote. Raises CheckpointError where that is damaged."""
-    card = read_card(folder)
-    student = FBANet(FBANetConfig.of(card.config["refiner"]))
-    load_weights(folder, card, "refiner", student)
-    return student.eval()
 
 
 def draw_batch(drawn: Sequence[Sequence[NDArray[np.float16]]], size: int, seed: int, step: int) -> Batch:
@@ -268,7 +263,7 @@ def compare(arguments: argparse.Namespace) -> None:
 
     On crops of synthetic images by kind, some of them learnt by neither; of a model also on real images, by class.
     """
-    student = load_student(arguments.student)
+    student = read_refiner(arguments.student)
     pipeline, teacher = _teacher(arguments.teacher)
     for name, kind in KINDS.items():
         phantoms = [kind.render(UNSEEN + index, SIZE, 0.5) for index in range(MEASURED)]
@@ -289,7 +284,7 @@ def compare(arguments: argparse.Namespace) -> None:
 
 def write(arguments: argparse.Namespace) -> None:
     """Write the teacher's checkpoint anew, with the student as its refiner; a model's is measured on the val split."""
-    student, training = load_student(arguments.student), read_card(arguments.student).training
+    student, training = read_refiner(arguments.student), read_card(arguments.student).training
     pipeline, _ = _teacher(arguments.teacher)
     card = read_card(FIRST_REFINER if pipeline is None else model_folder(arguments.teacher))
     card.weights, card.training = {}, card.training | {"student": training}

@@ -14,7 +14,7 @@ from pydicom import Dataset, dcmread, uid
 from pydicom.data import get_testdata_file
 from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.pixels import apply_windowing
+from pydicom.pixels.processing import apply_windowing
 from pydicom.sequence import Sequence
 
 from models.data.decoding import decode_image, open_pages

@@ -6,10 +6,11 @@ from torch import nn
 
 from models.checkpoint import check_weights, read_card
 from models.fba_net import FBANet, FBANetConfig
+from models.first_refiner import read_refiner
 from models.phantom import write_phantoms
 from models.pipeline import load_pipeline
 from models.studies import lean_refiner
-from models.studies.lean_refiner import imitation_loss, load_student, main, thinned
+from models.studies.lean_refiner import imitation_loss, main, thinned
 
 
 def test_imitating_costs_nothing_outside_the_band_or_beyond_what_is_sure():
@@ -52,13 +53,13 @@ def test_it_is_taught_by_the_first_refiner_and_by_a_models(tmp_path, monkeypatch
     card = check_weights(tmp_path / "further")
     assert card.config == {"refiner": {"widths": [8, 16, 8], "crop_size": 256, "stride": 2}}
     assert card.training["steps"] >= 1
-    before, after = (load_student(tmp_path / name).out.weight for name in ("student", "further"))
+    before, after = (read_refiner(tmp_path / name).out.weight for name in ("student", "further"))
     assert not torch.equal(before, after)
 
     main(["write", "--student", str(tmp_path / "further"), *of_light, "--out", str(tmp_path / "lean")])
     main(["write", "--student", str(tmp_path / "further"), "--out", str(tmp_path / "first")])
     model, first = load_pipeline(tmp_path / "lean"), check_weights(tmp_path / "first")
-    for refiner in (model.refiner, load_student(tmp_path / "first")):
+    for refiner in (model.refiner, read_refiner(tmp_path / "first")):
         assert torch.equal(refiner.out.weight, after)
     assert first.training["student"]["crops"] == ["a", "b"]
     assert read_card(tmp_path / "lean").metrics["frames"] > 0
