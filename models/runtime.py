@@ -51,7 +51,7 @@ MIN_AGREEMENT = dict.fromkeys(PRECISIONS, 0.99) | {FLOAT32: 0.995}  # IoU with P
 # What lies on the wall is thin: bfloat16 moves its masks.
 EXACT = {"wall_reader": FLOAT32}
 SERVED = "as served"  # of several runtimes that are compared: each network by the fastest that keeps its masks
-ROUNDS = 3
+ROUNDS = 5
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -89,7 +89,7 @@ class Measured:
     """Runtimes side by side, on one machine.
 
     Attributes:
-        seconds: part -> runtime -> computing time of a frame, strip or crop, of all cores together.
+        seconds: part -> runtime -> the least time of a frame, strip or crop.
         agreement: part -> runtime -> least IoU, over classes, of its masks with those of PyTorch in float32.
     """
 
@@ -347,10 +347,10 @@ def measure(graphs: Graphs) -> Measured:
         seconds[part] = dict.fromkeys(runs, float("inf"))
         for _ in range(ROUNDS):  # A B C A B C: other work on the machine slows all alike
             for name, run in runs.items():
-                # Computing time, which other work on the machine hardly changes.
-                began = time.process_time()
+                # On the clock: what waits in turns for its threads counts as computing time of all of them.
+                began = time.perf_counter()
                 run(probes[part][:1])
-                seconds[part][name] = min(seconds[part][name], time.process_time() - began)
+                seconds[part][name] = min(seconds[part][name], time.perf_counter() - began)
     return Measured(seconds, agreements)
 
 

@@ -214,6 +214,7 @@ def learn(arguments: argparse.Namespace) -> None:
         loop.step(loss if arguments.imitate else loss + refiner_loss(raw, boundary, truth, band))
     card = Card(arguments.out.name, [], "", datetime.now(UTC).isoformat(timespec="seconds"))
     card.config = {"refiner": asdict(student.config)}
+    arguments.widths = student.config.widths
     card.training = {key: _named(value) for key, value in vars(arguments).items() if key not in ("run", "out")}
     card.training |= {
         "steps": clock.step,
