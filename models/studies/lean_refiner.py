@@ -44,6 +44,7 @@ from models.training.schedule import Clock, print_progress
 FIRST = "first"  # the teacher that knows no class
 PARTS = ("inputs", "truth", "taught")  # files of drawn crops, one crop after the other
 MEASURED = 40  # synthetic images of each kind on which a teacher and its student are compared
+MEAN = "a folder that was learnt; of several, the mean of their weights"
 UNSEEN = 500_000  # the first of their seeds
 RUNS = 10  # of which the fastest counts
 
@@ -140,12 +141,12 @@ def _parser() -> argparse.ArgumentParser:
     learning.set_defaults(run=learn)
 
     comparing = commands.add_parser("compare", parents=[teacher])
-    comparing.add_argument("--student", type=Path, required=True)
+    comparing.add_argument("--student", type=Path, action="append", required=True, help=MEAN)
     comparing.add_argument("--split", help="of split.json; all images if omitted")
     comparing.set_defaults(run=compare)
 
     writing = commands.add_parser("write", parents=[teacher])
-    writing.add_argument("--student", type=Path, required=True)
+    writing.add_argument("--student", type=Path, action="append", required=True, help=MEAN)
     writing.add_argument("--out", type=Path, required=True)
     writing.set_defaults(run=write)
     return parser
@@ -259,12 +260,21 @@ def imitation_loss(raw: Tensor, taught: Tensor, band: Tensor) -> Tensor:
     return (weighted.sum(dim=(1, 2)) / band.sum(dim=(1, 2)).clamp(min=1)).mean()
 
 
+def mean_student(folders: Sequence[Path]) -> FBANet:
+    """The mean of the weights of students of one shape, such as of those before and after a part of their learning."""
+    mean, *others = (read_refiner(folder) for folder in folders)
+    for count, other in enumerate(others, start=2):
+        for value, one in zip(mean.state_dict().values(), other.state_dict().values(), strict=True):
+            value.lerp_(one, 1 / count)
+    return mean
+
+
 def compare(arguments: argparse.Namespace) -> None:
     """Print IoU of the teacher's masks and the student's, and their times.
 
     On crops of synthetic images by kind, some of them learnt by neither; of a model also on real images, by class.
     """
-    student = read_refiner(arguments.student)
+    student = mean_student(arguments.student)
     pipeline, teacher = _teacher(arguments.teacher)
     for name, kind in KINDS.items():
         phantoms = [kind.render(UNSEEN + index, SIZE, 0.5) for index in range(MEASURED)]
@@ -285,10 +295,10 @@ def compare(arguments: argparse.Namespace) -> None:
 
 def write(arguments: argparse.Namespace) -> None:
     """Write the teacher's checkpoint anew, with the student as its refiner; a model's is measured on the val split."""
-    student, training = read_refiner(arguments.student), read_card(arguments.student).training
+    student, training = mean_student(arguments.student), [read_card(one).training for one in arguments.student]
     pipeline, _ = _teacher(arguments.teacher)
     card = read_card(FIRST_REFINER if pipeline is None else model_folder(arguments.teacher))
-    card.weights, card.training = {}, card.training | {"student": training}
+    card.weights, card.training = {}, card.training | {"students": training}
     if pipeline is None:
         card.config = {"refiner": asdict(student.config)}
         save_weights(arguments.out, card, {"refiner": student})
