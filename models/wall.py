@@ -179,7 +179,8 @@ def roll_up(strips: Sequence[NDArray[np.float32]], wall: Wall, shape: tuple[int,
     whole = np.floor(ray)
     low = whole.astype(np.int32)
     edges = np.append(wall.edge, wall.edge[:2])
-    edge = edges[low] + np.diff(edges)[low] * (ray - whole)
+    share = ray - whole
+    edge = edges[low] * (1 - share) + edges[low + 1] * share
     row = row_of(((np.hypot(dx, dy) - edge) / wall.side).astype(np.float32))
     beyond = (row < 0) | (row > ROWS - 1)
     # A strip wraps around: a column more on either side, so that its ends meet.

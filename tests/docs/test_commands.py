@@ -44,6 +44,7 @@ def test_every_command_can_be_typed(page: Path) -> None:
         ("make run PORTS=1", "no variable PORTS"),
         ("python -m backend.cvat.labels --models DIR", "--models"),
         ("python -m backend.cvat.label", "no module"),
+        ("python -m models.studies.lean_refiner --seed 1 draw --minutes 3", "--minutes"),
         ("A=1 premask phantom --count 3 --out x && premask wroker", "no command wroker"),
     ],
 )
@@ -108,7 +109,13 @@ def problem_with(words: list[str], whole: bool) -> str | None:
     if words[:2] == ["python", "-m"]:
         if importlib.util.find_spec(words[2]) is None:
             return f"no module {words[2]}"
-        return unknown_options((sys.executable, "-m", words[2]), words[3:])
+        module, rest = (sys.executable, "-m", words[2]), words[3:]
+        offered = re.search(r"\{([\w,]+)\} \.\.\.", help_of(module))
+        chosen = next((word for word in rest if offered and word in offered[1].split(",")), None)
+        if chosen is None:
+            return unknown_options(module, rest)
+        at = rest.index(chosen)
+        return unknown_options(module, rest[:at]) or unknown_options((*module, chosen), rest[at + 1 :])
     if program == "cvat-cli":
         return unknown_options((str(Path(sys.executable).with_name(program)), *rest[:2]), rest[2:])
     return None
