@@ -105,11 +105,8 @@ def convert(classifier: Classifier, refiner: FBANet) -> dict[str, Any]:
     import_module("openvino")  # first, so that where it is missing nothing else is said
     size = classifier.config.input_size
     side = refiner.config.crop_size
-    made = {
-        "refiner": _converted(
-            AlphaOnly(_with_affine_norms(deepcopy(refiner).cpu())), torch.rand(1, CHANNELS, side, side)
-        )
-    }
+    matting = AlphaOnly(_with_affine_norms(deepcopy(refiner).cpu()))
+    made = {"refiner": _converted(matting, torch.rand(1, CHANNELS, side, side))}
     made["refiner"].reshape([1, CHANNELS, side, side])
     if not installed():
         logger.info("FBANet is not computed in 8-bit integers, because NNCF is not installed")

@@ -71,9 +71,8 @@ class FBANet(nn.Module):
         super().__init__()
         self.config = config
         widths = config.widths
-        self.stem = _block(
-            CHANNELS, widths[0], config.stride, kernel=config.stride + 2
-        )  # a cell and the pixels around it
+        # A cell and the pixels around it.
+        self.stem = _block(CHANNELS, widths[0], config.stride, kernel=config.stride + 2)
         self.down = nn.ModuleList(_block(a, b, stride=2) for a, b in pairwise(widths))
         self.up = nn.ModuleList(_block(a + b, a) for a, b in pairwise(widths))
         self.boundary_level = (BOUNDARY_STRIDE // config.stride).bit_length() - 1

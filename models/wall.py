@@ -187,11 +187,12 @@ def roll_up(strips: Sequence[NDArray[np.float32]], wall: Wall, shape: tuple[int,
     h, w = strips[0].shape
     map_x = ((ray + 0.5) * (w / RAYS) + 0.5).astype(np.float32)
     map_y = np.clip(((row + 0.5) * (h / ROWS) - 0.5).astype(np.float32), 0, h - 1)
-    map_y[beyond] = -h  # where `remap` finds nothing
     rolled = []
     for strip in strips:
         wrapped = np.concatenate([strip[:, -1:], strip, strip[:, :1]], axis=1).astype(np.float32)
-        rolled.append(np.asarray(cv2.remap(wrapped, map_x, map_y, cv2.INTER_LINEAR), dtype=np.float32))
+        values = np.asarray(cv2.remap(wrapped, map_x, map_y, cv2.INTER_LINEAR), dtype=np.float32)
+        values[beyond] = 0
+        rolled.append(values)
     return rolled
 
 
