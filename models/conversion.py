@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict
 from functools import cache
@@ -29,13 +29,14 @@ from torch import Tensor, nn
 
 from models.classifier import Classifier, ClassifierOutput
 from models.fba_net import CHANNELS, AlphaOnly, FBANet
+from models.halves import halves
 from models.probes import object_crops
 from models.quantisation import installed, quantised
 from models.wall import RAYS, ROWS, STRIP_MARGIN
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 5  # of what is kept; counts up when the conversion changes
+FORMAT = 6  # of what is kept; counts up when the conversion changes, or what it may be computed by
 INT8 = "-int8"  # after the name of a part whose convolutions are in 8-bit integers
 # FBANet's first convolution reads planes of very different kinds, what leaves it is the mask.
 EXACT_LAYERS = ("stem.0", "gates.0", "gates.1", "gates.2", "out")
@@ -184,25 +185,20 @@ class Compiled:
     """A network compiled for this CPU. Safe to share between threads, which take turns image by image.
 
     One image at a time: batches are no faster on a CPU and take more memory, and a prompt need not wait for a batch.
+
+    Args:
+        model: OpenVINO's.
+        precisions: "f32" or "bf16" of all layers; of two, that of the first layers and that of the others, where the
+            model falls into halves (see `models.halves`), else the second.
+        cache: folder where OpenVINO keeps what it compiles; None for nowhere.
     """
 
-    def __init__(self, model: Any, precision: str, cache: Path | None = None) -> None:
+    def __init__(self, model: Any, precisions: Sequence[str], cache: Path | None = None) -> None:
         self._lock = threading.Lock()
-        options = {
-            "INFERENCE_PRECISION_HINT": precision,
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            "NUM_STREAMS": 1,
-            "ENABLE_CPU_PINNING": False,  # the job beside the server would be pinned to the same cores
-        }
-        try:
-            kept = {} if cache is None else {"CACHE_DIR": str(cache)}
-            self._network = core().compile_model(model, "CPU", options | kept)
-        except RuntimeError as error:
-            if cache is None:
-                raise
-            logger.info("what OpenVINO compiles cannot be kept in %s: %s", cache, error)
-            self._network = core().compile_model(model, "CPU", options)
-        self._request = self._network.create_infer_request()
+        models = halves(model) if len(precisions) == 2 else None
+        parts = zip(models, precisions, strict=True) if models else [(model, precisions[-1])]
+        self._networks = [_compiled(part, precision, cache) for part, precision in parts]
+        self._requests = [network.create_infer_request() for network in self._networks]
 
     def __call__(self, inputs: Tensor) -> list[Tensor]:
         """The outputs for inputs of shape (B, ...), each of shape (B, ...), float32."""
@@ -212,12 +208,34 @@ class Compiled:
     def release(self) -> None:
         """Give back the memory of intermediate results."""
         with self._lock:
-            self._network.release_memory()
+            for network in self._networks:
+                network.release_memory()
 
     def _infer(self, inputs: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        *before, last = self._requests
+        given = [inputs]
         with self._lock:
-            found = self._request.infer([inputs])
+            for request in before:
+                given.append(request.infer([inputs], share_inputs=True, share_outputs=True)[0])
+            found = last.infer(given, share_inputs=True)
         return [found[index] for index in range(len(found))]
+
+
+def _compiled(model: Any, precision: str, cache: Path | None) -> Any:
+    options = {
+        "INFERENCE_PRECISION_HINT": precision,
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "NUM_STREAMS": 1,
+        "ENABLE_CPU_PINNING": False,  # the job beside the server would be pinned to the same cores
+    }
+    try:
+        kept = {} if cache is None else {"CACHE_DIR": str(cache)}
+        return core().compile_model(model, "CPU", options | kept)
+    except RuntimeError as error:
+        if cache is None:
+            raise
+        logger.info("what OpenVINO compiles cannot be kept in %s: %s", cache, error)
+        return core().compile_model(model, "CPU", options)
 
 
 @cache

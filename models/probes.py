@@ -13,11 +13,12 @@ from models.classifier import STRIDE, ClassifierOutput
 from models.fba_net import network_input
 from models.refiner import Crop, Subject, refine
 from models.trimap import TrimapConfig, coarse_mask, trimap_from_mask
-from models.wall import RAYS, STRIP_MARGIN, Wall, unroll
+from models.wall import STRIP_MARGIN, find_wall, unroll
 
-PROBES = 2  # frames and strips on which runtimes are compared
+PROBES = 4  # frames and strips on which runtimes are compared
 FRAME = 512  # side of the synthetic frames that crops are cut from, in pixels
 NOISE = 0.6  # of their maps, before it is blurred
+NEAR = 0.05  # probability: presences that differ by no more are the same
 SMALL = 0.01  # of a probe: smaller masks are compared as if they were that large, or a single cell would decide
 
 
@@ -25,13 +26,14 @@ def probes_of(size: int, side: int) -> dict[str, Tensor]:
     """Part -> its input: synthetic frames of shape (PROBES, 3, size, size), strips of them, and crops
     of `side`."""
     from models.phantom import render_phantom
+    from models.phantom.truth import LUMEN
 
     frames, strips = [], []
     for seed in range(PROBES):
         frame = render_phantom(seed, max(size, 64))
         frames.append(cv2.resize(frame.image, (size, size), interpolation=cv2.INTER_AREA))
-        drawn = frame.image.shape[0]
-        wall = Wall(drawn / 2, drawn / 2, np.full(RAYS, drawn / 6, dtype=np.float32), drawn)
+        wall = find_wall(frame.masks[LUMEN] > 0)
+        assert wall is not None  # of these seeds
         strips.append(unroll(frame.image, wall, STRIP_MARGIN))
     return {
         "classifier": _as_batch(frames),
@@ -75,19 +77,25 @@ def _as_batch(images: Sequence[Any]) -> Tensor:
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
 
 
-def masks_of(output: ClassifierOutput | Tensor) -> list[NDArray[np.bool_]]:
-    """A mask per class of a classifier's output and who is present, or that of the refiner's alpha, over all probes."""
-    if isinstance(output, Tensor):
-        masks = [output.float() >= 0.5]
-    else:
-        masks = [*(output.score_maps.float() >= 0).unbind(dim=1), output.logits.float() >= 0]
-    return [mask.cpu().numpy() for mask in masks]
+def agreement(expected: ClassifierOutput | Tensor, found: ClassifierOutput | Tensor) -> float:
+    """How far two outputs for the same probes agree: of the refiner its masks, of a classifier also who is present.
+
+    Returns:
+        The least IoU, over classes, of masks over all probes; small ones count as if they were SMALL of the probes. A
+        class whose probability passes one half by no more than NEAR counts on either side.
+    """
+    if isinstance(expected, Tensor):
+        assert isinstance(found, Tensor)
+        return _iou(expected.float() >= 0.5, found.float() >= 0.5)
+    assert not isinstance(found, Tensor)
+    one, other = expected.score_maps.float() >= 0, found.score_maps.float() >= 0  # (B, C, h, w)
+    ious = [_iou(mask, same) for mask, same in zip(one.unbind(dim=1), other.unbind(dim=1), strict=True)]
+    likely, seen = expected.logits.float().sigmoid(), found.logits.float().sigmoid()
+    seen = torch.where((likely - seen).abs() <= NEAR, likely, seen)
+    return min([*ious, _iou(likely >= 0.5, seen >= 0.5)])
 
 
-def agreement(expected: Sequence[NDArray[np.bool_]], found: Sequence[NDArray[np.bool_]]) -> float:
-    """The least IoU of masks; small ones count as if they were SMALL of the probe."""
-    ious = []
-    for one, other in zip(expected, found, strict=True):
-        differing, union = int((one != other).sum()), int((one | other).sum())
-        ious.append(1 - differing / max(union, SMALL * one.size))
-    return min(ious)
+def _iou(one: Tensor, other: Tensor) -> float:
+    """IoU of masks of any shape."""
+    differing, union = int((one != other).sum()), int((one | other).sum())
+    return 1 - differing / max(union, SMALL * one.numel())

@@ -34,7 +34,7 @@ from models.conversion import INT8, Compiled, convert, key_of, parts_of, stored
 from models.devices import autocast, computes_bfloat16
 from models.families import Runtime
 from models.fba_net import AlphaOnly, FBANet
-from models.probes import agreement, masks_of, probes_of
+from models.probes import agreement, probes_of
 
 logger = logging.getLogger(__name__)
 
@@ -43,13 +43,18 @@ COMPILED = "compiled"  # beside the converted networks
 PYTORCH = "PyTorch"
 FLOAT32 = "OpenVINO float32"
 BFLOAT16 = "OpenVINO bfloat16"
+MIXED = "OpenVINO float32 and bfloat16"  # the first layers of a classifier, and the others
 # In what is not quantised of it, float32 or bfloat16.
 QUANTISED, QUANTISED_BFLOAT16 = "OpenVINO int8", "OpenVINO int8 and bfloat16"
-PRECISIONS = {FLOAT32: "f32", BFLOAT16: "bf16", QUANTISED: "f32", QUANTISED_BFLOAT16: "bf16"}
+PRECISIONS = {
+    FLOAT32: ("f32",),
+    BFLOAT16: ("bf16",),
+    MIXED: ("f32", "bf16"),
+    QUANTISED: ("f32",),
+    QUANTISED_BFLOAT16: ("bf16",),
+}
 INTEGERS = (QUANTISED, QUANTISED_BFLOAT16)
 MIN_AGREEMENT = dict.fromkeys(PRECISIONS, 0.99) | {FLOAT32: 0.995}  # IoU with PyTorch in float32
-# What lies on the wall is thin: bfloat16 moves its masks.
-EXACT = {"wall_reader": FLOAT32}
 SERVED = "as served"  # of several runtimes that are compared: each network by the fastest that keeps its masks
 ROUNDS = 5
 
@@ -236,8 +241,8 @@ def _chosen(measured: Measured, graphs: "Graphs", wanted: Runtime) -> dict[str, 
     """The runtime of each part."""
 
     def offered(part: str) -> list[str]:
-        # PyTorch computes in bfloat16 where it can, which is what some parts are to be spared.
-        own = [] if wanted == "openvino" or part in EXACT else [PYTORCH]
+        # What lies on the wall is thin: PyTorch's bfloat16, where it has that, moves its masks.
+        own = [] if wanted == "openvino" or part == "wall_reader" else [PYTORCH]
         return [*own, *graphs.precisions(part)]
 
     return {part: measured.fastest(part, offered(part)) or PYTORCH for part in graphs.parts}
@@ -259,9 +264,11 @@ class Graphs:
     def precisions(self, part: str) -> list[str]:
         """The runtimes that a part may be computed by here."""
         lacking = set(INTEGERS) if f"{part}{INT8}" not in self._converted else set()
+        if part == "refiner":
+            lacking.add(MIXED)
         if not computes_bfloat16(torch.device("cpu")):
-            lacking |= {BFLOAT16, QUANTISED_BFLOAT16}
-        return [EXACT[part]] if part in EXACT else [name for name in PRECISIONS if name not in lacking]
+            lacking |= {BFLOAT16, MIXED, QUANTISED_BFLOAT16}
+        return [name for name in PRECISIONS if name not in lacking]
 
     def uniform(self, name: str) -> Networks:
         """The networks in the precision of a runtime's name; in float32 where a part has no such one."""
@@ -339,11 +346,11 @@ def measure(graphs: Graphs) -> Measured:
     with PyTorch's."""
     probes = probes_of(graphs.classifier.config.input_size, graphs.refiner.config.crop_size)
     with torch.inference_mode():
-        expected = {part: masks_of(network(probes[part])) for part, network in graphs.parts.items()}
+        expected = {part: network(probes[part]) for part, network in graphs.parts.items()}
     seconds, agreements = dict[str, dict[str, float]](), dict[str, dict[str, float]]()
     for part in graphs.parts:
         runs = {name: getattr(graphs.networks({part: name}), part) for name in (PYTORCH, *graphs.precisions(part))}
-        agreements[part] = {name: agreement(expected[part], masks_of(run(probes[part]))) for name, run in runs.items()}
+        agreements[part] = {name: agreement(expected[part], run(probes[part])) for name, run in runs.items()}
         seconds[part] = dict.fromkeys(runs, float("inf"))
         for _ in range(ROUNDS):  # A B C A B C: other work on the machine slows all alike
             for name, run in runs.items():
