@@ -38,7 +38,7 @@ from models.runtime import PYTORCH, Networks, RuntimeChoice, pytorch_networks, w
 from models.segment import Prediction, Segment
 from models.stages import stage
 from models.threads import spread
-from models.trimap import SIZE, TrimapConfig, coarse_mask, trimap_config, trimap_from_mask
+from models.trimap import TrimapConfig, coarse_mask, grid_of, trimap_config, trimap_from_mask
 from models.wall import STRIP_MARGIN, WallView, both_maps, both_present, find_wall, roll_up, unroll
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
@@ -125,7 +125,7 @@ class Steps:
         present: whether that reaches the class's threshold.
         cam: activation map, shape (h, w), floats in [0, 1], over the frame.
         coarse: the map thresholded, opened and closed, shape (H, W), bool, in the image's size.
-        trimap: shape (1024, 1024), uint8.
+        trimap: shape (g, g), uint8, on the image's grid (see `models.trimap.grid_of`).
         alpha: the refiner's output, shape (H, W), floats in [0, 1].
         mask: shape (H, W), bool: alpha at or above 0.5, without small components.
         signs: that the mask, or its absence, needs no correction (see `models.confidence`); () if none were looked for.
@@ -445,12 +445,13 @@ class Pipeline:
 
     def _trimap_step(self, image: Image, label: str, presence: float, cam: NDArray[np.float32]) -> Steps:
         height, width = image.shape[:2]
-        trimap_config = self.config.trimap_of(label)
+        grid = grid_of(height, width)
+        widths = self.config.trimap_of(label).on_grid(grid)
         present = presence >= self.config.presence_threshold_of(label)
-        trimap, coarse = np.zeros((SIZE, SIZE), dtype=np.uint8), np.zeros((height, width), dtype=bool)
+        trimap, coarse = np.zeros((grid, grid), dtype=np.uint8), np.zeros((height, width), dtype=bool)
         if present:
-            mask = coarse_mask(cam, self.config.map_threshold_of(label), trimap_config)
-            trimap = trimap_from_mask(mask, trimap_config)
+            mask = coarse_mask(cam, self.config.map_threshold_of(label), widths, grid)
+            trimap = trimap_from_mask(mask, widths)
             coarse = cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR).view(bool)
         return Steps(label, presence, present, cam, coarse, trimap, alpha=coarse.astype(np.float32), mask=coarse)
 

@@ -14,7 +14,7 @@ from models.fba_net import network_input
 from models.masks.components import connected_components, only_component
 from models.stages import stage
 from models.threads import spread
-from models.trimap import FOREGROUND, SIZE, UNKNOWN
+from models.trimap import FOREGROUND, UNKNOWN
 
 MARGIN = 0.15  # of the object's box, on every side: FBANet wants to see some sure background
 MAX_OBJECTS = 16  # per class and frame; smaller ones keep their coarse mask
@@ -40,7 +40,7 @@ class Subject:
 
     Attributes:
         image: shape (H, W, 3), uint8 RGB.
-        trimap: shape (1024, 1024), uint8.
+        trimap: shape (g, g), uint8, over the image.
         cam: shape (h, w), floats in [0, 1], scaled so that 0.5 is the coarse mask's edge (`centre_map`).
         refined: False keeps the map in the unknown zone.
     """
@@ -96,15 +96,16 @@ def object_boxes(trimap: NDArray[np.uint8], height: int, width: int) -> list[Box
     """Squares around the connected regions that are not surely background, the largest first.
 
     Args:
-        trimap: shape (1024, 1024), uint8.
+        trimap: shape (g, g), uint8, over the image.
         height, width: of the image, in pixels; the boxes are in these.
     """
+    rows, columns = trimap.shape
     only = only_component(trimap)  # BACKGROUND is 0
     objects = connected_components(trimap)[1] if only is None else [only]
     boxes = []
     for _, x, y, w, h, _ in sorted(objects, key=lambda found: -found.area)[:MAX_OBJECTS]:
-        left, right = x * width / SIZE, (x + w) * width / SIZE
-        top, bottom = y * height / SIZE, (y + h) * height / SIZE
+        left, right = x * width / columns, (x + w) * width / columns
+        top, bottom = y * height / rows, (y + h) * height / rows
         side = max(right - left, bottom - top) * (1 + 2 * MARGIN)
         side = max(int(np.ceil(side)), 8)
         boxes.append(Box(round((left + right - side) / 2), round((top + bottom - side) / 2), side))
@@ -189,5 +190,4 @@ def _paste(alpha: NDArray[np.float32], trimap: NDArray[np.uint8], box: Box, crop
     x0, y0, x1, y1 = max(box.x, 0), max(box.y, 0), min(box.x + box.side, width), min(box.y + box.side, height)
     scaled = cv2.resize(crop, (box.side, box.side), interpolation=cv2.INTER_LINEAR)
     part = scaled[y0 - box.y : y1 - box.y, x0 - box.x : x1 - box.x]
-    unknown = trimap[y0:y1, x0:x1] == UNKNOWN
-    alpha[y0:y1, x0:x1][unknown] = part[unknown]
+    np.copyto(alpha[y0:y1, x0:x1], part, where=trimap[y0:y1, x0:x1] == UNKNOWN)

@@ -6,6 +6,8 @@ from typing import TypeVar
 
 import torch
 
+SHARE = 4  # items that are worth a thread: fewer are done sooner by the threads of OpenCV itself
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -18,7 +20,7 @@ def spread(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result
         items: any number.
     """
     items = list(items)
-    threads = min(torch.get_num_threads(), len(items))
+    threads = min(torch.get_num_threads(), len(items) // SHARE)
     if threads < 2:
         return [work(item) for item in items]
     with ThreadPoolExecutor(threads, "arrays") as pool:

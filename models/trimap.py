@@ -1,12 +1,15 @@
 """From a class's activation map to a trimap: the paper's six steps, with kernels that scale with the object.
 
+The paper's first step scales to 1024 x 1024. That is kept as the scale of all widths; a smaller image, which could show
+nothing of so fine a grid, gets a coarser one of its own (`grid_of`).
+
 What the kernels cannot reach is not looked at: each object is worked on in a box of its own, with a margin as wide as
 its kernel, or in one with its neighbours where their bands may meet. The result is that of the whole grid.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -18,6 +21,7 @@ from models.masks.morphology import dilated, eroded, exact, inside_distance, jus
 
 BACKGROUND, UNKNOWN, FOREGROUND = 0, 128, 255
 SIZE = 1024  # step 1 of the paper
+GRIDS = (512, 768, SIZE)  # sides of the grids that stand for it
 ROUNDING = 1e-4  # above the rounding of an interpolation
 CELL = 8  # pixels of that grid: how finely it is told which objects are near each other
 
@@ -41,6 +45,24 @@ class TrimapConfig:
     core: float = 0.6
     min_component: float = 2e-4
 
+    def on_grid(self, size: int) -> "TrimapConfig":
+        """The same widths in pixels of a grid of `size` x `size`.
+
+        >>> TrimapConfig(band_min=10).on_grid(512).band_min
+        5.0
+        """
+        scale = size / SIZE
+        return replace(self, band_min=self.band_min * scale, band_max=self.band_max * scale)
+
+
+def grid_of(height: int, width: int) -> int:
+    """Side of the grid for an image: the smallest that is no coarser than the image, or the finest; pixels.
+
+    >>> grid_of(300, 512), grid_of(513, 10), grid_of(4000, 3000)
+    (512, 768, 1024)
+    """
+    return next((side for side in GRIDS if side >= max(height, width)), SIZE)
+
 
 def trimap_config(values: Mapping[str, float]) -> TrimapConfig:
     """Kernel widths as a checkpoint's card holds them; cards of earlier releases say `speck` for `min_component`.
@@ -55,16 +77,19 @@ def trimap_config(values: Mapping[str, float]) -> TrimapConfig:
     return TrimapConfig(**{renamed.get(name, name): value for name, value in values.items()})
 
 
-def coarse_mask(cam: NDArray[np.float32], threshold: float, config: TrimapConfig) -> NDArray[np.uint8]:
-    """Steps 1 and 2: resize to 1024 x 1024 and threshold, then open and close each object.
+def coarse_mask(
+    cam: NDArray[np.float32], threshold: float, config: TrimapConfig, size: int = SIZE
+) -> NDArray[np.uint8]:
+    """Steps 1 and 2: resize to the grid and threshold, then open and close each object.
 
     Args:
         cam: activation map, shape (h, w), floats in [0, 1].
         threshold: at or above this activation a pixel belongs to the object, in (0, 1).
         config: kernel widths.
+        size: side of the grid, see `grid_of`.
 
     Returns:
-        Shape (1024, 1024), uint8, 0 or 1.
+        Shape (size, size), uint8, 0 or 1.
 
     Raises:
         ValueError: `cam` is not 2-D or the threshold is not in (0, 1).
@@ -73,33 +98,33 @@ def coarse_mask(cam: NDArray[np.float32], threshold: float, config: TrimapConfig
         raise ValueError(f"cam must have shape (h, w), got {cam.shape}")
     if not 0 < threshold < 1:
         raise ValueError(f"threshold must be in (0, 1), got {threshold}")
-    mask = _thresholded(cam.astype(np.float32, copy=False), threshold)
+    mask = _thresholded(cam.astype(np.float32, copy=False), threshold, size)
     labels, objects = _objects(mask)
     smoothed = np.zeros_like(mask)
     for found in objects:
-        if found.area >= config.min_component * SIZE * SIZE:
+        if found.area >= config.min_component * mask.size:
             smoothed[found.box] |= _smoothed(labels, found, config)
     return smoothed
 
 
-def _thresholded(cam: NDArray[np.float32], threshold: float) -> NDArray[np.uint8]:
-    """Step 1: a map of shape (h, w) at 1024 x 1024 and thresholded; shape (1024, 1024), uint8, 0 or 1."""
-    mask = np.zeros((SIZE, SIZE), dtype=np.uint8)
+def _thresholded(cam: NDArray[np.float32], threshold: float, size: int) -> NDArray[np.uint8]:
+    """Step 1: a map of shape (h, w) on the grid and thresholded; shape (size, size), uint8, 0 or 1."""
+    mask = np.zeros((size, size), dtype=np.uint8)
     left, top, width, height = cv2.boundingRect((cam >= threshold - ROUNDING).view(np.uint8))
     if width:
         # Cut between pixels of the map that lie between pixels of the grid, the part is scaled as the whole is.
-        rows, grid_rows = _blocks(top - 1, top + height + 1, cam.shape[0])
-        columns, grid_columns = _blocks(left - 1, left + width + 1, cam.shape[1])
-        size = grid_columns.stop - grid_columns.start, grid_rows.stop - grid_rows.start
+        rows, grid_rows = _blocks(top - 1, top + height + 1, cam.shape[0], size)
+        columns, grid_columns = _blocks(left - 1, left + width + 1, cam.shape[1], size)
+        sides = grid_columns.stop - grid_columns.start, grid_rows.stop - grid_rows.start
         part = np.ascontiguousarray(cam[rows, columns])
-        mask[grid_rows, grid_columns] = cv2.resize(part, size, interpolation=cv2.INTER_LINEAR) >= threshold
+        mask[grid_rows, grid_columns] = cv2.resize(part, sides, interpolation=cv2.INTER_LINEAR) >= threshold
     return mask
 
 
-def _blocks(start: int, stop: int, side: int) -> tuple[slice, slice]:
+def _blocks(start: int, stop: int, side: int, size: int) -> tuple[slice, slice]:
     """The part of a map's side from `start` to `stop`, rounded outwards to whole pixels of the grid; on both."""
-    count = math.gcd(side, SIZE)  # the blocks of a side
-    own, grid = side // count, SIZE // count  # pixels of a block
+    count = math.gcd(side, size)  # the blocks of a side
+    own, grid = side // count, size // count  # pixels of a block
     first, last = max(start, 0) // own, -(-min(stop, side) // own)
     return slice(first * own, last * own), slice(first * grid, last * grid)
 

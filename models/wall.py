@@ -180,9 +180,9 @@ def roll_up(strips: Sequence[NDArray[np.float32]], wall: Wall, shape: tuple[int,
     low = whole.astype(np.int32)
     edges = np.append(wall.edge, wall.edge[:2])
     share = ray - whole
-    edge = edges[low] * (1 - share) + edges[low + 1] * share
-    row = row_of(((np.hypot(dx, dy) - edge) / wall.side).astype(np.float32))
-    beyond = (row < 0) | (row > ROWS - 1)
+    edge = edges.take(low) * (1 - share) + edges.take(low + 1) * share
+    row = row_of(((np.sqrt(dx * dx + dy * dy) - edge) / wall.side).astype(np.float32))
+    within = (row >= 0) & (row <= ROWS - 1)
     # A strip wraps around: a column more on either side, so that its ends meet.
     h, w = strips[0].shape
     map_x = ((ray + 0.5) * (w / RAYS) + 0.5).astype(np.float32)
@@ -191,8 +191,7 @@ def roll_up(strips: Sequence[NDArray[np.float32]], wall: Wall, shape: tuple[int,
     for strip in strips:
         wrapped = np.concatenate([strip[:, -1:], strip, strip[:, :1]], axis=1).astype(np.float32)
         values = np.asarray(cv2.remap(wrapped, map_x, map_y, cv2.INTER_LINEAR), dtype=np.float32)
-        values[beyond] = 0
-        rolled.append(values)
+        rolled.append(np.multiply(values, within, out=values))
     return rolled
 
 

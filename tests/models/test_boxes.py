@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from models.fba_net import network_input
 from models.masks.components import connected_components, without_small_components
 from models.masks.morphology import dilated, eroded
-from models.trimap import TrimapConfig, coarse_mask, trimap_from_mask
+from models.trimap import GRIDS, TrimapConfig, coarse_mask, trimap_from_mask
 from models.wall import RAYS, Wall, find_wall, roll_up
 from tests.models import whole_grid
 
@@ -77,12 +77,17 @@ def test_a_trimap_of_noise_is_that_of_the_whole_grid(small, config, factor):
 
 
 @settings(max_examples=12, deadline=None)
-@given(scenes(side=256), st.sampled_from([(256, 256), (128, 128), (97, 255), (512, 300)]), CONFIGS)
-def test_a_coarse_mask_is_that_of_the_whole_grid(scene, shape, config):
+@given(
+    scenes(side=256),
+    st.sampled_from([(256, 256), (128, 128), (97, 255), (512, 300), (768, 768)]),
+    CONFIGS,
+    st.sampled_from(GRIDS),
+)
+def test_a_coarse_mask_is_that_of_the_whole_grid(scene, shape, config, size):
     height, width = shape
     cam = cv2.GaussianBlur(cv2.resize(scene.astype(np.float32), (width, height)), (0, 0), 2)
-    found = coarse_mask(cam, 0.5, config)
-    assert np.array_equal(found, whole_grid.coarse_mask(cam, 0.5, config))
+    found = coarse_mask(cam, 0.5, config, size)
+    assert np.array_equal(found, whole_grid.coarse_mask(cam, 0.5, config, size))
 
 
 @settings(max_examples=200, deadline=None)

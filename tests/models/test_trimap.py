@@ -10,10 +10,12 @@ from models.starter import STARTERS
 from models.trimap import (
     BACKGROUND,
     FOREGROUND,
+    GRIDS,
     SIZE,
     UNKNOWN,
     TrimapConfig,
     coarse_mask,
+    grid_of,
     trimap_config,
     trimap_from_mask,
 )
@@ -147,6 +149,27 @@ def test_small_components_are_dropped_and_objects_stay():
     cam[5, 5] = 1
     mask = coarse_mask(cam, 0.5, CONFIG)
     assert cv2.connectedComponents(mask)[0] == 2
+
+
+@pytest.mark.parametrize("size", GRIDS)
+def test_a_coarser_grid_gives_the_same_trimap_at_its_scale(size):
+    """Widths keep their meaning: a large object, a small one, and one that is too small on any grid."""
+    shapes = disc(200, (600, 420)) | disc(24, (200, 800)) | disc(5, (100, 100))
+    cam = cv2.GaussianBlur(cv2.resize(shapes.astype(np.float32), (256, 256), interpolation=cv2.INTER_AREA), (0, 0), 1)
+    fine = trimap_from_mask(coarse_mask(cam, 0.5, CONFIG), CONFIG)
+    coarse = trimap_from_mask(coarse_mask(cam, 0.5, CONFIG, size), CONFIG.on_grid(size))
+    assert coarse.shape == (size, size)
+    enlarged = cv2.resize(coarse, (SIZE, SIZE), interpolation=cv2.INTER_NEAREST)
+    for value in (UNKNOWN, FOREGROUND):
+        one, other = fine == value, enlarged == value
+        assert (one & other).sum() / (one | other).sum() > 0.93
+    assert cv2.connectedComponents((coarse > 0).astype(np.uint8))[0] == 3
+
+
+def test_an_image_gets_a_grid_no_coarser_than_itself():
+    assert [grid_of(*shape) for shape in [(1, 1), (512, 100), (513, 512), (768, 768), (769, 1), (4000, 4000)]] == [
+        512, 512, 768, 768, 1024, 1024,
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("cam", "threshold"), [(np.zeros(3, np.float32), 0.5), (np.zeros((4, 4), np.float32), 1.0)])

@@ -4,17 +4,17 @@ import cv2
 import numpy as np
 
 from models.fba_net import DISTANCE_WIDTHS
-from models.trimap import BACKGROUND, FOREGROUND, SIZE, UNKNOWN
+from models.trimap import BACKGROUND, FOREGROUND, UNKNOWN
 from models.wall import RAYS, ROWS, ray_angles, row_of
 
 
-def coarse_mask(cam, threshold, config):
+def coarse_mask(cam, threshold, config, size):
     """As `models.trimap.coarse_mask`."""
-    resized = cv2.resize(cam.astype(np.float32), (SIZE, SIZE), interpolation=cv2.INTER_LINEAR)
+    resized = cv2.resize(cam.astype(np.float32), (size, size), interpolation=cv2.INTER_LINEAR)
     labels, areas = components((resized >= threshold).astype(np.uint8), 8)
-    smoothed = np.zeros((SIZE, SIZE), np.uint8)
+    smoothed = np.zeros((size, size), np.uint8)
     for number, area in enumerate(areas):
-        if number == 0 or area < config.min_component * SIZE * SIZE:
+        if number == 0 or area < config.min_component * size * size:
             continue
         part = (labels == number).astype(np.uint8)
         radius = config.smoothing * float(distance(np.pad(part, 1)).max())
@@ -102,7 +102,7 @@ def roll_up(strip, wall, shape):
     low = np.floor(ray).astype(np.int32) % RAYS
     share = (ray - np.floor(ray)).astype(np.float32)
     edge = wall.edge[low] * (1 - share) + wall.edge[(low + 1) % RAYS] * share
-    row = row_of(((np.hypot(dx, dy) - edge) / wall.side).astype(np.float32))
+    row = row_of(((np.sqrt(dx**2 + dy**2) - edge) / wall.side).astype(np.float32))
     h, w = strip.shape
     wrapped = np.concatenate([strip[:, -1:], strip, strip[:, :1]], axis=1).astype(np.float32)
     map_x = ((ray + 0.5) * (w / RAYS) + 0.5).astype(np.float32)
