@@ -313,6 +313,8 @@ def activation_maps(explanation: Explanation, method: str = DEFAULT_METHOD) -> T
                 raw = raw.clamp(min=0)
                 peak = raw.amax(dim=(2, 3), keepdim=True).clamp(min=1e-7)
                 maps.append(torch.tanh(GAMMA * raw / peak) * presence)
+        if len(maps) == 1:
+            return maps[0]
         finest = maps[0].shape[2:]
         return torch.stack([F.interpolate(m, size=finest, mode="bilinear") for m in maps]).amax(dim=0)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from itertools import cycle
 
 import numpy as np
 import torch
@@ -12,32 +13,34 @@ from backend.bench.setting import Setting
 from models.families import steps_of
 from models.fba_net import network_input
 from models.pipeline import Pipeline, load_pipeline
-from models.runtime import PYTORCH, Networks, all_networks
+from models.runtime import PYTORCH, SERVED, Networks, all_networks
 from models.starter import STARTERS
 
 OBJECTS = 4  # that FBANet is measured on
 
 
 def runtime(setting: Setting) -> Case:
-    """Each starter's bare classifier pass and whole frame, and FBANet on four objects, in each runtime."""
+    """Each starter's bare classifier pass and whole frames, in turn, and FBANet on four objects, in each runtime."""
     sides: dict[str, Callable[[], object]] = {}
     against: dict[str, str] = {}
     for model, (pipeline, offered) in _starters(setting).items():
         for name, networks in offered.items():
             against |= {f"{model} {what}, {name}": f"{model} {what}, {PYTORCH}" for what in ("pass", "frame")}
-            sides[f"{model} pass, {name}"] = _pass(pipeline, networks)
+            if _has(networks, "classifier", name):
+                sides[f"{model} pass, {name}"] = _pass(pipeline, networks)
             sides[f"{model} frame, {name}"] = _frame(setting, pipeline, networks)
     objects = (crops_of(setting.size, pipeline.refiner.config.crop_size) * OBJECTS)[:OBJECTS]
     crops = torch.from_numpy(np.stack([network_input(one.image, one.trimap, one.cam) for one in objects]))
     for name, networks in offered.items():
         against[f"FBANet, {name}"] = f"FBANet, {PYTORCH}"
-        sides[f"FBANet, {name}"] = partial(networks.refiner, crops)
+        if _has(networks, "refiner", name):
+            sides[f"FBANet, {name}"] = partial(networks.refiner, crops)
     about = f"a classifier pass, a frame at {setting.size} x {setting.size}, FBANet on {len(crops)} objects"
     return Case(about, alternate(sides, setting.rounds, setting.tick), against=against)
 
 
 def overhead(setting: Setting) -> Case:
-    """A whole frame against one bare classifier pass in the same runtime."""
+    """Whole frames, in turn, against one bare classifier pass in the same runtime."""
     sides: dict[str, Callable[[], object]] = {}
     against: dict[str, str] = {}
     for model, (pipeline, offered) in _starters(setting).items():
@@ -56,14 +59,21 @@ def _starters(setting: Setting) -> dict[str, tuple[Pipeline, dict[str, Networks]
     return {model: (one, all_networks(one.classifier, one.refiner)) for model, one in loaded.items()}
 
 
+def _has(networks: Networks, part: str, name: str) -> bool:
+    """Whether a runtime computes this part, too; where it does not, another stands in."""
+    return name in (networks.runtimes[part], SERVED)
+
+
 def _pass(pipeline: Pipeline, networks: Networks) -> Callable[[], object]:
     size = pipeline.classifier.config.input_size
     return partial(networks.classifier, torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)))
 
 
 def _frame(setting: Setting, pipeline: Pipeline, networks: Networks) -> Callable[[], object]:
+    frames = cycle(setting.frames)  # of which some show more than others
+
     def run() -> None:
         pipeline.networks = networks
-        steps_of(pipeline, setting.frames[:1])
+        steps_of(pipeline, [next(frames)])
 
     return run

@@ -3,6 +3,7 @@
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import cycle
 
 import cv2
 import numpy as np
@@ -24,14 +25,14 @@ CLASSES = (1, 2, 4, 8, 16)
 
 
 def stages(setting: Setting) -> Case:
-    """A frame from the file to the encoded masks: each stage, and its share as its ratio to the whole."""
-    png = encode_png(setting.frames[0])
+    """Frames, in turn, from the file to the encoded masks: each stage, and its share as its ratio to the whole."""
+    files = cycle([encode_png(frame) for frame in setting.frames])
     times: defaultdict[str, Times] = defaultdict(Times)
     for number in range(setting.rounds + 1):
         began = time.perf_counter()
         with timed() as seconds:
             with stage("decode"):
-                image = decode_image(png, max_pixels=setting.size * setting.size)
+                image = decode_image(next(files), max_pixels=setting.size * setting.size)
             (found,) = setting.pipeline.predict([image])
             with stage("encode"):
                 for segment in found.segments:
