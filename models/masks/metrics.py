@@ -13,8 +13,8 @@ def iou(predicted: Mask, truth: Mask) -> float:
     >>> iou(np.array([[True, True, False]]), np.array([[False, True, True]]))
     0.3333333333333333
     """
-    union = np.count_nonzero(predicted | truth)
-    return np.count_nonzero(predicted & truth) / union if union else 1.0
+    union = int(np.count_nonzero(predicted | truth))
+    return int(np.count_nonzero(predicted & truth)) / union if union else 1.0
 
 
 def dice(predicted: Mask, truth: Mask) -> float:
@@ -23,8 +23,8 @@ def dice(predicted: Mask, truth: Mask) -> float:
     >>> dice(np.array([[True, True, False]]), np.array([[False, True, True]]))
     0.5
     """
-    total = np.count_nonzero(predicted) + np.count_nonzero(truth)
-    return 2 * np.count_nonzero(predicted & truth) / total if total else 1.0
+    total = int(np.count_nonzero(predicted)) + int(np.count_nonzero(truth))
+    return 2 * int(np.count_nonzero(predicted & truth)) / total if total else 1.0
 
 
 def boundary_f(predicted: Mask, truth: Mask, tolerance: float = 0.008) -> float:
