@@ -251,7 +251,7 @@ def _others(files: list[Path], pictures: list[Path], root: Path, told: set[str])
 
 def _is_unnamed(file: Path, root: Path) -> bool:
     """Whether a file is a text such as YOLO's, of which nothing says what its numbers stand for."""
-    return file.suffix.lower() == ".txt" and LABELS in file.relative_to(root).parts[:-1]
+    return file.suffix.lower() == ".txt" and LABELS in (part.lower() for part in file.relative_to(root).parts[:-1])
 
 
 def _shown(file: Path, root: Path) -> str:
