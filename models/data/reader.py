@@ -220,6 +220,9 @@ def _list_masks(
             continue
         label = known_class(folder.name)
         if label not in classes:
+            alike = [one for one in classes if one.casefold() == label.casefold() and not (mask_root / one).exists()]
+            label = alike[0] if len(alike) == 1 else label
+        if label not in classes:
             problems[f"masks/{folder.name}"] = (
                 f"{folder} is for a class that classes.txt does not name ({', '.join(classes)})"
             )

@@ -283,3 +283,11 @@ def test_an_image_whose_mask_is_not_read_is_left_out(folder, name, complaint):
 def test_other_files_beside_masks_are_passed_over(folder):
     (folder / "masks/scratch/readme.txt").write_text("how they were drawn")
     assert open_data_folder(folder).samples.keys() == {"f0", "f1", "f2"}
+
+
+def test_a_folder_of_masks_may_have_its_classs_name_in_other_letters(folder):
+    (folder / "masks/scratch").rename(folder / "masks/Scratch")
+    assert open_data_folder(folder).samples["f0"].presence == {"scratch": True, "dent": False}
+    (folder / "masks/scratch").mkdir()
+    data = open_data_folder(folder, skip_bad=True)
+    assert "does not name" in data.skipped["masks/Scratch"]
