@@ -24,8 +24,13 @@ MAX_LABELS_BYTES = 64 << 20
 
 
 def has_texts(folder: Path) -> bool:
-    """Whether a folder has YOLO's folder of texts, or has folders with one each."""
-    return any(inside.is_dir() for pattern in (ANY_CASE, f"*/{ANY_CASE}") for inside in folder.glob(pattern))
+    """Whether a folder has YOLO's folder of texts, has folders with one each, or has texts beside images."""
+    if any(inside.is_dir() for pattern in (ANY_CASE, f"*/{ANY_CASE}") for inside in folder.glob(pattern)):
+        return True
+    texts = {path.stem for path in folder.glob("*.txt") if path.name.lower() != NAMES}
+    return bool(texts) and any(
+        path.stem in texts and path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir()
+    )
 
 
 def is_label_list(file: Path) -> bool:
@@ -80,7 +85,7 @@ def convert_yolo(files: Mapping[Path, Any], images: ImageFiles, out: Path) -> Co
     read it. It must lie in a folder of images, or among others that have a text file: previews and masks are no images.
 
     Raises:
-        DataError: a file names no labels, or is for keypoints.
+        DataError: a file names no labels, or is for keypoints; two of one folder differ.
     """
     classes: dict[str, None] = {}
     unlabelled: list[str] = []
@@ -96,7 +101,9 @@ def convert_yolo(files: Mapping[Path, Any], images: ImageFiles, out: Path) -> Co
         rows = names if isinstance(names, list) else [names.get(str(index)) for index in range(len(names))]
         if not rows or not all(isinstance(name, str | int | float) and str(name).strip() for name in rows):
             raise DataError(f"{path.name} must name its labels as a list, or by numbers from 0")
-        roots[root] = [str(name) for name in rows]
+        labels = [str(name) for name in rows]
+        if roots.setdefault(root, labels) != labels:
+            raise DataError(f"{path.name} names other labels than another file beside it; leave one of them")
         parts[root] = _Split(root, _settings(content) if isinstance(content, str) else {})
         classes |= dict.fromkeys(roots[root])
     exported = (

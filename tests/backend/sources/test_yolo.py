@@ -177,6 +177,29 @@ def test_a_classes_txt_beside_a_yaml_is_not_asked(tmp_path: Path) -> None:
     assert masks.keys() == {"a"}
 
 
+def test_a_classes_txt_beside_images_and_their_texts_names_the_labels(tmp_path: Path) -> None:
+    """As LabelImg saves them."""
+    for name, text in (("a", SCRATCH), ("b", BOX)):
+        picture(tmp_path / "all" / f"{name}.jpg")
+        (tmp_path / "all" / f"{name}.txt").write_text(text)
+    (tmp_path / "all" / "classes.txt").write_text("scratch\ndent\n")
+    with open_source(tmp_path / "all") as source:
+        masks = read(source.folder)[1]
+    assert np.array_equal(masks["a"]["scratch"], SQUARE)
+    assert masks["b"].keys() == {"dent"}
+
+
+@pytest.mark.parametrize("names", ["[dent, scratch]", "[scratch]"])
+def test_two_files_that_name_other_labels_are_refused(tmp_path: Path, names: str) -> None:
+    folder = export(tmp_path / "export", {"train/a": SCRATCH, "train/b": BOX})
+    (folder / "other.yaml").write_text(f"names: {names}\n")
+    with pytest.raises(DataError, match=r"other\.yaml names other labels than another file"), open_source(folder):
+        pass
+    (folder / "other.yaml").write_text("names: [scratch, dent]\n")
+    with open_source(folder) as source:
+        assert read(source.folder)[1]["b"].keys() == {"dent"}
+
+
 def test_texts_whose_labels_nothing_names_are_told_from_other_files(tmp_path: Path) -> None:
     folder = export(tmp_path / "export", {"train/a": SCRATCH, "train/b": SCRATCH})
     (folder / "data.yaml").unlink()
