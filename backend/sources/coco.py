@@ -95,6 +95,9 @@ class _Tables:
 
         Args:
             field: of an image, which names its group.
+
+        Raises:
+            DataError: no annotation is of a listed image.
         """
         yield from self._bad_categories
         ids = Counter(_id(image, "id") for image in self._images)
@@ -102,6 +105,12 @@ class _Tables:
         for index, annotation in enumerate(self._annotations):
             key = _id(annotation, "image_id")
             of_image[key if key in ids else None].append((index, annotation))
+        if 0 < len(self._annotations) == len(of_image[None]):
+            # Ids of another kind than those of the images, such as names of files: all images would seem empty.
+            said = (
+                f"{_shown(self._annotations[0], 'image_id')}, and the images have ids such as {next(iter(ids), None)!r}"
+            )
+            raise DataError(f"{self._path.name} has no annotation of an image that it lists: the first is of {said}")
         for index, image in enumerate(self._images):
             key = _id(image, "id")
             path = image.get("file_name") or image.get("coco_url") if isinstance(image, dict) else None

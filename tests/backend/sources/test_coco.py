@@ -315,6 +315,19 @@ def test_corners_in_parts_of_the_images_size_become_pixels(tmp_path: Path, annot
     assert np.array_equal(masks["dent"], block(5, 6, 7, 9))
 
 
+def test_annotations_that_name_their_images_otherwise_are_refused(tmp_path: Path) -> None:
+    def by_file(content: dict[str, Any]) -> None:
+        for annotation in content["annotations"]:
+            annotation["image_id"] = "a.png"
+
+    folder = changed(tmp_path / "export", by_file)
+    with (
+        pytest.raises(DataError, match=r"the first is of 'a\.png', and the images have ids such as '1'"),
+        open_source(folder, skip_bad=True),
+    ):
+        pass
+
+
 def test_a_box_of_one_pixel_is_one(tmp_path: Path) -> None:
     assert masks_of(tmp_path, segmentation=[], bbox=[0, 0, 1, 1])["scratch"].sum() == 1
 
