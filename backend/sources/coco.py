@@ -29,8 +29,9 @@ def convert_coco(files: Mapping[Path, Any], images: ImageFiles, out: Path) -> Co
     """Write COCO files as a data folder; see `convert`. The split is read from names of files, else of folders.
 
     An annotation with a box and no outline is a filled box; one with keypoints and no outline says that the class is
-    there, but not where. Groups are read from the first of the fields patient, study, series and group that all images
-    have.
+    there, but not where. Corners and boxes of a file of which none exceeds 1 are parts of the image's size, as Azure
+    writes them. Where an image says which classes it was searched for, as in LVIS, the others are unknown. Groups are
+    read from the first of the fields patient, study, series and group that all images have.
 
     Raises:
         DataError: no file has instances.
@@ -47,6 +48,11 @@ def convert_coco(files: Mapping[Path, Any], images: ImageFiles, out: Path) -> Co
     exported = chain.from_iterable(table.exported(field) for table in tables.values())
     result = convert(exported, classes, images, out)
     result.notes += [f"not read: {named}"] if named else []
+    result.notes += [
+        f"{path.name}: no corner or box exceeds 1, so they are taken for parts of the image's size"
+        for path, table in tables.items()
+        if table.relative
+    ]
     return result
 
 
@@ -73,6 +79,7 @@ class _Tables:
 
     Attributes:
         classes: names of the categories, in their order.
+        relative: whether corners and boxes are parts of the image's size, not pixels.
     """
 
     def __init__(self, path: Path, content: Mapping[str, Any]) -> None:
@@ -81,12 +88,16 @@ class _Tables:
         self._annotations: list[Any] = content["annotations"]
         self._names, self._bad_categories = _categories(path.name, content["categories"])
         self.classes = [name for name in self._names.values() if name is not None]
+        self.relative = _are_relative(self._annotations)
 
     def exported(self, field: str | None) -> Iterator[Exported | LeftOut]:
         """The images with what is drawn on them, and the rows that do not fit.
 
         Args:
             field: of an image, which names its group.
+
+        Raises:
+            DataError: no annotation is of a listed image.
         """
         yield from self._bad_categories
         ids = Counter(_id(image, "id") for image in self._images)
@@ -94,9 +105,15 @@ class _Tables:
         for index, annotation in enumerate(self._annotations):
             key = _id(annotation, "image_id")
             of_image[key if key in ids else None].append((index, annotation))
+        if 0 < len(self._annotations) == len(of_image[None]):
+            # Ids of another kind than those of the images, such as names of files: all images would seem empty.
+            said = (
+                f"{_shown(self._annotations[0], 'image_id')}, and the images have ids such as {next(iter(ids), None)!r}"
+            )
+            raise DataError(f"{self._path.name} has no annotation of an image that it lists: the first is of {said}")
         for index, image in enumerate(self._images):
             key = _id(image, "id")
-            path = image.get("file_name") if isinstance(image, dict) else None
+            path = image.get("file_name") or image.get("coco_url") if isinstance(image, dict) else None
             if not isinstance(path, str) or not path.strip():
                 yield LeftOut(self._row("image", image, index), "it lacks a file_name")
             elif key is None:
@@ -118,10 +135,26 @@ class _Tables:
             if label is None:
                 row = self._row("annotation", annotation, index)
                 return LeftOut(path, f"{row} is of category {_shown(annotation, 'category_id')}, which is not listed")
-            regions.append(Region(label, _drawing(annotation)))
+            regions.append(Region(label, _drawing(annotation, self.relative)))
         folders = PurePosixPath(path.replace("\\", "/")).parts[-2:-4:-1]
         subset = subset_of(self._path.stem, *folders, self._path.parent.name, self._path.parent.parent.name)
-        return Exported(path, regions, _shape(image), subset=subset, group=group_of(image, field))
+        regions += [Region(label) for label in self._listed(image, "not_exhaustive_category_ids")]
+        absent = self._listed(image, "neg_category_ids")
+        unknown = {*self.classes} - {*absent} if "neg_category_ids" in image else ()
+        return Exported(
+            path,
+            regions,
+            _shape(image),
+            subset=subset,
+            group=group_of(image, field),
+            presence=dict.fromkeys(unknown),
+        )
+
+    def _listed(self, image: Mapping[str, Any], field: str) -> list[str]:
+        """The classes that a field of an image lists."""
+        ids = image.get(field)
+        named = (self._names.get(str(key)) for key in ids) if isinstance(ids, list) else ()
+        return [label for label in named if label is not None]
 
     def _row(self, kind: str, row: Any, index: int) -> str:
         key = _id(row, "id")
@@ -168,17 +201,53 @@ def _shape(image: Mapping[str, Any]) -> tuple[int, int] | None:
     return (int(height), int(width)) if whole else None
 
 
-def _drawing(annotation: Mapping[str, Any]) -> Callable[[tuple[int, int]], Mask] | None:
+def _are_relative(annotations: list[Any]) -> bool:
+    """Whether all corners and boxes are between 0 and 1, and some within: parts of the image's size."""
+    fractions = False
+    for annotation in annotations:
+        fields = annotation if isinstance(annotation, dict) else {}
+        for value in _numbers([fields.get("segmentation"), fields.get("bbox")]):
+            if not isinstance(value, int | float) or not 0 <= value <= 1:
+                return False
+            fractions = fractions or value not in (0, 1)
+    return fractions
+
+
+def _numbers(value: Any) -> Iterator[Any]:
+    """The entries of lists within lists, without run lengths."""
+    if isinstance(value, list):
+        for entry in value:
+            yield from _numbers(entry)
+    elif value is not None and not isinstance(value, dict):
+        yield value
+
+
+def _in_pixels(value: Any, shape: tuple[int, int]) -> Any:
+    """Parts of the image's size, in lists x, y, x, y ... of any depth, as pixels."""
+    if not isinstance(value, list):
+        return value
+    sides = shape[1], shape[0]
+    return [
+        entry * sides[index % 2] if isinstance(entry, int | float) else _in_pixels(entry, shape)
+        for index, entry in enumerate(value)
+    ]
+
+
+def _drawing(annotation: Mapping[str, Any], relative: bool) -> Callable[[tuple[int, int]], Mask] | None:
     outline = annotation.get("segmentation")
     box = annotation.get("bbox")
     if outline and outline != [[]]:
-        return partial(_draw, outline, box)
-    return partial(draw_turned_box, box, annotation) if box and not annotation.get("keypoints") else None
+        return partial(_draw, outline, box, relative)
+    return partial(_draw_box, box, annotation, relative) if box and not annotation.get("keypoints") else None
 
 
-def _draw(outline: Any, box: Any, shape: tuple[int, int]) -> Mask:
+def _draw_box(box: Any, annotation: Mapping[str, Any], relative: bool, shape: tuple[int, int]) -> Mask:
+    return draw_turned_box(_in_pixels(box, shape) if relative else box, annotation, shape)
+
+
+def _draw(outline: Any, box: Any, relative: bool, shape: tuple[int, int]) -> Mask:
     """Run lengths, a list of them, or polygons, whose box tells whether their corners are pixels."""
     parts = outline if isinstance(outline, list) else [outline]
     if all(isinstance(part, dict) for part in parts):
         return np.asarray(np.logical_or.reduce([draw_coco_rle(part, shape) for part in parts]))
-    return draw_polygons(outline, shape, box)
+    return draw_polygons(_in_pixels(outline, shape) if relative else outline, shape, None if relative else box)

@@ -33,7 +33,7 @@ def draw_polygons(value: Any, shape: tuple[int, int], box: Any = None) -> Mask:
         box: x, y, width, height around them, if it is known.
     """
     try:
-        polygons = [_corners(ring) for ring in _rings(value)]
+        polygons = [corners for ring in _rings(value) if len(corners := _corners(ring))]
     except NO_NUMBERS as error:
         raise DataError(f"its polygons must be lists x, y, x, y ...: {error}") from error
     if _are_contours(polygons, box):

@@ -14,6 +14,7 @@ from backend.sources.conversion import Conversion, Exported, LeftOut, Mask, Regi
 from backend.sources.cvat_shapes import is_background
 from backend.sources.finding import ImageFiles, files_below, subset_of
 from models.data.files import IMAGE_SUFFIXES, MAX_PIXELS
+from models.data.names import is_junk
 from models.errors import DataError
 
 IMAGES = "JPEGImages"
@@ -97,7 +98,12 @@ def _exported(
         images: all files of the export.
         unmasked: gets the names of listed images without a mask file.
     """
-    masks = {path.relative_to(root / MASKS).with_suffix("").as_posix(): path for path in (root / MASKS).rglob("*.png")}
+    # Those that are no PNG are refused by name: without them the image would count as one on which nothing is.
+    masks = {
+        path.relative_to(root / MASKS).with_suffix("").as_posix(): path
+        for path in sorted((root / MASKS).rglob("*"), key=lambda path: path.suffix.lower() == ".png")
+        if path.suffix.lower() in IMAGE_SUFFIXES and not is_junk(Path(path.name))
+    }
     if not masks:
         raise DataError(f"{MASKS} holds no masks beside labelmap.txt; export it again")
     subsets = _subsets(root / LISTS)
@@ -158,7 +164,7 @@ def _labels(path: Path, colours: Mapping[int, str]) -> tuple[dict[str, list[int]
     if grey and not {*found} <= {*named, *void}:
         # A grey picture of row numbers, 255 on the border of objects.
         named = {row * 0x010101: label for row, label in enumerate(colours.values())}
-        void = {0xFFFFFF}
+        void = {0xFFFFFF} if {*found} & ({*named} - {0}) else set()
     if others := [colour for colour in found if colour not in named and colour not in void]:
         raise DataError(f"{path.name} in {MASKS} has the colour {_text(others[0])}, which labelmap.txt does not list")
     labels: dict[str, list[int]] = defaultdict(list)

@@ -59,6 +59,7 @@ DOCUMENTS = (".json", ".xml", "labelmap.txt", ".yaml", ".yml", "obj.data", ".csv
 MASK_FOLDERS = {"masks", "labels", "labelstr", "labelsts", "segmentationclass", "segmentationobject"}
 NO_ENDING = "its name has no ending of an image"
 UNNAMED = "it seems to be of YOLO, and no file names the labels; add a data.yaml with names, or a classes.txt"
+INNER_ARCHIVE = "it is an archive within the source, which is not unpacked; unpack it, or give it alone"
 NAMED = 3  # files of an ending that are named
 
 
@@ -144,6 +145,7 @@ def _opened(path: Path, scratch: Path, images: Path | None, skip_bad: bool, unla
         pictures = [file for file in files if _is_picture(file, root)]
         if not pictures or not unlabelled:
             unread += [LeftOut(_shown(file, root), UNNAMED) for file in files if _is_unnamed(file, root)][:1]
+            unread += [LeftOut(_shown(file, root), INNER_ARCHIVE) for file in files if looks_like_archive(file)][:1]
             raise DataError(_unknown(path, pictures, unread))
         unread += _others(files, pictures, root, {row.what for row in unread})
         return Source(root, IMAGES, [f"{path} has images and no labels"], unread, pictures)
@@ -240,6 +242,8 @@ def _others(files: list[Path], pictures: list[Path], root: Path, told: set[str])
             why = "it lies in a folder of masks, and no export says what they are; see docs/models.md for a data folder"
         elif _is_unnamed(file, root):
             why = UNNAMED
+        elif looks_like_archive(file):
+            why = INNER_ARCHIVE
         else:
             why = f"{NO_ENDING}: {', '.join(ENDINGS)}"
         kinds[file.suffix.lower(), why].append(_shown(file, root))
@@ -251,7 +255,7 @@ def _others(files: list[Path], pictures: list[Path], root: Path, told: set[str])
 
 def _is_unnamed(file: Path, root: Path) -> bool:
     """Whether a file is a text such as YOLO's, of which nothing says what its numbers stand for."""
-    return file.suffix.lower() == ".txt" and LABELS in file.relative_to(root).parts[:-1]
+    return file.suffix.lower() == ".txt" and LABELS in (part.lower() for part in file.relative_to(root).parts[:-1])
 
 
 def _shown(file: Path, root: Path) -> str:
@@ -261,5 +265,6 @@ def _shown(file: Path, root: Path) -> str:
 def _unknown(path: Path, pictures: list[Path], unread: list[LeftOut]) -> str:
     said = f"{path} is neither a data folder (with classes.txt) nor an export of a known kind: {KNOWN}"
     if unread:
-        return f"{unread[0].why}; {said}"
+        told = unread[0].why if unread[0].what in unread[0].why else f"{unread[0].what}: {unread[0].why}"
+        return f"{told}; {said}"
     return f"{said}; it has images and no labels" if pictures else said

@@ -17,19 +17,25 @@ from models.data.files import IMAGE_SUFFIXES
 from models.data.tables import SUBSETS
 from models.errors import DataError
 
-IMAGES, LABELS = "images", "labels"
+IMAGES, LABELS = "images", "labels"  # in any case, as on Windows
+ANY_CASE = "".join(f"[{letter}{letter.upper()}]" for letter in LABELS)
 NAMES = "classes.txt"  # a label a line, of tools that write no data.yaml
 MAX_LABELS_BYTES = 64 << 20
 
 
 def has_texts(folder: Path) -> bool:
-    """Whether a folder has YOLO's folder of texts, or has folders with one each."""
-    return any(inside.is_dir() for pattern in (LABELS, f"*/{LABELS}") for inside in folder.glob(pattern))
+    """Whether a folder has YOLO's folder of texts, has folders with one each, or has texts beside images."""
+    if any(inside.is_dir() for pattern in (ANY_CASE, f"*/{ANY_CASE}") for inside in folder.glob(pattern)):
+        return True
+    texts = {path.stem for path in folder.glob("*.txt") if path.name.lower() != NAMES}
+    return bool(texts) and any(
+        path.stem in texts and path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir()
+    )
 
 
 def is_label_list(file: Path) -> bool:
     """Whether a file is the classes.txt of YOLO data, which lies beside the folders of texts or in one."""
-    return file.name.lower() == NAMES and (file.parent.name == LABELS or has_texts(file.parent))
+    return file.name.lower() == NAMES and (file.parent.name.lower() == LABELS or has_texts(file.parent))
 
 
 def read_label_list(file: Path) -> dict[str, Any]:
@@ -49,18 +55,24 @@ def _names(content: Any) -> list[Any] | dict[Any, Any] | None:
         rows = content.get("categories")
         if not isinstance(rows, list) or {*content} - {"categories", "info"}:
             return None
-        return {row.get("id"): row.get("name") for row in rows if isinstance(row, dict) and _hashable(row.get("id"))}
+        return {str(row.get("id")): row.get("name") for row in rows if isinstance(row, dict)}
     names = _settings(content).get("names") if isinstance(content, str) else None
     return names if isinstance(names, list | dict) else None
 
 
-def _hashable(value: Any) -> bool:
-    return not isinstance(value, list | dict)
+class _TextLoader(yaml.SafeLoader):
+    """Takes plain words as text: otherwise a label "no" is False, and "010" the number 8. Nothing is still None."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - as the base class has it
+        start: [row for row in rows if row[0].endswith(":null")]
+        for start, rows in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
 def _settings(text: str) -> dict[Any, Any]:
+    """The content of data.yaml, all of it as text."""
     try:
-        settings = yaml.safe_load(text)
+        settings = yaml.load(text, Loader=_TextLoader)  # noqa: S506 - a safe one
     except (yaml.YAMLError, ValueError, RecursionError):
         return {}
     return settings if isinstance(settings, dict) else {}
@@ -73,7 +85,7 @@ def convert_yolo(files: Mapping[Path, Any], images: ImageFiles, out: Path) -> Co
     read it. It must lie in a folder of images, or among others that have a text file: previews and masks are no images.
 
     Raises:
-        DataError: a file names no labels, or is for keypoints.
+        DataError: a file names no labels, or is for keypoints; two of one folder differ.
     """
     classes: dict[str, None] = {}
     unlabelled: list[str] = []
@@ -82,20 +94,24 @@ def convert_yolo(files: Mapping[Path, Any], images: ImageFiles, out: Path) -> Co
     for path, content in files.items():
         if is_label_list(path) and any(path.is_relative_to(other.parent) for other in files if other.name != path.name):
             continue  # repeats the other
-        root = path.parent.parent if path.parent.name == LABELS else path.parent
+        root = path.parent.parent if path.parent.name.lower() == LABELS else path.parent
         if isinstance(content, str) and "kpt_shape" in _settings(content):
             raise DataError(f"{path.name} is for keypoints, which have no area; export polygons")
         names = _names(content) or []
-        rows = names if isinstance(names, list) else [names.get(index) for index in range(len(names))]
+        rows = names if isinstance(names, list) else [names.get(str(index)) for index in range(len(names))]
         if not rows or not all(isinstance(name, str | int | float) and str(name).strip() for name in rows):
             raise DataError(f"{path.name} must name its labels as a list, or by numbers from 0")
-        roots[root] = [str(name) for name in rows]
+        labels = [str(name) for name in rows]
+        if roots.setdefault(root, labels) != labels:
+            raise DataError(f"{path.name} names other labels than another file beside it; leave one of them")
         parts[root] = _Split(root, _settings(content) if isinstance(content, str) else {})
         classes |= dict.fromkeys(roots[root])
     exported = (
         row for root, labels in roots.items() for row in _exported(root, labels, images, parts[root], unlabelled)
     )
     result = convert(exported, tuple(classes), images, out)
+    if unlabelled and len(unlabelled) == result.used:
+        raise DataError(f"none of {result.used} images has a text file, in a folder {LABELS} beside that of the images")
     if unlabelled:
         first = ", ".join(unlabelled[:3]) + (" ..." if len(unlabelled) > 3 else "")
         result.notes.append(f"without a text file, taken as images on which nothing is: {len(unlabelled)} ({first})")
@@ -164,7 +180,7 @@ def _exported(
     texts = {
         _key(path.relative_to(base), LABELS): path
         for path in below
-        if path.suffix.lower() == ".txt" and LABELS in path.relative_to(base).parts[:-1] and not is_label_list(path)
+        if path.suffix.lower() == ".txt" and _lies_in(path.relative_to(base), LABELS) and not is_label_list(path)
     }
     # The folders of images that are elsewhere may be others: there a name that only one text has decides.
     stems = Counter(key.name for key in texts) if not here else Counter()
@@ -172,7 +188,7 @@ def _exported(
     # YOLO's own tools look for the text beside an image that is in no folder of that name.
     beside = {path.with_suffix(""): path for path in below if path.suffix.lower() == ".txt"}
     # Of data.yaml alone nothing is said of the files beside it: its images are those in its folders.
-    files = images.files or (path for path in below if IMAGES in path.parts or path.with_suffix("") in beside)
+    files = images.files or (path for path in below if _lies_in(path, IMAGES) or path.with_suffix("") in beside)
     found: list[tuple[Path, Path | None]] = []
     for image in files:
         if image.suffix.lower() not in IMAGE_SUFFIXES:
@@ -181,15 +197,21 @@ def _exported(
             continue
         key = _key(Path(images.name(image)), IMAGES)
         text = texts.get(key) or named.get(key.name)
-        if text is None and IMAGES not in Path(images.name(image)).parts[:-1]:
+        if text is None and not _lies_in(Path(images.name(image)), IMAGES):
             text = beside.get(image.with_suffix(""))
         found.append((image, text))
     labelled = {image.parent for image, text in found if text is not None}
+    used = {text for _, text in found}
+    strays = {path.stem: path for path in below if path.suffix.lower() == ".txt" and path not in used}
     for image, text in found:
         name = images.name(image)
-        if text is None and image.parent not in labelled and IMAGES not in Path(name).parts[:-1]:
+        if text is None and image.parent not in labelled and not _lies_in(Path(name), IMAGES):
             continue
         subset = split.of(Path(name)) or subset_of(*reversed(_key(Path(name), IMAGES).parts[:-1]))
+        if text is None and image.stem in strays:
+            place = strays[image.stem].relative_to(base)
+            yield LeftOut(name, f"its text seems to be {place}, which is not read there; put it into a folder {LABELS}")
+            continue
         if text is None:
             unlabelled.append(name)
             yield Exported(name, (), subset=subset, file=image)
@@ -198,15 +220,18 @@ def _exported(
             yield Exported(name, _regions(text, labels), subset=subset, file=image)
         except DataError as error:
             yield LeftOut(name, str(error))
-    used = {text for _, text in found}
     for text in texts.values():
         if text not in used:
             yield LeftOut(str(text.relative_to(base)), f"there is no image of it in {IMAGES}; export with images")
 
 
+def _lies_in(path: Path, folder: str) -> bool:
+    return folder in (part.lower() for part in path.parts[:-1])
+
+
 def _key(path: Path, folder: str) -> Path:
     """What a text file and its image have in common: the path without an ending and without that folder."""
-    parts = [part for part in path.parts[:-1] if part != folder]
+    parts = [part for part in path.parts[:-1] if part.lower() != folder]
     return Path(*parts, path.stem)
 
 
@@ -217,13 +242,22 @@ def _regions(path: Path, labels: Sequence[str]) -> list[Region]:
         fields = line.split()
         if not fields:
             continue
-        index = int(fields[0]) if fields[0].isascii() and fields[0].isdigit() and len(fields[0]) < 10 else -1
+        index = _index(fields[0])
         if not 0 <= index < len(labels):
             raise DataError(
                 f"line {number} of {path.name} is of label {fields[0]!r:.20}, of {len(labels)} that are named"
             )
         regions.append(Region(labels[index], partial(_draw, fields[1:])))
     return regions
+
+
+def _index(field: str) -> int:
+    """The number of a label, which some tools write as 1.0; -1 for anything else."""
+    try:
+        value = float(field)
+    except ValueError:
+        return -1
+    return int(value) if value.is_integer() else -1
 
 
 def _lines(path: Path) -> list[str]:

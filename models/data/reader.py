@@ -214,21 +214,33 @@ def _list_masks(
     problems: dict[str, str] = {}
     mask_root = root / "masks"
     known_class, known = Known(classes), known_images(images)
+    in_any_case = {name.casefold(): name for name in images}
     for folder in sorted(mask_root.iterdir()) if mask_root.is_dir() else ():
         if not folder.is_dir() or is_junk(Path(folder.name)):
             continue
         label = known_class(folder.name)
         if label not in classes:
+            alike = [one for one in classes if one.casefold() == label.casefold() and not (mask_root / one).exists()]
+            label = alike[0] if len(alike) == 1 else label
+        if label not in classes:
             problems[f"masks/{folder.name}"] = (
                 f"{folder} is for a class that classes.txt does not name ({', '.join(classes)})"
             )
             continue
-        for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES):
+        for path in sorted(folder.iterdir()):
             if is_junk(Path(path.name)):
                 continue
             name = known(path.stem)
+            if path.suffix.lower() not in IMAGE_SUFFIXES:
+                # An array or a volume that is called as an image is its mask; a text beside the masks is none.
+                name = next((known(stem) for stem in (path.stem, Path(path.stem).stem) if known(stem) in masks), "")
+                if not name:
+                    continue
+            name = name if name in masks else in_any_case.get(name.casefold(), name)
             if path.suffix != ".png":
                 problems[name] = f"{path} is not read: masks are PNG files, named .png"
+            elif name in masks and name != known(path.stem):
+                problems[name] = f"{path} is of {images[name].path.name}, written in other letters; call it {name}.png"
             elif name in masks:
                 masks[name][label] = path
             elif page_name(name, 0) in images:

@@ -296,3 +296,58 @@ def test_a_field_that_only_some_images_have_makes_no_groups(tmp_path: Path) -> N
     with open_source(grouped(tmp_path / "export", patients, ["train"])) as source:
         assert not (source.folder / "groups.json").exists()
         assert {"train", "val"} <= set(read(source.folder)[0].splits)
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        {"segmentation": [[0.25, 0.2, 0.75, 0.2, 0.75, 0.8, 0.25, 0.8]], "bbox": [0.25, 0.2, 0.5, 0.6]},
+        {"segmentation": [[[0.25, 0.2], [0.75, 0.2], [0.75, 0.8], [0.25, 0.8]]]},
+        {"segmentation": [], "bbox": [0.25, 0.2, 0.5, 0.6]},
+    ],
+)
+def test_corners_in_parts_of_the_images_size_become_pixels(tmp_path: Path, annotation: dict[str, Any]) -> None:
+    other = {"image_id": 1, "category_id": 2, "segmentation": RUNS}
+    with open_source(export(tmp_path / "export", [SQUARE | annotation, other])) as source:
+        masks = read(source.folder)[1]["a"]
+        assert any("parts of the image's size" in note for note in source.notes)
+    assert np.array_equal(masks["scratch"], block(6, 10, 24, 30))
+    assert np.array_equal(masks["dent"], block(5, 6, 7, 9))
+
+
+def test_annotations_that_name_their_images_otherwise_are_refused(tmp_path: Path) -> None:
+    def by_file(content: dict[str, Any]) -> None:
+        for annotation in content["annotations"]:
+            annotation["image_id"] = "a.png"
+
+    folder = changed(tmp_path / "export", by_file)
+    with (
+        pytest.raises(DataError, match=r"the first is of 'a\.png', and the images have ids such as '1'"),
+        open_source(folder, skip_bad=True),
+    ):
+        pass
+
+
+def test_a_box_of_one_pixel_is_one(tmp_path: Path) -> None:
+    assert masks_of(tmp_path, segmentation=[], bbox=[0, 0, 1, 1])["scratch"].sum() == 1
+
+
+def test_a_contour_of_no_corner_is_nothing(tmp_path: Path) -> None:
+    contour = [10, 5, 10, 12, 21, 12, 21, 5]
+    masks = masks_of(tmp_path, segmentation=[[], contour], bbox=[10, 5, 12, 8])
+    assert np.array_equal(masks["scratch"], block(5, 10, 13, 22))
+
+
+def test_classes_that_an_image_was_not_searched_for_are_unknown(tmp_path: Path) -> None:
+    def of_lvis(content: dict[str, Any]) -> None:
+        content["categories"].append({"id": 3, "name": "rust"})
+        first, second = content["images"]
+        first |= {"coco_url": "http://host/train/a.png", "neg_category_ids": [2], "not_exhaustive_category_ids": []}
+        first["file_name"] = None
+        second |= {"neg_category_ids": [], "not_exhaustive_category_ids": [2]}
+
+    with open_source(changed(tmp_path / "export", of_lvis)) as source:
+        data, masks = read(source.folder)
+    assert data.samples["a"].presence == {"scratch": True, "dent": False}
+    assert data.samples["b"].presence == {"dent": True}
+    assert {name: {*found} for name, found in masks.items()} == {"a": {"scratch"}, "b": set()}

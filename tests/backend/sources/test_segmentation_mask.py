@@ -75,6 +75,33 @@ def test_grey_numbers_are_rows_of_the_label_map(tmp_path: Path, label_map: str) 
     assert np.array_equal(masks["dent"], DENT)
 
 
+@pytest.mark.parametrize("mode", ["L", "1"])
+def test_a_white_object_is_no_border(tmp_path: Path, mode: str) -> None:
+    """Of a mask of black and white alone nothing tells the label; 255 is a border only beside row numbers."""
+    folder = export(tmp_path / "export", {"a": painted(), "b": painted((DENT, BLUE))})
+    save(folder / "SegmentationClass" / "a.png", (SCRATCH * 255).astype(np.uint8), mode)
+    with open_source(folder, skip_bad=True) as source:
+        data, masks = read(source.folder)
+    assert "the colour 255,255,255, which labelmap.txt does not list" in data.skipped["a"]
+    assert masks.keys() == {"b"}
+
+
+def test_a_mask_may_have_an_upper_case_ending(tmp_path: Path) -> None:
+    folder = export(tmp_path / "export", {"a": painted((SCRATCH, RED)), "b": painted((DENT, BLUE))})
+    (folder / "SegmentationClass" / "a.png").rename(folder / "SegmentationClass" / "a.PNG")
+    with open_source(folder) as source:
+        assert np.array_equal(read(source.folder)[1]["a"]["scratch"], SCRATCH)
+
+
+def test_a_mask_of_another_kind_leaves_its_image_out_by_name(tmp_path: Path) -> None:
+    folder = export(tmp_path / "export", {"b": painted((DENT, BLUE))}, default=["a", "b"])
+    save(folder / "SegmentationClass" / "a.bmp", painted((SCRATCH, RED)))
+    with open_source(folder, skip_bad=True) as source:
+        data, masks = read(source.folder)
+    assert "a.bmp in SegmentationClass cannot be read" in data.skipped["a"]
+    assert masks.keys() == {"b"}
+
+
 def test_labels_without_a_colour_have_those_of_pascal_voc(tmp_path: Path) -> None:
     assert [f"{voc_colour(index):06x}" for index in (1, 2, 3, 8, 255)] == [
         *("800000", "008000", "808000", "400000", "e0e0c0"),

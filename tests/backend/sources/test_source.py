@@ -17,7 +17,7 @@ from models.checkpoint import read_card
 from models.errors import DataError
 from models.phantom import render_phantom
 from models.starter import STARTER
-from tests.backend.sources.exports import coco, cvat_export, packed, write_json
+from tests.backend.sources.exports import coco, cvat_export, packed, picture, write_json
 
 
 def test_a_data_folder_is_opened_where_it_is(tmp_path: Path) -> None:
@@ -59,6 +59,17 @@ def test_an_archive_that_was_packed_twice_is_unpacked_twice(tmp_path: Path, oute
         assert source.kind == "cvat"
     with pytest.raises(DataError, match=r"thrice\.zip is neither"), open_source(thrice):
         pass
+
+
+def test_an_archive_that_is_not_unpacked_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "download"
+    folder.mkdir()
+    packed(folder / "export.zip", cvat_export(tmp_path / "export", {"a.png": ""}))
+    with pytest.raises(DataError, match=r"export\.zip: it is an archive within the source"), open_source(folder):
+        pass
+    picture(folder / "a.png")
+    with open_source(folder, unlabelled=True) as source:
+        assert [(row.what, "archive within" in row.why) for row in source.unread] == [("export.zip", True)]
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:

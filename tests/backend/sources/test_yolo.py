@@ -177,6 +177,29 @@ def test_a_classes_txt_beside_a_yaml_is_not_asked(tmp_path: Path) -> None:
     assert masks.keys() == {"a"}
 
 
+def test_a_classes_txt_beside_images_and_their_texts_names_the_labels(tmp_path: Path) -> None:
+    """As LabelImg saves them."""
+    for name, text in (("a", SCRATCH), ("b", BOX)):
+        picture(tmp_path / "all" / f"{name}.jpg")
+        (tmp_path / "all" / f"{name}.txt").write_text(text)
+    (tmp_path / "all" / "classes.txt").write_text("scratch\ndent\n")
+    with open_source(tmp_path / "all") as source:
+        masks = read(source.folder)[1]
+    assert np.array_equal(masks["a"]["scratch"], SQUARE)
+    assert masks["b"].keys() == {"dent"}
+
+
+@pytest.mark.parametrize("names", ["[dent, scratch]", "[scratch]"])
+def test_two_files_that_name_other_labels_are_refused(tmp_path: Path, names: str) -> None:
+    folder = export(tmp_path / "export", {"train/a": SCRATCH, "train/b": BOX})
+    (folder / "other.yaml").write_text(f"names: {names}\n")
+    with pytest.raises(DataError, match=r"other\.yaml names other labels than another file"), open_source(folder):
+        pass
+    (folder / "other.yaml").write_text("names: [scratch, dent]\n")
+    with open_source(folder) as source:
+        assert read(source.folder)[1]["b"].keys() == {"dent"}
+
+
 def test_texts_whose_labels_nothing_names_are_told_from_other_files(tmp_path: Path) -> None:
     folder = export(tmp_path / "export", {"train/a": SCRATCH, "train/b": SCRATCH})
     (folder / "data.yaml").unlink()
@@ -220,6 +243,56 @@ def test_a_line_of_no_label_leaves_its_image_out_by_name(tmp_path: Path, line: s
         data, masks = read(source.folder)
     assert any("a.jpg" in row for row in data.skipped)
     assert masks.keys() == {"b"}
+
+
+@pytest.mark.parametrize("number", ["1.0", "1.000000e+00"])
+def test_the_number_of_a_label_may_have_a_point(tmp_path: Path, number: str) -> None:
+    line = BOX.replace("1", number, 1)
+    with open_source(export(tmp_path / "export", {"train/a": line, "train/b": SCRATCH})) as source:
+        masks = read(source.folder)[1]
+    assert masks["a"].keys() == {"dent"}
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ("[yes, no]", ("yes", "no")),
+        ("{'0': 010, '1': 1.10}", ("010", "1.10")),
+        ("\n- 2026-01-02\n- 'off'\n", ("2026-01-02", "off")),
+    ],
+)
+def test_labels_are_the_words_of_the_yaml(tmp_path: Path, names: str, expected: tuple[str, ...]) -> None:
+    texts: dict[str, str | None] = {"train/a": SCRATCH, "train/b": BOX}
+    with open_source(export(tmp_path / "export", texts, f"names: {names}\n")) as source:
+        data, masks = read(source.folder)
+    assert data.classes == expected
+    assert masks["b"].keys() == {expected[1]}
+
+
+def test_folders_may_be_written_in_any_case(tmp_path: Path) -> None:
+    texts: dict[str, str | None] = {"train/a": SCRATCH, "train/b": BOX}
+    folder = export(tmp_path / "export", texts)
+    (folder / "labels").rename(folder / "Labels")
+    with open_source(folder) as source:
+        assert read(source.folder)[1]["a"].keys() == {"scratch"}
+    (folder / "images").rename(folder / "Images")
+    with open_source(folder) as source:
+        assert read(source.folder)[1]["b"].keys() == {"dent"}
+
+
+def test_an_image_whose_text_lies_elsewhere_is_left_out_by_name(tmp_path: Path) -> None:
+    folder = export(tmp_path / "export", {"train/a": SCRATCH, "train/b": None, "train/c": None})
+    (folder / "images" / "train" / "b.txt").write_text(BOX)
+    with open_source(folder, skip_bad=True) as source:
+        data, masks = read(source.folder)
+    assert any("images/train/b.txt" in why for why in data.skipped.values())
+    assert masks.keys() == {"a", "c"}
+
+
+def test_images_without_any_text_are_refused(tmp_path: Path) -> None:
+    folder = export(tmp_path / "export", {"train/a": None, "train/b": None})
+    with pytest.raises(DataError, match="none of 2 images has a text file"), open_source(folder):
+        pass
 
 
 def test_a_text_without_an_image_is_named(tmp_path: Path) -> None:

@@ -262,3 +262,32 @@ def test_a_split_that_names_one_part_twice_is_refused(folder):
 def test_a_group_of_null_is_none(folder):
     (folder / "groups.json").write_text('{"f0": null, "f1": null, "f2": null}')
     assert {sample.group for sample in open_data_folder(folder).samples.values()} == {None}
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("f1.npy", "masks are PNG files"),
+        ("f1.nii.gz", "masks are PNG files"),
+        ("F1.png", "written in other letters; call it f1.png"),
+    ],
+)
+def test_an_image_whose_mask_is_not_read_is_left_out(folder, name, complaint):
+    """Otherwise it would teach that the class is absent."""
+    (folder / "masks/scratch/f1.png").rename(folder / "masks/scratch" / name)
+    data = open_data_folder(folder, skip_bad=True)
+    assert complaint in data.skipped["f1"]
+    assert data.samples.keys() == {"f0", "f2"}
+
+
+def test_other_files_beside_masks_are_passed_over(folder):
+    (folder / "masks/scratch/readme.txt").write_text("how they were drawn")
+    assert open_data_folder(folder).samples.keys() == {"f0", "f1", "f2"}
+
+
+def test_a_folder_of_masks_may_have_its_classs_name_in_other_letters(folder):
+    (folder / "masks/scratch").rename(folder / "masks/Scratch")
+    assert open_data_folder(folder).samples["f0"].presence == {"scratch": True, "dent": False}
+    (folder / "masks/scratch").mkdir()
+    data = open_data_folder(folder, skip_bad=True)
+    assert "does not name" in data.skipped["masks/Scratch"]
