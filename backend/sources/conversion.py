@@ -1,9 +1,9 @@
 """The parts that all exports share: images that must be found, shapes to draw, a data folder to write."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ class Exported:
         subset: part of the data that it belongs to: "train", "val", "test", or "" for none.
         group: its patient, study or series; None if the export does not say.
         presence: class -> whether it is on the image, as the export itself says; None for unknown.
+        offered: the classes that its annotators could choose; of the others nothing is known. None for all.
         name: for people; "" for that of its file.
         file: the file itself, where it need not be looked for.
     """
@@ -61,6 +62,7 @@ class Exported:
     subset: str = ""
     group: str | None = None
     presence: Mapping[str, bool | None] = field(default_factory=dict)
+    offered: Collection[str] | None = None
     name: str = ""
     file: Path | None = None
 
@@ -307,6 +309,12 @@ def _shared(groups: Sequence[set[str | None]]) -> set[str | None]:
     return {group for group, count in counts.items() if count > 1}
 
 
+def offering(rows: Iterable[Exported | LeftOut], labels: Collection[str]) -> Iterator[Exported | LeftOut]:
+    """Rows of a document whose annotators could choose these labels; another document may have other ones."""
+    for row in rows:
+        yield replace(row, offered=labels) if isinstance(row, Exported) else row
+
+
 def _truth(
     one: _Found, classes: Sequence[str], shape: tuple[int, int], without_area: Counter[str], result: Conversion
 ) -> tuple[dict[str, Mask], dict[str, bool | None]]:
@@ -347,7 +355,8 @@ def _truth(
         label: label in vague or (label in masks and bool(masks[label].any())) for label in classes
     }
     presence |= {label: said for label, said in one.image.presence.items() if label in presence and not presence[label]}
-    presence |= dict.fromkeys(unknown)
+    offered = classes if one.image.offered is None else one.image.offered
+    presence |= dict.fromkeys({label for label in classes if label not in offered and not presence[label]} | unknown)
     certain = {label: mask for label, mask in masks.items() if label not in vague | unknown and mask.any()}
     return certain, presence
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from backend.sources.conversion import Conversion, Exported, LeftOut, convert
+from backend.sources.conversion import Conversion, Exported, LeftOut, convert, offering
 from backend.sources.cvat_shapes import is_background, labelled, regions, size_of
 from backend.sources.cvat_video import Film, tracked_frames
 from backend.sources.finding import ImageFiles, subset_of
@@ -33,26 +33,36 @@ def convert_cvat(files: Mapping[Path, Any], images: ImageFiles, out: Path) -> Co
     """
     kinds: dict[str, str] = {}
     for root in files.values():
-        # Parts of a skeleton are listed as labels with a parent.
-        listed = [label for label in root.iterfind("meta//label") if label.find("parent") is None]
-        kinds |= {label.findtext("name", ""): label.findtext("type", "any") for label in listed}
+        kinds |= _kinds(root)
     ignored = {name for name, kind in kinds.items() if kind in NO_AREA}
     classes = tuple(name for name in kinds if name not in ignored and not is_background(name))
-    result = convert(_exported(files, images, ignored), classes, images, out)
+    exported = (
+        row
+        for path, root in files.items()
+        for row in offering(_exported(path, root, images, ignored, len(files)), _kinds(root))
+    )
+    result = convert(exported, classes, images, out)
     result.notes += [f"{name}: not learnt, its label is for {kinds[name]}, without an area" for name in sorted(ignored)]
     return result
 
 
-def _exported(files: Mapping[Path, Element], images: ImageFiles, ignored: set[str]) -> Iterator[Exported | LeftOut]:
-    for path, root in files.items():
-        film = Film(root, images)
-        for element in root:
-            if element.tag not in ELEMENTS:
-                yield LeftOut(f"element {element.tag} of {path.name}", "it is none of CVAT's that are known")
-        for index, image in enumerate(root.iterfind("image")):
-            yield _image(image, f"image no. {index + 1} of {path.name}", film, ignored)
-        if root.find("track") is not None:
-            yield from tracked_frames(path.name, root, film, ignored, group=film.title if len(files) > 1 else None)
+def _kinds(root: Element) -> dict[str, str]:
+    """The labels of a document and what each is for; parts of a skeleton are listed as labels with a parent."""
+    listed = [label for label in root.iterfind("meta//label") if label.find("parent") is None]
+    return {label.findtext("name", ""): label.findtext("type", "any") for label in listed}
+
+
+def _exported(
+    path: Path, root: Element, images: ImageFiles, ignored: set[str], documents: int
+) -> Iterator[Exported | LeftOut]:
+    film = Film(root, images)
+    for element in root:
+        if element.tag not in ELEMENTS:
+            yield LeftOut(f"element {element.tag} of {path.name}", "it is none of CVAT's that are known")
+    for index, image in enumerate(root.iterfind("image")):
+        yield _image(image, f"image no. {index + 1} of {path.name}", film, ignored)
+    if root.find("track") is not None:
+        yield from tracked_frames(path.name, root, film, ignored, group=film.title if documents > 1 else None)
 
 
 def _image(image: Element, row: str, film: Film, ignored: set[str]) -> Exported | LeftOut:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from backend.sources.conversion import Conversion, Exported, LeftOut, Mask, Region, convert
+from backend.sources.conversion import Conversion, Exported, LeftOut, Mask, Region, convert, offering
 from backend.sources.documents import read_text
 from backend.sources.drawing import NO_NUMBERS, draw_box, draw_polygons
 from backend.sources.finding import ImageFiles, Tail, agreeing, files_below, readings, subset_of
@@ -107,7 +107,9 @@ def convert_yolo(files: Mapping[Path, Any], images: ImageFiles, out: Path) -> Co
         parts[root] = _Split(root, _settings(content) if isinstance(content, str) else {})
         classes |= dict.fromkeys(roots[root])
     exported = (
-        row for root, labels in roots.items() for row in _exported(root, labels, images, parts[root], unlabelled)
+        row
+        for root, labels in roots.items()
+        for row in offering(_exported(root, labels, images, parts[root], unlabelled), labels)
     )
     result = convert(exported, tuple(classes), images, out)
     if unlabelled and len(unlabelled) == result.used:
