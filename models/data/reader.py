@@ -15,7 +15,7 @@ absent, provided that there is a folder of masks at all.
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -247,9 +247,20 @@ def _list_masks(
                 problems[name] = (
                     f"{path} is for an image of several pages; name a mask after each, {page_name(name, 0)}"
                 )
+            elif (meant := _image_meant(name, masks)) and label not in masks[meant]:
+                problems[meant] = f"{path} seems to be of {images[meant].path.name}; call it {meant}.png"
             else:
                 problems[name] = f"{path} has no image in {root / 'images'}"
     return masks, problems
+
+
+def _image_meant(name: str, images: Collection[str]) -> str:
+    """The image whose mask a file is called after with a word more, as a_mask or mask-a; "" for none."""
+    words = re.split(r"([_. -])", name)
+    parts = {"".join(words[:end]) for end in range(len(words))} | {
+        "".join(words[start:]) for start in range(len(words))
+    }
+    return max(parts & set(images), key=len, default="")
 
 
 def _labels(

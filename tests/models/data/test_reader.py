@@ -270,6 +270,8 @@ def test_a_group_of_null_is_none(folder):
         ("f1.npy", "masks are PNG files"),
         ("f1.nii.gz", "masks are PNG files"),
         ("F1.png", "written in other letters; call it f1.png"),
+        ("f1_mask.png", "seems to be of f1.png; call it f1.png"),
+        ("mask-f1.png", "seems to be of f1.png; call it f1.png"),
     ],
 )
 def test_an_image_whose_mask_is_not_read_is_left_out(folder, name, complaint):
@@ -278,6 +280,15 @@ def test_an_image_whose_mask_is_not_read_is_left_out(folder, name, complaint):
     data = open_data_folder(folder, skip_bad=True)
     assert complaint in data.skipped["f1"]
     assert data.samples.keys() == {"f0", "f2"}
+
+
+@pytest.mark.parametrize("name", ["f10.png", "f9_mask.png", "f0_old.png"])
+def test_a_mask_of_no_image_leaves_the_images_alone(folder, name):
+    """Of another image, or of one that has its mask."""
+    shutil.copy(folder / "masks/scratch/f0.png", folder / "masks/scratch" / name)
+    data = open_data_folder(folder, skip_bad=True)
+    assert "has no image" in data.skipped[name.removesuffix(".png")]
+    assert data.samples.keys() == {"f0", "f1", "f2"}
 
 
 def test_other_files_beside_masks_are_passed_over(folder):
