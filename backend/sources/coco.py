@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from backend.label_studio.task_data import group_field, group_of
-from backend.sources.conversion import Conversion, Exported, LeftOut, Mask, Region, convert, offering
+from backend.sources.conversion import Conversion, Exported, LeftOut, Mask, Region, convert
 from backend.sources.drawing import draw_coco_rle, draw_polygons, draw_turned_box
 from backend.sources.finding import ImageFiles, subset_of
 from models.errors import DataError
@@ -45,7 +45,7 @@ def convert_coco(files: Mapping[Path, Any], images: ImageFiles, out: Path) -> Co
     field = group_field(image for content in read.values() for image in content["images"] if isinstance(image, dict))
     tables = {path: _Tables(path, content) for path, content in read.items()}
     classes = tuple(dict.fromkeys(chain.from_iterable(table.classes for table in tables.values())))
-    exported = chain.from_iterable(offering(table.exported(field), table.classes) for table in tables.values())
+    exported = chain.from_iterable(table.exported(field) for table in tables.values())
     result = convert(exported, classes, images, out)
     result.notes += [f"not read: {named}"] if named else []
     result.notes += [
@@ -139,15 +139,14 @@ class _Tables:
         folders = PurePosixPath(path.replace("\\", "/")).parts[-2:-4:-1]
         subset = subset_of(self._path.stem, *folders, self._path.parent.name, self._path.parent.parent.name)
         regions += [Region(label) for label in self._listed(image, "not_exhaustive_category_ids")]
-        absent = self._listed(image, "neg_category_ids")
-        unknown = {*self.classes} - {*absent} if "neg_category_ids" in image else ()
+        searched = self._listed(image, "neg_category_ids") if "neg_category_ids" in image else self.classes
         return Exported(
             path,
             regions,
             _shape(image),
             subset=subset,
             group=group_of(image, field),
-            presence=dict.fromkeys(unknown),
+            offered=searched,
         )
 
     def _listed(self, image: Mapping[str, Any], field: str) -> list[str]:

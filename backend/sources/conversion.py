@@ -50,7 +50,7 @@ class Exported:
         subset: part of the data that it belongs to: "train", "val", "test", or "" for none.
         group: its patient, study or series; None if the export does not say.
         presence: class -> whether it is on the image, as the export itself says; None for unknown.
-        offered: the classes that its annotators could choose; of the others nothing is known. None for all.
+        offered: the classes that were looked for on it; of the others, unless drawn, nothing is known. None for all.
         name: for people; "" for that of its file.
         file: the file itself, where it need not be looked for.
     """

@@ -1,12 +1,12 @@
 """Datumaro's JSON, as CVAT exports it: annotations/SUBSET.json and images/SUBSET/."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from backend.label_studio.task_data import group_field, group_of
-from backend.sources.conversion import Conversion, Exported, LeftOut, Mask, Region, convert, offering
+from backend.sources.conversion import Conversion, Exported, LeftOut, Mask, Region, convert
 from backend.sources.cvat_shapes import is_background
 from backend.sources.drawing import draw_coco_rle, draw_ellipse, draw_polygons, draw_turned_box, rotation_of
 from backend.sources.finding import ImageFiles, subset_of
@@ -36,18 +36,11 @@ def convert_datumaro(files: Mapping[Path, Any], images: ImageFiles, out: Path) -
     items = [item for content in files.values() for item in content["items"]]
     field = group_field(_attributes(item) for item in items)
     exported = (
-        row
+        _exported(path, item, index, labels[path], field)
         for path, content in files.items()
-        for row in offering(_rows(path, content, labels[path], field), {name for name in labels[path] if name})
+        for index, item in enumerate(content["items"])
     )
     return convert(exported, tuple(names), images, out)
-
-
-def _rows(
-    path: Path, content: Mapping[str, Any], labels: list[str | None], field: str | None
-) -> Iterator[Exported | LeftOut]:
-    for index, item in enumerate(content["items"]):
-        yield _exported(path, item, index, labels, field)
 
 
 def _labels(path: Path, content: Mapping[str, Any]) -> list[str | None]:
@@ -96,6 +89,7 @@ def _exported(path: Path, item: Any, index: int, labels: list[str | None], field
         _size(image),
         subset=subset_of(path.stem),
         group=group_of(_attributes(item), field),
+        offered=[name for name in labels if name],
     )
 
 

@@ -260,7 +260,7 @@ def _image_meant(name: str, images: Collection[str]) -> str:
     parts = {"".join(words[:end]) for end in range(len(words))} | {
         "".join(words[start:]) for start in range(len(words))
     }
-    return max(parts & set(images), key=len, default="")
+    return max((part for part in parts if part in images), key=len, default="")
 
 
 def _labels(
