@@ -11,21 +11,23 @@ what each is tested against. Three of them are one and the same at the last conv
 in every cell: Grad-CAM, HiResCAM and XGrad-CAM are the class score map itself there, in logits.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.classifier import STRIDE, Classifier, ClassifierOutput
+from models.classifier import Classifier, ClassifierOutput
+from models.config import DEFAULT_METHOD, GAMMA, STRIDE, in_logits
+from models.devices import autocast
 from models.errors import ModelError
+from models.seen import Forward, Seen, presence_side
+from models.stages import stage
 
-DEFAULT_METHOD = "HiResCAM"
-GAMMA = 2.0  # of LayerCAM's scaling
-STEP = 32  # sides that the classifier takes are multiples of it, in pixels
 SCORED_CHANNELS = 16  # of ScoreCAM: each is one more forward pass of the whole network
 
 
@@ -76,7 +78,7 @@ def explain(
         images: shape (B, 3, S, S), floats in [0, 1].
         strides: of the layers to look at: 4 is the last convolution, the others are the top-down path's.
         presence_scale: fraction of S at which presence is judged, in (0, 1].
-        forward: computes the classifier where no gradients are needed, see `models.runtime`; itself if None.
+        forward: computes the classifier where no gradients are needed; itself if None.
 
     Raises:
         ModelError: the classifier has no layer of such a stride.
@@ -107,11 +109,11 @@ def explain(
     gradients[STRIDE] = weights[None, :, :, None, None].expand(len(images), -1, -1, *output.features.shape[2:])
     logits, score_maps = output.logits, output.score_maps
     layers = [Layer(s, output.layers[s].detach().float(), gradients[s].float()) for s in strides]
-    smaller = round(presence_scale * images.shape[-1] / STEP) * STEP
-    if 0 < smaller < images.shape[-1]:
+    if (side := presence_side(images.shape[-1], presence_scale)) is not None:
         with torch.inference_mode():
             planes = images.contiguous()  # scaling interleaved channels takes four times as long
-            logits = forward(F.interpolate(planes, size=(smaller, smaller), mode="bilinear", antialias=True)).logits
+            smaller = F.interpolate(planes, size=(side, side), mode="bilinear", antialias=True)
+            logits = forward(smaller.contiguous(memory_format=torch.channels_last)).logits
     return Explanation(classifier, images, logits.detach(), score_maps.detach(), tuple(layers))
 
 
@@ -251,34 +253,16 @@ class _NoProgress:
     tqdm = iter
 
 
-@dataclass(frozen=True)
-class Method:
-    """One activation-map method.
-
-    Attributes:
-        name: as the paper writes it.
-        raw: (explanation, layer) -> raw maps (B, C, h, w).
-        is_score_map: at the last convolution the raw map is the class score map, logits, and so has an absolute scale.
-    """
-
-    name: str
-    raw: Callable[[Explanation, Layer], Tensor]
-    is_score_map: bool = False
-
-
-METHODS = {
-    method.name: method
-    for method in (
-        Method("HiResCAM", hires_cams, is_score_map=True),
-        Method("LayerCAM", partial(per_class, layer_cam)),
-        Method("GradCAM", partial(per_class, grad_cam), is_score_map=True),
-        Method("GradCAMElementWise", partial(per_class, grad_cam_elementwise)),
-        Method("GradCAMPlusPlus", partial(per_class, grad_cam_plus_plus)),
-        Method("XGradCAM", partial(per_class, x_grad_cam), is_score_map=True),
-        Method("EigenCAM", partial(per_class, eigen_cam)),
-        Method("EigenGradCAM", partial(per_class, eigen_grad_cam)),
-        Method("ScoreCAM", score_cam),
-    )
+RAW: dict[str, Callable[[Explanation, Layer], Tensor]] = {  # method -> raw maps (B, C, h, w)
+    "HiResCAM": hires_cams,
+    "LayerCAM": partial(per_class, layer_cam),
+    "GradCAM": partial(per_class, grad_cam),
+    "GradCAMElementWise": partial(per_class, grad_cam_elementwise),
+    "GradCAMPlusPlus": partial(per_class, grad_cam_plus_plus),
+    "XGradCAM": partial(per_class, x_grad_cam),
+    "EigenCAM": partial(per_class, eigen_cam),
+    "EigenGradCAM": partial(per_class, eigen_grad_cam),
+    "ScoreCAM": score_cam,
 }
 
 
@@ -292,7 +276,7 @@ def activation_maps(explanation: Explanation, method: str = DEFAULT_METHOD) -> T
 
     Args:
         explanation: of the images.
-        method: a name in `METHODS`.
+        method: a name in `models.config.METHODS`.
 
     Returns:
         Shape (B, C, h, w), floats in [0, 1].
@@ -300,13 +284,13 @@ def activation_maps(explanation: Explanation, method: str = DEFAULT_METHOD) -> T
     Raises:
         ValueError: no such method.
     """
-    if method not in METHODS:
-        raise ValueError(f"no activation-map method {method!r}; there are {', '.join(METHODS)}")
+    if method not in RAW:
+        raise ValueError(f"no activation-map method {method!r}; there are {', '.join(RAW)}")
     presence = explanation.logits.float().sigmoid()[:, :, None, None]
     with torch.inference_mode():
         maps = []
         for layer in sorted(explanation.layers, key=lambda layer: layer.stride):
-            raw = METHODS[method].raw(explanation, layer)
+            raw = RAW[method](explanation, layer)
             if in_logits(method, layer.stride):
                 maps.append(raw.sigmoid())
             else:
@@ -319,15 +303,48 @@ def activation_maps(explanation: Explanation, method: str = DEFAULT_METHOD) -> T
         return torch.stack([F.interpolate(m, size=finest, mode="bilinear") for m in maps]).amax(dim=0)
 
 
-def in_logits(method: str, stride: int) -> bool:
-    """Whether a method's map of a layer is the class score map, whose scale is absolute."""
-    return METHODS[method].is_score_map and stride == STRIDE
+def explained(
+    classifier: Classifier,
+    frames: NDArray[np.uint8],
+    methods: Sequence[str],
+    strides: Sequence[int],
+    presence_scale: float,
+    *,
+    device: str,
+    forward: Forward | None = None,
+    features: bool = False,
+) -> Seen:
+    """Look at frames by any methods, at any layers; `models.seen.see` does without torch where that can be.
 
+    Args:
+        classifier: in evaluation mode, on `device`.
+        frames: shape (B, H, W, 3), uint8 RGB.
+        methods: names of `models.config.METHODS`.
+        strides, presence_scale: as for `explain`.
+        device: cpu, cuda or cuda:N.
+        forward: computes the classifier where no gradients are needed; itself if None.
+        features: whether to keep those of the finest layer.
 
-def default_threshold(method: str, strides: Sequence[int]) -> float:
-    """Where to cut maps that nothing has been measured for.
-
-    Even odds where they are in logits, else two fifths of the maximum, scaled as the maps are: the one fifth that is
-    customary since CAM (Zhou et al. 2016) is for maps of stride 32, and those of stride 4 are sharper.
+    Raises:
+        ModelError: the classifier has no layer of such a stride.
     """
-    return 0.5 if all(in_logits(method, stride) for stride in strides) else math.tanh(GAMMA * 0.4)
+    batch = torch.from_numpy(frames).to(device).permute(0, 3, 1, 2).float() / 255  # (B, 3, H, W), channels last
+    with autocast(device):
+        with stage("classifier"):
+            run = None if forward is None else partial(_run, forward)
+            explanation = explain(classifier, batch, strides, presence_scale, run)
+        with stage("maps"):
+            maps = {method: _array(activation_maps(explanation, method)) for method in methods}
+    finest = min(explanation.layers, key=lambda layer: layer.stride).activations
+    return Seen(_array(explanation.logits.float().sigmoid()), maps, _array(finest) if features else None)
+
+
+def _run(forward: Forward, images: Tensor) -> ClassifierOutput:
+    logits, score_maps, features = forward(images.float().cpu().numpy(), features=True)
+    assert features is not None
+    kept = torch.from_numpy(features)
+    return ClassifierOutput(torch.from_numpy(logits), kept, torch.from_numpy(score_maps), {STRIDE: kept})
+
+
+def _array(tensor: Tensor) -> NDArray[np.float32]:
+    return np.asarray(tensor.float().cpu().numpy(), dtype=np.float32)

@@ -9,11 +9,13 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter
 
 from models.documents import Figure, Part, parse_json, read_json
@@ -257,15 +259,42 @@ def load_weights(
     """
     from safetensors.torch import load_file
 
-    whole = f"{name}.safetensors"
-    files = sorted(file for file in card.weights if file == whole or file.startswith(f"{name}-")) or [whole]
+    files = _files(card, name)
     for file in files:
         _check_file(directory / file, card)
     try:
         stored = {key: tensor for file in files for key, tensor in load_file(directory / file).items()}
         network.load_state_dict({**(known or {}), **stored})
     except (RuntimeError, ValueError) as error:
-        raise CheckpointError(f"{directory / whole} does not fit the network its card describes: {error}") from error
+        path = directory / f"{name}.safetensors"
+        raise CheckpointError(f"{path} does not fit the network its card describes: {error}") from error
+
+
+def read_tensors(directory: Path, card: Card, name: str, wanted: Collection[str]) -> dict[str, NDArray[np.float32]]:
+    """Single tensors of the weights `name` of a checkpoint, by their names.
+
+    Raises:
+        CheckpointError: a file is missing, or has no such tensor.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    found: dict[str, NDArray[np.float32]] = {}
+    try:
+        for file in _files(card, name):
+            with safe_open(directory / file, framework="numpy") as tensors:
+                there = set(wanted).intersection(tensors.keys())
+                found |= {key: tensors.get_tensor(key).astype(np.float32) for key in there}
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"the weights of {directory} cannot be read: {error}") from error
+    if lacking := set(wanted) - found.keys():
+        raise CheckpointError(f"the weights of {directory} have no {', '.join(sorted(lacking))}")
+    return found
+
+
+def _files(card: Card, name: str) -> list[str]:
+    """The files that the weights `name` lie in."""
+    whole = f"{name}.safetensors"
+    return sorted(file for file in card.weights if file == whole or file.startswith(f"{name}-")) or [whole]
 
 
 def packaged_backbone(backbone: str) -> dict[str, torch.Tensor] | None:

@@ -14,39 +14,16 @@ import math
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.config import BACKBONES, STRIDE, ClassifierConfig
 from models.lean_timm import FeatureHooks, timm
-
-STRIDE = 4  # of the features and the class score maps, in input pixels
-
-# The paper's four and the light one; any other timm network with feature maps works as well.
-BACKBONES = ("legacy_xception", "resnet50", "efficientnet_b5", "convnext_base", "tf_efficientnet_lite0")
-
-
-@dataclass(frozen=True)
-class ClassifierConfig:
-    """Layers of a classifier; stored in its checkpoint.
-
-    Attributes:
-        classes: the class names, in the order of every per-class axis.
-        backbone: a timm network name.
-        input_size: side in pixels of the square that a frame is fitted into.
-        width: channels of the top-down path and of the features.
-        wall_backbone: of a second classifier that reads the unrolled wall, see `models.wall`; None where this one
-            reads it, or where there is none to read.
-    """
-
-    classes: tuple[str, ...]
-    backbone: str = "legacy_xception"
-    input_size: int = 512
-    width: int = 64
-    wall_backbone: str | None = None
+from models.seen import SHARPNESS
 
 
 class ClassifierOutput(NamedTuple):
@@ -169,7 +146,7 @@ def pooled(score_maps: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
     return gain * log_sum_exp_pool(score_maps.flatten(2)) + bias
 
 
-def log_sum_exp_pool(score_maps: Tensor, sharpness: float = 4.0) -> Tensor:
+def log_sum_exp_pool(score_maps: Tensor, sharpness: float = SHARPNESS) -> Tensor:
     """Smooth maximum over the last axis: log(mean(exp(r z))) / r with r = `sharpness`.
 
     r -> 0 is the mean, r -> infinity the maximum. At r = 4 an object that covers 0.2 % of a frame still decides.

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 import torch
 
 from models.errors import ModelError
+from models.threads import limit_threads, thread_limit
 
 # In a process of its own: to ask a GPU makes CUDA keep some hundred megabytes of it until the process ends.
 FREE = "import torch; print(*(torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count())))"
@@ -83,11 +84,20 @@ def free_memory() -> list[int]:
 
 
 def computes_bfloat16(device: torch.device) -> bool:
-    """Whether the processor computes in bfloat16 natively."""
+    """Whether torch computes in bfloat16 natively there."""
     native = device.type == "cuda" or (device.type == "cpu" and "AVX512" in torch.backends.cpu.get_cpu_capability())
     return native and (device.type == "cuda" or bool(torch.cpu._is_avx512_bf16_supported()))
 
 
-def autocast(device: torch.device) -> AbstractContextManager[None]:
-    """Compute in bfloat16 where the processor does so natively: more than twice as fast, the masks are the same."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=computes_bfloat16(device))
+def autocast(device: torch.device | str, *, enabled: bool = True) -> AbstractContextManager[None]:
+    """Compute in bfloat16 where the processor does so natively: more than twice as fast, the masks are the same.
+
+    The calling thread's limit of cores (`models.threads`), which may be older than torch, holds for torch from here on.
+
+    Args:
+        device: where.
+        enabled: False computes in float32 there, too.
+    """
+    limit_threads(thread_limit())
+    device = torch.device(device)
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled and computes_bfloat16(device))

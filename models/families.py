@@ -91,7 +91,12 @@ class Accelerated(Protocol):
     """A model whose networks other runtimes can compute, too. Optional: only `load_model` and `release_memory` ask."""
 
     def use_runtime(
-        self, directory: Path, runtime: Runtime, kept: Path | None = None, *, in_background: bool = False
+        self,
+        directory: Path,
+        runtime: Runtime,
+        kept: Path | None = None,
+        *,
+        afterwards: Callable[[], None] | None = None,
     ) -> None:
         """Choose between them, as `load_model` is told."""
 
@@ -107,9 +112,9 @@ Loader = Callable[[Path, str], Model]  # checkpoint folder, device -> model
 
 
 def _load_cam(directory: Path, device: str) -> Model:
-    from models.pipeline import load_pipeline
+    from models.pipeline import read_pipeline
 
-    return load_pipeline(directory, device)
+    return read_pipeline(directory, device)  # its networks are loaded by `load_model`, which knows what computes them
 
 
 def _load_prompts(directory: Path, device: str) -> Model:
@@ -144,7 +149,7 @@ def load_model(
     runtime: Runtime = "pytorch",
     kept: Path | None = None,
     *,
-    in_background: bool = False,
+    afterwards: Callable[[], None] | None = None,
 ) -> Model:
     """Load a checkpoint's model by the family that its card names.
 
@@ -153,7 +158,8 @@ def load_model(
         device: cpu, cuda, cuda:N, or auto for the GPU with most free memory, if there is one.
         runtime: what computes the networks: pytorch, openvino, or auto for the faster one.
         kept: folder for what another runtime makes of this checkpoint; one in it if None.
-        in_background: what that runtime has to make first, which takes seconds, is made while PyTorch computes.
+        afterwards: None waits for what that runtime has to make first, which takes seconds. Else it is made while
+            PyTorch computes, and this is called when the model does not need PyTorch any more.
 
     Raises:
         CheckpointError: the folder is incomplete or damaged, or its family is unknown.
@@ -170,8 +176,8 @@ def load_model(
 
         device = choose_device(device)
     model = FAMILIES[family](directory, device)
-    if runtime != "pytorch" and isinstance(model, Accelerated):
-        model.use_runtime(directory, runtime, kept, in_background=in_background)
+    if isinstance(model, Accelerated):
+        model.use_runtime(directory, runtime, kept, afterwards=afterwards)
     return model
 
 

@@ -8,44 +8,17 @@ correction of the map, so that untrained it returns the map and every step of tr
 The body is a U-Net whose attention gates are driven by a boundary map that the network predicts itself.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple
 
-import cv2
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.trimap import BACKGROUND, FOREGROUND
+from models.config import FBANetConfig
+from models.refiner import CHANNELS
 
-# Of F,B,Alpha's reference code: widths of the distance encodings, as fractions of the crop.
-DISTANCE_WIDTHS = (0.02, 0.08, 0.16)
-CHANNELS = 3 + 2 + 2 * len(DISTANCE_WIDTHS) + 1
 BOUNDARY_STRIDE = 4  # side in pixels of the cells of the boundary map
-
-
-@dataclass(frozen=True)
-class FBANetConfig:
-    """Layers of an FBANet; stored in its checkpoint.
-
-    Attributes:
-        widths: channels at the finest level, at half its resolution, at a quarter ...
-        crop_size: side in pixels of the square that the region around an object is scaled to; a multiple of 32.
-        stride: side in pixels of a cell of the finest level, 1 or 2.
-    """
-
-    widths: tuple[int, ...] = (32, 48, 96)
-    crop_size: int = 256
-    stride: int = 2
-
-    @classmethod
-    def of(cls, stored: Mapping[str, Any]) -> Self:
-        """The config that a card has; those of before there were strides have none."""
-        return cls(**{"stride": 1} | dict(stored) | {"widths": tuple(stored["widths"])})
 
 
 class FBANetOutput(NamedTuple):
@@ -122,36 +95,6 @@ class AlphaOnly(nn.Module):
         """Alpha without the rest of FBANet's output, which only training reads."""
         output: FBANetOutput = self.network(inputs)
         return output.alpha
-
-
-def network_input(crop: NDArray[np.uint8], trimap: NDArray[np.uint8], cam: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Stack the planes that FBANet reads.
-
-    Args:
-        crop: shape (S, S, 3), uint8 RGB.
-        trimap: shape (S, S), uint8, BACKGROUND, UNKNOWN or FOREGROUND.
-        cam: the class's activation map, shape (S, S), floats in [0, 1], 0.5 at the coarse mask's edge.
-
-    Returns:
-        Shape (12, S, S): RGB in about [-2, 2], sure background, sure foreground, three distance encodings
-        exp(-d^2 / 2 sigma^2) of each, the map.
-    """
-    known = trimap == BACKGROUND, trimap == FOREGROUND
-    planes = np.empty((CHANNELS, *trimap.shape), dtype=np.float32)
-    planes[:3] = ((crop.astype(np.float32) / 255 - 0.45) / 0.25).transpose(2, 0, 1)
-    planes[3], planes[4], planes[-1] = *known, cam
-    sigmas = np.array(DISTANCE_WIDTHS, dtype=np.float32) * trimap.shape[0]
-    encodings = planes[5:-1].reshape(len(known), len(sigmas), *trimap.shape)
-    for plane, encoded in zip(known, encodings, strict=True):
-        if not plane.any():
-            encoded[:] = 0
-            continue
-        distance = cv2.distanceTransform((~plane).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-        # Squared distances are whole numbers; OpenCV's differ from run to run in the last bit.
-        squared = -np.rint(distance**2)
-        for sigma, out in zip(sigmas, encoded, strict=True):
-            np.exp(squared / (2 * sigma**2), out=out)
-    return planes
 
 
 def unknown_band(inputs: Tensor) -> Tensor:

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from models.checkpoint import load_weights, read_card
+from models.config import FBANetConfig
 from models.errors import CheckpointError
-from models.fba_net import FBANet, FBANetConfig
+from models.fba_net import FBANet
 from models.starter import FIRST_REFINER
 
 

@@ -15,7 +15,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from models.devices import autocast
 from models.masks.components import without_small_components
 from models.prompt import Answer, Click, Mask, Prompt
 from models.refiner import Subject, centre_map, fba_matting, refine
@@ -262,9 +261,8 @@ def _drawn(
         radius = round(min(max(DISC * float(room), DISC_MIN), DISC_MAX))
         cv2.circle(trimap, (column, row), radius, FOREGROUND if click.positive else BACKGROUND, cv2.FILLED)
     cam = np.asarray(1 / (1 + np.exp(-logits)), dtype=np.float32)
-    with autocast(pipeline.device):
-        matting = fba_matting(pipeline.networks.refiner, pipeline.device)
-        (alpha,) = refine(matting, [Subject(image, trimap, cam)], pipeline.refiner.config.crop_size)
+    matting = fba_matting(pipeline.networks.refiner)
+    (alpha,) = refine(matting, [Subject(image, trimap, cam)], pipeline.refiner_config.crop_size)
     mask = without_small_components(alpha >= 0.5, config.min_component)
     return mask, sharpness(alpha, mask), outline_uncertainty(alpha, trimap)
 

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.devices import autocast
-from models.fba_net import AlphaOnly, FBANet
+from models.fba_net import FBANet
 from models.masks.components import connected_components
 from models.prompt import Answer, Click, Mask, Prompt
 from models.prompt_views import SIDE, Drawn, Edges, Probabilities, around, cut, edges_of, fits, moved, paste
+from models.pytorch_networks import pytorch_refiner
 from models.refiner import Crop, fba_matting
 from models.segment import Prediction, entropy
 from models.trimap import UNKNOWN, TrimapConfig, trimap_from_mask
@@ -191,8 +191,7 @@ class ObjectModel(ABC, Generic[E]):
         if not (trimap == UNKNOWN).any():
             return Drawn(view, map_)
         crop = Crop(np.asarray(cut(embedding.image, view, SIDE), dtype=np.uint8), trimap, map_)
-        with autocast(self.device):
-            (alpha,) = fba_matting(AlphaOnly(self.refiner), self.device)([crop])
+        (alpha,) = fba_matting(pytorch_refiner(self.refiner, str(self.device)))([crop])
         return Drawn(view, alpha)
 
 

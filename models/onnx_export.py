@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from models.classifier import Classifier
 from models.errors import DataError, ModelError
-from models.fba_net import CHANNELS, AlphaOnly
+from models.fba_net import AlphaOnly
 from models.pipeline import Pipeline
+from models.refiner import CHANNELS
 from models.wall import RAYS, ROWS, STRIP_MARGIN
 
 OPSET = 18

@@ -1,118 +1,39 @@
 """The main path: images -> classifier and activation maps -> trimaps -> refiner -> masks."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from threading import Thread
+from threading import Lock, Thread
+from typing import TYPE_CHECKING, Self
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from models.activation_maps import (
-    DEFAULT_METHOD,
-    METHODS,
-    Explanation,
-    activation_maps,
-    default_threshold,
-    explain,
-    in_logits,
-)
-from models.checkpoint import Card, load_weights, read_card, save_weights
-from models.classifier import STRIDE, Classifier, ClassifierConfig
-from models.closed_form import closed_form
+from models.checkpoint import Card, check_weights, load_weights, read_card, save_weights
 from models.confidence import DRAWN_SIGNS, PRIOR, Lines, absent_signs, drawn_signs, read_lines
-from models.devices import autocast, check_device
+from models.config import STRIDE, ClassifierConfig, FBANetConfig, PipelineConfig, in_logits
 from models.errors import CheckpointError
 from models.families import Runtime
-from models.fba_net import FBANet, FBANetConfig
 from models.interactive import answer
 from models.masks.components import without_small_components
 from models.prepare import prepare_apart
 from models.prompt import Answer, Mask, Prompt
 from models.prompted_class import likeliest_class
-from models.refiner import Subject, centre_map, fba_matting, refine
-from models.runtime import PYTORCH, Networks, RuntimeChoice, pytorch_networks, without_weights
+from models.refiner import Matting, Subject, centre_map, fba_matting, refine
+from models.runtime import PYTORCH, Networks, RuntimeChoice
+from models.seen import Seen, see
 from models.segment import Prediction, Segment
 from models.stages import stage
-from models.threads import spread
-from models.trimap import TrimapConfig, coarse_mask, grid_of, trimap_config, trimap_from_mask
+from models.threads import limit_threads, spread, thread_count
+from models.trimap import coarse_mask, grid_of, trimap_config, trimap_from_mask
 from models.wall import STRIP_MARGIN, WallView, both_maps, both_present, find_wall, roll_up, unroll
 
+if TYPE_CHECKING:
+    from models.classifier import Classifier
+    from models.fba_net import FBANet
+
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
-REFINERS = ("fba", "closed-form", "none")
-SMALL = ("head.weight", "gain", "bias")  # a classifier's parameters after its last features
-DEFAULT_PRESENCE_THRESHOLD = 0.3  # probability: removing a wrong mask is one key, a missing one has to be painted
-
-
-@dataclass(frozen=True)
-class PipelineConfig:
-    """How maps become masks; stored in the checkpoint.
-
-    Attributes:
-        cam: activation-map method.
-        layers: strides of the layers whose maps are fused; 4 is the last convolution.
-        refiner: "fba", "closed-form", or "none" for the thresholded map.
-        map_threshold: per kind of maps (see `maps`) and class, the activation at a coarse mask's edge, in (0, 1);
-            what suits one method says nothing about another. `default_threshold` where not named.
-        presence_threshold: per class, the least probability at which it is drawn;
-            `DEFAULT_PRESENCE_THRESHOLD` where not named.
-        presence_scale: fraction of the input size at which presence is judged, in (0, 1]. Of a smaller frame the
-            network sees more at once; that tells better what is there after a long training, after a short one it
-            misses more.
-        trimap: kernel widths.
-        band: per class, instead of the `band` of `trimap`.
-        unrefined: classes whose map FBANet leaves as it is, because it made it worse where the truth was known.
-        wall: the classes that are read on the unrolled wall around the lumen; None to read all of them on the frame.
-        confidence: from signs of a prediction to the probability that it needs no correction.
-    """
-
-    cam: str = DEFAULT_METHOD
-    layers: tuple[int, ...] = (STRIDE,)
-    refiner: str = "fba"
-    map_threshold: dict[str, dict[str, float]] = field(default_factory=dict)
-    presence_threshold: dict[str, float] = field(default_factory=dict)
-    presence_scale: float = 1.0
-    trimap: TrimapConfig = field(default_factory=TrimapConfig)
-    band: dict[str, float] = field(default_factory=dict)
-    unrefined: tuple[str, ...] = ()
-    wall: WallView | None = None
-    confidence: Lines = PRIOR
-
-    def __post_init__(self) -> None:
-        """Raises ValueError for a method or refiner that does not exist, no layer, or a scale out of range."""
-        if self.cam not in METHODS:
-            raise ValueError(f"no activation-map method {self.cam!r}; there are {', '.join(METHODS)}")
-        if self.refiner not in REFINERS:
-            raise ValueError(f"no refiner {self.refiner!r}; there are {', '.join(REFINERS)}")
-        if not self.layers:
-            raise ValueError(f"maps need at least one layer; {STRIDE} is the last convolution")
-        if not 0 < self.presence_scale <= 1:
-            raise ValueError(f"presence_scale must be above 0 and at most 1, got {self.presence_scale}")
-
-    @property
-    def maps(self) -> str:
-        """The kind of maps that these settings make: the method and, unless it is the last, the layers."""
-        layers = "+".join(map(str, sorted(self.layers)))
-        return self.cam if self.layers == (STRIDE,) else f"{self.cam}@{layers}"
-
-    def map_threshold_of(self, label: str) -> float:
-        """The activation at the edge of a class's coarse mask, for this kind of maps."""
-        return self.map_threshold.get(self.maps, {}).get(label, default_threshold(self.cam, self.layers))
-
-    def presence_threshold_of(self, label: str) -> float:
-        """The least probability at which a class is drawn."""
-        return self.presence_threshold.get(label, DEFAULT_PRESENCE_THRESHOLD)
-
-    def refines(self, label: str) -> bool:
-        """Whether the refiner decides the unknown zone of a class."""
-        return self.refiner == "closed-form" or (self.refiner == "fba" and label not in self.unrefined)
-
-    def trimap_of(self, label: str) -> TrimapConfig:
-        """Kernel widths for a class."""
-        return replace(self.trimap, band=self.band.get(label, self.trimap.band))
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,38 +97,84 @@ class Pipeline:
 
     Networks are only read, so a prompt may be answered on one thread while images are predicted on another; two
     threads should not predict at once.
+
+    Args:
+        classifier_config, refiner_config: of its networks.
+        load: loads them for PyTorch, into memory; asked where PyTorch is needed (see `models.runtime`).
+        config: how maps become masks.
+        name: the model version.
+        device: cpu, cuda or cuda:N, where networks are computed.
     """
 
     def __init__(
         self,
-        classifier: Classifier,
-        refiner: FBANet,
+        classifier_config: ClassifierConfig,
+        refiner_config: FBANetConfig,
+        load: "Callable[[], tuple[Classifier, FBANet]]",
         config: PipelineConfig | None = None,
         *,
         name: str = "untrained",
         device: str = "cpu",
     ) -> None:
-        self.device = torch.device(device)
-        self.classifier = classifier.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-        self.refiner = refiner.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-        self._converted: Networks | None = None
+        self.classifier_config, self.refiner_config = classifier_config, refiner_config
         self.config = config or PipelineConfig()
-        self.name = name
+        self.name, self.device = name, device
+        self._load, self._lock = load, Lock()
+        self._loaded: tuple[Classifier, FBANet] | None = None
+        self._networks: Networks | None = None
+
+    @classmethod
+    def of(
+        cls,
+        classifier: "Classifier",
+        refiner: "FBANet",
+        config: PipelineConfig | None = None,
+        *,
+        name: str = "untrained",
+        device: str = "cpu",
+    ) -> Self:
+        """A pipeline of networks that are in memory; they are moved to `device`, into evaluation mode."""
+        both = classifier, refiner
+        pipeline = cls(classifier.config, refiner.config, lambda: both, config, name=name, device=device)
+        pipeline._pytorch()
+        return pipeline
+
+    @property
+    def classifier(self) -> "Classifier":
+        """For PyTorch. Raises CheckpointError if it has to be loaded and cannot be."""
+        return self._pytorch()[0]
+
+    @property
+    def refiner(self) -> "FBANet":
+        """For PyTorch. Raises CheckpointError if it has to be loaded and cannot be."""
+        return self._pytorch()[1]
+
+    def _pytorch(self) -> "tuple[Classifier, FBANet]":
+        with self._lock:
+            if self._loaded is None:
+                from models.pytorch_networks import placed
+
+                classifier, refiner = self._load()
+                self._loaded = placed(classifier, self.device), placed(refiner, self.device)
+            return self._loaded
 
     @property
     def networks(self) -> Networks:
-        """What computes classifier and refiner: these themselves, unless another runtime was asked for."""
-        return self._converted or pytorch_networks(self.classifier, self.refiner, self.device)
+        """What computes classifier and refiner: PyTorch, unless another runtime was asked for."""
+        if self._networks is None:
+            from models.pytorch_networks import pytorch_networks
+
+            self._networks = pytorch_networks(*self._pytorch(), self.device)
+        return self._networks
 
     @networks.setter
     def networks(self, networks: Networks) -> None:
-        self._converted = networks
+        self._networks = networks
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The class names, in the order of the network's class axis."""
-        classes: tuple[str, ...] = self.classifier.config.classes
-        return classes
+        return self.classifier_config.classes
 
     @property
     def description(self) -> dict[str, str]:
@@ -215,54 +182,68 @@ class Pipeline:
         return {"refiner": self.config.refiner, "cam": self.config.maps}
 
     def use_runtime(
-        self, directory: Path, runtime: Runtime, kept: Path | None = None, *, in_background: bool = False
+        self,
+        directory: Path,
+        runtime: Runtime,
+        kept: Path | None = None,
+        *,
+        afterwards: Callable[[], None] | None = None,
     ) -> None:
         """Have the networks computed by another runtime where that is faster; see `models.runtime`.
 
-        Weights that only PyTorch would need are given up then.
+        What only PyTorch would need is not loaded then, or given up.
 
         Args:
             directory: the checkpoint that the pipeline was loaded from, unchanged since.
             runtime: "auto" for the faster one, or its name.
             kept: folder for what is made of this checkpoint; one in it if None.
-            in_background: what takes seconds, because it was not made before, is made while PyTorch computes.
+            afterwards: None waits for what takes seconds, because it was not made before. Else it is made while
+                PyTorch computes, and this is called when PyTorch is not needed any more.
+
+        Raises:
+            CheckpointError: PyTorch is needed, and the weights cannot be loaded.
         """
-        weights, threads = read_card(directory).weights, torch.get_num_threads()
-        choice = RuntimeChoice(directory, weights, self.classifier, self.refiner, self.device, runtime, kept)
+        threads = thread_count()
+        choice = RuntimeChoice(
+            directory, self.classifier_config, self.refiner_config, self._pytorch, self.device, runtime, kept
+        )
 
         def adopt() -> None:
-            torch.set_num_threads(threads)  # that a network is compiled for; of a new thread, all cores
+            limit_threads(threads)  # that a network is compiled for; of a new thread, all cores
             networks = choice.networks()
             # In this order: whoever predicts meanwhile has networks that compute.
             self.networks = networks
-            if PYTORCH not in networks.runtimes.values() and not self._needs_gradients:
-                # What maps and pooling need of the classifier is small.
-                small = {name for name, value in self.classifier.named_parameters() if name.endswith(SMALL)}
-                self.classifier = without_weights(self.classifier, small)
-                self.refiner = without_weights(self.refiner)
+            if not self._needs_pytorch:
+                with self._lock:
+                    self._loaded = None
 
-        def make() -> None:
+        def make(afterwards: Callable[[], None]) -> None:
             prepare_apart(choice, threads)
             adopt()
+            if not self._needs_pytorch:
+                afterwards()
 
-        if in_background and not choice.is_made():
-            Thread(target=make, name=f"runtime-{self.name}", daemon=True).start()
-        else:
+        if choice.is_made() or afterwards is None:
             adopt()
+        else:
+            self._pytorch()
+            Thread(target=make, args=(afterwards,), name=f"runtime-{self.name}", daemon=True).start()
+
+    @property
+    def _needs_pytorch(self) -> bool:
+        """Whether a network, or the kind of maps, is computed by it."""
+        absolute = all(in_logits(self.config.cam, stride) for stride in self.config.layers)
+        return not absolute or PYTORCH in self.networks.runtimes.values()
 
     @property
     def runtime(self) -> str:
         """What computes the networks, in words."""
-        return self.networks.name
+        return PYTORCH if self._networks is None else self._networks.name
 
     def release_memory(self) -> None:
         """Give back what the last images took, until the next one."""
-        self.networks.release()
-
-    @property
-    def _needs_gradients(self) -> bool:
-        """Whether maps need passes that PyTorch alone computes."""
-        return self.config.cam == "ScoreCAM" or self.config.layers != (STRIDE,)
+        if self._networks is not None:
+            self._networks.release()
 
     def predict(self, images: Sequence[Image]) -> list[Prediction]:
         """Find every class on every image.
@@ -293,11 +274,7 @@ class Pipeline:
             steps = spread(lambda part: self._trimap_step(*part), parts)
             refined = [i for i, step in enumerate(steps) if step.coarse.any() and self.config.refiner != "none"]
             subjects = spread(lambda i: self._subject(parts[i][0], steps[i]), refined)
-        matting = (
-            closed_form if self.config.refiner == "closed-form" else fba_matting(self.networks.refiner, self.device)
-        )
-        with autocast(self.device):
-            alphas = refine(matting, subjects, self.refiner.config.crop_size)
+        alphas = refine(self._matting(), subjects, self.refiner_config.crop_size)
         with stage("components"):
             least = self.config.trimap.min_component
             masks = spread(lambda alpha: without_small_components(alpha >= 0.5, least), alphas)
@@ -318,8 +295,44 @@ class Pipeline:
         cut = self.config.map_threshold_of(step.label)
         return drawn_signs(step.presence, threshold, step.alpha, step.mask, step.coarse, step.trimap, step.cam, cut)
 
-    def _explain(self, batch: Tensor, presence_scale: float = 1.0) -> Explanation:
-        return explain(self.classifier, batch, self.config.layers, presence_scale, self.networks.classifier)
+    def _matting(self) -> Matting:
+        if self.config.refiner == "closed-form":
+            from models.closed_form import closed_form
+
+            return closed_form
+        return fba_matting(self.networks.refiner)
+
+    def _see(
+        self,
+        frames: NDArray[np.uint8],
+        methods: Sequence[str],
+        presence_scale: float = 1.0,
+        *,
+        on_wall: bool = False,
+        features: bool = False,
+    ) -> Seen:
+        """What the classifier says of frames of shape (B, H, W, 3), or its reader of the wall, of strips."""
+        networks, layers = self.networks, self.config.layers
+        part = "wall_reader" if on_wall and "wall_reader" in networks.runtimes else "classifier"
+        is_converted = networks.runtimes[part] != PYTORCH
+        if is_converted and all(in_logits(method, layer) for method in methods for layer in layers):
+            return see(getattr(networks, part), frames, methods, presence_scale, features=features)
+        from models.activation_maps import explained
+
+        classifier = self.classifier
+        if part == "wall_reader":
+            assert classifier.wall_reader is not None
+            classifier = classifier.wall_reader
+        return explained(
+            classifier,
+            frames,
+            methods,
+            layers,
+            presence_scale,
+            device=self.device,
+            forward=getattr(networks, part) if is_converted else None,
+            features=features,
+        )
 
     def maps(self, images: Sequence[Image]) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
         """Presence and activation maps of every class, from one forward pass, or two where `presence_scale` is not 1.
@@ -335,22 +348,18 @@ class Pipeline:
         self, images: Sequence[Image], methods: Sequence[str]
     ) -> tuple[NDArray[np.float32], dict[str, list[NDArray[np.float32]]]]:
         """As `maps`, but the maps of each of several methods, from the same forward pass."""
-        size = self.classifier.config.input_size
+        size = self.classifier_config.input_size
         squares = [fit_square(image, size) for image in images]
-        batch = torch.from_numpy(np.stack([square for square, _, _ in squares])).to(self.device)
-        batch = batch.permute(0, 3, 1, 2).float() / 255  # (B, 3, S, S), channels last in memory
-        with stage("classifier"), autocast(self.device):
-            explanation = self._explain(batch, self.config.presence_scale)
+        seen = self._see(np.stack([square for square, _, _ in squares]), methods, self.config.presence_scale)
         cut: dict[str, list[NDArray[np.float32]]] = {}
-        with stage("maps"), autocast(self.device):
-            for method in methods:
-                batched = activation_maps(explanation, method).float().cpu().numpy()
+        with stage("maps"):
+            for method, batched in seen.maps.items():
                 # To the square's pixels first: the image's edge seldom falls on the edge of a cell.
                 cut[method] = [
                     np.stack([cv2.resize(m, (size, size), interpolation=cv2.INTER_LINEAR)[:h, :w] for m in maps])
                     for maps, (_, h, w) in zip(batched, squares, strict=True)
                 ]
-        presence = explanation.logits.float().sigmoid().cpu().numpy()
+        presence = seen.presence
         if self.config.wall is not None:
             self._read_walls(images, presence, cut, self.config.wall)
         return presence, cut
@@ -373,26 +382,21 @@ class Pipeline:
             view: which classes.
         """
         lumen, replaced = self.classes.index(view.lumen), [self.classes.index(label) for label in view.classes]
-        seen = maps[self.config.cam] if self.config.cam in maps else next(iter(maps.values()))
+        of_frames = maps[self.config.cam] if self.config.cam in maps else next(iter(maps.values()))
         threshold = self.config.map_threshold_of(view.lumen)
-        walls = [find_wall(cams[lumen] >= threshold) for cams in seen]
+        walls = [find_wall(cams[lumen] >= threshold) for cams in of_frames]
         found = [index for index, wall in enumerate(walls) if wall is not None]
         if not found:
             return
         fine = {i: walls[i].scaled(max(images[i].shape[:2])) for i in found}  # type: ignore[union-attr]
         strips = np.stack([unroll(images[i], fine[i], STRIP_MARGIN) for i in found])  # (B', ROWS, RAYS + 2 margin, 3)
-        batch = torch.from_numpy(strips).to(self.device).permute(0, 3, 1, 2).float() / 255
-        with autocast(self.device):
-            reader = self.classifier.wall_reader or self.classifier
-            explanation = explain(reader, batch, self.config.layers, forward=self.networks.wall_reader)
-            read = {method: activation_maps(explanation, method).float().cpu().numpy() for method in maps}
-        probabilities = explanation.logits.float().sigmoid().cpu().numpy()
+        seen = self._see(strips, list(maps), on_wall=True)
         for place, index in enumerate(found):
-            on_wall = probabilities[place, replaced]
+            on_wall = seen.presence[place, replaced]
             presence[index, replaced] = on_wall if view.alone else both_present(presence[index, replaced], on_wall)
             for method, cams in maps.items():
-                margin = STRIP_MARGIN * read[method].shape[3] // strips.shape[2]
-                parts = [read[method][place, label][:, margin:-margin] for label in replaced]
+                margin = STRIP_MARGIN * seen.maps[method].shape[3] // strips.shape[2]
+                parts = [seen.maps[method][place, label][:, margin:-margin] for label in replaced]
                 rolled = roll_up(parts, fine[index], cams[index].shape[1:])
                 for label, values in zip(replaced, rolled, strict=True):
                     cams[index][label] = values if view.alone else both_maps(cams[index][label], values)
@@ -400,26 +404,23 @@ class Pipeline:
     def embed(self, image: Image) -> Embedding:
         """Maps and features of one frame. Raises ValueError if it is no image."""
         check_image(image)
-        size = self.classifier.config.input_size
+        size = self.classifier_config.input_size
         square, height, width = fit_square(image, size)
-        batch = torch.from_numpy(square)[None].to(self.device).permute(0, 3, 1, 2).float() / 255  # (1, 3, S, S)
         # Presence only scales maps that have no unit; those in logits need no second pass.
         absolute = all(in_logits(self.config.cam, stride) for stride in self.config.layers)
         scale = 1.0 if absolute else self.config.presence_scale
-        with autocast(self.device):
-            explanation = self._explain(batch, scale)
-            maps = activation_maps(explanation, self.config.cam)[0]
-        finest = min(explanation.layers, key=lambda layer: layer.stride).activations[0]
-        cells = maps.float().cpu().numpy()  # (C, s, s)
+        seen = self._see(square[None], [self.config.cam], scale, features=True)
+        assert seen.features is not None
+        cells = seen.maps[self.config.cam][0]  # (C, s, s)
         if self.config.wall is not None:
             cells = self._with_walls(image, cells, (height, width), self.config.wall)
-        return Embedding(image, size, (height, width), cells.astype(np.float16), finest.half().cpu().numpy())
+        return Embedding(image, size, (height, width), cells.astype(np.float16), seen.features[0].astype(np.float16))
 
     def _with_walls(
         self, image: Image, cells: NDArray[np.float32], covered: tuple[int, int], view: WallView
     ) -> NDArray[np.float32]:
         """Maps over the square, shape (C, s, s), with the wall's classes read on the wall."""
-        size, side = self.classifier.config.input_size, cells.shape[1]
+        size, side = self.classifier_config.input_size, cells.shape[1]
         square = np.stack([cv2.resize(m, (size, size), interpolation=cv2.INTER_LINEAR) for m in cells])
         cams = {self.config.cam: [square[:, : covered[0], : covered[1]].astype(np.float32)]}
         self._read_walls([image], np.zeros((1, len(self.classes)), np.float32), cams, view)
@@ -499,35 +500,47 @@ def fit_square(image: Image, size: int) -> tuple[Image, int, int]:
 def save_pipeline(pipeline: Pipeline, directory: Path, card: Card) -> None:
     """Write a checkpoint folder, complete or not at all. Raises CheckpointError if it exists."""
     card.classes = list(pipeline.classes)
-    card.backbone = pipeline.classifier.config.backbone
+    card.backbone = pipeline.classifier_config.backbone
     card.config = {
-        "classifier": asdict(pipeline.classifier.config),
-        "refiner": asdict(pipeline.refiner.config),
+        "classifier": asdict(pipeline.classifier_config),
+        "refiner": asdict(pipeline.refiner_config),
         "pipeline": asdict(pipeline.config),
     }
     save_weights(directory, card, {"classifier": pipeline.classifier, "refiner": pipeline.refiner})
 
 
 def load_pipeline(directory: Path, device: str = "cpu") -> Pipeline:
-    """Read a checkpoint folder.
+    """Read a checkpoint folder, its networks for PyTorch.
+
+    Raises:
+        CheckpointError: as `read_pipeline`; or the weights do not fit the networks that the card describes.
+        ModelError: the device is not there.
+    """
+    pipeline = read_pipeline(directory, device)
+    pipeline.use_runtime(directory, "pytorch")
+    return pipeline
+
+
+def read_pipeline(directory: Path, device: str = "cpu") -> Pipeline:
+    """Read a checkpoint folder, whose networks are loaded when it is known what computes them.
 
     Raises:
         CheckpointError: the folder is incomplete, damaged, or its card describes something else, such as a model of
             another family.
         ModelError: the device is not there.
     """
-    check_device(device)
+    if device != "cpu":
+        from models.devices import check_device
+
+        check_device(device)
     card = read_card(directory)
     if card.family != Card.family:
         raise CheckpointError(f"{directory} is of the family {card.family!r}; only {Card.family!r} can be used here")
     try:
         classifier_config = dict(card.config["classifier"])
-        refiner_config = dict(card.config["refiner"])
         pipeline_config = dict(card.config["pipeline"])
-        classifier = Classifier(
-            ClassifierConfig(**classifier_config | {"classes": tuple(classifier_config["classes"])})
-        )
-        refiner = FBANet(FBANetConfig.of(refiner_config))
+        classifier = ClassifierConfig(**classifier_config | {"classes": tuple(classifier_config["classes"])})
+        refiner = FBANetConfig.of(dict(card.config["refiner"]))
         layers = tuple(pipeline_config.get("layers", (STRIDE,)))
         trimap = trimap_config(pipeline_config["trimap"])
         unrefined = tuple(pipeline_config.get("unrefined", ()))
@@ -540,6 +553,29 @@ def load_pipeline(directory: Path, device: str = "cpu") -> Pipeline:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"the card of {directory} describes no pipeline of this version: {error!r}") from error
+    check_weights(directory)
+
+    def load() -> "tuple[Classifier, FBANet]":
+        return load_networks(directory, card, classifier, refiner)
+
+    return Pipeline(classifier, refiner, load, config, name=card.name, device=device)
+
+
+def load_networks(
+    directory: Path, card: Card, classifier_config: ClassifierConfig, refiner_config: FBANetConfig
+) -> "tuple[Classifier, FBANet]":
+    """The networks of a checkpoint, for PyTorch.
+
+    Raises:
+        CheckpointError: the weights are not there, or damaged, or do not fit the networks that the card describes.
+    """
+    from models.classifier import Classifier
+    from models.fba_net import FBANet
+
+    try:
+        classifier, refiner = Classifier(classifier_config), FBANet(refiner_config)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"the card of {directory} describes no pipeline of this version: {error!r}") from error
     load_weights(directory, card, "classifier", classifier)
     load_weights(directory, card, "refiner", refiner)
-    return Pipeline(classifier, refiner, config, name=card.name, device=device)
+    return classifier, refiner

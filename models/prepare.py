@@ -13,11 +13,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from models.errors import ModelError
 from models.families import Accelerated, Runtime, load_model
 from models.runtime import RuntimeChoice
+from models.threads import limit_threads
 
 logger = logging.getLogger(__name__)
 
@@ -64,8 +63,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--kept", type=Path)
     arguments = parser.parse_args(argv)
-    if arguments.threads is not None:
-        torch.set_num_threads(arguments.threads)
+    limit_threads(arguments.threads)
     try:
         model = load_model(arguments.folder, runtime=RUNTIMES[arguments.runtime], kept=arguments.kept)
     except ModelError as error:

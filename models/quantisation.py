@@ -14,7 +14,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 CONVOLUTION = "Convolution"  # OpenVINO's name for it
 
@@ -24,7 +25,7 @@ def installed() -> bool:
     return find_spec("nncf") is not None
 
 
-def quantised(model: Any, inputs: Tensor, exact: Sequence[str]) -> Any:
+def quantised(model: Any, inputs: NDArray[np.float32], exact: Sequence[str]) -> Any:
     """A copy of one of OpenVINO's models with its convolutions in 8-bit integers.
 
     Args:
@@ -41,6 +42,6 @@ def quantised(model: Any, inputs: Tensor, exact: Sequence[str]) -> Any:
     spared = [name for kind, name in nodes if kind == CONVOLUTION and name.split("/")[0].endswith(tuple(exact))]
     others = sorted({kind for kind, _ in nodes} - {CONVOLUTION})
     scope = nncf.IgnoredScope(names=spared, types=others, validate=False)
-    examples = nncf.Dataset([one.numpy() for one in inputs[:, None]])
+    examples = nncf.Dataset(list(inputs[:, None]))
     with redirect_stdout(sys.stderr):  # its progress bar; on stdout our processes answer
         return nncf.quantize(model.clone(), examples, subset_size=len(inputs), ignored_scope=scope)

@@ -6,16 +6,16 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from models.fba_net import network_input
 from models.masks.components import connected_components, only_component
 from models.stages import stage
 from models.threads import spread
-from models.trimap import FOREGROUND, UNKNOWN
+from models.trimap import BACKGROUND, FOREGROUND, UNKNOWN
 
+# Of F,B,Alpha's reference code: widths of the distance encodings, as fractions of the crop.
+DISTANCE_WIDTHS = (0.02, 0.08, 0.16)
+CHANNELS = 3 + 2 + 2 * len(DISTANCE_WIDTHS) + 1
 MARGIN = 0.15  # of the object's box, on every side: FBANet wants to see some sure background
 MAX_OBJECTS = 16  # per class and frame; smaller ones keep their coarse mask
 
@@ -69,13 +69,11 @@ class Crop:
 Matting = Callable[[Sequence[Crop]], Sequence[NDArray[np.float32]]]  # crops -> alpha of each, (S, S) in [0, 1]
 
 
-def fba_matting(network: Callable[[Tensor], Tensor], device: torch.device) -> Matting:
-    """FBANet as a matting: an `AlphaOnly` in evaluation mode on `device`, or what `models.runtime` computes."""
+def fba_matting(network: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> Matting:
+    """FBANet as a matting: its inputs of shape (B, 12, S, S) to alpha, shape (B, S, S), as `models.runtime` has it."""
 
     def matting(crops: Sequence[Crop]) -> list[NDArray[np.float32]]:
-        inputs = np.stack([network_input(crop.image, crop.trimap, crop.cam) for crop in crops])
-        with torch.inference_mode():
-            return list(network(torch.from_numpy(inputs).to(device)).float().cpu().numpy())
+        return list(network(np.stack([network_input(crop.image, crop.trimap, crop.cam) for crop in crops])))
 
     return matting
 
@@ -191,3 +189,33 @@ def _paste(alpha: NDArray[np.float32], trimap: NDArray[np.uint8], box: Box, crop
     scaled = cv2.resize(crop, (box.side, box.side), interpolation=cv2.INTER_LINEAR)
     part = scaled[y0 - box.y : y1 - box.y, x0 - box.x : x1 - box.x]
     np.copyto(alpha[y0:y1, x0:x1], part, where=trimap[y0:y1, x0:x1] == UNKNOWN)
+
+
+def network_input(crop: NDArray[np.uint8], trimap: NDArray[np.uint8], cam: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Stack the planes that FBANet reads.
+
+    Args:
+        crop: shape (S, S, 3), uint8 RGB.
+        trimap: shape (S, S), uint8, BACKGROUND, UNKNOWN or FOREGROUND.
+        cam: the class's activation map, shape (S, S), floats in [0, 1], 0.5 at the coarse mask's edge.
+
+    Returns:
+        Shape (12, S, S): RGB in about [-2, 2], sure background, sure foreground, three distance encodings
+        exp(-d^2 / 2 sigma^2) of each, the map.
+    """
+    known = trimap == BACKGROUND, trimap == FOREGROUND
+    planes = np.empty((CHANNELS, *trimap.shape), dtype=np.float32)
+    planes[:3] = ((crop.astype(np.float32) / 255 - 0.45) / 0.25).transpose(2, 0, 1)
+    planes[3], planes[4], planes[-1] = *known, cam
+    sigmas = np.array(DISTANCE_WIDTHS, dtype=np.float32) * trimap.shape[0]
+    encodings = planes[5:-1].reshape(len(known), len(sigmas), *trimap.shape)
+    for plane, encoded in zip(known, encodings, strict=True):
+        if not plane.any():
+            encoded[:] = 0
+            continue
+        distance = cv2.distanceTransform((~plane).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        # Squared distances are whole numbers; OpenCV's differ from run to run in the last bit.
+        squared = -np.rint(distance**2)
+        for sigma, out in zip(sigmas, encoded, strict=True):
+            np.exp(squared / (2 * sigma**2), out=out)
+    return planes

@@ -1,13 +1,15 @@
 """How a pipeline's networks are computed: by PyTorch, or by OpenVINO where that is faster. One seam for all.
 
-    images -> networks.classifier -> ClassifierOutput        crops -> networks.refiner -> alpha
-    strips -> networks.wall_reader -> ClassifierOutput
+    images -> networks.classifier -> Output        crops -> networks.refiner -> alpha
+    strips -> networks.wall_reader -> Output
 
 OpenVINO computes on CPUs and without gradients; maps that need a backward pass stay with PyTorch. Each network gets the
-runtime and the precision that is fastest for it and keeps its masks. Converted networks (`models.conversion`) and what
+runtime and the precision that is fastest for it and keeps its masks. Converted networks (`models.compiled`) and what
 was measured lie beside the weights and are made again when weights, OpenVINO or the machine change:
 
     CHECKPOINT/runtime/KEY/ classifier.xml ... measured-MACHINE.json
+
+A process in which OpenVINO computes all networks never loads torch, which takes half a gigabyte and seconds.
 
 Of the weights that come with the package, which many may use and few may write to, they lie where the caller says.
 """
@@ -17,24 +19,28 @@ import json
 import logging
 import os
 import platform
-import time
 from collections.abc import Callable, Collection, Mapping
-from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
+import numpy as np
+from numpy.typing import NDArray
 
-from models.classifier import STRIDE, Classifier, ClassifierOutput, pooled
-from models.conversion import INT8, Compiled, convert, key_of, parts_of, stored
-from models.devices import autocast, computes_bfloat16
+from models.checkpoint import read_card, read_tensors
+from models.compiled import INT8, PARTS, Compiled, computes_bfloat16, key_of, part_names, stored
+from models.config import ClassifierConfig, FBANetConfig
+from models.errors import CheckpointError
 from models.families import Runtime
-from models.fba_net import AlphaOnly, FBANet
-from models.probes import agreement, probes_of
+from models.seen import Forward, Output, pooled
+from models.threads import thread_count
+
+if TYPE_CHECKING:
+    from models.classifier import Classifier
+    from models.fba_net import FBANet
 
 logger = logging.getLogger(__name__)
 
@@ -55,10 +61,11 @@ PRECISIONS = {
 }
 INTEGERS = (QUANTISED, QUANTISED_BFLOAT16)
 MIN_AGREEMENT = dict.fromkeys(PRECISIONS, 0.99) | {FLOAT32: 0.995}  # IoU with PyTorch in float32
+WORTH = 0.75  # of the time of another runtime, which PyTorch may take at most
 SERVED = "as served"  # of several runtimes that are compared: each network by the fastest that keeps its masks
-ROUNDS = 5
 
-Module = TypeVar("Module", bound=nn.Module)
+Floats = NDArray[np.float32]
+Lines = Mapping[str, tuple[Floats, Floats]]  # part -> gain and bias, by which its pooled maps become logits; (C,) each
 
 
 @dataclass(frozen=True)
@@ -68,17 +75,16 @@ class Networks:
     Attributes:
         runtimes: part ("classifier", "refiner" and, where there is another one, "wall_reader") -> what computes it:
             "PyTorch" or a name in `PRECISIONS`.
-        classifier: images of shape (B, 3, H, W), floats in [0, 1], to the classifier's output; of its layers, OpenVINO
-            gives the features alone.
+        classifier: computes the classifier.
         wall_reader: the same for strips of the unrolled wall; the classifier itself where it has no reader for them.
         refiner: crops of shape (B, 12, S, S) to their alpha, shape (B, S, S), in [0, 1].
         release: gives back the memory of the last results; the next ones take some milliseconds longer.
     """
 
     runtimes: Mapping[str, str]
-    classifier: Callable[[Tensor], ClassifierOutput]
-    wall_reader: Callable[[Tensor], ClassifierOutput]
-    refiner: Callable[[Tensor], Tensor]
+    classifier: Forward
+    wall_reader: Forward
+    refiner: Callable[[Floats], Floats]
     release: Callable[[], None] = lambda: None
 
     @property
@@ -102,31 +108,14 @@ class Measured:
     agreement: dict[str, dict[str, float]]
 
     def fastest(self, part: str, among: Collection[str]) -> str | None:
-        """The fastest of these runtimes whose masks are within `MIN_AGREEMENT`; None if none of them is."""
+        """The fastest of these runtimes whose masks are within `MIN_AGREEMENT`; None if none of them is.
+
+        PyTorch only where it saves a quarter of the time: it takes half a gigabyte.
+        """
         seconds, agreements = self.seconds.get(part, {}), self.agreement.get(part, {})
         fit = [name for name in among if name in seconds]
         fit = [name for name in fit if agreements.get(name, 0.0) >= MIN_AGREEMENT.get(name, 0.0)]
-        return min(fit, key=seconds.__getitem__, default=None)
-
-
-def pytorch_networks(classifier: Classifier, refiner: FBANet, device: torch.device) -> Networks:
-    """The networks themselves, in evaluation mode on `device`, in bfloat16 where that is native."""
-
-    def classify(network: Classifier, images: Tensor) -> ClassifierOutput:
-        with torch.inference_mode(), autocast(device):
-            output: ClassifierOutput = network(images.contiguous(memory_format=torch.channels_last))
-        return output
-
-    def refine(crops: Tensor) -> Tensor:
-        with torch.inference_mode(), autocast(device):
-            alpha: Tensor = matting(crops.contiguous(memory_format=torch.channels_last))
-        return alpha.float()
-
-    matting = AlphaOnly(refiner)
-    see = read = partial(classify, classifier)
-    if classifier.wall_reader is not None:
-        read = partial(classify, classifier.wall_reader)
-    return Networks(dict.fromkeys(parts_of(classifier, refiner), PYTORCH), see, read, refine)
+        return min(fit, key=lambda name: seconds[name] / (WORTH if name == PYTORCH else 1), default=None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,8 +124,8 @@ class RuntimeChoice:
 
     Attributes:
         directory: checkpoint folder.
-        weights: file name -> SHA-256, as the card has it.
-        classifier, refiner: loaded, in evaluation mode, on `device`.
+        classifier, refiner: what its card says of them.
+        load: loads both for PyTorch, in evaluation mode, on `device`; asked only where PyTorch is needed.
         device: only "cpu" has a choice.
         wanted: "auto" for the fastest, "pytorch" or "openvino" for that one; where OpenVINO cannot compute a network
             or its masks differ, PyTorch does, and a sentence in the log says so.
@@ -144,22 +133,23 @@ class RuntimeChoice:
     """
 
     directory: Path
-    weights: Mapping[str, str]
-    classifier: Classifier
-    refiner: FBANet
-    device: torch.device
+    classifier: ClassifierConfig
+    refiner: FBANetConfig
+    load: "Callable[[], tuple[Classifier, FBANet]]"
+    device: str = "cpu"
     wanted: Runtime = "auto"
     kept: Path | None = None
 
     @property
     def is_open(self) -> bool:
         """Whether there is anything but PyTorch to choose."""
-        return self.wanted != "pytorch" and self.device.type == "cpu"
+        return self.wanted != "pytorch" and self.device == "cpu"
 
     @property
     def folder(self) -> Path:
         """Where the converted networks of these weights lie."""
-        return (self.kept or self.directory / FOLDER) / key_of(self.weights, self.classifier, self.refiner)
+        weights = read_card(self.directory).weights
+        return (self.kept or self.directory / FOLDER) / key_of(weights, self.classifier, self.refiner)
 
     def is_made(self) -> bool:
         """Whether `networks` has nothing to convert and nothing to measure."""
@@ -169,19 +159,24 @@ class RuntimeChoice:
         """The networks in the runtime that suits this machine, ready for the first image.
 
         The first time (see `is_made`), they are converted and the runtimes measured, which takes seconds.
+
+        Raises:
+            CheckpointError: PyTorch is needed, and the weights cannot be loaded.
         """
-        ours = pytorch_networks(self.classifier, self.refiner, self.device)
         if not self.is_open:
-            return ours
+            return self._pytorch()
         try:
             folder = self.folder
-            graphs = Graphs(stored(folder, self.classifier, self.refiner), self.classifier, self.refiner)
-            measured = _measured(folder, graphs)
-            chosen = _chosen(measured, graphs, self.wanted)
-            networks = ours if set(chosen.values()) == {PYTORCH} else graphs.networks(chosen, folder / COMPILED)
+            parts = part_names(self.classifier)
+            graphs = Graphs(stored(folder, parts, self._convert), _stored_lines(self.directory, parts), self._pytorch)
+            measured = _measured(folder, partial(self._measure, graphs))
+            chosen = chosen_runtimes(measured, graphs, self.wanted)
+            networks = graphs.networks(chosen, folder / COMPILED)
+        except CheckpointError:
+            raise
         except Exception as error:  # of a library that sees this network, this CPU or this disk for the first time
             logger.warning("%s is computed by PyTorch, because OpenVINO cannot: %s", self.directory.name, error)
-            return ours
+            return self._pytorch()
         for part, runtime in chosen.items():
             agreements = measured.agreement.get(part, {})
             if any(agreements.get(name, 1.0) < MIN_AGREEMENT[name] for name in INTEGERS):
@@ -203,41 +198,23 @@ class RuntimeChoice:
         logger.info("%s is computed by %s", self.directory.name, networks.name)
         return networks
 
+    def _pytorch(self) -> Networks:
+        from models.pytorch_networks import pytorch_networks
 
-def all_networks(classifier: Classifier, refiner: FBANet) -> dict[str, Networks]:
-    """The networks in every runtime that this CPU and this installation have, by name, and those that would be served.
+        return pytorch_networks(*self.load(), self.device)
 
-    Args:
-        classifier, refiner: in evaluation mode, on the CPU.
-    """
-    offered = {PYTORCH: pytorch_networks(classifier, refiner, torch.device("cpu"))}
-    if find_spec("openvino") is not None:
-        graphs = Graphs(convert(classifier, refiner), classifier, refiner)
-        names = {name for part in graphs.parts for name in graphs.precisions(part)}
-        offered |= {name: graphs.uniform(name) for name in PRECISIONS if name in names}
-        offered[SERVED] = graphs.networks(_chosen(measure(graphs), graphs, "auto"))
-    return offered
+    def _convert(self) -> dict[str, Any]:
+        from models.conversion import convert
 
+        return convert(*self.load())
 
-def without_weights(network: Module, keep: Collection[str] = ()) -> Module:
-    """A copy of a network that something else computes: its parameters take no memory, and it cannot be run.
+    def _measure(self, graphs: "Graphs") -> Measured:
+        from models.pytorch_networks import measure
 
-    Args:
-        network: is not changed.
-        keep: names of parameters and buffers that the copy shares with it.
-    """
-    memo: dict[int, Any] = {}
-    for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
-        if name in keep:
-            memo[id(tensor)] = tensor
-        elif isinstance(tensor, nn.Parameter):
-            memo[id(tensor)] = nn.Parameter(torch.empty_like(tensor, device="meta"), requires_grad=False)
-        else:
-            memo[id(tensor)] = torch.empty_like(tensor, device="meta")
-    return deepcopy(network, memo)
+        return measure(graphs, *self.load())
 
 
-def _chosen(measured: Measured, graphs: "Graphs", wanted: Runtime) -> dict[str, str]:
+def chosen_runtimes(measured: Measured, graphs: "Graphs", wanted: Runtime) -> dict[str, str]:
     """The runtime of each part."""
 
     def offered(part: str) -> list[str]:
@@ -253,20 +230,20 @@ class Graphs:
 
     Args:
         converted: part, or part-int8 -> OpenVINO's model.
-        classifier, refiner: what they were converted from.
+        lines: of the classifier and, where there is one, of the reader of the wall.
+        pytorch: gives PyTorch's networks, for the parts that are left to them.
     """
 
-    def __init__(self, converted: Mapping[str, Any], classifier: Classifier, refiner: FBANet) -> None:
-        self._converted = converted
-        self.classifier, self.refiner = classifier, refiner
-        self.parts = parts_of(classifier, refiner)
+    def __init__(self, converted: Mapping[str, Any], lines: Lines, pytorch: Callable[[], Networks]) -> None:
+        self._converted, self._lines, self._pytorch = converted, lines, pytorch
+        self.parts = tuple(part for part in PARTS if part in converted)
 
     def precisions(self, part: str) -> list[str]:
         """The runtimes that a part may be computed by here."""
         lacking = set(INTEGERS) if f"{part}{INT8}" not in self._converted else set()
         if part == "refiner":
             lacking.add(MIXED)
-        if not computes_bfloat16(torch.device("cpu")):
+        if not computes_bfloat16():
             lacking |= {BFLOAT16, MIXED, QUANTISED_BFLOAT16}
         return [name for name in PRECISIONS if name not in lacking]
 
@@ -282,47 +259,51 @@ class Graphs:
             compiled_in: folder where OpenVINO keeps what it compiles; None for nowhere.
         """
         runtimes = {part: runtimes.get(part, PYTORCH) for part in self.parts}
-        ours = pytorch_networks(self.classifier, self.refiner, torch.device("cpu"))
         compiled = {
             part: Compiled(self._converted[part + INT8 * (name in INTEGERS)], PRECISIONS[name], compiled_in)
             for part, name in runtimes.items()
             if name != PYTORCH
         }
-
-        def classify(gain: Tensor, bias: Tensor, see: Compiled, images: Tensor) -> ClassifierOutput:
-            features, score_maps = see(images)
-            # Pooled here, not in the graph: tracing would keep one size's number of cells.
-            return ClassifierOutput(pooled(score_maps, gain, bias), features, score_maps, {STRIDE: features})
-
-        see, read, refine = ours.classifier, ours.wall_reader, ours.refiner
-        if "classifier" in compiled:
-            see = partial(classify, *_line(self.classifier), compiled["classifier"])
-        if self.classifier.wall_reader is None:
-            read = see
-        elif "wall_reader" in compiled:
-            read = partial(classify, *_line(self.classifier.wall_reader), compiled["wall_reader"])
-        if "refiner" in compiled:
-            network = compiled["refiner"]
-            refine = lambda crops: network(crops)[0]  # noqa: E731
+        computed: dict[str, Any] = {part: self._computed(part, network) for part, network in compiled.items()}
+        computed.setdefault("wall_reader", computed.get("classifier"))
+        if len(compiled) < len(self.parts):
+            ours = self._pytorch()
+            computed |= {part: getattr(ours, part) for part in self.parts if part not in compiled}
 
         def release() -> None:
             for one in compiled.values():
                 one.release()
 
-        return Networks(runtimes, see, read, refine, release)
+        return Networks(runtimes, computed["classifier"], computed["wall_reader"], computed["refiner"], release)
+
+    def _computed(self, part: str, network: Compiled) -> Forward | Callable[[Floats], Floats]:
+        if part == "refiner":
+            return lambda crops: network(crops, 0)[0]
+        gain, bias = self._lines[part]
+
+        def forward(images: Floats, *, features: bool = False) -> Output:
+            score_maps, *more = network(images, *((1, 0) if features else (1,)))
+            # Pooled here, not in the graph: tracing would keep one size's number of cells.
+            return Output(pooled(score_maps, gain, bias), score_maps, more[0] if features else None)
+
+        return forward
 
 
-def _line(classifier: Classifier) -> tuple[Tensor, Tensor]:
-    return classifier.gain.detach(), classifier.bias.detach()
+def _stored_lines(directory: Path, parts: Collection[str]) -> Lines:
+    """What the checkpoint's weights say of each classifier's lines."""
+    owners = {"classifier": "", "wall_reader": "wall_reader."}
+    names = [f"{owner}{name}" for part, owner in owners.items() if part in parts for name in ("gain", "bias")]
+    found = read_tensors(directory, read_card(directory), "classifier", names)
+    return {part: (found[f"{own}gain"], found[f"{own}bias"]) for part, own in owners.items() if part in parts}
 
 
 def _measurement() -> str:
     """Name of the file with what was measured on this machine with as many threads."""
-    cores = f"{_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    cores = f"{_processor()}, {os.cpu_count()} cores, {thread_count()} threads, torch {version('torch')}"
     return f"measured-{hashlib.sha256(cores.encode()).hexdigest()[:12]}.json"
 
 
-def _measured(folder: Path, graphs: Graphs) -> Measured:
+def _measured(folder: Path, measure: Callable[[], Measured]) -> Measured:
     """What was measured on this machine with as many threads, or a measurement now."""
     file = folder / _measurement()
     try:
@@ -331,7 +312,7 @@ def _measured(folder: Path, graphs: Graphs) -> Measured:
         pass
     except (OSError, ValueError, TypeError) as error:
         logger.info("%s does not read as a measurement (%s) and is made again", file, error)
-    measured = measure(graphs)
+    measured = measure()
     try:
         partial = folder / f".{file.name}.{os.getpid()}"
         partial.write_text(json.dumps(asdict(measured), indent=2) + "\n", encoding="utf-8")
@@ -339,26 +320,6 @@ def _measured(folder: Path, graphs: Graphs) -> Measured:
     except OSError as error:
         logger.info("what was measured cannot be kept in %s (%s): each start measures again", folder, error.strerror)
     return measured
-
-
-def measure(graphs: Graphs) -> Measured:
-    """Run every runtime in turn on synthetic frames, strips and crops, part by part; time them and compare their masks
-    with PyTorch's."""
-    probes = probes_of(graphs.classifier.config.input_size, graphs.refiner.config.crop_size)
-    with torch.inference_mode():
-        expected = {part: network(probes[part]) for part, network in graphs.parts.items()}
-    seconds, agreements = dict[str, dict[str, float]](), dict[str, dict[str, float]]()
-    for part in graphs.parts:
-        runs = {name: getattr(graphs.networks({part: name}), part) for name in (PYTORCH, *graphs.precisions(part))}
-        agreements[part] = {name: agreement(expected[part], run(probes[part])) for name, run in runs.items()}
-        seconds[part] = dict.fromkeys(runs, float("inf"))
-        for _ in range(ROUNDS):  # A B C A B C: other work on the machine slows all alike
-            for name, run in runs.items():
-                # On the clock: what waits in turns for its threads counts as computing time of all of them.
-                began = time.perf_counter()
-                run(probes[part][:1])
-                seconds[part][name] = min(seconds[part][name], time.perf_counter() - began)
-    return Measured(seconds, agreements)
 
 
 def _processor() -> str:

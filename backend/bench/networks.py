@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from backend.bench.measure import Case, alternate, divided
 from backend.bench.setting import Setting
 from backend.label_studio import rle
-from models.activation_maps import DEFAULT_METHOD, activation_maps, explain
-from models.classifier import Classifier, ClassifierConfig
+from models.activation_maps import activation_maps, explain
+from models.classifier import Classifier
 from models.closed_form import closed_form, installed
+from models.config import DEFAULT_METHOD, ClassifierConfig
 from models.phantom import render_phantom
 from models.refiner import Crop, Subject, fba_matting, refine
 from models.trimap import SIZE, TrimapConfig, trimap_from_mask
@@ -91,7 +92,7 @@ def backbones(setting: Setting) -> Case:
 def matting(setting: Setting) -> Case:
     """FBANet or, where installed, closed-form matting, on the crops of a frame's objects; times are per frame."""
     pipeline, crops = setting.pipeline, crops_of(setting.size, setting.pipeline.refiner.config.crop_size)
-    ours = fba_matting(pipeline.networks.refiner, pipeline.device)
+    ours = fba_matting(pipeline.networks.refiner)
     sides = {"FBANet": lambda: ours(crops)}
     if installed():
         sides["closed-form matting"] = lambda: closed_form(crops)
@@ -101,7 +102,7 @@ def matting(setting: Setting) -> Case:
 def crops(setting: Setting) -> Case:
     """FBANet on a crop around each object, or on the whole frame once for each class."""
     pipeline, subjects = setting.pipeline, subjects_of(SIZE)
-    ours = fba_matting(pipeline.networks.refiner, pipeline.device)
+    ours = fba_matting(pipeline.networks.refiner)
 
     def whole() -> None:
         for one in subjects:  # one by one: together they would fill the memory

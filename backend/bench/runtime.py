@@ -5,15 +5,15 @@ from functools import partial
 from itertools import cycle
 
 import numpy as np
-import torch
 
 from backend.bench.measure import Case, alternate
 from backend.bench.networks import crops_of
 from backend.bench.setting import Setting
 from models.families import steps_of
-from models.fba_net import network_input
 from models.pipeline import Pipeline, load_pipeline
-from models.runtime import PYTORCH, SERVED, Networks, all_networks
+from models.pytorch_networks import all_networks
+from models.refiner import network_input
+from models.runtime import PYTORCH, SERVED, Networks
 from models.starter import STARTERS
 
 OBJECTS = 4  # that FBANet is measured on
@@ -30,7 +30,7 @@ def runtime(setting: Setting) -> Case:
                 sides[f"{model} pass, {name}"] = _pass(pipeline, networks)
             sides[f"{model} frame, {name}"] = _frame(setting, pipeline, networks)
     objects = (crops_of(setting.size, pipeline.refiner.config.crop_size) * OBJECTS)[:OBJECTS]
-    crops = torch.from_numpy(np.stack([network_input(one.image, one.trimap, one.cam) for one in objects]))
+    crops = np.stack([network_input(one.image, one.trimap, one.cam) for one in objects])
     for name, networks in offered.items():
         against[f"FBANet, {name}"] = f"FBANet, {PYTORCH}"
         if _has(networks, "refiner", name):
@@ -65,8 +65,8 @@ def _has(networks: Networks, part: str, name: str) -> bool:
 
 
 def _pass(pipeline: Pipeline, networks: Networks) -> Callable[[], object]:
-    size = pipeline.classifier.config.input_size
-    return partial(networks.classifier, torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)))
+    size = pipeline.classifier_config.input_size
+    return partial(networks.classifier, np.random.default_rng(0).random((1, 3, size, size), dtype=np.float32))
 
 
 def _frame(setting: Setting, pipeline: Pipeline, networks: Networks) -> Callable[[], object]:

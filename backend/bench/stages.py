@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from backend.bench.measure import Case, Times, alternate
 from backend.bench.setting import Setting
 from backend.label_studio.rle import encode_rle
-from models.classifier import Classifier, ClassifierConfig
+from models.classifier import Classifier
+from models.config import ClassifierConfig
 from models.data.decoding import decode_image
 from models.data.png import encode_png
 from models.phantom import render_phantom
@@ -66,7 +67,7 @@ def classes(setting: Setting) -> Case:
     for count in CLASSES:
         names = tuple(f"class {number}" for number in range(count))
         size, backbone = model.classifier.config.input_size, model.classifier.config.backbone
-        pipeline = _Seen(Classifier(ClassifierConfig(names, backbone, size)), model.refiner, model.config)
+        pipeline = _Seen.of(Classifier(ClassifierConfig(names, backbone, size)), model.refiner, model.config)
         pipeline.seen = np.stack([shown[number % len(shown)] for number in range(count)])
         sides[f"{count} classes"] = lambda pipeline=pipeline: pipeline.predict([frame.image])
     return Case("a frame, by classes on it", alternate(sides, setting.rounds, setting.tick))

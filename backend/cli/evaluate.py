@@ -14,7 +14,7 @@ from rich.table import Table
 from backend.cli.data import data_options
 from backend.cli.models import ModelFolder, device_option, new_folder, training_options
 from backend.cli.output import figure, json_option, print_metrics, progress_bar, table_console, write_json
-from models.activation_maps import METHODS
+from models.config import METHODS, REFINERS
 from models.data.reader import DataFolder, open_data_folder
 from models.errors import DataError
 from models.evaluation.charts import WAYS, curve_chart, mean_iou
@@ -29,7 +29,7 @@ from models.evaluation.robustness import measure_robustness
 from models.evaluation.tables import classifier_row, compare_methods, effort_table, measure_with_effort
 from models.families import Model, load_model
 from models.masks.metrics import Mask
-from models.pipeline import REFINERS, Pipeline
+from models.pipeline import Pipeline
 from models.prompt_model import PromptModel
 from models.starter import PROMPTS, STARTER, STARTERS
 from models.studies.curve import label_efficiency

@@ -15,7 +15,7 @@ from backend.cli.device import Device
 from backend.cli.output import json_option, print_metrics, progress_bar, write_json
 from backend.web.dashboard.formats import duration
 from models.checkpoint import read_card
-from models.classifier import BACKBONES
+from models.config import BACKBONES
 from models.data.files import IMAGE_SUFFIXES, read_image
 from models.data.names import file_name
 from models.data.png import write_png

@@ -11,10 +11,12 @@ answer is sent and its end awaited), or closed.
 
 import errno
 import json
+import os
 import re
 import resource
 import selectors
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -29,6 +31,7 @@ from gunicorn import util
 from gunicorn.http.parser import RequestParser
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
+from backend.system.memory import HEAVY
 from backend.system.metrics import GIVEN_UP
 from backend.web.security import ADMITS
 
@@ -287,6 +290,10 @@ class BufferedWorker(ThreadWorker):  # type: ignore[misc]
         if now < self._swept + SWEEP_SECONDS and not force:
             return
         self._swept = now
+        if HEAVY.is_set() and self.alive:
+            HEAVY.clear()
+            self.log.info("a fresh process takes over, without what this one has loaded and needs no more")
+            os.kill(self.ppid, signal.SIGHUP)
         for connection in [one for one in self._waiting if force or one.deadline <= now]:
             if force or connection.idle or connection.lingers:
                 self._close(connection)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from backend.errors import BackendError
+from backend.label_studio.label_config import LabelConfig
 from backend.label_studio.prompts import prompted_class, prompted_image, read_prompts
 from backend.label_studio.protocol import PredictRequest, nothing_found, prompt_entry
 from backend.label_studio.task_data import address_at
@@ -55,6 +56,7 @@ class Prompts:
         self._network = network
         self._adaptations = adaptations
         self._network_version: str | None = None
+        self._expected = False
         self._patience = patience
         self._requests = requests or Requests()
 
@@ -97,6 +99,16 @@ class Prompts:
         # The editor puts a suggestion in the place of the region with the same id when it is accepted.
         improved = None if answer.improves is None else ids[answer.improves]
         return prompt_entry(segment, asked.control, served.version, improved=improved, item_index=image.item_index)
+
+    def expect(self, project: str, config: LabelConfig) -> None:
+        """Begin to load the prompt network, once, if a project's smart tools will need it: before the first click."""
+        smart = {label for control in config.controls if control.smart for label in control.labels.values()}
+        if self._network is None or self._expected or not smart:
+            return
+        resolved = self._serving.resolve(project, config.classes)
+        if resolved is None or not smart <= resolved.classes:
+            self._expected = True
+            self._serving.expect(self._network)
 
     def _served(self, project: str, classes: Collection[str], label: str | None) -> Served | None:
         """What answers a prompt for a class: a model that knows it, else the prompt network, else any model."""

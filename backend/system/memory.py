@@ -1,7 +1,12 @@
-"""Memory that a computation has freed, given back to the operating system."""
+"""Memory that is not needed any more, given back to the operating system."""
 
 import ctypes
 import sys
+import threading
+
+# Set when this process has loaded libraries that it will not need any more: they cannot be unloaded, so a server has
+# itself replaced by a fresh process.
+HEAVY = threading.Event()
 
 
 def trim() -> bool:

@@ -20,6 +20,7 @@ from backend.system.metrics import STAGE_SECONDS
 from models.families import Embedding, Model
 from models.prompt import Answer, Mask, Prompt
 from models.segment import Prediction
+from models.threads import limit_threads
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +51,8 @@ class Inference:
         self._gather_seconds = gather_seconds
         self._changed = threading.Condition()
         self._waiting: deque[_Waiting] = deque()
-        self._tasks = ThreadPoolExecutor(1, "inference", limit_torch, (torch_threads,))
-        self._prompts = ThreadPoolExecutor(1, "prompts", limit_torch, (torch_threads,))
+        self._tasks = ThreadPoolExecutor(1, "inference", limit_threads, (torch_threads,))
+        self._prompts = ThreadPoolExecutor(1, "prompts", limit_threads, (torch_threads,))
 
     def predict(self, model: Model, images: Sequence[Image]) -> list[Future[Prediction]]:
         """Put images into the queue.
@@ -142,11 +143,3 @@ def _predict(batch: Sequence[_Waiting]) -> list[Prediction]:
     if len(predictions) != len(batch):
         raise ValueError(f"the model made {len(predictions)} predictions of {len(batch)} images")
     return predictions
-
-
-def limit_torch(threads: int | None) -> None:
-    """Let forward passes of this thread use as many cores at most; None leaves the choice to torch."""
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from backend.errors import BackendError, StoreError
 from backend.system.loops import Loop
-from backend.system.memory import trim
-from backend.versions.inference import Image, Inference, limit_torch
+from backend.system.memory import HEAVY, trim
+from backend.versions.inference import Image, Inference
 from backend.versions.registry import Registry, VersionInfo
 from backend.versions.store import Fetched
 from models.checkpoint import CARD
@@ -29,6 +29,7 @@ from models.families import Embedding, Model, Runtime, card_of, load_model, rele
 from models.prompt import Answer, Mask, Prompt
 from models.segment import Prediction
 from models.starter import STARTERS
+from models.threads import limit_threads
 
 AGAIN_SECONDS = 5.0  # between the first tries with a project whose version cannot be found out
 # Between two tries with a version whose files cannot be fetched, at first and at last.
@@ -117,11 +118,13 @@ class Resolved:
 
     Attributes:
         version: its name.
+        classes: those that it knows.
         model: waits for its weights and returns the loaded model. A version whose weights turn out to be damaged gives
             way to the one served before it, and to None if no other covers the project.
     """
 
     version: str
+    classes: frozenset[str]
     model: Callable[[], Served | None]
 
 
@@ -188,12 +191,20 @@ class Serving:
         """
         wanted = frozenset(classes)
         active = self._resolve(project, wanted)
-        return None if active is None else Resolved(active.version, partial(self._serve, project, wanted, active))
+        if active is None:
+            return None
+        return Resolved(active.version, active.classes, partial(self._serve, project, wanted, active))
 
     def shipped(self, directory: Path) -> Served | None:
         """The model of a checkpoint that belongs to no project, loaded once; None if it cannot be loaded."""
         candidate = self._shipped(directory)
         return None if candidate is None else self._loaded(candidate)
+
+    def expect(self, directory: Path) -> None:
+        """Begin to load the model of a checkpoint that belongs to no project, in the background."""
+        candidate = self._shipped(directory)
+        if candidate is not None:
+            self._load_in_background(candidate)
 
     def served_version(self, project: str, classes: Collection[str] = ()) -> str | None:
         """The name of the version that `resolve` decides on."""
@@ -472,8 +483,8 @@ def load_on(
     """
 
     def load(directory: Path) -> Model:
-        limit_torch(threads)  # what is compiled or measured here keeps this thread's number of cores
+        limit_threads(threads)  # what is compiled or measured here keeps this thread's number of cores
         beside = kept / directory.name if kept is not None and directory in STARTERS.values() else None
-        return load_model(directory, device, runtime, beside, in_background=True)
+        return load_model(directory, device, runtime, beside, afterwards=HEAVY.set)
 
     return load

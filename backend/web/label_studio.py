@@ -66,12 +66,13 @@ def prediction_routes(
         except DatabaseError as error:
             logger.error("project %s: its token cannot be kept: %s", asked.project_id, error)
         try:
-            classes = parse_label_config(asked.label_config).classes
+            config = parse_label_config(asked.label_config)
         except ConfigError as error:
             # A project may be connected before its config is written.
             logger.warning("project %s: %s", asked.project_id, error)
             return {"model_version": UNTRAINED}
-        return {"model_version": serving.served_version(asked.project_id, classes) or UNTRAINED}
+        prompts.expect(asked.project_id, config)
+        return {"model_version": serving.served_version(asked.project_id, config.classes) or UNTRAINED}
 
     @routes.post("/predict")
     def predict() -> ResponseReturnValue:
@@ -90,6 +91,7 @@ def prediction_routes(
                 return {"results": prompts.entries(asked)}
             finally:
                 predicting.release()
+        prompts.expect(asked.project_id, asked.config)
         response = Response(responder.answer(asked, resolved), mimetype="application/json")
         response.call_on_close(predicting.release)
         return response

@@ -96,7 +96,7 @@ def evaluate(
 def with_settings(pipeline: Pipeline, **settings: Any) -> Pipeline:
     """The same networks with some of their `PipelineConfig` changed, such as `cam` or `refiner`."""
     config = replace(pipeline.config, **settings)
-    return Pipeline(pipeline.classifier, pipeline.refiner, config, name=pipeline.name, device=str(pipeline.device))
+    return Pipeline.of(pipeline.classifier, pipeline.refiner, config, name=pipeline.name, device=str(pipeline.device))
 
 
 def measure(

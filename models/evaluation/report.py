@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from models.activation_maps import METHODS
+from models.config import METHODS
 from models.data.png import encode_png
 from models.data.sample import Sample
 from models.evaluation.charts import iou_chart

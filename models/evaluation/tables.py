@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from models.activation_maps import METHODS
+from models.config import METHODS
 from models.data.sample import Sample
 from models.evaluation.annotator import LIMIT, TARGETS, Correction, correct
 from models.evaluation.evaluate import FrameFigures, Outcome, compare, outcomes, with_settings

@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from models.checkpoint import Card, read_card, save_weights
-from models.fba_net import FBANet, FBANetConfig
+from models.config import FBANetConfig
+from models.fba_net import FBANet
 from models.first_refiner import read_refiner
 from models.phantom.canvas import blob
 from models.phantom.folder import KINDS

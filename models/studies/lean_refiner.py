@@ -25,13 +25,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.checkpoint import Card, read_card, save_weights
+from models.config import FBANetConfig
 from models.data.reader import open_data_folder
 from models.evaluation.evaluate import evaluate
-from models.fba_net import CHANNELS, FBANet, FBANetConfig, unknown_band
+from models.fba_net import FBANet, unknown_band
 from models.first_refiner import first_refiner, read_refiner
 from models.masks.metrics import iou
 from models.phantom import CLASSES, KINDS
 from models.pipeline import Pipeline, load_pipeline, save_pipeline
+from models.refiner import CHANNELS
 from models.starter import FIRST_REFINER, model_folder
 from models.studies.first_refiner import SIZE, synthetic_examples
 from models.training.frames import Mixture, folder_frames, phantom_frames
@@ -287,7 +289,7 @@ def compare(arguments: argparse.Namespace) -> None:
     if pipeline is None or not arguments.data:
         return
     samples = open_data_folder(arguments.data).split(arguments.split)
-    lean = Pipeline(pipeline.classifier, student, pipeline.config)
+    lean = Pipeline.of(pipeline.classifier, student, pipeline.config)
     full, leaner = (evaluate(one, samples)["classes"] for one in (pipeline, lean))
     for label, figures in full.items():
         print(label, figures["iou"], leaner[label]["iou"], flush=True)
@@ -303,7 +305,7 @@ def write(arguments: argparse.Namespace) -> None:
         card.config = {"refiner": asdict(student.config)}
         save_weights(arguments.out, card, {"refiner": student})
         return
-    lean = Pipeline(pipeline.classifier, student, pipeline.config, name=pipeline.name)
+    lean = Pipeline.of(pipeline.classifier, student, pipeline.config, name=pipeline.name)
     card.metrics = evaluate(lean, open_data_folder(arguments.data).split("val"))
     save_pipeline(lean, arguments.out, card)
 

@@ -14,13 +14,14 @@ from typing import Any
 import torch
 
 from models.checkpoint import Card
-from models.classifier import Classifier, ClassifierConfig
+from models.classifier import Classifier
+from models.config import ClassifierConfig, PipelineConfig
 from models.data.reader import open_data_folder
 from models.data.sample import Sample
 from models.evaluation.evaluate import evaluate
 from models.first_refiner import first_refiner
 from models.phantom import CLASSES, STYLES, style_of, write_phantoms
-from models.pipeline import Pipeline, PipelineConfig, load_pipeline, save_pipeline
+from models.pipeline import Pipeline, load_pipeline, save_pipeline
 from models.training.calibration import calibrate_maps, calibrate_presence
 from models.training.classifier_loop import ClassifierHyperparameters, train_classifier
 from models.training.frames import phantom_frames
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             pipeline = load_pipeline(arguments.out, "cpu")
         else:
             settings = PipelineConfig(presence_threshold=dict.fromkeys(CLASSES, GATE), presence_scale=0.75)
-            pipeline = Pipeline(_train(arguments), first_refiner(), settings)
+            pipeline = Pipeline.of(_train(arguments), first_refiner(), settings)
             learnt = _phantoms(Path(scratch) / "learnt", arguments, range(arguments.styles))
             calibrate_presence(pipeline, learnt)
             pipeline.config = calibrate_maps(pipeline, learnt)

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.classifier import Classifier, ClassifierConfig
+from models.classifier import Classifier
+from models.config import ClassifierConfig, FBANetConfig, PipelineConfig
 from models.data.sample import Sample
 from models.devices import autocast, choose_device
 from models.errors import DataError
-from models.fba_net import FBANet, FBANetConfig
-from models.pipeline import Pipeline, PipelineConfig
+from models.fba_net import FBANet
+from models.pipeline import Pipeline
 from models.training.augmentation import random_view
 from models.training.frames import Frames, folder_frames
 from models.training.losses import dice_loss
@@ -91,7 +92,7 @@ def train_plain(
         presence_threshold=dict.fromkeys(config.classes, 0.0),
         trimap=TrimapConfig(smoothing=0.0, min_component=0.0),
     )
-    return Pipeline(loop.average, FBANet(FBANetConfig()), bare, name="plain network", device=str(device))
+    return Pipeline.of(loop.average, FBANet(FBANetConfig()), bare, name="plain network", device=str(device))
 
 
 def plain_loss(score_maps: Tensor, masks: Tensor) -> Tensor:

@@ -16,12 +16,13 @@ from pathlib import Path
 import torch
 
 from models.checkpoint import Card, read_card
-from models.classifier import Classifier, ClassifierConfig
+from models.classifier import Classifier
+from models.config import ClassifierConfig, PipelineConfig
 from models.data.reader import DataFolder, open_data_folder
 from models.evaluation.evaluate import evaluate
 from models.first_refiner import first_refiner
 from models.phantom import CLASSES, KINDS
-from models.pipeline import Pipeline, PipelineConfig, load_pipeline, save_pipeline
+from models.pipeline import Pipeline, load_pipeline, save_pipeline
 from models.starter import model_folder
 from models.training.calibration import calibrate_presence
 from models.training.classifier_loop import ClassifierHyperparameters, train_classifier
@@ -93,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             wall=wall,
         )
         refiner = load_pipeline(model_folder(arguments.parent)).refiner if arguments.parent else first_refiner()
-        pipeline = Pipeline(classifier, refiner, settings, device=arguments.device)
+        pipeline = Pipeline.of(classifier, refiner, settings, device=arguments.device)
         calibrate_presence(pipeline, folder.split("train"))
         save_pipeline(pipeline, half, Card(name, [], "", _now(), training=asked))
     pipeline = load_pipeline(half, arguments.device)
@@ -102,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         pipeline, frames, hyperparameters, report=print_progress, seed=arguments.seed,
         seconds=seconds and seconds * (1 - CLASSIFIER_TIME), state=state,
     )  # fmt: skip
-    pipeline = Pipeline(pipeline.classifier, refiner, pipeline.config, name=name, device=arguments.device)
+    pipeline = Pipeline.of(pipeline.classifier, refiner, pipeline.config, name=name, device=arguments.device)
     card = _card(arguments, folder)
     card.training = asked | {
         "command": _command(parser, arguments),
@@ -133,7 +134,7 @@ def _with_wall_reader(pipeline: Pipeline, reader: Classifier) -> Pipeline:
     both.load_state_dict(first.state_dict() | state)
     # Two passes together are sure enough for the usual presence threshold (val split).
     config = replace(pipeline.config, wall=replace(WALL, alone=False), presence_threshold={})
-    return Pipeline(both, pipeline.refiner, config, name=pipeline.name, device=str(pipeline.device))
+    return Pipeline.of(both, pipeline.refiner, config, name=pipeline.name, device=str(pipeline.device))
 
 
 def _save(pipeline: Pipeline, out: Path, card: Card, folder: DataFolder) -> None:

@@ -9,13 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from models.activation_maps import METHODS
 from models.classifier import Classifier
+from models.config import METHODS, PipelineConfig
 from models.data.sample import Sample
 from models.data.splitter import spread
 from models.evaluation.evaluate import FrameFigures, measure
 from models.masks.metrics import iou
-from models.pipeline import Pipeline, PipelineConfig
+from models.pipeline import Pipeline
 from models.training.augmentation import random_colours
 
 MAX_PRESENCE_FRAMES = 300  # frames that presence is fitted on
@@ -59,7 +59,7 @@ def _calibrate(
 ) -> None:
     """Refit the lines of these classes of one of the pipeline's classifiers, which alone judges them by `config`."""
     rng = np.random.default_rng(3)
-    judge = Pipeline(pipeline.classifier, pipeline.refiner, config, device=str(pipeline.device))
+    judge = Pipeline.of(pipeline.classifier, pipeline.refiner, config, device=str(pipeline.device))
     gain, bias = (line.detach().cpu().numpy() for line in (classifier.gain, classifier.bias))
     images = [random_colours(sample.read_image(), rng) for sample in samples]
     images += [sample.read_image() for sample in held_out]
@@ -154,7 +154,7 @@ def _masks_and_maps(frames: Sequence[FrameFigures], label: str) -> list[list[flo
 
 def _ious(pipeline: Pipeline, samples: Sequence[Sample], band: dict[str, float]) -> Iterator[tuple[str, float]]:
     config = replace(pipeline.config, band=band)
-    candidate = Pipeline(pipeline.classifier, pipeline.refiner, config, device=str(pipeline.device))
+    candidate = Pipeline.of(pipeline.classifier, pipeline.refiner, config, device=str(pipeline.device))
     for frame in measure(candidate, samples):
         yield from ((label, agreement.iou) for label, agreement in frame.agreements.items())
 

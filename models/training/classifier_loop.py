@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.checkpoint import PACKAGED
-from models.classifier import STRIDE, Classifier, ClassifierOutput
+from models.classifier import Classifier, ClassifierOutput
+from models.config import STRIDE
 from models.devices import autocast
 from models.training.augmentation import random_levels, random_view, random_wall_view
 from models.training.frames import Frames, Mixture

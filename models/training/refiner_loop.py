@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.devices import autocast
-from models.fba_net import CHANNELS, FBANet, network_input, unknown_band
+from models.fba_net import FBANet, unknown_band
 from models.pipeline import Pipeline
-from models.refiner import Box, Subject, centre_map, cut, object_boxes
+from models.refiner import CHANNELS, Box, Subject, centre_map, cut, network_input, object_boxes
 from models.training.augmentation import Frame, random_colours
 from models.training.frames import Frames, Mixture
 from models.training.losses import contrastive_loss, refiner_loss
@@ -115,7 +115,7 @@ def train_refiner(
         clock=clock,
         report=report,
         seed=seed,
-        device=pipeline.device,
+        device=torch.device(pipeline.device),
         state=state,
         team=team,
     )

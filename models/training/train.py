@@ -17,8 +17,9 @@ import torch
 from numpy.typing import NDArray
 
 from models.checkpoint import Card, read_card
-from models.classifier import Classifier, ClassifierConfig
+from models.classifier import Classifier
 from models.confidence import fit as fit_confidence
+from models.config import ClassifierConfig, PipelineConfig
 from models.data.groups import completed
 from models.data.reader import DataFolder, open_data_folder
 from models.data.sample import Sample
@@ -30,7 +31,7 @@ from models.evaluation.evaluate import FrameFigures, measure, summarise
 from models.evaluation.gallery import add_gallery
 from models.fba_net import FBANet
 from models.first_refiner import first_refiner
-from models.pipeline import Pipeline, PipelineConfig, load_pipeline, save_pipeline
+from models.pipeline import Pipeline, load_pipeline, save_pipeline
 from models.training.calibration import (
     MAX_FRAMES,
     MAX_PRESENCE_FRAMES,
@@ -159,7 +160,7 @@ def _train(spec: TrainingSpec, start: float, report: Report, team: Team) -> Trai
     budget, report = run.budget, run.budget.telling(report)
     run, frames_before = _measured(run, report)
     classifier, history = _train_classifier(run, report)
-    pipeline = Pipeline(classifier, run.pipeline.refiner, run.pipeline.config, name=spec.name, device=spec.device)
+    pipeline = Pipeline.of(classifier, run.pipeline.refiner, run.pipeline.config, name=spec.name, device=spec.device)
     report(Progress("classifier", 1000, 1000, "calibrating it"))
     _look_at_speed(run, pipeline)
     with budget.step("presence"):
@@ -320,7 +321,7 @@ def _train_classifier(run: _Run, report: Report) -> tuple[Classifier, list[dict[
     before = run.pipeline
 
     def score(classifier: Classifier) -> NDArray[np.float64]:
-        coarse = Pipeline(classifier, before.refiner, replace(before.config, refiner="none"), device=spec.device)
+        coarse = Pipeline.of(classifier, before.refiner, replace(before.config, refiner="none"), device=spec.device)
         return np.array([frame.quality for frame in measure(coarse, run.judged)])
 
     hyperparameters = ClassifierHyperparameters(
@@ -368,7 +369,10 @@ def _train_refiner(run: _Run, pipeline: Pipeline, report: Report) -> tuple[Pipel
             pipeline, frames = _best_refiner(pipeline, trained, judged, report, looked)
     else:
         with budget.step("figures") as looked:
-            pipeline.refiner = _midway(pipeline.refiner, trained)
+            refiner = _midway(pipeline.refiner, trained)
+            pipeline = Pipeline.of(
+                pipeline.classifier, refiner, pipeline.config, name=pipeline.name, device=pipeline.device
+            )
             frames = measure(pipeline, judged, progress=_evaluating(report, "the new model", looked))
     if budget.allows("band"):
         with budget.step("band") as looked:
@@ -408,7 +412,7 @@ def begin(spec: TrainingSpec, size: Callable[[], int], classes: tuple[str, ...],
         if not spec.from_scratch:
             load_pretrained(classifier, spec.weights)
     settings = replace(settings, wall=wall)
-    return Pipeline(classifier, refiner, settings, name=spec.name, device=spec.device)
+    return Pipeline.of(classifier, refiner, settings, name=spec.name, device=spec.device)
 
 
 def _wall_view(spec: TrainingSpec, classes: tuple[str, ...], kin: Pipeline | None) -> WallView | None:
@@ -516,7 +520,7 @@ def _best_refiner(
     choices = {"the new refiner": trained, "the refiner it began from": pipeline.refiner, "the mean of the two": mean}
     candidates = []
     for which, refiner in choices.items():
-        candidate = Pipeline(
+        candidate = Pipeline.of(
             pipeline.classifier, refiner, pipeline.config, name=pipeline.name, device=str(pipeline.device)
         )
         candidates.append((candidate, measure(candidate, held_out, progress=_evaluating(report, which, looked))))

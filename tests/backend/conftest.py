@@ -51,14 +51,15 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
     from models.checkpoint import Card
-    from models.classifier import Classifier, ClassifierConfig
-    from models.fba_net import FBANet, FBANetConfig
-    from models.pipeline import Pipeline, PipelineConfig, save_pipeline
+    from models.classifier import Classifier
+    from models.config import ClassifierConfig, FBANetConfig, PipelineConfig
+    from models.fba_net import FBANet
+    from models.pipeline import Pipeline, save_pipeline
 
     torch.manual_seed(0)
     classifier = Classifier(ClassifierConfig(("Lumen",), "tf_efficientnet_lite0", input_size=64, width=8))
     config = PipelineConfig(presence_threshold={"Lumen": 0.0}, map_threshold={"HiResCAM": {"Lumen": 0.3}})
-    pipeline = Pipeline(classifier, FBANet(FBANetConfig((8, 8, 8, 8), crop_size=64)), config)
+    pipeline = Pipeline.of(classifier, FBANet(FBANetConfig((8, 8, 8, 8), crop_size=64)), config)
     directory = tmp_path_factory.mktemp("models") / "tiny"
     save_pipeline(pipeline, directory, Card("tiny", [], "", "2026-01-01T00:00:00+00:00"))
     return directory

@@ -3,17 +3,21 @@ import numpy as np
 import pytest
 import torch
 
-from models.classifier import Classifier, ClassifierConfig
-from models.fba_net import FBANet, FBANetConfig
+from models.classifier import Classifier
+from models.config import ClassifierConfig, FBANetConfig
+from models.fba_net import FBANet
 from models.pipeline import Pipeline
 
 
-def small_pipeline(classes=("a", "b"), wall_backbone=None, **options):
-    """An untrained pipeline: the light backbone at 128 pixels, narrow FBANet."""
+def small_pipeline(classes=("a", "b"), wall_backbone=None, seen_by=lambda classifier: classifier, **options):
+    """An untrained pipeline: the light backbone at 128 pixels, narrow FBANet.
+
+    `seen_by` makes another classifier of it.
+    """
     torch.manual_seed(0)
     layers = ClassifierConfig(classes, "tf_efficientnet_lite0", 128, 16, wall_backbone)
     classifier = Classifier(layers)
-    return Pipeline(classifier, FBANet(FBANetConfig((8, 8, 8, 8), crop_size=64)), **options)
+    return Pipeline.of(seen_by(classifier), FBANet(FBANetConfig((8, 8, 8, 8), crop_size=64)), **options)
 
 
 @pytest.fixture

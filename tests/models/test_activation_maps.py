@@ -4,16 +4,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from models.activation_maps import (
-    METHODS,
-    SCORED_CHANNELS,
-    activation_maps,
-    explain,
-    hires_cam,
-    per_class,
-    score_cam,
-)
-from models.classifier import Classifier, ClassifierConfig
+from models.activation_maps import RAW, SCORED_CHANNELS, activation_maps, explain, hires_cam, per_class, score_cam
+from models.classifier import Classifier
+from models.config import METHODS, ClassifierConfig
 from models.errors import ModelError
 
 GRADIENT_METHODS = [method for method in METHODS if method != "ScoreCAM"]
@@ -65,7 +58,7 @@ def test_maps_equal_those_of_pytorch_grad_cam(classifier, images, method, stride
 
     explanation = explain(classifier, images, (8, 4, 32))
     layer = next(layer for layer in explanation.layers if layer.stride == stride)
-    ours = METHODS[method].raw(explanation, layer)
+    ours = RAW[method](explanation, layer)
     network, compared = FromLayer(classifier, images, stride), 0
     for index in range(3):
         target = [lambda scores, index=index: scores[index]] * 2
@@ -141,7 +134,7 @@ def test_all_classes_at_once_get_the_maps_of_each(classifier, images, stride):
     (layer,) = explanation.layers
     expected = per_class(hires_cam, explanation, layer)
     assert expected.any()
-    torch.testing.assert_close(METHODS["HiResCAM"].raw(explanation, layer), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(RAW["HiResCAM"](explanation, layer), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("strides", [(4,), (16,), (4, 8), (32, 16, 8, 4)])

@@ -8,9 +8,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from models.fba_net import network_input
 from models.masks.components import connected_components, without_small_components
 from models.masks.morphology import dilated, eroded
+from models.refiner import network_input
 from models.trimap import GRIDS, TrimapConfig, coarse_mask, trimap_from_mask
 from models.wall import RAYS, Wall, find_wall, roll_up
 from tests.models import whole_grid

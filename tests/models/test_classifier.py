@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from models.checkpoint import packaged_backbone
-from models.classifier import BACKBONES, Classifier, ClassifierConfig, log_sum_exp_pool
+from models.classifier import Classifier, log_sum_exp_pool
+from models.config import BACKBONES, ClassifierConfig
 
 LIGHT = "tf_efficientnet_lite0"
 

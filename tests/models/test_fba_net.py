@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 import torch
 
-from models.fba_net import AlphaOnly, FBANet, FBANetConfig, network_input, unknown_band
-from models.refiner import Box, Subject, centre_map, cut, fba_matting, object_boxes, refine
+from models.config import FBANetConfig
+from models.fba_net import FBANet, unknown_band
+from models.pytorch_networks import pytorch_refiner
+from models.refiner import Box, Subject, centre_map, cut, fba_matting, network_input, object_boxes, refine
 from models.trimap import BACKGROUND, FOREGROUND, SIZE, UNKNOWN, TrimapConfig, trimap_from_mask
 
-CPU = torch.device("cpu")
 SMALL = FBANetConfig(widths=(8, 8, 8), crop_size=64)
 
 
@@ -23,7 +24,7 @@ def disc_subject(height=200, width=300):
 
 def test_untrained_it_returns_the_map_inside_the_band():
     subject = disc_subject()
-    alpha = refine(fba_matting(AlphaOnly(FBANet(SMALL)).eval(), CPU), [subject], 64)[0]
+    alpha = refine(fba_matting(pytorch_refiner(FBANet(SMALL).eval(), "cpu")), [subject], 64)[0]
     trimap = cv2.resize(subject.trimap, (300, 200), interpolation=cv2.INTER_NEAREST)
     cam = cv2.resize(subject.cam, (300, 200))
     assert alpha.shape == (200, 300)
@@ -63,7 +64,7 @@ def test_known_pixels_are_written_back_against_the_network():
     network = FBANet(SMALL).eval()
     torch.nn.init.normal_(network.out.weight, std=10)
     subject = disc_subject()
-    alpha = refine(fba_matting(AlphaOnly(network), CPU), [subject], 64)[0]
+    alpha = refine(fba_matting(pytorch_refiner(network, "cpu")), [subject], 64)[0]
     trimap = cv2.resize(subject.trimap, (300, 200), interpolation=cv2.INTER_NEAREST)
     assert (alpha[trimap == FOREGROUND] == 1).all()
     assert (alpha[trimap == BACKGROUND] == 0).all()

@@ -28,8 +28,7 @@ def picture(*masks):
 @pytest.fixture
 def bright(make_pipeline):
     """A pipeline whose class 'a' is brightness; 'b' it sees nowhere."""
-    pipeline = make_pipeline()
-    pipeline.classifier = Brightness(pipeline.classifier)
+    pipeline = make_pipeline(seen_by=Brightness)
     return pipeline
 
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from models.activation_maps import METHODS
 from models.checkpoint import Card, read_card
+from models.config import METHODS, REFINERS, PipelineConfig
 from models.errors import CheckpointError
 from models.masks.components import without_small_components
-from models.pipeline import REFINERS, PipelineConfig, fit_square, load_pipeline, save_pipeline
+from models.pipeline import fit_square, load_pipeline, save_pipeline
 from models.trimap import UNKNOWN
 
 
@@ -48,8 +48,7 @@ class Brightness(torch.nn.Module):
 @pytest.mark.parametrize("shape", [(120, 120), (97, 301), (301, 97), (90, 700), (1500, 1000)])
 def test_masks_lie_where_the_object_is_on_images_of_any_shape(make_pipeline, shape):
     """Not square, odd, smaller and larger than the network's input: the mask has the image's size and place."""
-    pipeline = make_pipeline()
-    pipeline.classifier = Brightness(pipeline.classifier)
+    pipeline = make_pipeline(seen_by=Brightness)
     found = pipeline.predict([bright_corner(*shape)])[0]
     assert [segment.label for segment in found.segments] == ["a"]
     assert found.segments[0].mask.shape == shape
@@ -97,8 +96,7 @@ def test_an_embedding_asks_for_presence_only_where_maps_have_no_unit(make_pipeli
 
 
 def test_a_batch_gives_what_single_images_give(make_pipeline):
-    pipeline = make_pipeline()
-    pipeline.classifier = Brightness(pipeline.classifier)
+    pipeline = make_pipeline(seen_by=Brightness)
     images = [bright_corner(120, 120), bright_corner(80, 200), np.zeros((50, 60, 3), np.uint8)]
     together = pipeline.predict(images)
     for image, prediction in zip(images, together, strict=True):
@@ -122,8 +120,7 @@ def test_what_is_no_rgb_image_is_refused(make_pipeline, image):
 
 
 def test_without_the_refiner_the_mask_is_the_coarse_one(make_pipeline):
-    pipeline = make_pipeline(config=PipelineConfig(refiner="none"))
-    pipeline.classifier = Brightness(pipeline.classifier)
+    pipeline = make_pipeline(config=PipelineConfig(refiner="none"), seen_by=Brightness)
     step = pipeline.steps([bright_corner(120, 120)])[0][0]
     assert (step.mask == step.coarse).all()
 
@@ -134,8 +131,7 @@ def agreement(mask, truth):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_finds_the_object_without_a_threshold_measured_for_it(make_pipeline, method):
-    pipeline = make_pipeline(config=PipelineConfig(cam=method, refiner="none"))
-    pipeline.classifier = Brightness(pipeline.classifier)
+    pipeline = make_pipeline(config=PipelineConfig(cam=method, refiner="none"), seen_by=Brightness)
     image = bright_corner(120, 120)
     found = pipeline.steps([image, np.zeros_like(image)])
     assert agreement(found[0][0].mask, image[..., 0] > 0) > 0.8
@@ -145,8 +141,7 @@ def test_every_method_finds_the_object_without_a_threshold_measured_for_it(make_
 
 @pytest.mark.parametrize("refiner", REFINERS)
 def test_every_refiner_draws_the_object_and_nothing_where_a_class_is_absent(make_pipeline, refiner):
-    pipeline = make_pipeline(config=PipelineConfig(refiner=refiner))
-    pipeline.classifier = Brightness(pipeline.classifier)
+    pipeline = make_pipeline(config=PipelineConfig(refiner=refiner), seen_by=Brightness)
     found = pipeline.predict([bright_corner(120, 120)])[0]
     assert [segment.label for segment in found.segments] == ["a"]
     assert agreement(found.segments[0].mask, bright_corner(120, 120)[..., 0] > 0) > 0.9
@@ -166,8 +161,7 @@ def test_a_class_has_its_own_threshold_and_band(make_pipeline):
     image = cv2.GaussianBlur(bright_corner(120, 120), (0, 0), 8)
 
     def step(**options):
-        pipeline = make_pipeline(config=PipelineConfig(refiner="none", **options))
-        pipeline.classifier = Brightness(pipeline.classifier)
+        pipeline = make_pipeline(config=PipelineConfig(refiner="none", **options), seen_by=Brightness)
         return pipeline.steps([image])[0][0]
 
     plain = step()
@@ -185,8 +179,7 @@ def test_fba_net_leaves_the_map_of_an_unrefined_class(make_pipeline, monkeypatch
     )
 
     def step(**options):
-        pipeline = make_pipeline(config=PipelineConfig(**options))
-        pipeline.classifier = Brightness(pipeline.classifier)
+        pipeline = make_pipeline(config=PipelineConfig(**options), seen_by=Brightness)
         return pipeline.steps([image])[0][0]
 
     spoiled = step(unrefined=("b",))

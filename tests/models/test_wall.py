@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.checkpoint import Card
+from models.config import PipelineConfig
 from models.data.sample import Sample
 from models.masks.metrics import iou
 from models.phantom import render_phantom
-from models.pipeline import PipelineConfig, load_pipeline, save_pipeline
+from models.pipeline import load_pipeline, save_pipeline
 from models.training.augmentation import random_wall_view
 from models.training.calibration import calibrate_presence
 from models.training.frames import unrolled_frame

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from models.fba_net import DISTANCE_WIDTHS
+from models.refiner import DISTANCE_WIDTHS
 from models.trimap import BACKGROUND, FOREGROUND, UNKNOWN
 from models.wall import RAYS, ROWS, ray_angles, row_of
 

@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from backend.cli import cli
-from models.activation_maps import METHODS
+from models.config import METHODS
 from models.phantom import CLASSES
 from models.pipeline import load_pipeline
 from models.starter import STARTERS

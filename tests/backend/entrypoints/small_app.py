@@ -8,6 +8,7 @@ from flask import Flask, Response, request
 
 from backend.entrypoints import buffered_worker
 from backend.system.login import Login
+from backend.system.memory import HEAVY
 from backend.web.security import secure
 
 buffered_worker.HEAD_SECONDS = 1.0
@@ -52,3 +53,14 @@ def large() -> Response:
 @app.get("/streams")
 def count() -> str:
     return str(len(streams))
+
+
+@app.get("/process")
+def process() -> str:
+    return str(os.getpid())
+
+
+@app.post("/heavy")
+def heavy() -> str:
+    HEAVY.set()
+    return ""

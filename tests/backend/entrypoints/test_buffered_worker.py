@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -259,6 +260,23 @@ def test_a_reload_ends_what_it_has_begun_to_receive_and_to_answer(tmp_path: Path
         while idle.recv(1000):  # what is left of its answer, and then the end: a head may come before its body
             pass
         assert requests.get(f"http://127.0.0.1:{port}/health", timeout=60).text == "up"
+
+
+def test_a_process_that_carries_what_it_needs_no_more_is_replaced_once(tmp_path: Path) -> None:
+    """Without a request that fails: a server that has loaded torch until its networks were converted does so."""
+    with serving(tmp_path) as port:
+
+        def process() -> str:
+            return requests.get(f"http://127.0.0.1:{port}/process", timeout=10).text
+
+        first = process()
+        waiting = ThreadPoolExecutor(1).submit(requests.get, f"http://127.0.0.1:{port}/wait", timeout=30)
+        requests.post(f"http://127.0.0.1:{port}/heavy", timeout=10).raise_for_status()
+        eventually(lambda: process() != first, 60)
+        assert waiting.result(30).text == "waited"
+        second = process()
+        eventually(lambda: not Path(f"/proc/{first}").exists(), 60)
+        assert process() == second
 
 
 def test_callers_that_do_not_close_hold_nothing_up(port: int) -> None:

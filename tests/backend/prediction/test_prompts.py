@@ -12,6 +12,7 @@ import pytest
 from backend.errors import ImageError
 from backend.label_studio.controls import REGION_CONTROLS
 from backend.label_studio.images import image_address
+from backend.label_studio.label_config import parse_label_config
 from backend.label_studio.protocol import parse_predict
 from backend.label_studio.rle import encode_rle
 from backend.prediction.embeddings import Embeddings
@@ -22,7 +23,7 @@ from backend.versions.serving import Serving
 from models.checkpoint import Card, write_card
 from models.pipeline import Pipeline
 from models.prompt import Answer
-from tests.backend.fakes import CONFIG, OTHER_CONFIG, predict_body, publish, write_checkpoint
+from tests.backend.fakes import CONFIG, OTHER_CONFIG, eventually, predict_body, publish, write_checkpoint
 from tests.models.conftest import small_pipeline
 
 
@@ -53,7 +54,7 @@ class Counting(Pipeline):
 
 def load(directory: Path) -> Pipeline:
     made = small_pipeline(("Lumen", "Fibrous cap"))
-    return Counting(made.classifier, made.refiner)
+    return Counting.of(made.classifier, made.refiner)
 
 
 @pytest.fixture
@@ -241,6 +242,39 @@ def test_each_class_is_answered_by_the_model_that_knows_it_and_the_image_is_embe
     assert versions == ["oct-lite0", "everything"] * 2
     assert Counting.embeddings == 1
     assert pictures.loads == ["1", "1"]
+
+
+SMART = CONFIG.replace(
+    "</View>", '<BrushLabels name="s" toName="image" smart="true"><Label value="Lumen"/></BrushLabels></View>'
+)
+
+
+@pytest.mark.parametrize(
+    ("config", "loads"),
+    [(CONFIG, False), (SMART, False), (SMART.replace('"Lumen"/></B', '"New"/></B'), True)],
+    ids=["no smart tool", "of a class that the model knows", "of another one"],
+)
+def test_the_prompt_network_is_loaded_before_the_first_click_where_it_will_be_needed(
+    registry: Registry,
+    starter: Path,
+    inference: Inference,
+    pictures: Pictures,
+    network: Path,
+    config: str,
+    loads: bool,
+) -> None:
+    loaded: list[str] = []
+
+    def noted(directory: Path) -> Any:
+        loaded.append(directory.name)
+        return load_either(directory)
+
+    prompts = Prompts(Serving(registry, starter, noted, inference), lambda project: pictures, network=network)
+    for _ in range(2):
+        prompts.expect("3", parse_label_config(config))
+    if loads:
+        eventually(lambda: loaded)
+    assert loaded == [network.name] * loads
 
 
 def test_a_prompt_network_that_is_damaged_leaves_the_answer_to_another_model(

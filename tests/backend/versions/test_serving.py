@@ -308,8 +308,8 @@ def test_what_is_made_of_a_shipped_model_is_kept_outside_the_package(tmp_path, m
     """And of any other model inside its own folder; no request waits for either."""
     asked = []
 
-    def load_model(*arguments, in_background):
-        assert in_background
+    def load_model(*arguments, afterwards):
+        assert afterwards is not None
         asked.append(arguments)
 
     monkeypatch.setattr("backend.versions.serving.load_model", load_model)

@@ -35,8 +35,7 @@ def test_the_largest_error_is_clicked_in_its_middle():
 
 def test_clicks_mend_what_is_missing_and_take_away_what_is_too_much(make_pipeline):
     """The class is brightness: one object is missing, another is none."""
-    pipeline = make_pipeline()
-    pipeline.classifier = Brightness(pipeline.classifier)
+    pipeline = make_pipeline(seen_by=Brightness)
     rows, columns = np.mgrid[:130, :181]
     left, right, dark = (np.hypot(rows - 60, columns - x) < radius for x, radius in ((40, 25), (120, 20), (165, 8)))
     image = np.repeat(((left | right) * np.uint8(255))[..., None], 3, axis=2)

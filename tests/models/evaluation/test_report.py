@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from models.activation_maps import METHODS
+from models.config import METHODS
 from models.data.reader import open_data_folder
 from models.evaluation.charts import iou_chart
 from models.evaluation.evaluate import Agreement, Decision, FrameFigures, summarise

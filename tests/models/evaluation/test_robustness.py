@@ -42,8 +42,7 @@ def test_what_is_unchanged_scores_as_ever_and_what_is_hidden_is_lost(make_pipeli
     monkeypatch.setattr(
         "models.evaluation.robustness.CHANGES", {"as it is": Change(), "turned": Change(turns=1), "black": black}
     )
-    pipeline = make_pipeline(("square", "nothing"))
-    pipeline.classifier = Brightness(pipeline.classifier)
+    pipeline = make_pipeline(("square", "nothing"), seen_by=Brightness)
     pipeline.config = replace(pipeline.config, refiner="none")
     samples, told = open_data_folder(squares_data).split("val"), []
     result = measure_robustness(pipeline, samples, progress=lambda *done: told.append(done))

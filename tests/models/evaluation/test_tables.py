@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from models.activation_maps import METHODS
+from models.config import METHODS
 from models.data.reader import open_data_folder
 from models.evaluation.annotator import LIMIT, TARGETS
 from models.evaluation.evaluate import summarise
@@ -18,7 +18,10 @@ class Painter(Pipeline):
     """Draws for each class what it is told: a function (image, label) -> mask."""
 
     def __init__(self, pipeline, draw):
-        super().__init__(pipeline.classifier, pipeline.refiner, pipeline.config, name="painter")
+        both = pipeline.classifier, pipeline.refiner
+        super().__init__(
+            pipeline.classifier_config, pipeline.refiner_config, lambda: both, pipeline.config, name="painter"
+        )
         self.draw = draw
 
     def steps(self, images):

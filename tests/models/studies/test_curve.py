@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.classifier import ClassifierConfig
+from models.config import ClassifierConfig
 from models.data.reader import open_data_folder
 from models.errors import DataError
 from models.evaluation.charts import curve_chart

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from models.checkpoint import check_weights, read_card
-from models.fba_net import FBANet, FBANetConfig
+from models.config import FBANetConfig
+from models.fba_net import FBANet
 from models.first_refiner import read_refiner
 from models.phantom import write_phantoms
 from models.pipeline import load_pipeline

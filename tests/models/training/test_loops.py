@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from models.checkpoint import packaged_backbone
-from models.classifier import Classifier, ClassifierConfig
+from models.classifier import Classifier
+from models.config import ClassifierConfig, FBANetConfig, PipelineConfig
 from models.errors import DataError
-from models.fba_net import FBANet, FBANetConfig
+from models.fba_net import FBANet
 from models.masks.metrics import iou
 from models.phantom import CLASSES
-from models.pipeline import Pipeline, PipelineConfig
+from models.pipeline import Pipeline
 from models.training.augmentation import Frame, random_view
 from models.training.classifier_loop import ClassifierHyperparameters, _draw_batch, train_classifier
 from models.training.frames import Frames, phantom_frames
@@ -91,7 +92,7 @@ def trained():
 
 def test_region_labels_teach_where_the_object_is(trained):
     """On frames it never saw, and the class that is nowhere is nowhere."""
-    pipeline = Pipeline(trained, FBANet(FBANetConfig()), PipelineConfig(refiner="none"))
+    pipeline = Pipeline.of(trained, FBANet(FBANetConfig()), PipelineConfig(refiner="none"))
     assert mean_iou(pipeline, range(101, 108)) > 0.7
     found = pipeline.predict([square_frame(101).image])[0]
     assert found.presence["square"] > 0.5 > found.presence["nothing"]
@@ -100,7 +101,7 @@ def test_region_labels_teach_where_the_object_is(trained):
 @pytest.mark.slow
 def test_frame_labels_alone_teach_presence():
     classifier = learn(60, square_frames(masked=False))
-    pipeline = Pipeline(classifier, FBANet(FBANetConfig()))
+    pipeline = Pipeline.of(classifier, FBANet(FBANetConfig()))
     found = [pipeline.predict([square_frame(i).image])[0].presence["square"] for i in (100, 104, 101, 102)]
     assert max(found[:2]) < min(found[2:])
 
@@ -217,16 +218,16 @@ def test_what_another_run_saved_is_left_alone(tmp_path):
 
 @pytest.mark.slow
 def test_the_refiner_improves_the_map_it_is_given(trained):
-    pipeline = Pipeline(trained, FBANet(FBANetConfig((8, 16, 16, 16), crop_size=64)))
+    pipeline = Pipeline.of(trained, FBANet(FBANetConfig((8, 16, 16, 16), crop_size=64)))
     before = mean_iou(pipeline, range(101, 112))
     hyperparameters = RefinerHyperparameters(80, batch=4, rate=3e-3, views=16)
     refiner = train_refiner(pipeline, square_frames(), hyperparameters, report=silent, seed=0, seconds=None)
-    after = mean_iou(Pipeline(trained, refiner, pipeline.config), range(101, 112))
+    after = mean_iou(Pipeline.of(trained, refiner, pipeline.config), range(101, 112))
     assert after > before
 
 
 def test_without_masks_the_refiner_stays_as_it_is(trained):
-    pipeline = Pipeline(trained, FBANet(FBANetConfig((8, 8, 8, 8), crop_size=64)))
+    pipeline = Pipeline.of(trained, FBANet(FBANetConfig((8, 8, 8, 8), crop_size=64)))
     hyperparameters = RefinerHyperparameters(2, views=4)
     same = train_refiner(pipeline, square_frames(masked=False), hyperparameters, report=silent, seed=0, seconds=None)
     assert all(torch.equal(v, same.state_dict()[k]) for k, v in pipeline.refiner.state_dict().items())
@@ -238,7 +239,7 @@ def test_objects_too_small_for_a_trimap_leave_the_refiner_as_it_is(trained):
     masks[0, 64, 64] = 255
     frame = Frame(np.zeros((128, 128, 3), np.uint8), masks, np.array([1, 0], np.float32), np.ones(2, bool))
     frames = Frames(1, lambda index: frame, frame.presence[None])
-    pipeline = Pipeline(trained, FBANet(FBANetConfig((8, 8, 8, 8), crop_size=64)))
+    pipeline = Pipeline.of(trained, FBANet(FBANetConfig((8, 8, 8, 8), crop_size=64)))
     same = train_refiner(pipeline, frames, RefinerHyperparameters(2, views=2), report=silent, seed=0, seconds=None)
     assert all(torch.equal(v, same.state_dict()[k]) for k, v in pipeline.refiner.state_dict().items())
 
@@ -373,7 +374,7 @@ def test_the_contrastive_term_wants_like_sides_alike():
 
 def test_frames_without_masks_move_the_refiner_only_through_the_contrastive_term(trained):
     """Half of the frames have no masks: with a weight of 0 they change nothing, with another they do."""
-    pipeline = Pipeline(trained, FBANet(FBANetConfig((8, 8, 8, 8), crop_size=64)))
+    pipeline = Pipeline.of(trained, FBANet(FBANetConfig((8, 8, 8, 8), crop_size=64)))
     mixed = [square_frame(i, masked=i % 2 == 0) for i in range(1, 13)]
     frames = Frames(len(mixed), mixed.__getitem__, np.stack([frame.presence for frame in mixed]))
 

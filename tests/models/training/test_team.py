@@ -17,10 +17,11 @@ import pytest
 import torch
 
 from models.checkpoint import packaged_backbone
-from models.classifier import Classifier, ClassifierConfig
+from models.classifier import Classifier
+from models.config import ClassifierConfig, FBANetConfig
 from models.devices import training_devices
 from models.errors import DataError, ModelError
-from models.fba_net import FBANet, FBANetConfig
+from models.fba_net import FBANet
 from models.phantom import CLASSES
 from models.training.augmentation import Frame
 from models.training.classifier_loop import ClassifierHyperparameters, train_classifier
