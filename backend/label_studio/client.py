@@ -19,6 +19,7 @@ __all__ = ["LabelStudio", "TaskRow"]
 
 IMPORTED_AT_ONCE = 100
 TASKS_AT_ONCE = 200
+MAX_EXPORT = 8 << 30  # bytes: every annotation or prediction of a project, masks and all
 COLUMN_LIMIT = 500  # characters after which the Data Manager cuts a column off
 
 
@@ -133,7 +134,7 @@ class LabelStudio(Transport):
         # Label Studio writes the whole export before it sends the first byte.
         slow = (self.timeout[0], 600.0)
         path = f"/api/projects/{project_id}/export?{query}"
-        exported: list[dict[str, Any]] = self._ask(answers.OBJECTS, "GET", path, timeout=slow)
+        exported: list[dict[str, Any]] = self._ask(answers.OBJECTS, "GET", path, timeout=slow, max_bytes=MAX_EXPORT)
         return exported
 
     def task(self, task_id: int) -> dict[str, Any]:
@@ -225,7 +226,7 @@ class LabelStudio(Transport):
     def predictions(self, project_id: str | int) -> list[dict[str, Any]]:
         """Every stored prediction of a project, each with `task`, `result`, `score` and `model_version`."""
         path = f"/api/predictions/?project={project_id}"
-        found: list[dict[str, Any]] = self._ask(answers.PREDICTIONS, "GET", path)
+        found: list[dict[str, Any]] = self._ask(answers.PREDICTIONS, "GET", path, max_bytes=MAX_EXPORT)
         return found
 
     def prediction(self, prediction_id: int) -> dict[str, Any]:
