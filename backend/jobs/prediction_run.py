@@ -32,6 +32,7 @@ LEASE_SECONDS = 600.0  # time to predict a chunk
 IMPORT_SECONDS = 90.0  # above an import's time-out: by then Label Studio has stored it or never will
 PATIENCE_SECONDS = 600.0  # with a Label Studio that does not answer
 FIRST_PAUSE, MAX_PAUSE = 1.0, 60.0  # seconds between two tries
+LEAVE_SECONDS = 5  # between two looks, while it is away, for a job that goes first
 MAX_LOST = 5  # imports in a row without an answer
 REFUSED = (401, 403, 404)  # trying again or one by one does not help
 EVERY = 0.5  # seconds between two reports of tasks that are predicted
@@ -361,10 +362,11 @@ class PredictionRun:
                         "stays; start it again when Label Studio is back",
                         error.status,
                     ) from error
-                if self._leave():
-                    raise GaveWay(f"Label Studio does not answer, and another job goes first: {error}") from error
                 self._say(f"Label Studio does not answer and is asked again in {pause:.0f} s: {error}")
-                self._pause(pause)
+                for waited in range(0, math.ceil(pause), LEAVE_SECONDS):
+                    if self._leave():
+                        raise GaveWay(f"Label Studio does not answer, and another job goes first: {error}") from error
+                    self._pause(min(pause - waited, LEAVE_SECONDS))
                 pause = min(pause * 2, MAX_PAUSE)
             else:
                 self._spent = 0.0
