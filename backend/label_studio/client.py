@@ -177,13 +177,19 @@ class LabelStudio(Transport):
             filters += [_column("annotations_ids", "empty", "Boolean", False)] if annotated else []
             query["filters"] = {"conjunction": "and", "items": filters}
         path = f"/api/tasks?project={project_id}&resolve_uri=false&page_size={size}&query={quote(json.dumps(query))}"
-        rows: list[TaskRow] = []
+        rows: dict[int, TaskRow] = {}
         for page in itertools.count(1):
             answer = self._ask(answers.TASKS, "GET", f"{path}&page={page}", timeout=timeout or self.timeout)
-            rows += [self._row(task) for task in answer["tasks"]]
+            known = len(rows)
+            rows |= {task["id"]: self._row(task) for task in answer["tasks"]}
             if page * size >= answer["total"] or not answer["tasks"]:
                 break
-        return rows
+            if len(rows) == known:  # it would go on for ever
+                raise LabelStudioError(
+                    f"page {page} of the tasks of project {project_id} at {self.url} is like those before",
+                    remedy="is this Label Studio's address, and does a proxy before it hand on the query?",
+                )
+        return list(rows.values())
 
     def next_tasks(
         self, project_id: str | int, task: int, count: int, *, timeout: tuple[float, float] | None = None

@@ -292,6 +292,15 @@ def test_tasks_are_listed_page_by_page(
     assert [row.id for row in client.task_rows(project, annotated=False)] == [tasks[0], *tasks[2:]]
 
 
+def test_pages_that_never_end_are_an_error() -> None:
+    """A proxy that drops the query, say."""
+    app = Flask("label-studio")
+    page = {"tasks": [{"id": 1, "data": {}}], "total": 10**9}
+    app.add_url_rule("/api/tasks", view_func=lambda: page)
+    with serving(app) as url, pytest.raises(LabelStudioError, match=r"page 2 of the tasks of project 3 .* like those"):
+        LabelStudio(url, "key").task_rows(3)
+
+
 def test_chosen_tasks_come_with_the_versions_of_their_predictions(server: FakeLabelStudio, client: LabelStudio) -> None:
     project = server.add_project("<View/>")
     first, second = (server.add_task(project, {"image": "/a"}) for _ in range(2))
