@@ -6,6 +6,7 @@ rows that they change, and two transactions that wait for each other are run aga
 """
 
 import math
+import os
 import sqlite3
 import time
 import weakref
@@ -92,11 +93,18 @@ class Database:
 
         @event.listens_for(engine, "begin")
         def begin(connection: Connection) -> None:
+            # What is written into a file that has no name any more is gone with the last process that has it open.
+            if not _is_still(opened, path):
+                raise DatabaseError(
+                    f"the database {path} cannot be used: its file was removed or replaced while it was open",
+                    "stop every premask of that folder, put the file back, and start them",
+                )
             immediate = connection.get_execution_options().get("immediate")
             connection.exec_driver_sql("begin immediate" if immediate else "begin")
 
         try:
             _prepare(path)
+            opened = path.stat()
         except (OSError, sqlite3.Error) as error:
             raise DatabaseError(f"the database {path} cannot be used: {error}", _sqlite_remedy(path, error)) from error
         return cls(engine, str(path), _sqlite_remedy(path))
@@ -298,6 +306,13 @@ def _prepare(path: Path) -> None:
         ((found,),) = connection.execute("pragma quick_check(1)").fetchall()
         if found != "ok":
             raise sqlite3.DatabaseError(f"it is malformed: {' '.join(str(found).split())}")
+
+
+def _is_still(opened: os.stat_result, path: Path) -> bool:
+    try:
+        return os.path.samestat(opened, path.stat())
+    except OSError:
+        return False
 
 
 def _sqlite_remedy(path: Path, error: BaseException | None = None) -> str:

@@ -28,6 +28,7 @@ from http import HTTPStatus
 from typing import Any
 
 from gunicorn import util
+from gunicorn.http.errors import InvalidChunkSize, NoMoreData
 from gunicorn.http.parser import RequestParser
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
@@ -300,7 +301,6 @@ class BufferedWorker(ThreadWorker):  # type: ignore[misc]
                 continue
             part = "headers" if connection.head is None else "body"
             GIVEN_UP.labels(part).inc()
-            self.log.warning("a request from %s was given up: its %s came too slowly", connection.client, part)
             self._refuse(connection, 408, f"the request's {part} came too slowly")
 
     def murder_pending(self) -> None:
@@ -363,7 +363,8 @@ class BufferedWorker(ThreadWorker):  # type: ignore[misc]
             self._refuse(connection, 431, f"the request's headers are longer than {MAX_HEAD} bytes")
         elif head is not None and head.chunks is not None and connection.received.size > self._limit:
             # The application could not tell it from one that ends there.
-            self._refuse(connection, 413, f"the request's body is larger than {self._limit} bytes")
+            most = f"{self._limit / (1 << 20):g} MB"
+            self._refuse(connection, 413, f"a body may have {most}; send less, or raise PREMASK_MAX_REQUEST_MB")
         elif head is not None and (connection.whole or self._is_refused(connection, head, headless)):
             self._hand_over(connection, head)
         elif self._held > self._most_held:
@@ -417,6 +418,7 @@ class BufferedWorker(ThreadWorker):  # type: ignore[misc]
 
     def _refuse(self, connection: Connection, status: int, text: str) -> None:
         self._leave(connection)
+        self.log.warning("a request from %s was refused with %d: %s", connection.client, status, text)
         body = json.dumps({"error": text, "status": status}).encode()
         head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: application/json\r\n"
         head += f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
@@ -465,7 +467,10 @@ class BufferedWorker(ThreadWorker):  # type: ignore[misc]
             # Read here, so that chunks which make no sense are the caller's fault and not the application's.
             with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY) as body:
                 framed = req.body
-                shutil.copyfileobj(framed, body)
+                try:
+                    shutil.copyfileobj(framed, body)
+                except NoMoreData as error:  # gunicorn takes it for a caller who hung up, and says nothing
+                    raise InvalidChunkSize(b"a line that does not end by CRLF") from error
                 body.seek(0)
                 req.body = body
                 try:

@@ -3,8 +3,8 @@
 It tells its progress as JSON lines.
 
 Every report is an object with `stage`: "predicting" with `drawn`, `pace` and `message`; the last one's is "done" or
-"failed", with `away` where database or store are. Lines that are no JSON are for the log. Tasks are counted in the
-database, where they are struck off.
+"failed", with `away` where database or store are, or where Label Studio is and another job goes first. Lines that are
+no JSON are for the log. Tasks are counted in the database, where they are struck off.
 """
 
 import json
@@ -15,15 +15,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from backend.database.shares import Shares
+from backend.database.shares import OUTCOMES, Shares
 from backend.errors import BackendError, DatabaseError, StoreError
-from backend.jobs.prediction_run import PredictionRun
+from backend.jobs.prediction_run import GaveWay, PredictionRun
 from backend.jobs.queue import close
 from backend.prediction.cache import PredictionCache
 from backend.settings import Settings
 from backend.system.logs import configure_logging
 from backend.system.processes import PARENT, die_with_parent
-from backend.wiring import assemble, predictor_of, serving_of
+from backend.wiring import Parts, assemble, predictor_of, serving_of
 from models.families import Model
 
 SLICE_SECONDS = 60.0  # for which a job is not left to another: the networks are loaded anew for each
@@ -81,15 +81,23 @@ def main(
             waiting=waiting,
             worker=worker,
             leave=leave,
+            spent=_spent(parts, job),
             **options,
         )
         run.run()
     except BackendError as error:
-        away = any(isinstance(one, DatabaseError | StoreError) for one in (error, error.__cause__))
+        away = any(isinstance(one, DatabaseError | StoreError | GaveWay) for one in (error, error.__cause__))
         _print({"stage": "failed", "reason": str(error), "away": away})
         return 1
     _print({"stage": "done"})
     return 0
+
+
+def _spent(parts: Parts, job_id: str) -> float:
+    """Seconds since a job began of which nothing is done yet: it may have given way to others again and again."""
+    job = parts.store.get(job_id)
+    done = any(job.report.get(outcome) for outcome in OUTCOMES)
+    return 0.0 if done or job.started is None else max(parts.database.time() - job.started, 0.0)
 
 
 def _print(line: dict[str, Any]) -> None:

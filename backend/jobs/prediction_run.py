@@ -32,10 +32,15 @@ LEASE_SECONDS = 600.0  # time to predict a chunk
 IMPORT_SECONDS = 90.0  # above an import's time-out: by then Label Studio has stored it or never will
 PATIENCE_SECONDS = 600.0  # with a Label Studio that does not answer
 FIRST_PAUSE, MAX_PAUSE = 1.0, 60.0  # seconds between two tries
+LEAVE_SECONDS = 5  # between two looks, while it is away, for a job that goes first
 MAX_LOST = 5  # imports in a row without an answer
 REFUSED = (401, 403, 404)  # trying again or one by one does not help
 EVERY = 0.5  # seconds between two reports of tasks that are predicted
 AWAY = (429, 502, 503, 504)  # a proxy's answers while Label Studio restarts
+
+
+class GaveWay(LabelStudioError):
+    """Label Studio does not answer, and another job can do something meanwhile: this one goes on later."""
 
 
 class Project(Protocol):
@@ -110,8 +115,9 @@ class PredictionRun:
         every: seconds between two reports of tasks that are predicted.
         waiting: gives the version that could be promoted, from the project's classes; "" if there is none.
         worker: the worker whose share of the job this is; its tally is in the database.
-        leave: asked after each chunk: whether the rest is to be left to others.
+        leave: asked after each chunk, and while Label Studio is away: whether the rest is to be left to others.
         chunk: tasks that are leased, predicted and imported together.
+        spent: seconds of the patience that earlier runs of the job have spent, none of which got an answer.
 
     Attributes:
         tally: tasks by outcome, of this run.
@@ -137,6 +143,7 @@ class PredictionRun:
         worker: str = "",
         leave: Callable[[], bool] = lambda: False,
         chunk: int = CHUNK,
+        spent: float = 0.0,
     ) -> None:
         self.tally = Tally()
         self.drawn = 0
@@ -149,7 +156,7 @@ class PredictionRun:
         self._shares, self._leases = shares, shares.leases
         self._tell, self._pause = tell, pause
         self._patience, self._import_seconds = patience, import_seconds
-        self._lost = 0
+        self._lost, self._spent = 0, spent
         self._singly = False  # this Label Studio does not store what it is sent together
 
     def run(self) -> Tally:
@@ -337,11 +344,15 @@ class PredictionRun:
         return {row.id: row for row in found}
 
     def _patiently(self, call: Callable[[], Result]) -> Result:
-        """Result of a call that changes nothing, repeated while Label Studio is away."""
-        since, pause = time.monotonic(), FIRST_PAUSE
+        """Result of a call that changes nothing, repeated while Label Studio is away.
+
+        Raises:
+            GaveWay: it is away, and another job needs the worker, perhaps one of another Label Studio.
+        """
+        since, pause = time.monotonic() - self._spent, FIRST_PAUSE
         while True:
             try:
-                return call()
+                result = call()
             except LabelStudioError as error:
                 if not _away(error):
                     raise
@@ -352,8 +363,14 @@ class PredictionRun:
                         error.status,
                     ) from error
                 self._say(f"Label Studio does not answer and is asked again in {pause:.0f} s: {error}")
-                self._pause(pause)
+                for waited in range(0, math.ceil(pause), LEAVE_SECONDS):
+                    if self._leave():
+                        raise GaveWay(f"Label Studio does not answer, and another job goes first: {error}") from error
+                    self._pause(min(pause - waited, LEAVE_SECONDS))
                 pause = min(pause * 2, MAX_PAUSE)
+            else:
+                self._spent = 0.0
+                return result
 
     def _finish(self, tasks: Sequence[int], outcome: str, problems: Sequence[Mapping[str, Any]] = ()) -> None:
         if tasks:

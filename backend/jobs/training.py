@@ -336,5 +336,4 @@ def _count(number: int, what: str) -> str:
 
 
 def _left_out(report: AcceptedReport) -> str:
-    reasons = ", ".join(f"{count} {reason}" for reason, count in report.dropped.items())
-    return f" (left out: {reasons})" if reasons else ""
+    return ", ".join(f"{count} {reason}" for reason, count in report.dropped.items())

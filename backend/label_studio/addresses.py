@@ -196,6 +196,30 @@ def guarded_session(adapter: GuardedAdapter) -> requests.Session:
 
 
 @contextmanager
+def limited_session(judge: Judge, deadline: float) -> Iterator[requests.Session]:
+    """A session whose connections are cut off at a deadline, whatever is sent over them.
+
+    Args:
+        judge: whether a network address may be connected to.
+        deadline: on the clock of `time.monotonic`.
+    """
+    sockets: list[socket.socket] = []
+    # Of a connection that TLS takes over only a duplicate stays usable here.
+    adapter = GuardedAdapter(judge, lambda sock: sockets.append(sock.dup()))
+    # Time-outs count from byte to byte; a server that trickles its headers would hold this thread for hours.
+    timer = threading.Timer(max(deadline - time.monotonic(), 0), _hang_up, [sockets])
+    timer.daemon = True
+    timer.start()
+    try:
+        with guarded_session(adapter) as session:
+            yield session
+    finally:
+        timer.cancel()
+        for sock in sockets:
+            sock.close()
+
+
+@contextmanager
 def opened_elsewhere(
     url: str, judge: Judge, timeout: tuple[float, float], deadline: float
 ) -> Iterator[requests.Response]:
@@ -211,16 +235,9 @@ def opened_elsewhere(
         LabelStudioError: no answer, or a refusal.
         ValueError: the host has no address that may be connected to.
     """
-    sockets: list[socket.socket] = []
-    # Of a connection that TLS takes over only a duplicate stays usable here.
-    adapter = GuardedAdapter(judge, lambda sock: sockets.append(sock.dup()))
-    # Time-outs count from byte to byte; a server that trickles its headers would hold this thread for hours.
-    timer = threading.Timer(max(deadline - time.monotonic(), 0), _hang_up, [sockets])
-    timer.daemon = True
-    timer.start()
     try:
         with (
-            guarded_session(adapter) as session,
+            limited_session(judge, deadline) as session,
             session.get(url, timeout=timeout, stream=True, allow_redirects=False) as response,
         ):
             if response.status_code >= 400:
@@ -235,10 +252,6 @@ def opened_elsewhere(
     except requests.RequestException as error:
         cause = "in time" if time.monotonic() > deadline else f"({type(error).__name__})"
         raise LabelStudioError(f"the host does not answer {cause}; check the address") from error
-    finally:
-        timer.cancel()
-        for sock in sockets:
-            sock.close()
 
 
 def _hang_up(sockets: Iterable[socket.socket]) -> None:

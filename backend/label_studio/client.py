@@ -19,6 +19,7 @@ __all__ = ["LabelStudio", "TaskRow"]
 
 IMPORTED_AT_ONCE = 100
 TASKS_AT_ONCE = 200
+MAX_EXPORT = 8 << 30  # bytes: every annotation or prediction of a project, masks and all
 COLUMN_LIMIT = 500  # characters after which the Data Manager cuts a column off
 
 
@@ -133,7 +134,7 @@ class LabelStudio(Transport):
         # Label Studio writes the whole export before it sends the first byte.
         slow = (self.timeout[0], 600.0)
         path = f"/api/projects/{project_id}/export?{query}"
-        exported: list[dict[str, Any]] = self._ask(answers.OBJECTS, "GET", path, timeout=slow)
+        exported: list[dict[str, Any]] = self._ask(answers.OBJECTS, "GET", path, timeout=slow, max_bytes=MAX_EXPORT)
         return exported
 
     def task(self, task_id: int) -> dict[str, Any]:
@@ -176,13 +177,19 @@ class LabelStudio(Transport):
             filters += [_column("annotations_ids", "empty", "Boolean", False)] if annotated else []
             query["filters"] = {"conjunction": "and", "items": filters}
         path = f"/api/tasks?project={project_id}&resolve_uri=false&page_size={size}&query={quote(json.dumps(query))}"
-        rows: list[TaskRow] = []
+        rows: dict[int, TaskRow] = {}
         for page in itertools.count(1):
             answer = self._ask(answers.TASKS, "GET", f"{path}&page={page}", timeout=timeout or self.timeout)
-            rows += [self._row(task) for task in answer["tasks"]]
+            known = len(rows)
+            rows |= {task["id"]: self._row(task) for task in answer["tasks"]}
             if page * size >= answer["total"] or not answer["tasks"]:
                 break
-        return rows
+            if len(rows) == known:  # it would go on for ever
+                raise LabelStudioError(
+                    f"page {page} of the tasks of project {project_id} at {self.url} is like those before",
+                    remedy="is this Label Studio's address, and does a proxy before it hand on the query?",
+                )
+        return list(rows.values())
 
     def next_tasks(
         self, project_id: str | int, task: int, count: int, *, timeout: tuple[float, float] | None = None
@@ -225,7 +232,7 @@ class LabelStudio(Transport):
     def predictions(self, project_id: str | int) -> list[dict[str, Any]]:
         """Every stored prediction of a project, each with `task`, `result`, `score` and `model_version`."""
         path = f"/api/predictions/?project={project_id}"
-        found: list[dict[str, Any]] = self._ask(answers.PREDICTIONS, "GET", path)
+        found: list[dict[str, Any]] = self._ask(answers.PREDICTIONS, "GET", path, max_bytes=MAX_EXPORT)
         return found
 
     def prediction(self, prediction_id: int) -> dict[str, Any]:

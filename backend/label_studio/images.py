@@ -189,11 +189,13 @@ def image_address(task: Mapping[str, Any], image_key: str) -> str:
     data = task.get("data")
     value = address_at(data, image_key)
     if not isinstance(value, str) or not value.strip():
-        keys = ", ".join(map(brief, islice(data, MAX_KEYS))) if isinstance(data, Mapping) else "nothing"
-        more = f" and {len(data) - MAX_KEYS} more" if isinstance(data, Mapping) and len(data) > MAX_KEYS else ""
+        fields = data if isinstance(data, Mapping) else {}
+        keys = f"its fields are {', '.join(map(brief, islice(fields, MAX_KEYS)))}" if fields else "it has no fields"
+        more = f" and {len(fields) - MAX_KEYS} more" if len(fields) > MAX_KEYS else ""
+        seen = "" if value is None else f" but {brief(value) if isinstance(value, str) else type(value).__name__}"
         raise ImageError(
-            f"task {brief(task.get('id'))}: its data has no image address under {brief(image_key)}, only {keys}{more}; "
-            "the <Image> of the labelling config must name the right column"
+            f"task {brief(task.get('id'))}: no image address is under {brief(image_key)} of its data{seen}; "
+            f"{keys}{more}; the <Image> of the labelling config must name the right column"
         )
     return value.strip()
 

@@ -288,7 +288,7 @@ def project_id(project: Any, where: str) -> str:
     # The id becomes part of file names, so nothing but digits is taken, and no more than a database counts to.
     if not (match := PROJECT_ID.fullmatch(text)):
         raise BadRequest(f"{where}: the project should be an id such as 45 or '45.1795393773', got {_seen(project)}")
-    return match[1]
+    return str(int(match[1]))  # "03" is no other project than "3"
 
 
 def _object(value: Any, what: str) -> dict[str, Any]:

@@ -49,8 +49,19 @@ def no_model(accepted: int, needed: int, waiting: str = "") -> str:
 
 
 def too_few(project: str, accepted: int, needed: int, left_out: str = "") -> str:
-    """Why a project cannot be trained for yet, and the remedy."""
+    """Why a project cannot be trained for yet, and the remedy.
+
+    Args:
+        project: its id.
+        accepted: tasks it has to learn from.
+        needed: tasks that a training needs.
+        left_out: accepted tasks that nothing can be learnt from, by reason; "" if there are none.
+
+    >>> too_few("3", 1, 4, "5 with a broken image").partition("; ")[2]
+    'annotate and submit 3 more or see to those left out (5 with a broken image), then press Start Training'
+    """
+    others = f" or see to those left out ({left_out})" if left_out else ""
     return (
         f"project {project} has {accepted} accepted {'task' if accepted == 1 else 'tasks'} to learn from and needs "
-        f"{needed}; annotate and submit {needed - accepted} more, then press Start Training again{left_out}"
+        f"{needed}; annotate and submit {needed - accepted} more{others}, then press Start Training"
     )

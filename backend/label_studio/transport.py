@@ -17,7 +17,14 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from backend.errors import LabelStudioError
-from backend.label_studio.addresses import LOOPBACK, AddressRefused, GuardedAdapter, guarded_session, is_host
+from backend.label_studio.addresses import (
+    LOOPBACK,
+    AddressRefused,
+    GuardedAdapter,
+    guarded_session,
+    is_host,
+    limited_session,
+)
 from backend.label_studio.token import Token
 
 PORTS = {"http": 80, "https": 443}
@@ -25,6 +32,8 @@ PORTS = {"http": 80, "https": 443}
 FILE_PATHS = ("/data/", "/storage-data/", "/tasks/")
 CHUNK = 1 << 16
 MEGABYTE = 1 << 20
+MAX_ANSWER = 512 * MEGABYTE  # of JSON, unless a call says otherwise
+WHOLE = 10  # times as long as one wait may a call take in all, however steadily its answer trickles
 
 
 class Transport:
@@ -123,7 +132,7 @@ class Transport:
         Args:
             method: HTTP method.
             path: from the server's root, with the query.
-            options: as for `requests.request`.
+            options: as for `requests.request`, and `max_bytes` of the answer.
 
         Returns:
             The JSON of the answer, {} for an empty one.
@@ -136,7 +145,7 @@ class Transport:
             raise self._sent_on(method, path, response)
         try:
             return response.json() if response.content else {}
-        except requests.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # the latter for ten thousand brackets
             raise LabelStudioError(
                 f"{method} {self.url}{path} answered with something else than JSON",
                 remedy="is this Label Studio's address?",
@@ -158,8 +167,20 @@ class Transport:
         """One request. Redirects are never followed: a key, in a header or a body, goes to the address it is for."""
         headers = {"Authorization": header} if header else {}
         asked: dict[str, Any] = {"timeout": self.timeout, **options, "headers": headers, "allow_redirects": False}
+        most = asked.pop("max_bytes", MAX_ANSWER)
+        deadline = time.monotonic() + WHOLE * sum(asked["timeout"])
         try:
-            return self._session.request(method, self.url + path, **asked)
+            if asked.get("stream"):
+                return self._session.request(method, self.url + path, **asked)
+            # A connection of its own: only such a one can be cut off.
+            with (
+                limited_session(is_host, deadline) as session,
+                session.request(method, self.url + path, stream=True, **asked) as response,
+            ):
+                response._content = read_bounded(response, most, deadline, "the answer")
+                return response
+        except LabelStudioError as error:
+            raise LabelStudioError(f"{method} {self.url}{path.partition('?')[0]}: {error}") from error
         except requests.exceptions.SSLError as error:
             raise LabelStudioError(
                 f"the certificate of {self.url} is not trusted: {error}",
@@ -172,6 +193,10 @@ class Transport:
                 f"{method} {self.url}{path} got no answer in time", remedy="try again later"
             ) from error
         except requests.RequestException as error:
+            if time.monotonic() > deadline:  # cut off
+                raise LabelStudioError(
+                    f"{method} {self.url}{path.partition('?')[0]} got no answer in time", remedy="try again later"
+                ) from error
             raise LabelStudioError(
                 f"Label Studio cannot be reached at {self.url}: {_cause(error)}",
                 remedy="check LABEL_STUDIO_URL, and inside Docker use the service's name instead of localhost",
@@ -226,34 +251,41 @@ class Transport:
             text, remedy = f"{call}: forbidden ({detail or 'HTTP 403'})", "the key's user needs access to that project"
         elif status == 404:
             text, remedy = f"{call}: not found", "check the id and that the key's user can see it"
+        elif status == 413:
+            text = f"{call}: HTTP 413, the request is too large for it or for a proxy before it"
+            remedy = "let that take more, in nginx by client_max_body_size"
         else:
             text, remedy = f"{call}: HTTP {status} ({detail or 'no reason given'})", "Label Studio's log says more"
         return LabelStudioError(text, status, detail, remedy)
 
 
-def read_bounded(response: requests.Response, max_bytes: int, deadline: float) -> bytes:
+def read_bounded(response: requests.Response, max_bytes: int, deadline: float, what: str = "the file") -> bytes:
     """The body of a streamed response.
 
     Args:
         response: opened with stream=True.
         max_bytes: more is an error.
         deadline: time.monotonic() after which it is given up, however steadily it trickles.
+        what: it is, for the error.
 
     Raises:
         LabelStudioError: it is too large, too slow, or breaks off.
     """
-    body, late = bytearray(), LabelStudioError("the file did not arrive in time; check the storage's speed")
+    body, late = bytearray(), LabelStudioError(f"{what} did not arrive in time; check the connection's speed")
+    large = LabelStudioError(f"{what} is larger than {max_bytes / MEGABYTE:g} MiB; make it smaller")
+    if (said := response.headers.get("Content-Length", "")).isdecimal() and int(said[:18]) > max_bytes:
+        raise large
     try:
         # Not `iter_content`: that one waits until a chunk is full, and a server may trickle.
         while chunk := response.raw.read1(CHUNK, decode_content=True):
             body += chunk
             if len(body) > max_bytes:
-                raise LabelStudioError(f"the file is larger than {max_bytes / MEGABYTE:g} MiB; make it smaller")
+                raise large
             if time.monotonic() > deadline:
                 raise late
     except (HTTPError, OSError) as error:
         if time.monotonic() <= deadline:
-            raise LabelStudioError(f"the file broke off: {_cause(error)}; try again") from error
+            raise LabelStudioError(f"{what} broke off: {_cause(error)}; try again") from error
     if time.monotonic() > deadline:
         raise late  # a connection cut off at the deadline looks like the end of the file, or like an error
     return bytes(body)
@@ -277,7 +309,7 @@ def _port(parts: SplitResult) -> int | None:
 def _json(response: requests.Response) -> dict[str, Any]:
     try:
         answer = response.json()
-    except requests.JSONDecodeError:
+    except (ValueError, RecursionError):
         return {}
     return answer if isinstance(answer, dict) else {}
 

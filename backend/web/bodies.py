@@ -7,6 +7,7 @@ from flask import request
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from backend.errors import BadRequest
+from models.errors import brief
 
 
 def json_body(without: dict[str, Any] | None = None) -> Any:
@@ -19,6 +20,8 @@ def json_body(without: dict[str, Any] | None = None) -> Any:
         BadRequest: it is something else.
         RequestEntityTooLarge: it is larger than a body may be.
     """
+    if (coding := request.headers.get("Content-Encoding", "identity")) != "identity":
+        raise BadRequest(f"{request.path}: send the body as it is, without Content-Encoding; got {brief(coding)}")
     data = request.get_data(cache=False)
     if request.content_length is None and len(data) == request.max_content_length:
         raise RequestEntityTooLarge  # a body that did not say its size is cut off there without a word

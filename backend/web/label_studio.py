@@ -25,7 +25,6 @@ from backend.jobs.automatic import AutomaticTraining
 from backend.jobs.queue import JobQueue
 from backend.label_studio.label_config import parse_label_config
 from backend.label_studio.protocol import (
-    START_TRAINING,
     UNTRAINED,
     parse_predict,
     parse_setup,
@@ -122,8 +121,7 @@ def training_routes(jobs: JobQueue, automatic: AutomaticTraining) -> Blueprint:
     def train() -> ResponseReturnValue:
         body = json_body()
         project = body.get("project") if isinstance(body, dict) else None
-        wrapped = project if isinstance(project, dict) else {"id": project}
-        return submitted(parse_webhook({"action": START_TRAINING, "project": wrapped}).project_id)
+        return submitted(project_id(project.get("id") if isinstance(project, dict) else project, "/train"))
 
     def submitted(project: str) -> ResponseReturnValue:
         # Training takes minutes and the caller is waiting, so only queue it.

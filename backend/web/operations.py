@@ -55,6 +55,7 @@ def number_requests(app: Flask) -> None:
         # A file that is passed through as it is would be closed alone, and the answer's end never told.
         response.direct_passthrough = False
         route, method, path, began = _route(), request.method, request.path, g.began
+        why = f": {refusal}" if (refusal := g.get("refusal")) else ""
 
         # A streamed answer ends long after this.
         @response.call_on_close
@@ -64,7 +65,7 @@ def number_requests(app: Flask) -> None:
             REQUESTS.labels(route, str(response.status_code)).inc()
             REQUEST_SECONDS.labels(route).observe(seconds)
             level = logging.WARNING if response.status_code >= 400 else logging.DEBUG
-            logger.log(level, "%s %s -> %d in %.0f ms", method, path, response.status_code, seconds * 1000)
+            logger.log(level, "%s %s -> %d in %.0f ms%s", method, path, response.status_code, seconds * 1000, why)
             REQUEST_ID.set("")  # what this thread logs before its next request belongs to none
 
         return response

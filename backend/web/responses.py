@@ -4,9 +4,9 @@ import json
 import logging
 from collections.abc import Callable
 
-from flask import Blueprint, Flask, Response, request
+from flask import Blueprint, Flask, Response, g, request
 from flask.typing import ResponseReturnValue
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from backend.errors import (
     BackendError,
@@ -52,7 +52,9 @@ def error_json(status: int, text: str) -> str:
 
 
 def answer_errors(owner: Flask | Blueprint, write: Callable[[int, str], str], content_type: str) -> None:
-    """Answer every error of an application's or a blueprint's routes.
+    """Answer every error of an application's or a blueprint's routes, and keep its words as `g.refusal` for the log.
+
+    Label Studio shows nobody what it was answered.
 
     Args:
         owner: the application or blueprint.
@@ -68,7 +70,9 @@ def answer_errors(owner: Flask | Blueprint, write: Callable[[int, str], str], co
     def refused(error: HTTPException) -> ResponseReturnValue:
         response = error.get_response()  # with the headers of its status: Allow, WWW-Authenticate, Retry-After ...
         response.content_type = content_type
-        response.set_data(write(error.code or 500, error.description or error.name))
+        text = said(error)
+        response.set_data(write(error.code or 500, text))
+        g.refusal = text
         return response
 
     @owner.errorhandler(Exception)
@@ -77,4 +81,14 @@ def answer_errors(owner: Flask | Blueprint, write: Callable[[int, str], str], co
         return answer(500, f"the backend failed; its log says more about request {REQUEST_ID.get()}")
 
     def answer(status: int, text: str) -> Response:
+        g.refusal = text
         return Response(write(status, text), status, content_type=content_type)
+
+
+def said(error: HTTPException) -> str:
+    """What an error of HTTP tells the caller."""
+    if isinstance(error, RequestEntityTooLarge):
+        most = (request.max_content_length or 0) / (1 << 20)
+        sent = "" if request.content_length is None else f", got {request.content_length / (1 << 20):.0f} MB"
+        return f"{request.path}: a body may have {most:g} MB{sent}; send less, or raise PREMASK_MAX_REQUEST_MB"
+    return error.description or error.name

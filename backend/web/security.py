@@ -173,7 +173,10 @@ def _through_proxy(request: Request, login: Login) -> bool:
 
 
 def _knows_password(request: Request, user: str, password: str) -> bool:
-    given = request.authorization
+    try:
+        given = request.authorization
+    except ValueError:  # of werkzeug, for signs that are not ASCII where base64 should be
+        return False
     if given is None or given.type != "basic":
         return False
     # Both are compared, always: how long it takes tells nothing about either.

@@ -1,7 +1,7 @@
 """Projects as the pages know them: from their jobs, their versions and their credentials."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from backend.database.credentials import Credentials
@@ -40,31 +40,36 @@ class Projects:
 
     def summaries(self) -> list[dict[str, Any]]:
         """Every known project, by number; of one that cannot be shown only "error", so that the others are."""
-        known = self._jobs.store.find(limit=MAX_JOBS)
-        ordered = sorted(self._known(known), key=lambda project: (len(project), project))
+        known, addresses = self._jobs.store.find(limit=MAX_JOBS), self._credentials.addresses()
+        ordered = sorted(self._known(known, addresses), key=lambda project: (len(project), project))
         # Of many projects the page waits for none: what was looked up before is shown.
         wait = 1.0 if len(ordered) <= 3 else 0.0
-        return [self._summary_or_error(project, known, wait) for project in ordered]
+        jobs: dict[str, list[Job]] = {project: [] for project in ordered}
+        for job in known:
+            jobs[job.project].append(job)
+        return [self._summary_or_error(project, jobs[project], addresses, wait) for project in ordered]
 
     def summary(self, project: str) -> dict[str, Any]:
         """One project. Raises UnknownVersion if it is not known."""
-        return self._summary(project, self.jobs_of(project), WAIT_SECONDS)
+        return self._summary(project, self.jobs_of(project), self._credentials.addresses(), WAIT_SECONDS)
 
     def jobs_of(self, project: str) -> list[Job]:
         """A project's jobs, newest first. Raises UnknownVersion if it is not known."""
         known = self._jobs.store.find(project, limit=MAX_JOBS)
-        if project not in self._known(known):
+        if project not in self._known(known, self._credentials.addresses()):
             raise UnknownVersion(
                 f"project {project} is not known here; `premask connect --project {project}` introduces it"
             )
         return known
 
-    def _known(self, jobs: Sequence[Job]) -> set[str]:
-        return {*self._registry.projects(), *(job.project for job in jobs), *self._credentials.addresses()}
+    def _known(self, jobs: Sequence[Job], addresses: Mapping[str, str]) -> set[str]:
+        return {*self._registry.projects(), *(job.project for job in jobs), *addresses}
 
-    def _summary_or_error(self, project: str, jobs: Sequence[Job], wait: float) -> dict[str, Any]:
+    def _summary_or_error(
+        self, project: str, jobs: Sequence[Job], addresses: Mapping[str, str], wait: float
+    ) -> dict[str, Any]:
         try:
-            return self._summary(project, jobs, wait)
+            return self._summary(project, jobs, addresses, wait)
         except BackendError as error:
             reason = str(error)
         except Exception as error:
@@ -72,12 +77,12 @@ class Projects:
             reason = f"{type(error).__name__}; the server's log says more"
         return {"id": project, "title": f"Project {project}", "error": reason}
 
-    def _summary(self, project: str, jobs: Sequence[Job], wait: float) -> dict[str, Any]:
-        """The figures of both pages; `jobs` may hold those of other projects too."""
+    def _summary(self, project: str, jobs: Sequence[Job], addresses: Mapping[str, str], wait: float) -> dict[str, Any]:
+        """The figures of both pages, from the project's jobs."""
         versions = history(self._registry, jobs, project)
-        reports = [job_report(readable(job)) for job in jobs if job.project == project]
+        reports = [job_report(readable(job)) for job in jobs]
         current = self._registry.current(project)
-        address = self._credentials.addresses().get(project)
+        address = addresses.get(project)
         outlook = self._outlooks.of(project, wait) if self._outlooks is not None else None
         told = next((title for job in reports if (title := job["report"].get("title"))), "")
         title = (outlook.title if outlook is not None else "") or told

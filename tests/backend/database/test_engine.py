@@ -158,6 +158,20 @@ def test_server_and_worker_may_make_the_tables_at_the_same_moment(postgresql_ser
         one.close()
 
 
+@pytest.mark.parametrize("happens", ["removed", "replaced"])
+def test_a_file_that_goes_while_it_is_open_takes_nothing_that_would_be_lost(tmp_path: Path, happens: str) -> None:
+    """Its processes would go on with a file that has no name, and say that all is well."""
+    database, path, kept = Database.sqlite(tmp_path / "a.sqlite"), tmp_path / "a.sqlite", tmp_path / "b.sqlite"
+    path.rename(kept)
+    if happens == "replaced":
+        shutil.copy(kept, path)
+    for use in (database.check, lambda: database.change(lambda connection: connection.execute(text("select 1")))):
+        with pytest.raises(DatabaseError, match=r"removed or replaced while it was open; stop every premask"):
+            use()
+    kept.rename(path)
+    database.check()
+
+
 def test_only_its_user_may_read_the_file(tmp_path: Path) -> None:
     Database.sqlite(tmp_path / "new.sqlite").change(add_note)
     assert {path.stat().st_mode & 0o077 for path in tmp_path.glob("new.sqlite*") if path.suffix != ".lock"} == {0}

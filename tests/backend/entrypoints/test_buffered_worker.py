@@ -202,6 +202,7 @@ def test_a_client_that_waits_for_leave_to_send_gets_it_once(port: int) -> None:
         (b"GET / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab", b"400"),
         (HEAD + b"Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n", b"400"),
         (HEAD + b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\nxyz\r\n", b"400"),
+        (HEAD + b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n2\n{}\n0\n\n", b"400"),
         (b"GET / HTTP/1.1\r\n" + b"X-A: " + b"a" * 70_000, b"431"),
         (b"GET / HTTP/1.1\r\n" + b"X: a\r\n" * 20_000, b"431"),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", b"400"),

@@ -9,7 +9,7 @@ from backend.database.leases import ALL, UNLABELLED
 from backend.database.shares import WORKING, Shares
 from backend.database.tables import SHARES
 from backend.errors import ConfigError, ImageError, JobError, LabelStudioError
-from backend.jobs.prediction_run import CHUNK, PredictionRun, Tally
+from backend.jobs.prediction_run import CHUNK, GaveWay, PredictionRun, Tally
 from backend.label_studio.client import LabelStudio
 from tests.backend.fakes import CONFIG, OTHER_CONFIG
 
@@ -266,6 +266,31 @@ def test_a_label_studio_that_stays_away_is_given_up_with_a_reason_and_the_next_r
     with pytest.raises(LabelStudioError, match=r"has not answered for 0 minutes: .*What is done stays"):
         run.run()
     label_studio.faults.clear()
+    run.run()
+    assert versions(label_studio) == once(tasks)
+
+
+def test_a_run_whose_label_studio_is_away_gives_way_to_a_job_that_waits_and_goes_on_later(
+    run, label_studio, leases, project, tasks
+):
+    """It may be another Label Studio's job, which one that is gone would hold up for ten minutes."""
+    leases.request(project, [ALL])
+    label_studio.faults = [("/api/tasks", 503, "refused")] * 3
+    run._patience, run._leave = 600.0, lambda: len(label_studio.faults) == 1
+    with pytest.raises(GaveWay, match=r"another job goes first: .*503"):
+        run.run()
+    label_studio.faults.clear()
+    run.run()
+    assert versions(label_studio) == once(tasks)
+
+
+def test_the_patience_of_runs_that_gave_way_is_one(run, label_studio, leases, project, tasks):
+    leases.request(project, [ALL])
+    label_studio.faults = [("/api/tasks", 503, "refused")] * 2
+    run._patience, run._spent = 600.0, 601.0
+    with pytest.raises(LabelStudioError, match="has not answered for 10 minutes"):
+        run.run()
+    run._patience, run._spent = 600.0, 0.0  # an answer begins it anew
     run.run()
     assert versions(label_studio) == once(tasks)
 

@@ -247,6 +247,14 @@ def test_a_server_that_trickles_is_given_up_at_the_deadline(trickling: str, part
     assert time.monotonic() - began < 60  # it would go on for ever
 
 
+@pytest.mark.parametrize("part", ["head", "body"])
+def test_a_call_to_a_label_studio_that_trickles_is_given_up(trickling: str, part: str) -> None:
+    """It would hold up every project that the same thread looks after."""
+    client = LabelStudio(f"{trickling}/{part}", "key", timeout=(0.01, 0.06))
+    with pytest.raises(LabelStudioError, match="in time"):
+        client.check()
+
+
 def test_compressed_transfer_is_bounded_by_what_it_becomes(elsewhere: FileServer) -> None:
     """Ten kilobytes of gzip that become ten megabytes."""
     elsewhere.files["bomb"] = bytes(10 << 20)

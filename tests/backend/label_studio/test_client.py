@@ -84,6 +84,31 @@ def test_an_answer_that_leads_nowhere_is_an_error_of_label_studio(location: str)
         LabelStudio(url, "key").check()
 
 
+@pytest.mark.parametrize("body", [b"[" * 100_000, b'{"id": ' + b"9" * 5000 + b"}", b"\xff", b"<html>"])
+@pytest.mark.parametrize("status", [200, 400])
+def test_an_answer_that_cannot_be_read_is_an_error_of_label_studio(body: bytes, status: int) -> None:
+    app = Flask("label-studio")
+    app.add_url_rule("/<path:path>", view_func=lambda path: Response(body, status, content_type="application/json"))
+    with serving(app) as url, pytest.raises(LabelStudioError, match=r"else than JSON|HTTP 400"):
+        LabelStudio(url, "key").check()
+
+
+def test_an_answer_that_is_too_large_is_not_received(
+    server: FakeLabelStudio, client: LabelStudio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backend.label_studio.transport.MAX_ANSWER", 10)
+    with pytest.raises(LabelStudioError, match="whoami: the answer is larger than"):
+        client.check()
+
+
+def test_a_request_that_a_proxy_finds_too_large_says_whose_limit_it_is(
+    server: FakeLabelStudio, client: LabelStudio
+) -> None:
+    server.faults.append(("/whoami", 413, "refused"))
+    with pytest.raises(LabelStudioError, match=r"too large for it or for a proxy.*client_max_body_size"):
+        client.check()
+
+
 @given(st.text(max_size=40).map(lambda text: f"http://{text}") | st.text(max_size=40))
 @example("http://[")
 @example("http://[::1")
@@ -265,6 +290,15 @@ def test_tasks_are_listed_page_by_page(
     (annotated,) = client.task_rows(project, annotated=True)
     assert (annotated.id, annotated.annotations) == (tasks[1], f"{submitted[0]},{submitted[1]}")
     assert [row.id for row in client.task_rows(project, annotated=False)] == [tasks[0], *tasks[2:]]
+
+
+def test_pages_that_never_end_are_an_error() -> None:
+    """A proxy that drops the query, say."""
+    app = Flask("label-studio")
+    page = {"tasks": [{"id": 1, "data": {}}], "total": 10**9}
+    app.add_url_rule("/api/tasks", view_func=lambda: page)
+    with serving(app) as url, pytest.raises(LabelStudioError, match=r"page 2 of the tasks of project 3 .* like those"):
+        LabelStudio(url, "key").task_rows(3)
 
 
 def test_chosen_tasks_come_with_the_versions_of_their_predictions(server: FakeLabelStudio, client: LabelStudio) -> None:

@@ -155,9 +155,19 @@ def test_the_address_may_lie_deeper_or_under_the_key_of_bare_uploads() -> None:
     assert image_address({"id": 1, "data": {"$undefined$": "/c"}}, "image") == "/c"
 
 
-@pytest.mark.parametrize("data", [None, {}, {"image": ""}, {"image": ["/a", "/b"]}, {"img": "/a"}])
-def test_task_data_without_an_address_is_an_error_that_names_the_key(data: Any) -> None:
-    with pytest.raises(ImageError, match=r"task 1.*'image'"):
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (None, "of its data; it has no fields"),
+        ({}, "of its data; it has no fields"),
+        ({"image": ""}, "of its data but ''; its fields are 'image'"),
+        ({"image": ["/a", "/b"]}, "of its data but list; its fields are 'image'"),
+        ({"image": {"url": "/a"}}, "of its data but dict; its fields are 'image'"),
+        ({"img": "/a"}, "of its data; its fields are 'img'"),
+    ],
+)
+def test_task_data_without_an_address_is_an_error_that_names_the_key_and_what_is_there(data: Any, says: str) -> None:
+    with pytest.raises(ImageError, match=f"task 1: no image address is under 'image' {says}"):
         image_address({"id": 1, "data": data}, "image")
 
 

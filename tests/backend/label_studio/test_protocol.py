@@ -59,6 +59,11 @@ def test_a_predict_request_gives_project_tasks_and_config() -> None:
     assert request.context is None
 
 
+@pytest.mark.parametrize("project", ["3", "3.1795393773", 3, 3.0, "03"])
+def test_a_project_has_one_id_however_it_is_written(project: Any) -> None:
+    assert parse_predict(PREDICT | {"project": project}).project_id == "3"
+
+
 def test_a_smart_tools_prompts_come_as_context() -> None:
     context = {"result": [{"type": "keypointlabels"}]}
     assert parse_predict(PREDICT | {"params": {"context": context}}).context == context

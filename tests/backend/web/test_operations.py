@@ -71,6 +71,20 @@ def test_metrics_tell_how_many_jobs_and_tasks_wait_for_workers(client, jobs):
     assert (now["premask_queue_depth",], now["premask_tasks_waiting",]) == (2, 2)
 
 
+@pytest.mark.parametrize(
+    ("path", "request_", "why"),
+    [
+        ("/webhook", {"json": {"action": "START_TRAINING"}}, "400 in 0 ms: /webhook: 'project' should be"),
+        ("/setup", {"data": b"\x1f\x8b", "headers": {"Content-Encoding": "gzip"}}, "400 in 0 ms: /setup: send"),
+        ("/nowhere", {}, "404 in 0 ms: The requested URL was not found"),
+    ],
+)
+def test_the_log_says_why_a_request_was_refused(client, caplog, path, request_, why):
+    """Label Studio shows nobody what it was answered."""
+    client.post(path, buffered=True, **request_)
+    assert why in re.sub(r"in \d+ ms", "in 0 ms", caplog.text)
+
+
 def test_metrics_tell_what_is_being_answered_and_what_was_refused(client, loader):
     gc.collect()  # closes what earlier tests left open
     before = samples(client)

@@ -111,6 +111,7 @@ def test_the_password_opens_every_route(guarded):
         basic("lead", "pass"),
         {"Authorization": "Basic"},
         {"Authorization": "Basic !!!"},
+        {"Authorization": "Basic \xff\xfe"},
         {"Authorization": "Basic " + base64.b64encode(b"\xff\xfe:\xff").decode()},
         {"Authorization": "Basic " + base64.b64encode(b"no colon").decode()},
         {"Authorization": "Bearer pass:wörd".encode().decode("latin-1")},

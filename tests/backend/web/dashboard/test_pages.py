@@ -3,6 +3,7 @@ import re
 import time
 from html.parser import HTMLParser
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from sqlalchemy import update
@@ -84,6 +85,16 @@ def test_every_project_that_is_known_in_any_way_is_listed(visitor, registry, tmp
     assert re.findall(r'/dashboard/projects/(\w+)"', page) == ["3", "4", "5", "6", "12"]
     for said in ("Coronary OCT, pullback 7", "p3-r005-lite0", "0.698", "148", "queued", "needs 4; annotate"):
         assert said in page
+
+
+def test_the_list_of_many_projects_asks_once_for_what_it_can_get_at_once(client, credentials, monkeypatch):
+    """A thousand of them took ten seconds."""
+    for project in range(100, 110):
+        credentials.remember(str(project), "http://ls.example", "t0ken")
+    addresses = Mock(wraps=credentials.addresses)
+    monkeypatch.setattr(credentials, "addresses", addresses)
+    page = client.get("/dashboard").text
+    assert (addresses.call_count, all(f"Project {project}" in page for project in range(100, 110))) == (1, True)
 
 
 def test_without_projects_the_list_says_how_to_connect_one(visitor):
