@@ -36,7 +36,7 @@ from models.errors import brief
 CANCELLED = "skipped by the annotator"
 REJECTED = "rejected in review"
 NO_ANNOTATION = "without an annotation"
-NO_IMAGE = "with an image that cannot be read"
+NO_IMAGE = "with an image that cannot be used"
 NO_REGION = "with a region that cannot be read"
 NO_LABEL = "with no label that the config still offers"
 # Why a region is left out or changed, while its image stays.

@@ -125,11 +125,12 @@ class _LastOpened(ExitStack):
 
 @dataclass(frozen=True)
 class _Found:
-    """An exported image and its file."""
+    """An exported image and its file; `again` are its further entries in the export."""
 
     image: Exported
     file: Path
     source: str
+    again: Sequence[Exported] = ()
 
 
 def convert(
@@ -142,7 +143,8 @@ def convert(
     """Write the images of an export as a data folder.
 
     Shapes of one class are united. A class of which an image has no shape is absent from it; one that is only said to
-    be there is present with an unknown mask; one with a shape that cannot be read, or that has no area, is unknown.
+    be there is present with an unknown mask; one with a shape that cannot be read, or that has no area, is unknown. So
+    is one on which two entries of an image differ.
     Images of one group stay on one side of a split: the export's own split is left out if it does otherwise.
 
     Args:
@@ -171,6 +173,14 @@ def convert(
             try:
                 shape, count = _shape(one, opened)
                 masks, presence = _truth(one, classes, shape, without_area, result)
+                for again in one.again:
+                    other = replace(one, image=again)
+                    _shape(other, opened)
+                    truth = _truth(other, classes, shape, without_area, result)
+                    differing = _unite(masks, presence, image.offered, *truth, again.offered)
+                    how = f"differently; unknown there: {', '.join(differing)}" if differing else "alike"
+                    if differing or again.offered == image.offered:
+                        result.left_out.append(LeftOut(again.path, f"{one.source} is annotated twice, {how}"))
                 # A film's frame is written as a picture of its own: finding it again in the film takes long.
                 film = one.file.suffix.lower() in VIDEO_SUFFIXES
                 content = opened.read(one.file, image.page) if film else one.file
@@ -213,11 +223,12 @@ def convert(
 
 
 def name_unlisted(images: ImageFiles, listed: Container[Path], result: Conversion) -> None:
-    """Add to a conversion the image files of an export that it does not list."""
+    """Add to a conversion the image files of an export that it does not list, and does not tell of otherwise."""
+    told = {file for row in result.left_out for file in images.fitting(row.what)}
     unlisted = [
         LeftOut(images.name(file), "the export does not list it")
         for file in images.files
-        if file not in listed and file.suffix.lower() in ENDINGS
+        if file not in listed and file not in told and file.suffix.lower() in ENDINGS
     ]
     if unlisted:
         named = ", ".join(row.what for row in unlisted[:NAMED])
@@ -247,11 +258,8 @@ def _find(exported: Sequence[Exported], images: ImageFiles, result: Conversion) 
             owners = []
         for _, image in claimed:
             if owners and image is owners[0]:
-                found.append(_Found(image, file, source))
-            elif owners and image in owners:
-                why = f"{source} is annotated twice; of its annotations only the first are used"
-                result.left_out.append(LeftOut(image.path, why))
-            elif owners:
+                found.append(_Found(image, file, source, owners[1:]))
+            elif owners and image not in owners:
                 why = f"there is no such file, only {source}, which is {owners[0].path}"
                 result.left_out.append(LeftOut(image.path, why))
     return found
@@ -359,6 +367,35 @@ def _truth(
     presence |= dict.fromkeys({label for label in classes if label not in offered and not presence[label]} | unknown)
     certain = {label: mask for label, mask in masks.items() if label not in vague | unknown and mask.any()}
     return certain, presence
+
+
+def _unite(
+    masks: dict[str, Mask],
+    presence: dict[str, bool | None],
+    offered: Collection[str] | None,
+    masks_again: Mapping[str, Mask],
+    presence_again: Mapping[str, bool | None],
+    offered_again: Collection[str] | None,
+) -> list[str]:
+    """Add to the truth about an image what a second entry of it says; returns the classes on which they differ.
+
+    Those become unknown. Of a class that only one of the two looked for, that one tells.
+    """
+    differing = []
+    for label, said in presence_again.items():
+        mask, again = masks.pop(label, None), masks_again.get(label)
+        if presence[label] is None and offered is not None and label not in offered:
+            presence[label], mask = said, again
+        elif said is None and offered_again is not None and label not in offered_again:
+            pass
+        elif said != presence[label] or not np.array_equal(
+            () if mask is None else mask, () if again is None else again
+        ):
+            differing.append(label)
+            presence[label] = mask = None
+        if mask is not None:
+            masks[label] = mask
+    return differing
 
 
 def _count(number: int, what: str) -> str:
