@@ -15,6 +15,7 @@ from backend.sources.drawing import NO_NUMBERS, draw_box, draw_polygons
 from backend.sources.finding import ImageFiles, Tail, agreeing, files_below, readings, subset_of
 from models.data.files import IMAGE_SUFFIXES
 from models.data.tables import SUBSETS
+from models.data.text import decode_text
 from models.errors import DataError
 
 IMAGES, LABELS = "images", "labels"  # in any case, as on Windows
@@ -266,8 +267,8 @@ def _lines(path: Path) -> list[str]:
     try:
         if path.stat().st_size > MAX_LABELS_BYTES:
             raise DataError(f"{path.name} has more than {MAX_LABELS_BYTES >> 20} MB")
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        return decode_text(path.read_bytes()).splitlines()
+    except (OSError, ValueError) as error:
         raise DataError(f"{path.name} cannot be read: {error}") from error
 
 

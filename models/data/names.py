@@ -70,7 +70,7 @@ def read_names(root: Path) -> Names:
     if not path.is_file():
         return Names()
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(path.read_bytes())
         classes = {str(key): str(label) for key, label in content.get("classes", {}).items()}
         images = {
             str(key): Original(

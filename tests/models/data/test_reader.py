@@ -96,6 +96,19 @@ def test_what_is_inconsistent_is_reported_by_name(folder, damage, complaint):
         open_data_folder(folder)
 
 
+def test_tables_in_utf_16_are_read(folder):
+    """So some programs on Windows save text."""
+    for name in ("classes.txt", "split.json"):
+        path = folder / name
+        content = path.read_text() if path.exists() else '{"train": ["f0"], "val": ["f1"]}'
+        path.write_bytes(content.encode("utf-16"))
+    (folder / "labels.csv").write_bytes("name,dent\r\nf1,1\r\n".encode("utf-16"))
+    data = open_data_folder(folder)
+    assert data.classes == ("scratch", "dent")
+    assert data.splits == {"train": ("f0",), "val": ("f1",)}
+    assert data.samples["f1"].presence["dent"] is True
+
+
 def test_skip_bad_goes_on_and_says_what_it_left_out(folder):
     (folder / "images" / "f1.png").write_bytes(b"not a png")
     (folder / "split.json").write_text(json.dumps({"train": ["f0", "f1"], "val": ["f2"]}))
