@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from backend.sources.finding import ENDINGS, ImageFiles, Match, readings
 from models.data.decoding import Pages, RgbImage
 from models.data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, open_image
-from models.data.names import page_name
+from models.data.names import page_name, plain_label
 from models.data.writer import DataFolderWriter
 from models.errors import DataError
 
@@ -149,7 +149,7 @@ def convert(
 
     Args:
         exported: images, and rows that are none.
-        classes: labels, in order.
+        classes: labels, in order; see `Spelling`.
         images: where the images are.
         out: the data folder.
         other_files: image files of the export that are no images to learn from, such as its masks.
@@ -157,11 +157,12 @@ def convert(
     Raises:
         DataError: the export names no class.
     """
-    classes = [label for label in dict.fromkeys(classes) if label.strip()]
+    spelling = Spelling(classes)
+    classes = spelling.classes
     if not classes:
         raise DataError("the export names no label to learn; export it again with its labels")
-    rows = list(exported)
-    result = Conversion(left_out=[row for row in rows if isinstance(row, LeftOut)])
+    rows = [spelling.of(row) if isinstance(row, Exported) else row for row in exported]
+    result = Conversion(left_out=[row for row in rows if isinstance(row, LeftOut)], notes=spelling.notes)
     found = _find([row for row in rows if isinstance(row, Exported)], images, result)
     without_area: Counter[str] = Counter()
     sides: dict[str, list[str]] = {}
@@ -220,6 +221,58 @@ def convert(
             result.unread.append(LeftOut(f"{images.name(file)}, page {listed}", "the export does not mention it"))
     name_unlisted(images, {one.file for one in found} | {*other_files}, result)
     return result
+
+
+class Spelling:
+    """Which labels are one class: those that differ in spaces or Unicode form alone. The first is its name.
+
+    Args:
+        labels: of an export, in order.
+
+    Attributes:
+        classes: names, in order.
+        notes: sentences on the labels that are one class, and on classes that differ in case alone.
+
+    >>> spelling = Spelling(["lipid core", "lipid  core ", "Lumen"])
+    >>> spelling.classes, spelling("lipid  core "), spelling("other")
+    (['lipid core', 'Lumen'], 'lipid core', 'other')
+    """
+
+    def __init__(self, labels: Iterable[str]) -> None:
+        alike: dict[str, list[str]] = defaultdict(list)
+        for label in dict.fromkeys(labels):
+            if label.strip():
+                alike[plain_label(label)].append(label)
+        self._names = {plain: written[0] for plain, written in alike.items()}
+        self.classes = list(self._names.values())
+        self.notes = [
+            f"{_listed(written)}: one class, written in several ways" for written in alike.values() if len(written) > 1
+        ]
+        cases: dict[str, list[str]] = defaultdict(list)
+        for plain, name in self._names.items():
+            cases[plain.casefold()].append(name)
+        self.notes += [
+            f"{_listed(names)}: {len(names)} classes that differ in case alone; if they are one, rename it"
+            for names in cases.values()
+            if len(names) > 1
+        ]
+
+    def __call__(self, label: str) -> str:
+        """The name of a label's class; of one that is not among the labels, the label itself."""
+        return self._names.get(plain_label(label), label)
+
+    def of(self, image: Exported) -> Exported:
+        """An image with the names of its labels' classes."""
+        return replace(
+            image,
+            regions=[replace(one, label=None if one.label is None else self(one.label)) for one in image.regions],
+            presence={self(label): said for label, said in image.presence.items()},
+            offered=None if image.offered is None else [*map(self, image.offered)],
+        )
+
+
+def _listed(labels: Iterable[str]) -> str:
+    return ", ".join(map(repr, labels))
 
 
 def name_unlisted(images: ImageFiles, listed: Container[Path], result: Conversion) -> None:

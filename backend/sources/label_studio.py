@@ -21,13 +21,13 @@ from backend.label_studio.annotations import (
 )
 from backend.label_studio.controls import CHOICES, CONTROLS
 from backend.label_studio.controls.control import Control
-from backend.label_studio.controls.pairs import merge_results
+from backend.label_studio.controls.pairs import LABELS, merge_results
 from backend.label_studio.controls.region import value_of
 from backend.label_studio.images import ImageLoader, image_address
 from backend.label_studio.label_config import LabelConfig
 from backend.label_studio.task_data import address_at, group_field
 from backend.label_studio.task_images import TaskImage, task_images
-from backend.sources.conversion import NAMED, Conversion, LeftOut, name_unlisted
+from backend.sources.conversion import NAMED, Conversion, LeftOut, Spelling, name_unlisted
 from backend.sources.finding import ImageFiles, brief_text, readings
 from models.data.decoding import RgbImage
 from models.data.files import IMAGE_SUFFIXES, read_image
@@ -71,6 +71,7 @@ def convert_label_studio(files: Mapping[Path, Any], images: ImageFiles, out: Pat
     """
     result = Conversion()
     tasks = _tasks(files, result)
+    result.notes += _unite_spellings(tasks)
     config = used_config(tasks)
     field = group_field(task["data"] for task in tasks)
     addresses = [address_at(task["data"], image.path) for task in tasks for image in task_images(task, config)]
@@ -113,6 +114,25 @@ def convert_label_studio(files: Mapping[Path, Any], images: ImageFiles, out: Pat
             result.unread.append(LeftOut(f"{images.name(file)}, page {others}", why))
     name_unlisted(images, {file for file in found.values() if isinstance(file, Path)}, result)
     return result
+
+
+def _unite_spellings(tasks: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Name classes whose labels are written in several ways in one; returns sentences (see `Spelling`)."""
+    lists: list[list[Any]] = []
+    for task in tasks:
+        for annotation in task["annotations"]:
+            result = annotation.get("result")
+            for region in result if isinstance(result, list) else ():
+                value = value_of(region) if isinstance(region, dict) else {}
+                lists += [
+                    labels
+                    for key, labels in value.items()
+                    if isinstance(labels, list) and (key == CHOICES.type or key.endswith(LABELS))
+                ]
+    spelling = Spelling(label for labels in lists for label in labels if isinstance(label, str))
+    for labels in lists:
+        labels[:] = [spelling(label) if isinstance(label, str) else label for label in labels]
+    return spelling.notes
 
 
 def _tasks(files: Mapping[Path, Any], result: Conversion) -> list[dict[str, Any]]:

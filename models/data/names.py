@@ -103,6 +103,15 @@ def composed(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
+def plain_label(text: str) -> str:
+    """A label in Unicode's composed form, without spaces around it and with single ones within.
+
+    >>> plain_label("  lipid\\u00a0 core ")
+    'lipid core'
+    """
+    return " ".join(composed(text).split())
+
+
 class Known:
     """Finds names in tables among those of files, in either Unicode form.
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.data.files import IMAGE_SUFFIXES, open_image
-from models.data.names import Known, Names, is_junk, page_name
+from models.data.names import Known, Names, is_junk, page_name, plain_label
 from models.data.text import decode_text
 from models.errors import DataError
 
@@ -33,7 +33,7 @@ def read_classes(root: Path) -> tuple[str, ...]:
             f"{path} cannot be read ({error}); a data folder names its classes there, one a line, in UTF-8"
         ) from None
     classes = tuple(line.strip() for line in lines if line.strip())
-    if not classes or len(set(classes)) < len(classes):
+    if not classes or len({*map(plain_label, classes)}) < len(classes):
         raise DataError(f"{path} must name each class once, one a line; it has {list(classes)}")
     return classes
 

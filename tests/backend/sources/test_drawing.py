@@ -116,7 +116,7 @@ def test_drawing_within_its_extent_changes_nothing(corners: list[tuple[float, fl
     try:
         mask = draw_polygons([points.ravel().tolist()], SHAPE)
     except DataError:
-        mask = np.zeros(SHAPE, dtype=bool)
+        return  # corners in a line, whose pixels are all on the outline
     assert (mask != fill_polygon(points, SHAPE)).sum() <= 1  # a centre on the outline itself may fall to either side
 
 

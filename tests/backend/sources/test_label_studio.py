@@ -224,3 +224,14 @@ def test_tasks_that_several_have_annotated_are_told(tmp_path: Path) -> None:
     assert list(masks["task-1"]) == ["dent"]
     said = "annotated more than once, of which the newest ground truth, else the newest, counts: 1 (task 1)"
     assert said in source.notes
+
+
+def test_labels_that_differ_in_spaces_alone_are_one_class(tmp_path: Path) -> None:
+    spaced = region("rectanglelabels", " scratch", RECTANGLE["value"])
+    tasks = tasks_of_plates(tmp_path, (BRUSH,), (spaced,), (choice("good"),), (choice("Good"),))
+    with open_source(write_json(tmp_path / "export.json", tasks)) as source:
+        data, masks = read(source.folder)
+    assert data.classes == ("scratch", "good", "Good")
+    assert list(masks["task-2"]) == ["scratch"]
+    assert "'scratch', ' scratch': one class, written in several ways" in source.notes
+    assert any("'good', 'Good': 2 classes that differ in case alone" in note for note in source.notes)

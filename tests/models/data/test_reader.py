@@ -315,3 +315,25 @@ def test_a_folder_of_masks_may_have_its_classs_name_in_other_letters(folder):
     (folder / "masks/scratch").mkdir()
     data = open_data_folder(folder, skip_bad=True)
     assert "does not name" in data.skipped["masks/Scratch"]
+
+
+@pytest.mark.parametrize("name", ["Scratch", "scratch ", "SCRATCH"])
+def test_a_folder_of_masks_that_is_written_in_another_way_is_its_classes(folder, name):
+    (folder / "masks" / "scratch").rename(folder / "masks" / name)
+    assert "scratch" in open_data_folder(folder).samples["f0"].masks
+
+
+def test_masks_in_a_second_folder_of_a_class_leave_their_images_out(folder):
+    """Without them the class would count as absent."""
+    second = folder / "masks" / "scratch "
+    second.mkdir()
+    (folder / "masks" / "scratch" / "f1.png").rename(second / "f1.png")
+    data = open_data_folder(folder, skip_bad=True)
+    assert "f1" not in data.samples
+    assert "may be of scratch; put the masks of a class into one folder" in data.skipped["f1"]
+
+
+def test_classes_that_differ_in_unicode_form_alone_are_refused(folder):
+    (folder / "classes.txt").write_text("caf\u00e9\ncafe\u0301\n", encoding="utf-8")
+    with pytest.raises(DataError, match="each class once"):
+        open_data_folder(folder)
