@@ -129,11 +129,13 @@ class ImageFiles:
         self.folders = list(dict.fromkeys(folders))
         self.root = self.folders[-1]
         self._by_name: dict[str, list[tuple[Tail, Path, int]]] = defaultdict(list)
+        self._others: dict[str, Path] = {}  # name -> file of a kind that is not read
         found: dict[Path, None] = {}
         for order, folder in enumerate(self.folders):
             for path in files_below(folder):
                 found[path] = None
                 if path.suffix.lower() not in ENDINGS:
+                    self._others[_folded(path.name)] = path
                     continue
                 for name in (path, *(aliases or {}).get(path, ())):
                     parts = name.relative_to(folder).parts
@@ -168,6 +170,9 @@ class ImageFiles:
         """The file as `find` gives it, and how well it fits."""
         best = self.fitting(recorded, subset=subset)
         if not best:
+            for tail in readings(recorded):
+                if other := self._others.get(_folded(tail[-1])):
+                    raise DataError(f"{self.name(other)} has none of the endings of images that are read; convert it")
             looked = ", ".join(map(str, self.folders))
             raise DataError(
                 f"{brief_text((readings(recorded) or [('it',)])[0][-1])} is not in {looked}; "

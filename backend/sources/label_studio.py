@@ -29,6 +29,7 @@ from backend.label_studio.task_data import address_at, group_field
 from backend.label_studio.task_images import TaskImage, task_images
 from backend.sources.conversion import NAMED, Conversion, LeftOut, Spelling, name_unlisted
 from backend.sources.finding import ImageFiles, brief_text, readings
+from backend.sources.refused import is_create_ml
 from models.data.decoding import RgbImage
 from models.data.files import IMAGE_SUFFIXES, read_image
 from models.data.names import Names, read_names
@@ -45,7 +46,7 @@ def is_label_studio(content: Any) -> bool:
     if isinstance(content, dict):
         return bool(_entries(content))
     rows = isinstance(content, list) and all(isinstance(task, dict) for task in content)
-    return rows and any(FIELDS & {*task} for task in content)
+    return rows and not is_create_ml(content) and any(FIELDS & {*task} for task in content)
 
 
 def _entries(content: Any) -> list[Any]:

@@ -1,7 +1,7 @@
 """YOLO's segmentation format, as Ultralytics, Roboflow, CVAT and Label Studio write it: a text file for each image."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,6 +14,7 @@ from backend.sources.documents import read_text
 from backend.sources.drawing import NO_NUMBERS, draw_box, draw_polygons
 from backend.sources.finding import ImageFiles, Tail, agreeing, files_below, readings, subset_of
 from models.data.files import IMAGE_SUFFIXES
+from models.data.names import composed
 from models.data.tables import SUBSETS
 from models.data.text import decode_text
 from models.errors import DataError
@@ -107,10 +108,13 @@ def convert_yolo(files: Mapping[Path, Any], images: ImageFiles, out: Path) -> Co
             raise DataError(f"{path.name} names other labels than another file beside it; leave one of them")
         parts[root] = _Split(root, _settings(content) if isinstance(content, str) else {})
         classes |= dict.fromkeys(roots[root])
+    # What lies below a folder with labels of its own is not that of the folder around it.
+    inner = {root: [other for other in roots if root in other.parents and has_texts(other)] for root in roots}
     exported = (
         row
         for root, labels in roots.items()
-        for row in offering(_exported(root, labels, images, parts[root], unlabelled), labels)
+        if has_texts(root) or not any(other in root.parents for other in roots)
+        for row in offering(_exported(root, labels, images, parts[root], unlabelled, inner[root]), labels)
     )
     result = convert(exported, tuple(classes), images, out)
     if unlabelled and len(unlabelled) == result.used:
@@ -174,10 +178,18 @@ def _first(folders: Iterable[Path], entry: str) -> Path | None:
 
 
 def _exported(
-    root: Path, labels: Sequence[str], images: ImageFiles, split: _Split, unlabelled: list[str]
+    root: Path,
+    labels: Sequence[str],
+    images: ImageFiles,
+    split: _Split,
+    unlabelled: list[str],
+    inner: Collection[Path] = (),
 ) -> Iterator[Exported | LeftOut]:
-    """The images below the folder of data.yaml, or from elsewhere, with the lines of their text files."""
-    below = files_below(root)
+    """The images below the folder of data.yaml, or from elsewhere, with the lines of their text files.
+
+    What lies in the folders of `inner` is passed over.
+    """
+    below = [path for path in files_below(root) if not any(path.is_relative_to(folder) for folder in inner)]
     here = root.is_relative_to(images.root)
     base = images.root if here else root
     texts = {
@@ -198,11 +210,22 @@ def _exported(
             continue
         if here and image.is_relative_to(images.root) and not image.is_relative_to(root):
             continue
+        if any(image.is_relative_to(folder) for folder in inner):
+            continue
         key = _key(Path(images.name(image)), IMAGES)
         text = texts.get(key) or named.get(key.name)
         if text is None and not _lies_in(Path(images.name(image)), IMAGES):
             text = beside.get(image.with_suffix(""))
         found.append((image, text))
+    used = {text for _, text in found}
+    # On the systems of many people, a.txt is the text of A.png, in either Unicode form.
+    free: dict[str, list[Path]] = defaultdict(list)
+    for key, text in texts.items():
+        free[_folded(key)] += [text] if text not in used else []
+    without = {image: _folded(_key(Path(images.name(image)), IMAGES)) for image, text in found if text is None}
+    bare = Counter(without.values())
+    alike = {image: free[key][0] for image, key in without.items() if len(free[key]) == bare[key] == 1}
+    found = [(image, text or alike.get(image)) for image, text in found]
     labelled = {image.parent for image, text in found if text is not None}
     used = {text for _, text in found}
     strays = {path.stem: path for path in below if path.suffix.lower() == ".txt" and path not in used}
@@ -236,6 +259,10 @@ def _key(path: Path, folder: str) -> Path:
     """What a text file and its image have in common: the path without an ending and without that folder."""
     parts = [part for part in path.parts[:-1] if part.lower() != folder]
     return Path(*parts, path.stem)
+
+
+def _folded(key: Path) -> str:
+    return composed(str(key)).casefold()
 
 
 def _regions(path: Path, labels: Sequence[str]) -> list[Region]:
