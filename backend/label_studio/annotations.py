@@ -336,7 +336,7 @@ def sort_regions(
     Raises:
         RegionError: its result is no list of regions.
     """
-    result = annotation.get("result") or []
+    result = annotation.get("result")  # without one, nothing says that there is nothing on the image
     if not isinstance(result, list) or not all(isinstance(region, Mapping) for region in result):
         raise RegionError({"id": annotation.get("id"), "type": "annotation"}, "its result is no list of regions")
     drawn_ids = {str(region.get("id")) for region in result if region.get("type") not in SAID}

@@ -256,6 +256,12 @@ def test_regions_without_a_known_label_are_counted_and_the_rest_is_used(tmp_path
     }
 
 
+def test_an_annotation_without_a_result_says_nothing(tmp_path: Path) -> None:
+    report = write(tmp_path, task(1, {"id": 1}), task(2, {"id": 2, "result": None}), task(3, annotation()))
+    assert report.dropped == {annotations.NO_REGION: 2}
+    assert list(open_data_folder(tmp_path).samples) == ["task-3"]
+
+
 def test_a_region_without_a_label_never_teaches_that_a_class_is_absent(tmp_path: Path) -> None:
     """It may be of any class; what is drawn beside it with a label stays."""
     empty = brush("Lumen", block()) | {"value": {"rle": encode_rle(block()), "brushlabels": []}}
