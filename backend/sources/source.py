@@ -135,7 +135,7 @@ def _opened(path: Path, scratch: Path, images: Path | None, skip_bad: bool, unla
             unpacked = unpack(inside[0], folder)
             inside[0].unlink()
     elif path.is_file() and looks_like_archive(path):
-        raise DataError(f"{path} is no zip file, or a damaged one; export it again")
+        raise DataError(f"{path} is no zip or tar file, or a damaged one; unpack it, or export it again")
     if root.is_dir():
         root = _data_folder(root)
     if _is_data_folder(root):

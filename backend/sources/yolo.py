@@ -305,7 +305,9 @@ def _draw(fields: Sequence[str], shape: tuple[int, int]) -> Mask:
         values = np.array(fields, dtype=np.float64)
     except NO_NUMBERS as error:
         raise DataError(f"its line must hold numbers: {error}") from error
-    if len(values) < 4 or len(values) % 2 or not np.isfinite(values).all():
+    if not np.isfinite(values).all():
+        raise DataError("its line must hold numbers, one is infinite or none")
+    if len(values) < 4 or len(values) % 2:
         raise DataError(f"its line must be a polygon x y x y ... or a box of four numbers, it has {len(values)}")
     if np.abs(values).max() > 2:
         raise DataError(f"its numbers must be parts of the image's size, from 0 to 1, one is {np.abs(values).max():g}")

@@ -132,7 +132,10 @@ def open_data_folder(root: Path, *, skip_bad: bool = False) -> DataFolder:
     if not has_masks and not labels:
         raise DataError(f"{root} has neither masks/ nor labels.csv; training needs one of them")
     known = known_images(images)
-    problems |= strays(root)
+    for place, why in strays(root).items():
+        problems[place] = why
+        if place.startswith("masks/") and (name := known(Path(place).stem)) in images:
+            problems[name] = why  # without that mask it would count as one that lacks the class
     groups = {known(name): group for name, group in read_groups(root).items()}
     splits = read_splits(root, images)
     if groups:

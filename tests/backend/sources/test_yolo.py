@@ -218,7 +218,7 @@ def test_texts_whose_labels_nothing_names_are_told_from_other_files(tmp_path: Pa
         ("0\n", "it has 0"),
         ("0 0.1 0.2 0.3 0.4 0.5\n", "it has 5"),
         ("0 0.1 x 0.3 0.4 0.5 0.6\n", "must hold numbers"),
-        ("0 0.1 nan 0.3 0.4 0.5 0.6\n", "must be a polygon"),
+        ("0 0.1 nan 0.3 0.4 0.5 0.6\n", "one is infinite or none"),
         ("0 10 5 22 5 22 13\n", "parts of the image's size"),
         ("0 0.1 0.1 0.2 0.2 0.3 0.3\n", "no area"),
     ],

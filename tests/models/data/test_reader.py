@@ -337,3 +337,13 @@ def test_classes_that_differ_in_unicode_form_alone_are_refused(folder):
     (folder / "classes.txt").write_text("caf\u00e9\ncafe\u0301\n", encoding="utf-8")
     with pytest.raises(DataError, match="each class once"):
         open_data_folder(folder)
+
+
+@pytest.mark.parametrize("place", ["masks", "masks/scratch/more"])
+def test_a_mask_outside_of_the_folders_of_classes_leaves_its_image_out(folder, place):
+    """Without it the class would count as absent."""
+    (folder / place).mkdir(exist_ok=True)
+    (folder / "masks" / "scratch" / "f1.png").rename(folder / place / "f1.png")
+    data = open_data_folder(folder, skip_bad=True)
+    assert "f1" not in data.samples
+    assert "does not lie in masks/CLASS/; move it there" in data.skipped["f1"]
