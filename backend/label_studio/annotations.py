@@ -36,12 +36,12 @@ from models.errors import brief
 CANCELLED = "skipped by the annotator"
 REJECTED = "rejected in review"
 NO_ANNOTATION = "without an annotation"
-NO_IMAGE = "with an image that cannot be read"
+NO_IMAGE = "with an image that cannot be used"
 NO_REGION = "with a region that cannot be read"
 NO_LABEL = "with no label that the config still offers"
 # Why a region is left out or changed, while its image stays.
 UNKNOWN_LABEL = "regions with a label that the config no longer offers"
-NO_LABEL_LEFT = "regions whose label was taken away"
+NO_LABEL_LEFT = "regions without a label; a class that is not drawn beside them counts as unknown"
 OTHER_KIND = "regions of a kind that is not read here"
 RESIZED = "regions of another size than the image, scaled to it"
 UNREAD = "regions that cannot be read; their class counts as unknown on their image"
@@ -336,7 +336,7 @@ def sort_regions(
     Raises:
         RegionError: its result is no list of regions.
     """
-    result = annotation.get("result") or []
+    result = annotation.get("result")  # without one, nothing says that there is nothing on the image
     if not isinstance(result, list) or not all(isinstance(region, Mapping) for region in result):
         raise RegionError({"id": annotation.get("id"), "type": "annotation"}, "its result is no list of regions")
     drawn_ids = {str(region.get("id")) for region in result if region.get("type") not in SAID}
@@ -370,8 +370,8 @@ def read_regions(drawn: Sequence[Drawn], config: LabelConfig, shape: tuple[int, 
 
     A class that can be drawn is present exactly if it is drawn. Any other is present if it is chosen, absent if it is
     not, and left open where a single choice was not made. A class is left open, too, if a region of it cannot be read,
-    is of a kind that is not read or may be on another image; it is present without a mask where a region of it
-    encloses nothing.
+    is of a kind that is not read or may be on another image, and where it is not drawn beside a region without a label;
+    it is present without a mask where a region of it encloses nothing.
 
     Args:
         drawn: the regions that are about the image.
@@ -398,7 +398,7 @@ class _Reading:
         self._config, self._shape, self._counts = config, shape, counts
         self._masks: dict[str, Mask] = {}
         self._unknown: set[str] = set()  # classes of regions that cannot be read
-        self._hinted: set[str] = set()  # classes that a tool pointed at
+        self._hinted: set[str] = set()  # classes that a tool pointed at, or a region without a label may be of
         self._nowhere: set[str] = set()  # classes that are there, without an area of their own
         self._open: set[str] = set()  # classes of lines that are not closed
         self._chosen: set[str] = set()
@@ -406,6 +406,7 @@ class _Reading:
         self._answered: set[str] = set()
         self._problems: list[str] = []
         self._known = self._gone = 0
+        self._drawable = {label for control in config.region_controls for label in control.labels}
 
     def choice(self, one: Drawn) -> None:
         """Take the choices about the image."""
@@ -420,6 +421,14 @@ class _Reading:
         adapter = next((known for known in REGION_CONTROLS.values() if known.type == one.region.get("type")), None)
         if adapter is None:
             self._other_kind(one)
+            return
+        if not adapter.labels(one.region):
+            # Whoever drew it saw something there, of whichever class.
+            self._hinted.update(self._drawable)
+            self._counts[NO_LABEL_LEFT] += 1
+            self._problems.append(
+                f"region {brief(one.region.get('id'))} has no label; a class that is not drawn counts as unknown there"
+            )
             return
         labels = self._labels(one.region, adapter, self._config.region_controls)
         names = [name for control, label in labels if (name := self._class(control, label)) is not None]
@@ -465,7 +474,7 @@ class _Reading:
         ]
         self._counts[OTHER_KIND] += 1
         if kind == KEYPOINTS:
-            self._hinted.update(names)
+            self._hinted.update(names if labels else self._drawable)
         elif names:
             self._unread(
                 names, f"region {brief(one.region.get('id'))} of type {brief(kind)} is of a kind that is not read"
@@ -489,7 +498,6 @@ class _Reading:
             # A control may have been renamed or replaced since: then any other that offers the label will do.
             own = list(controls)
         labels = adapter.labels(region) if own else []
-        self._counts[NO_LABEL_LEFT] += bool(own) and not labels
         return [(next((c for c in own if c.class_of(label) is not None), own[0]), label) for label in labels]
 
     def _class(self, control: Control, label: str) -> str | None:
@@ -509,8 +517,7 @@ class _Reading:
         if self._gone and not self._known:
             raise _LeftOut(NO_LABEL)
         config = self._config
-        drawable = {label for control in config.region_controls for label in control.labels}
-        self._counts[UNDRAWN] += len(self._chosen & drawable - set(self._masks) - self._unknown - self._open)
+        self._counts[UNDRAWN] += len(self._chosen & self._drawable - set(self._masks) - self._unknown - self._open)
         presence: dict[str, bool | None] = {}
         for control in config.choices_controls:
             for name in control.labels:
@@ -518,7 +525,7 @@ class _Reading:
                 undecided = unanswered or name in self._perhaps
                 presence[name] = True if name in self._chosen else presence.get(name) or (None if undecided else False)
         masks = {name: mask for name, mask in self._masks.items() if name not in self._unknown | self._open}
-        for name in drawable:
+        for name in self._drawable:
             if name in self._unknown:
                 presence[name] = None
             elif name in masks or name in self._open | self._nowhere:
@@ -558,7 +565,7 @@ def _mask(adapter: RegionAdapter, region: Mapping[str, Any], shape: tuple[int, .
     """A region's mask at the size of its image."""
     height, width = shape
     drawn_on = region.get("original_height"), region.get("original_width")
-    counts[RESIZED] += drawn_on != (height, width)
+    counts[RESIZED] += drawn_on not in ((height, width), (None, None))
     # Percent fit any size. A brush whose size is merely written the wrong way round, as some clients do with turned
     # photographs, has the image's rows all the same; the editor too draws it by those.
     if not isinstance(adapter, BrushLabels) or drawn_on in ((height, width), (width, height), (None, None)):

@@ -65,8 +65,8 @@ def is_archive(path: Path) -> bool:
 
 
 def looks_like_archive(path: Path) -> bool:
-    """Whether a file has the name of an archive."""
-    return path.suffix.lower() == ".zip" or _is_tar_name(path)
+    """Whether a file has the name of an archive, also of a kind that is not unpacked."""
+    return path.suffix.lower() in (".zip", ".7z", ".rar") or _is_tar_name(path)
 
 
 def _is_tar_name(path: Path) -> bool:

@@ -3,6 +3,7 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path, PurePosixPath
@@ -12,7 +13,7 @@ import numpy as np
 
 from backend.label_studio.task_data import group_field, group_of
 from backend.sources.conversion import Conversion, Exported, LeftOut, Mask, Region, convert
-from backend.sources.drawing import draw_coco_rle, draw_polygons, draw_turned_box
+from backend.sources.drawing import draw_coco_rle, draw_polygons, draw_turned_box, plain_corners
 from backend.sources.finding import ImageFiles, subset_of
 from models.errors import DataError
 
@@ -102,8 +103,15 @@ class _Tables:
         yield from self._bad_categories
         ids = Counter(_id(image, "id") for image in self._images)
         of_image: dict[str | None, list[tuple[int, Any]]] = defaultdict(list)
+        written: dict[str, set[str]] = defaultdict(
+            set
+        )  # an id without spaces and leading zeros -> ids as images have it
+        for known in filter(None, ids):
+            written[_bare(known)].add(known)
         for index, annotation in enumerate(self._annotations):
             key = _id(annotation, "image_id")
+            alike = written.get(_bare(key), set()) if key is not None and key not in ids else set()
+            key = next(iter(alike)) if len(alike) == 1 else key
             of_image[key if key in ids else None].append((index, annotation))
         if 0 < len(self._annotations) == len(of_image[None]):
             # Ids of another kind than those of the images, such as names of files: all images would seem empty.
@@ -121,7 +129,11 @@ class _Tables:
             elif ids[key] > 1:
                 yield LeftOut(path, f"{ids[key]} images have the id {key}: which of them is annotated is not known")
             else:
-                yield self._image(image, path, of_image.get(key, []), field)
+                found = self._image(image, path, of_image.get(key, []), field)
+                if isinstance(found, Exported) and not found.regions and of_image[None]:
+                    # An annotation whose image is not known may be of any that seems to have none.
+                    found = replace(found, offered=())
+                yield found
         for index, annotation in of_image[None]:
             why = f"it is of image {_shown(annotation, 'image_id')}, which the file does not list"
             yield LeftOut(self._row("annotation", annotation, index), why)
@@ -186,6 +198,11 @@ def _id(row: Any, field: str) -> str | None:
     return str(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else None
 
 
+def _bare(key: str) -> str:
+    """An id without spaces around it and zeros before it, with which some tools write one of two tables."""
+    return key.strip().lstrip("0") or "0"
+
+
 def _shown(row: Any, field: str) -> str:
     return repr(row.get(field))[:40] if isinstance(row, dict) else repr(row)[:40]
 
@@ -205,7 +222,7 @@ def _are_relative(annotations: list[Any]) -> bool:
     fractions = False
     for annotation in annotations:
         fields = annotation if isinstance(annotation, dict) else {}
-        for value in _numbers([fields.get("segmentation"), fields.get("bbox")]):
+        for value in _numbers([_outline(fields), fields.get("bbox")]):
             if not isinstance(value, int | float) or not 0 <= value <= 1:
                 return False
             fractions = fractions or value not in (0, 1)
@@ -232,8 +249,17 @@ def _in_pixels(value: Any, shape: tuple[int, int]) -> Any:
     ]
 
 
-def _drawing(annotation: Mapping[str, Any], relative: bool) -> Callable[[tuple[int, int]], Mask] | None:
+def _outline(annotation: Mapping[str, Any]) -> Any:
+    """The outline, its corners as lists of numbers where they can be read so."""
     outline = annotation.get("segmentation")
+    try:
+        return plain_corners(outline)
+    except ValueError:
+        return outline
+
+
+def _drawing(annotation: Mapping[str, Any], relative: bool) -> Callable[[tuple[int, int]], Mask] | None:
+    outline = _outline(annotation)
     box = annotation.get("bbox")
     if outline and outline != [[]]:
         return partial(_draw, outline, box, relative)

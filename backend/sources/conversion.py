@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from backend.sources.finding import ENDINGS, ImageFiles, Match, readings
 from models.data.decoding import Pages, RgbImage
 from models.data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, open_image
-from models.data.names import page_name
+from models.data.names import page_name, plain_label
 from models.data.writer import DataFolderWriter
 from models.errors import DataError
 
@@ -125,11 +125,12 @@ class _LastOpened(ExitStack):
 
 @dataclass(frozen=True)
 class _Found:
-    """An exported image and its file."""
+    """An exported image and its file; `again` are its further entries in the export."""
 
     image: Exported
     file: Path
     source: str
+    again: Sequence[Exported] = ()
 
 
 def convert(
@@ -142,12 +143,13 @@ def convert(
     """Write the images of an export as a data folder.
 
     Shapes of one class are united. A class of which an image has no shape is absent from it; one that is only said to
-    be there is present with an unknown mask; one with a shape that cannot be read, or that has no area, is unknown.
+    be there is present with an unknown mask; one with a shape that cannot be read, or that has no area, is unknown. So
+    is one on which two entries of an image differ.
     Images of one group stay on one side of a split: the export's own split is left out if it does otherwise.
 
     Args:
         exported: images, and rows that are none.
-        classes: labels, in order.
+        classes: labels, in order; see `Spelling`.
         images: where the images are.
         out: the data folder.
         other_files: image files of the export that are no images to learn from, such as its masks.
@@ -155,11 +157,12 @@ def convert(
     Raises:
         DataError: the export names no class.
     """
-    classes = [label for label in dict.fromkeys(classes) if label.strip()]
+    spelling = Spelling(classes)
+    classes = spelling.classes
     if not classes:
         raise DataError("the export names no label to learn; export it again with its labels")
-    rows = list(exported)
-    result = Conversion(left_out=[row for row in rows if isinstance(row, LeftOut)])
+    rows = [spelling.of(row) if isinstance(row, Exported) else row for row in exported]
+    result = Conversion(left_out=[row for row in rows if isinstance(row, LeftOut)], notes=spelling.notes)
     found = _find([row for row in rows if isinstance(row, Exported)], images, result)
     without_area: Counter[str] = Counter()
     sides: dict[str, list[str]] = {}
@@ -171,6 +174,14 @@ def convert(
             try:
                 shape, count = _shape(one, opened)
                 masks, presence = _truth(one, classes, shape, without_area, result)
+                for again in one.again:
+                    other = replace(one, image=again)
+                    _shape(other, opened)
+                    truth = _truth(other, classes, shape, without_area, result)
+                    differing = _unite(masks, presence, image.offered, *truth, again.offered)
+                    how = f"differently; unknown there: {', '.join(differing)}" if differing else "alike"
+                    if differing or again.offered == image.offered:
+                        result.left_out.append(LeftOut(again.path, f"{one.source} is annotated twice, {how}"))
                 # A film's frame is written as a picture of its own: finding it again in the film takes long.
                 film = one.file.suffix.lower() in VIDEO_SUFFIXES
                 content = opened.read(one.file, image.page) if film else one.file
@@ -212,12 +223,65 @@ def convert(
     return result
 
 
+class Spelling:
+    """Which labels are one class: those that differ in spaces or Unicode form alone. The first is its name.
+
+    Args:
+        labels: of an export, in order.
+
+    Attributes:
+        classes: names, in order.
+        notes: sentences on the labels that are one class, and on classes that differ in case alone.
+
+    >>> spelling = Spelling(["lipid core", "lipid  core ", "Lumen"])
+    >>> spelling.classes, spelling("lipid  core "), spelling("other")
+    (['lipid core', 'Lumen'], 'lipid core', 'other')
+    """
+
+    def __init__(self, labels: Iterable[str]) -> None:
+        alike: dict[str, list[str]] = defaultdict(list)
+        for label in dict.fromkeys(labels):
+            if label.strip():
+                alike[plain_label(label)].append(label)
+        self._names = {plain: written[0] for plain, written in alike.items()}
+        self.classes = list(self._names.values())
+        self.notes = [
+            f"{_listed(written)}: one class, written in several ways" for written in alike.values() if len(written) > 1
+        ]
+        cases: dict[str, list[str]] = defaultdict(list)
+        for plain, name in self._names.items():
+            cases[plain.casefold()].append(name)
+        self.notes += [
+            f"{_listed(names)}: {len(names)} classes that differ in case alone; if they are one, rename it"
+            for names in cases.values()
+            if len(names) > 1
+        ]
+
+    def __call__(self, label: str) -> str:
+        """The name of a label's class; of one that is not among the labels, the label itself."""
+        return self._names.get(plain_label(label), label)
+
+    def of(self, image: Exported) -> Exported:
+        """An image with the names of its labels' classes."""
+        return replace(
+            image,
+            regions=[replace(one, label=None if one.label is None else self(one.label)) for one in image.regions],
+            presence={self(label): said for label, said in image.presence.items()},
+            offered=None if image.offered is None else [*map(self, image.offered)],
+        )
+
+
+def _listed(labels: Iterable[str]) -> str:
+    return ", ".join(map(repr, labels))
+
+
 def name_unlisted(images: ImageFiles, listed: Container[Path], result: Conversion) -> None:
-    """Add to a conversion the image files of an export that it does not list."""
+    """Add to a conversion the image files of an export that it does not list, and does not tell of otherwise."""
+    told = {file for row in result.left_out for file in images.fitting(row.what)}
     unlisted = [
         LeftOut(images.name(file), "the export does not list it")
         for file in images.files
-        if file not in listed and file.suffix.lower() in ENDINGS
+        if file not in listed and file not in told and file.suffix.lower() in ENDINGS
     ]
     if unlisted:
         named = ", ".join(row.what for row in unlisted[:NAMED])
@@ -247,11 +311,8 @@ def _find(exported: Sequence[Exported], images: ImageFiles, result: Conversion) 
             owners = []
         for _, image in claimed:
             if owners and image is owners[0]:
-                found.append(_Found(image, file, source))
-            elif owners and image in owners:
-                why = f"{source} is annotated twice; of its annotations only the first are used"
-                result.left_out.append(LeftOut(image.path, why))
-            elif owners:
+                found.append(_Found(image, file, source, owners[1:]))
+            elif owners and image not in owners:
                 why = f"there is no such file, only {source}, which is {owners[0].path}"
                 result.left_out.append(LeftOut(image.path, why))
     return found
@@ -359,6 +420,35 @@ def _truth(
     presence |= dict.fromkeys({label for label in classes if label not in offered and not presence[label]} | unknown)
     certain = {label: mask for label, mask in masks.items() if label not in vague | unknown and mask.any()}
     return certain, presence
+
+
+def _unite(
+    masks: dict[str, Mask],
+    presence: dict[str, bool | None],
+    offered: Collection[str] | None,
+    masks_again: Mapping[str, Mask],
+    presence_again: Mapping[str, bool | None],
+    offered_again: Collection[str] | None,
+) -> list[str]:
+    """Add to the truth about an image what a second entry of it says; returns the classes on which they differ.
+
+    Those become unknown. Of a class that only one of the two looked for, that one tells.
+    """
+    differing = []
+    for label, said in presence_again.items():
+        mask, again = masks.pop(label, None), masks_again.get(label)
+        if presence[label] is None and offered is not None and label not in offered:
+            presence[label], mask = said, again
+        elif said is None and offered_again is not None and label not in offered_again:
+            pass
+        elif said != presence[label] or not np.array_equal(
+            () if mask is None else mask, () if again is None else again
+        ):
+            differing.append(label)
+            presence[label] = mask = None
+        if mask is not None:
+            masks[label] = mask
+    return differing
 
 
 def _count(number: int, what: str) -> str:

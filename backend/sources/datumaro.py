@@ -66,7 +66,7 @@ def _exported(path: Path, item: Any, index: int, labels: list[str | None], field
     image = image if isinstance(image, dict) else {}
     path_of_image = image.get("path")
     file = path_of_image if isinstance(path_of_image, str) and path_of_image else str(item["id"])
-    annotations = item.get("annotations", [])
+    annotations = item.get("annotations")
     if not isinstance(annotations, list):
         return LeftOut(file, "its annotations are no list")
     regions: list[tuple[int, Region]] = []

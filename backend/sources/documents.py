@@ -9,6 +9,7 @@ from xml.etree.ElementTree import Element, ParseError, TreeBuilder
 from defusedxml import DefusedXmlException  # type: ignore[import-untyped]
 from defusedxml.ElementTree import DefusedXMLParser  # type: ignore[import-untyped]
 
+from models.data.text import decode_text
 from models.errors import DataError
 
 MAX_BYTES = 512 << 20
@@ -47,6 +48,10 @@ def read_json(path: Path) -> Any:
         data = HALF.sub(lambda match: match[1] or rb"\ufffd", data)
     try:
         return json.loads(data)
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path} cannot be read: it is no text in UTF-8, from byte {error.start} on; save it so"
+        ) from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read: {error}; export it again") from error
 
@@ -72,17 +77,17 @@ def read_xml(path: Path) -> Element:
 
 
 def read_text(path: Path) -> str:
-    """The content of a short text file. Raises DataError where it is not short, or no UTF-8."""
+    """The content of a short text file. Raises DataError where it is not short, or of an unknown encoding."""
     try:
-        return _read(path, MAX_TEXT_BYTES).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} cannot be read: {error}; export it again") from error
+        return decode_text(_read(path, MAX_TEXT_BYTES))
+    except ValueError as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
 
 
 def _first_line(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            return file.readline(MAX_LINE).decode("utf-8-sig", errors="replace")
+            return decode_text(file.read(MAX_LINE), "replace").partition("\n")[0]
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error}") from error
 

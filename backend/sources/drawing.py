@@ -4,6 +4,7 @@ A function takes the export's value and the shape (H, W) of the mask, and raises
 a mask. Cost is linear in the value's length and in the pixels that the outline covers.
 """
 
+import re
 from collections.abc import Mapping
 from itertools import chain
 from typing import Any
@@ -16,13 +17,16 @@ from backend.sources.conversion import Mask, runs
 from models.errors import DataError
 from models.masks.rasterising import MAX_COORDINATE, fill_ellipse, fill_polygon, turned
 
-# All that converting a value of any JSON type to numbers raises.
 MAX_PIXEL = 32_000  # of a corner that OpenCV fills exactly
+MAX_DEPTH = 8  # of lists of corners; those of a MultiPolygon lie within 4
+# All that converting a value of any JSON type to numbers raises.
 NO_NUMBERS = (TypeError, ValueError, ArithmeticError, KeyError, IndexError)
 
 
 def draw_polygons(value: Any, shape: tuple[int, int], box: Any = None) -> Mask:
-    """Fill polygons, united: [[x, y, x, y ...], ...], or with corners as pairs, or a single polygon of either form.
+    """Fill polygons, united: [[x, y, x, y ...], ...], or with corners as pairs or {"x": x, "y": y}, or a single one.
+
+    Lists may be within further lists, and numbers may be written as text, one or all of a polygon's.
 
     A polygon of fewer than three corners, or in a line, has no area: it is left out beside one that has, and
     raises DataError alone.
@@ -33,7 +37,7 @@ def draw_polygons(value: Any, shape: tuple[int, int], box: Any = None) -> Mask:
         box: x, y, width, height around them, if it is known.
     """
     try:
-        polygons = [corners for ring in _rings(value) if len(corners := _corners(ring))]
+        polygons = [corners for ring in _rings(plain_corners(value)) if len(corners := _corners(ring))]
     except NO_NUMBERS as error:
         raise DataError(f"its polygons must be lists x, y, x, y ...: {error}") from error
     if _are_contours(polygons, box):
@@ -78,38 +82,52 @@ def _are_contours(polygons: list[NDArray[np.float64]], box: Any) -> bool:
     return True
 
 
-def _rings(value: Any) -> list[Any]:
-    """Polygons of any of the forms, each as a flat list of numbers or as a list of pairs."""
+def plain_corners(value: Any, depth: int = 0) -> Any:
+    """Lists of numbers, in which numbers were written as text, or corners as {"x": x, "y": y}; the rest as it is.
+
+    Raises:
+        ValueError: text holds something else than numbers, or lists are within more than MAX_DEPTH others.
+    """
+    if isinstance(value, list):
+        if depth > MAX_DEPTH:
+            raise ValueError(f"lists lie within more than {MAX_DEPTH} others")
+        return value if _are_numbers(value) else [plain_corners(entry, depth + 1) for entry in value]
+    if isinstance(value, dict) and _are_numbers(corner := [plain_corners(value.get(axis)) for axis in ("x", "y")]):
+        return corner
+    if isinstance(value, str):
+        numbers = [float(number) for number in re.split(r"[\s,;]+", value.strip(" \t\r\n,;[]"))]
+        return numbers[0] if len(numbers) == 1 else numbers
+    return value
+
+
+def _are_numbers(values: list[Any]) -> bool:
+    return all(isinstance(value, int | float) for value in values)
+
+
+def _rings(value: Any) -> list[list[Any]]:
+    """Polygons of any of the forms, in lists of any depth, each as a flat list of numbers."""
     if not isinstance(value, list) or not value:
         raise ValueError(f"they are {str(value)[:40]!r}")
-    first = value[0]
-    if not isinstance(first, list):
+    if not any(isinstance(entry, list) for entry in value):
         return [value]
+    if others := [entry for entry in value if not isinstance(entry, list)]:
+        raise ValueError(f"a polygon is {str(others[0])[:40]!r}")
     # One polygon of pairs looks like many polygons of one corner each, which would have no area.
-    return [value] if all(isinstance(pair, list) and len(pair) == 2 for pair in value) and _flat(first) else value
+    if all(len(pair) == 2 and not any(isinstance(entry, list) for entry in pair) for pair in value):
+        return [[*chain.from_iterable(value)]]
+    return [ring for entry in value if entry for ring in _rings(entry)]
 
 
-def _flat(value: list[Any]) -> bool:
-    return not any(isinstance(entry, list) for entry in value)
-
-
-def _corners(ring: Any) -> NDArray[np.float64]:
+def _corners(ring: list[Any]) -> NDArray[np.float64]:
     """Corners of a polygon as an array of shape (n, 2), x and y."""
-    if not isinstance(ring, list):
-        raise ValueError(f"a polygon is {str(ring)[:40]!r}")
-    numbers = ring if _flat(ring) else [*chain.from_iterable(pair for pair in ring if _pair(pair))]
-    if any(isinstance(entry, str | bool) for entry in numbers):
+    if any(isinstance(entry, bool) for entry in ring):
         raise ValueError("an entry is no number")
-    corners = np.array(numbers, dtype=np.float64).reshape(-1, 2)
+    if len(ring) % 2:
+        raise ValueError(f"a polygon has {len(ring)} numbers")
+    corners = np.array(ring, dtype=np.float64).reshape(-1, 2)
     if not np.isfinite(corners).all():
         raise ValueError("a number is infinite or none")
     return np.clip(corners, -MAX_COORDINATE, MAX_COORDINATE)
-
-
-def _pair(pair: Any) -> bool:
-    if not isinstance(pair, list) or len(pair) != 2:
-        raise ValueError(f"a corner is {str(pair)[:40]!r}")
-    return True
 
 
 def _area(corners: NDArray[np.float64]) -> float:

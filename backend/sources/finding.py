@@ -129,11 +129,13 @@ class ImageFiles:
         self.folders = list(dict.fromkeys(folders))
         self.root = self.folders[-1]
         self._by_name: dict[str, list[tuple[Tail, Path, int]]] = defaultdict(list)
+        self._others: dict[str, Path] = {}  # name -> file of a kind that is not read
         found: dict[Path, None] = {}
         for order, folder in enumerate(self.folders):
             for path in files_below(folder):
                 found[path] = None
                 if path.suffix.lower() not in ENDINGS:
+                    self._others[_folded(path.name)] = path
                     continue
                 for name in (path, *(aliases or {}).get(path, ())):
                     parts = name.relative_to(folder).parts
@@ -166,25 +168,33 @@ class ImageFiles:
 
     def match(self, recorded: str, *, subset: str = "") -> tuple[Match, Path]:
         """The file as `find` gives it, and how well it fits."""
-        best: dict[Path, Match] = {}
-        for number, tail in enumerate(readings(recorded)):
-            for path, fit in self._candidates(tail, subset, literal=number == 0):
-                best[path] = max(best.get(path, fit), fit)
+        best = self.fitting(recorded, subset=subset)
         if not best:
+            for tail in readings(recorded):
+                if other := self._others.get(_folded(tail[-1])):
+                    raise DataError(f"{self.name(other)} has none of the endings of images that are read; convert it")
             looked = ", ".join(map(str, self.folders))
             raise DataError(
                 f"{brief_text((readings(recorded) or [('it',)])[0][-1])} is not in {looked}; "
                 "export with images, or name their folder with --images"
             )
-        top = max(best.values())
-        chosen = sorted(path for path, fit in best.items() if fit == top)
+        chosen = sorted(best)
         if len(chosen) > 1:
             named = ", ".join(str(path) for path in chosen[:4])
             raise DataError(
                 f"{brief_text(recorded)} may be each of {len(chosen)} files ({named}); "
                 "put the folders as the export has them"
             )
-        return top, chosen[0]
+        return best[chosen[0]], chosen[0]
+
+    def fitting(self, recorded: str, *, subset: str = "") -> dict[Path, Match]:
+        """The files that a recorded path may mean, all of those that fit it best."""
+        best: dict[Path, Match] = {}
+        for number, tail in enumerate(readings(recorded)):
+            for path, fit in self._candidates(tail, subset, literal=number == 0):
+                best[path] = max(best.get(path, fit), fit)
+        top = max(best.values(), default=None)
+        return {path: fit for path, fit in best.items() if fit == top}
 
     def assign(self, recorded: Iterable[str]) -> dict[str, Path | DataError]:
         """The file of each of several paths; of two that mean one file, that which it fits better has it."""

@@ -1,22 +1,35 @@
 """Label Studio's JSON export, without its server: tasks with annotations, and the images in a folder."""
 
+import json
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from backend.errors import ImageError, RegionError
-from backend.label_studio.annotations import CANCELLED, NO_ANNOTATION, NO_LABEL, REJECTED, SAID, write_data_folder
+from backend.label_studio.annotations import (
+    CANCELLED,
+    NO_ANNOTATION,
+    NO_LABEL,
+    REJECTED,
+    SAID,
+    is_accepted,
+    newest_accepted,
+    sort_regions,
+    write_data_folder,
+)
 from backend.label_studio.controls import CHOICES, CONTROLS
 from backend.label_studio.controls.control import Control
-from backend.label_studio.controls.pairs import merge_results
+from backend.label_studio.controls.pairs import LABELS, merge_results
 from backend.label_studio.controls.region import value_of
 from backend.label_studio.images import ImageLoader, image_address
 from backend.label_studio.label_config import LabelConfig
 from backend.label_studio.task_data import address_at, group_field
-from backend.label_studio.task_images import task_images
-from backend.sources.conversion import Conversion, LeftOut, name_unlisted
+from backend.label_studio.task_images import TaskImage, task_images
+from backend.sources.conversion import NAMED, Conversion, LeftOut, Spelling, name_unlisted
 from backend.sources.finding import ImageFiles, brief_text, readings
+from backend.sources.refused import is_create_ml
 from models.data.decoding import RgbImage
 from models.data.files import IMAGE_SUFFIXES, read_image
 from models.data.names import Names, read_names
@@ -33,7 +46,7 @@ def is_label_studio(content: Any) -> bool:
     if isinstance(content, dict):
         return bool(_entries(content))
     rows = isinstance(content, list) and all(isinstance(task, dict) for task in content)
-    return rows and any(FIELDS & {*task} for task in content)
+    return rows and not is_create_ml(content) and any(FIELDS & {*task} for task in content)
 
 
 def _entries(content: Any) -> list[Any]:
@@ -59,11 +72,14 @@ def convert_label_studio(files: Mapping[Path, Any], images: ImageFiles, out: Pat
     """
     result = Conversion()
     tasks = _tasks(files, result)
+    result.notes += _unite_spellings(tasks)
     config = used_config(tasks)
     field = group_field(task["data"] for task in tasks)
     addresses = [address_at(task["data"], image.path) for task in tasks for image in task_images(task, config)]
     found = images.assign(address.strip() for address in addresses if isinstance(address, str) and address.strip())
-    report = write_data_folder(tasks, config, _Images(found), out, group_field=field)
+    report = write_data_folder(
+        tasks, config, _Images(found, _shown_again(tasks, config, found)), out, group_field=field
+    )
     if not report.used:
         raise DataError(f"no task can be learnt from: {report.text}")
     names = read_names(out)
@@ -75,6 +91,12 @@ def convert_label_studio(files: Mapping[Path, Any], images: ImageFiles, out: Pat
     Names(names.classes, originals).write(out)
     result.used = report.images
     result.notes += report.text.splitlines()
+    several = [f"task {task['id']}" for task in tasks if sum(map(is_accepted, task["annotations"])) > 1]
+    if several:
+        result.notes.append(
+            f"annotated more than once, of which the newest ground truth, else the newest, counts: {len(several)} "
+            f"({', '.join(several[:NAMED])}{' ...' if len(several) > NAMED else ''})"
+        )
     if rest := [column for column in image_columns(tasks) if column not in config.columns]:
         result.notes.append(f"nothing is annotated on the images of {', '.join(map(repr, rest))}, which are not read")
     shows: dict[str, list[str]] = {}  # task, or one image of it, as it is named in the report -> addresses
@@ -93,6 +115,25 @@ def convert_label_studio(files: Mapping[Path, Any], images: ImageFiles, out: Pat
             result.unread.append(LeftOut(f"{images.name(file)}, page {others}", why))
     name_unlisted(images, {file for file in found.values() if isinstance(file, Path)}, result)
     return result
+
+
+def _unite_spellings(tasks: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Name classes whose labels are written in several ways in one; returns sentences (see `Spelling`)."""
+    lists: list[list[Any]] = []
+    for task in tasks:
+        for annotation in task["annotations"]:
+            result = annotation.get("result")
+            for region in result if isinstance(result, list) else ():
+                value = value_of(region) if isinstance(region, dict) else {}
+                lists += [
+                    labels
+                    for key, labels in value.items()
+                    if isinstance(labels, list) and (key == CHOICES.type or key.endswith(LABELS))
+                ]
+    spelling = Spelling(label for labels in lists for label in labels if isinstance(label, str))
+    for labels in lists:
+        labels[:] = [spelling(label) if isinstance(label, str) else label for label in labels]
+    return spelling.notes
 
 
 def _tasks(files: Mapping[Path, Any], result: Conversion) -> list[dict[str, Any]]:
@@ -255,16 +296,55 @@ def match_columns(names: Sequence[str], columns: Sequence[str]) -> dict[str, str
     return found
 
 
+def _shown_again(
+    tasks: Sequence[Mapping[str, Any]], config: LabelConfig, found: Mapping[str, Path | DataError]
+) -> dict[tuple[str, str], str]:
+    """Task and address of each image that another task shows too -> a sentence why it is left out.
+
+    If the tasks say the same, the image of the first is used; else nothing tells which of them is right.
+    """
+    shown: dict[Path, list[tuple[Mapping[str, Any], TaskImage, str]]] = defaultdict(list)
+    for task in tasks:
+        for image in task_images(task, config) if newest_accepted(task["annotations"]) else ():
+            address = str(address_at(task["data"], image.path)).strip()
+            if isinstance(file := found.get(address), Path):
+                shown[file].append((task, image, address))
+    why: dict[tuple[str, str], str] = {}
+    for rows in shown.values():
+        ids = [*dict.fromkeys(str(task["id"]) for task, _, _ in rows)]
+        if len(ids) == 1:
+            continue
+        alike = len({_said(task, image, config) for task, image, _ in rows}) == 1
+        for task, _, address in rows:
+            own = str(task["id"])
+            if own != ids[0]:
+                how = "the same" if alike else "otherwise; keep one of them"
+                why[own, address] = f"task {ids[0]} shows it too, and says {how}"
+            elif not alike:
+                why[own, address] = f"task {ids[1]} shows it too, and says otherwise; keep one of them"
+    return why
+
+
+def _said(task: Mapping[str, Any], image: TaskImage, config: LabelConfig) -> str:
+    """What counts of a task about one of its images, as text to compare; ids and times do not matter."""
+    try:
+        drawn = sort_regions(newest_accepted(task["annotations"]) or {}, config, task_images(task, config), Counter())
+    except RegionError:
+        return f"task {task['id']}"
+    return json.dumps(sorted(json.dumps([one.region.get("type"), value_of(one.region)]) for one in drawn[image]))
+
+
 class _Images(ImageLoader):
     """Reads the images of tasks from a folder.
 
     Args:
         files: address -> file, or why there is none.
+        left_out: task and address -> why the image is not read.
     """
 
-    def __init__(self, files: Mapping[str, Path | DataError]) -> None:
+    def __init__(self, files: Mapping[str, Path | DataError], left_out: Mapping[tuple[str, str], str]) -> None:
         super().__init__(None)
-        self._files = files
+        self._files, self._left_out = files, left_out
 
     def load(self, task: Mapping[str, Any], image_key: str) -> RgbImage:
         """See `ImageLoader.load`."""
@@ -273,6 +353,8 @@ class _Images(ImageLoader):
         try:
             if isinstance(found, DataError):
                 raise found
+            if why := self._left_out.get((str(task["id"]), address.strip())):
+                raise DataError(why)
             return read_image(found)
         except DataError as error:
             raise ImageError(f"task {task.get('id')}: image {brief_text(address)}: {error}") from error

@@ -23,6 +23,8 @@ def kind_of(content: Any) -> str | None:
             return "Label Studio's CSV or TSV"
         fields = dict(line.replace(" ", "").partition("=")[::2] for line in content.splitlines())
         return "YOLO boxes (obj.data)" if {"classes", "names"} <= {*fields} else None
+    if is_create_ml(content):
+        return "a file of CreateML"
     if not isinstance(content, dict):
         return None
     if isinstance(content.get("shapes"), list) and "imagePath" in content:
@@ -32,6 +34,16 @@ def kind_of(content: Any) -> str | None:
     if "_via_img_metadata" in content or "_via_settings" in content:
         return "a project of the VGG Image Annotator"
     return None
+
+
+def is_create_ml(content: Any) -> bool:
+    """Whether content lists images with boxes as CreateML does, which Label Studio's list of tasks resembles."""
+    return isinstance(content, list) and any(
+        isinstance(row, dict)
+        and isinstance(row.get("annotations"), list)
+        and any(isinstance(one, dict) and "coordinates" in one for one in row["annotations"])
+        for row in content
+    )
 
 
 def check_names(path: Path, files: Iterable[Path]) -> None:

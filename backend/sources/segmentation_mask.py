@@ -15,6 +15,7 @@ from backend.sources.cvat_shapes import is_background
 from backend.sources.finding import ImageFiles, files_below, subset_of
 from models.data.files import IMAGE_SUFFIXES, MAX_PIXELS
 from models.data.names import is_junk
+from models.data.text import decode_text
 from models.errors import DataError
 
 IMAGES = "JPEGImages"
@@ -149,7 +150,7 @@ def _subsets(folder: Path) -> dict[str, str]:
     subsets: dict[str, str] = {}
     for path in sorted(folder.glob("*.txt")):
         words = {word for word in ("train", "val", "test") if word in path.stem.lower()}
-        for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines():
+        for line in decode_text(path.read_bytes(), "replace").splitlines():
             name = line.strip().strip('"')
             if name:
                 subsets[name] = subset_of(path.stem) if len(words) == 1 else subsets.get(name, "")

@@ -1,5 +1,6 @@
 """Data folders and exports of annotation tools, each opened as a data folder."""
 
+import re
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -57,6 +58,10 @@ REFUSED = Format("refused", "a format that is not read", is_refused, refuse)
 DOCUMENTS = (".json", ".xml", "labelmap.txt", ".yaml", ".yml", "obj.data", ".csv", ".tsv")  # how their names end
 # Folders of masks in the layouts of several tools: of what lies in them nothing can be learnt without its export.
 MASK_FOLDERS = {"masks", "labels", "labelstr", "labelsts", "segmentationclass", "segmentationobject"}
+# Words in the names of other folders of masks, and of masks themselves.
+MASK_WORD = r"masks?|labels?|gt|ground[_ -]?truths?|annotations?|segmentations?"
+MASK_FOLDER = re.compile(rf"(?:.*[\W_])?(?:{MASK_WORD})(?:[\W_].*)?", re.IGNORECASE)
+MASK_NAME = re.compile(rf"(?P<image>.+)[\W_](?:{MASK_WORD})", re.IGNORECASE)
 NO_ENDING = "its name has no ending of an image"
 UNNAMED = "it seems to be of YOLO, and no file names the labels; add a data.yaml with names, or a classes.txt"
 INNER_ARCHIVE = "it is an archive within the source, which is not unpacked; unpack it, or give it alone"
@@ -130,7 +135,7 @@ def _opened(path: Path, scratch: Path, images: Path | None, skip_bad: bool, unla
             unpacked = unpack(inside[0], folder)
             inside[0].unlink()
     elif path.is_file() and looks_like_archive(path):
-        raise DataError(f"{path} is no zip file, or a damaged one; export it again")
+        raise DataError(f"{path} is no zip or tar file, or a damaged one; unpack it, or export it again")
     if root.is_dir():
         root = _data_folder(root)
     if _is_data_folder(root):
@@ -142,7 +147,7 @@ def _opened(path: Path, scratch: Path, images: Path | None, skip_bad: bool, unla
     contents = _contents(files, root, unread)
     if (matched := _format(contents)) is None:
         check_names(path, files)
-        pictures = [file for file in files if _is_picture(file, root)]
+        pictures = _without_masks([file for file in files if _is_picture(file, root)], root)
         if not pictures or not unlabelled:
             unread += [LeftOut(_shown(file, root), UNNAMED) for file in files if _is_unnamed(file, root)][:1]
             unread += [LeftOut(_shown(file, root), INNER_ARCHIVE) for file in files if looks_like_archive(file)][:1]
@@ -229,6 +234,18 @@ def _is_picture(file: Path, root: Path) -> bool:
     return named and MASK_FOLDERS.isdisjoint(part.lower() for part in inside)
 
 
+def _without_masks(pictures: list[Path], root: Path) -> list[Path]:
+    """Pictures without those that are called after another one, and by their name or folder are its mask."""
+    likely = {
+        file: mask["image"] if (mask := MASK_NAME.fullmatch(file.stem)) else file.stem
+        for file in pictures
+        if MASK_NAME.fullmatch(file.stem)
+        or (file != root and any(MASK_FOLDER.fullmatch(part) for part in file.relative_to(root).parts[:-1]))
+    }
+    others = {file.stem for file in pictures if file not in likely}
+    return [file for file in pictures if file not in likely or {likely[file], file.stem}.isdisjoint(others)]
+
+
 def _others(files: list[Path], pictures: list[Path], root: Path, told: set[str]) -> list[LeftOut]:
     """The files that are no images to learn from, a row an ending."""
     kinds: dict[tuple[str, str], list[str]] = defaultdict(list)
@@ -239,7 +256,7 @@ def _others(files: list[Path], pictures: list[Path], root: Path, told: set[str])
         if file.name.lower().endswith(DOCUMENTS):
             why = f"it is of none of the kinds that are read: {KNOWN}"
         elif file.suffix.lower() in ENDINGS:
-            why = "it lies in a folder of masks, and no export says what they are; see docs/models.md for a data folder"
+            why = "it seems to be a mask, and no export says of what; see docs/models.md for a data folder"
         elif _is_unnamed(file, root):
             why = UNNAMED
         elif looks_like_archive(file):

@@ -1,7 +1,7 @@
 """YOLO's segmentation format, as Ultralytics, Roboflow, CVAT and Label Studio write it: a text file for each image."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,7 +14,9 @@ from backend.sources.documents import read_text
 from backend.sources.drawing import NO_NUMBERS, draw_box, draw_polygons
 from backend.sources.finding import ImageFiles, Tail, agreeing, files_below, readings, subset_of
 from models.data.files import IMAGE_SUFFIXES
+from models.data.names import composed
 from models.data.tables import SUBSETS
+from models.data.text import decode_text
 from models.errors import DataError
 
 IMAGES, LABELS = "images", "labels"  # in any case, as on Windows
@@ -106,10 +108,13 @@ def convert_yolo(files: Mapping[Path, Any], images: ImageFiles, out: Path) -> Co
             raise DataError(f"{path.name} names other labels than another file beside it; leave one of them")
         parts[root] = _Split(root, _settings(content) if isinstance(content, str) else {})
         classes |= dict.fromkeys(roots[root])
+    # What lies below a folder with labels of its own is not that of the folder around it.
+    inner = {root: [other for other in roots if root in other.parents and has_texts(other)] for root in roots}
     exported = (
         row
         for root, labels in roots.items()
-        for row in offering(_exported(root, labels, images, parts[root], unlabelled), labels)
+        if has_texts(root) or not any(other in root.parents for other in roots)
+        for row in offering(_exported(root, labels, images, parts[root], unlabelled, inner[root]), labels)
     )
     result = convert(exported, tuple(classes), images, out)
     if unlabelled and len(unlabelled) == result.used:
@@ -173,10 +178,18 @@ def _first(folders: Iterable[Path], entry: str) -> Path | None:
 
 
 def _exported(
-    root: Path, labels: Sequence[str], images: ImageFiles, split: _Split, unlabelled: list[str]
+    root: Path,
+    labels: Sequence[str],
+    images: ImageFiles,
+    split: _Split,
+    unlabelled: list[str],
+    inner: Collection[Path] = (),
 ) -> Iterator[Exported | LeftOut]:
-    """The images below the folder of data.yaml, or from elsewhere, with the lines of their text files."""
-    below = files_below(root)
+    """The images below the folder of data.yaml, or from elsewhere, with the lines of their text files.
+
+    What lies in the folders of `inner` is passed over.
+    """
+    below = [path for path in files_below(root) if not any(path.is_relative_to(folder) for folder in inner)]
     here = root.is_relative_to(images.root)
     base = images.root if here else root
     texts = {
@@ -197,11 +210,22 @@ def _exported(
             continue
         if here and image.is_relative_to(images.root) and not image.is_relative_to(root):
             continue
+        if any(image.is_relative_to(folder) for folder in inner):
+            continue
         key = _key(Path(images.name(image)), IMAGES)
         text = texts.get(key) or named.get(key.name)
         if text is None and not _lies_in(Path(images.name(image)), IMAGES):
             text = beside.get(image.with_suffix(""))
         found.append((image, text))
+    used = {text for _, text in found}
+    # On the systems of many people, a.txt is the text of A.png, in either Unicode form.
+    free: dict[str, list[Path]] = defaultdict(list)
+    for key, text in texts.items():
+        free[_folded(key)] += [text] if text not in used else []
+    without = {image: _folded(_key(Path(images.name(image)), IMAGES)) for image, text in found if text is None}
+    bare = Counter(without.values())
+    alike = {image: free[key][0] for image, key in without.items() if len(free[key]) == bare[key] == 1}
+    found = [(image, text or alike.get(image)) for image, text in found]
     labelled = {image.parent for image, text in found if text is not None}
     used = {text for _, text in found}
     strays = {path.stem: path for path in below if path.suffix.lower() == ".txt" and path not in used}
@@ -237,6 +261,10 @@ def _key(path: Path, folder: str) -> Path:
     return Path(*parts, path.stem)
 
 
+def _folded(key: Path) -> str:
+    return composed(str(key)).casefold()
+
+
 def _regions(path: Path, labels: Sequence[str]) -> list[Region]:
     """What the lines of a text file draw. Raises DataError where a line does not say its label."""
     regions = []
@@ -266,8 +294,8 @@ def _lines(path: Path) -> list[str]:
     try:
         if path.stat().st_size > MAX_LABELS_BYTES:
             raise DataError(f"{path.name} has more than {MAX_LABELS_BYTES >> 20} MB")
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        return decode_text(path.read_bytes()).splitlines()
+    except (OSError, ValueError) as error:
         raise DataError(f"{path.name} cannot be read: {error}") from error
 
 
@@ -277,7 +305,9 @@ def _draw(fields: Sequence[str], shape: tuple[int, int]) -> Mask:
         values = np.array(fields, dtype=np.float64)
     except NO_NUMBERS as error:
         raise DataError(f"its line must hold numbers: {error}") from error
-    if len(values) < 4 or len(values) % 2 or not np.isfinite(values).all():
+    if not np.isfinite(values).all():
+        raise DataError("its line must hold numbers, one is infinite or none")
+    if len(values) < 4 or len(values) % 2:
         raise DataError(f"its line must be a polygon x y x y ... or a box of four numbers, it has {len(values)}")
     if np.abs(values).max() > 2:
         raise DataError(f"its numbers must be parts of the image's size, from 0 to 1, one is {np.abs(values).max():g}")

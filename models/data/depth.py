@@ -5,8 +5,8 @@ The rule, in this order:
 1. Unsigned samples of 8 bits are never changed.
 2. Where the file gives a window of values, or states its depth (BitsPerSample 12 of TIFF, BitsStored of DICOM, sBIT of
    PNG, SMaxSampleValue of TIFF, SignificantBits of OME), that range becomes 0..255. Samples of 1, 2 or 4 bits are of
-   this kind. A statement above 8 bits is not believed where the samples exceed it, or leave its upper three bits
-   empty in all pages.
+   this kind. A statement is not believed where the samples exceed it, or, above 8 bits, where they leave its upper
+   three bits empty in all pages.
 3. Otherwise, unsigned samples of 16 or 32 bits, and signed ones without a negative value, are taken for the smallest
    of 8, 10, 12, 14 and 16 bits that holds the brightest sample of all pages. Sensors of these depths are stored in 16
    bits everywhere. A full-range file is thus divided by 257, one of 12 bits by 4095 / 255, and one that holds nothing
@@ -92,8 +92,8 @@ def measured_scale(pages: Iterable[NDArray[Any]], count: int, stated: int | None
     dtype: np.dtype[Any] = np.dtype(np.uint8)
     for page in pages:
         dtype = page.dtype
-        if stated is not None and stated <= 8:
-            return scale_of_bits(stated)
+        if stated is not None and stated <= 8 and dtype.itemsize == 1 and page.size:
+            return scale_of_bits(stated if int(page.max()) < 1 << stated else 8)
         if dtype in (np.uint8, np.bool_):
             return scale_of_bits(8 if dtype == np.uint8 else 1)
         if not page.size:
@@ -115,7 +115,7 @@ def measured_scale(pages: Iterable[NDArray[Any]], count: int, stated: int | None
 
 
 def _scale_of_integers(largest: int, multiples: bool, dtype: np.dtype[Any], stated: int | None) -> Scale:
-    if stated is not None and 1 << stated >> EMPTY <= largest < 1 << stated:
+    if stated is not None and largest < 1 << stated and (stated <= 8 or largest >= 1 << stated >> EMPTY):
         return scale_of_bits(stated)
     if multiples and largest:
         return scale_of_bits(16)

@@ -29,6 +29,8 @@ PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 GREY = ("MONOCHROME1", "MONOCHROME2")
 COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_PARTIAL_422", "YBR_ICT", "YBR_RCT")
 PALETTE = "PALETTE COLOR"
+SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # SOP classes: binary, of labels
+OVERLAYS = range(0x6000, 0x6020, 2)  # groups, whose element 0x0102 names the bit of the samples that they lie in
 DEFLATED = b"1.2.840.10008.1.2.1.99"  # transfer syntax
 MAX_META_BYTES, CHUNK = 1 << 16, 1 << 20
 FILMS = tuple(f"1.2.840.10008.1.2.4.10{number}" for number in range(9))  # MPEG-2, MPEG-4 and HEVC, also in fragments
@@ -89,8 +91,9 @@ class DicomPages(Pages):
     """The frames of a DICOM file.
 
     Grey values become what a viewer shows: Modality LUT or Rescale Slope and Intercept, then the file's first window
-    (VOI LUT Sequence, else Window Center and Width), for all frames the same. Without a window, Bits Stored tells the
-    range; where it is 16 or more, or samples are signed or floats, their values do (see `models.data.depth`).
+    (VOI LUT Sequence, else Window Center and Width), for all frames the same. Without a window, or with one in which
+    nothing of the picture lies, Bits Stored tells the range; where it is 16 or more, or samples are signed or floats,
+    their values do (see `models.data.depth`).
     Pixels that pad a picture to a rectangle (Pixel Padding Value) are black and do not count.
 
     Attributes:
@@ -112,7 +115,11 @@ class DicomPages(Pages):
         if not any(name in data for name in PIXELS):
             kind = getattr(data.get("SOPClassUID"), "name", None) or "of no stated kind"
             raise UnsupportedImage(f"it is a DICOM file without pixels ({kind})")
-        self._colours = str(data.get("PhotometricInterpretation", GREY[1])).strip().upper()
+        if data.get("SOPClassUID") in SEGMENTATIONS or data.get("Modality") == "SEG":
+            raise UnsupportedImage("it is a DICOM Segmentation, masks of other files, and no picture")
+        if not data.get("PhotometricInterpretation"):
+            data.PhotometricInterpretation = "RGB" if data.get("SamplesPerPixel") == 3 else GREY[1]
+        self._colours = str(data.PhotometricInterpretation).strip().upper()
         if self._colours not in (*GREY, *COLOURS, PALETTE):
             raise UnsupportedImage(f"it is a DICOM file in {self._colours} colours, which is not supported")
         height, width = int(data.Rows), int(data.Columns)
@@ -216,8 +223,28 @@ class DicomPages(Pages):
 
         decoder, low = get_decoder(self._syntax), self._low_bit()
         options: dict[str, Any] = {"bits_stored": low + int(self._set.BitsStored)} if low else {}
+        whole = not low and self._plugin in ("", "pydicom") and self._colours in GREY
+        if whole:
+            options["correct_unused_bits"] = False
         samples, _ = decoder.as_array(self._set, index=index, decoding_plugin=self._plugin, **options)
-        return np.asarray(samples >> low if low else samples)
+        return self._without_unused_bits(samples) if whole else np.asarray(samples >> low if low else samples)
+
+    def _without_unused_bits(self, samples: NDArray[Any]) -> NDArray[Any]:
+        """Samples without what lies above Bits Stored, unless they go on there: then it is stated too small."""
+        stored = int(self._set.get("BitsStored") or self.bits)
+        if samples.dtype.kind == "f" or stored >= 8 * samples.dtype.itemsize:
+            return samples
+        signed = samples.dtype.kind == "i"
+        upper = samples >> (stored - signed)
+        low, high = int(upper.min()), int(upper.max())
+        if high <= 0 and low >= -int(signed):
+            return samples
+        # Padding and overlays leave most of the range above empty, and a missing sign all of it but one.
+        count = len(np.unique(upper))
+        goes_on = count > 1 and 2 * count > high - low + 1 and not (signed and (low, high) == (0, 1))
+        overlaid = any(self._set.get((group, 0x0102)) and self._set[group, 0x0102].value for group in OVERLAYS)
+        unused = 8 * samples.dtype.itemsize - stored
+        return samples if goes_on and not overlaid else np.asarray(samples << unused >> unused)
 
     def _low_bit(self) -> int:
         """Bits below the samples, which some programs put at the upper end of their words; pydicom takes none."""
@@ -277,7 +304,7 @@ class DicomPages(Pages):
         if views.get("VOILUTSequence"):
             return self._table_tone(views)
         window = _first_window(views)
-        if window is not None:
+        if window is not None and self._is_within(window):
             return lambda index, samples: window.apply(self._values(index, samples))
         rescales = {self._rescale(index) for index in range(len(self))}
         if self._set.get("ModalityLUTSequence") or len(rescales) > 1:
@@ -286,6 +313,17 @@ class DicomPages(Pages):
         stored = self.scale = self.scale or self._scale_of_samples()
         falling = next(iter(rescales))[0] < 0
         return lambda _, samples: stored.apply(samples) ^ np.uint8(255 if falling else 0)
+
+    def _is_within(self, window: Scale | Sigmoid) -> bool:
+        """Whether a window shows something, as far as there is something to show."""
+        varied = False
+        for values in self._counted(self._values):
+            if values.size and values.min() < values.max():
+                varied = True
+                shown = window.apply(values)
+                if shown.min() < shown.max():
+                    return True
+        return not varied
 
     def _table_tone(self, views: Any) -> Tone:
         table = views.VOILUTSequence[0]

@@ -23,7 +23,7 @@ def read_groups(root: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(path.read_bytes())
         return {str(name): str(group) for name, group in content.items() if group is not None}
     except (OSError, ValueError, AttributeError) as error:
         raise DataError(f'{path} must hold {{"NAME": "GROUP"}}, such as the patient of each image: {error}') from error

@@ -70,7 +70,7 @@ def read_names(root: Path) -> Names:
     if not path.is_file():
         return Names()
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(path.read_bytes())
         classes = {str(key): str(label) for key, label in content.get("classes", {}).items()}
         images = {
             str(key): Original(
@@ -101,6 +101,15 @@ def is_junk(path: Path) -> bool:
 def composed(text: str) -> str:
     """A name in Unicode's composed form (NFC): macOS decomposes the names of files, other systems do not."""
     return unicodedata.normalize("NFC", text)
+
+
+def plain_label(text: str) -> str:
+    """A label in Unicode's composed form, without spaces around it and with single ones within.
+
+    >>> plain_label("  lipid\\u00a0 core ")
+    'lipid core'
+    """
+    return " ".join(composed(text).split())
 
 
 class Known:

@@ -47,6 +47,9 @@ class Pictures(Pages):
         shape = (width, height) if self._orientation in SWAPPED else (height, width)
         self.sizes = [shape] * count
         self.names = numbered(count)
+        views = int(getattr(self._image, "n_frames", 1))
+        if self._image.format == "MPO" and views > 1:
+            self.notes = (f"it has {views} views, of which the first is shown",)
 
     def read(self, index: int) -> RgbImage:
         """As the base class says."""

@@ -23,7 +23,7 @@ from typing import TypeVar
 
 from models.data.files import IMAGE_SUFFIXES, read_image, read_mask
 from models.data.groups import blocks, read_groups
-from models.data.names import Known, Names, is_junk, page_name, read_names
+from models.data.names import Known, Names, composed, is_junk, page_name, read_names
 from models.data.sample import Sample
 from models.data.splitter import check_splits, split_samples
 from models.data.tables import (
@@ -132,7 +132,10 @@ def open_data_folder(root: Path, *, skip_bad: bool = False) -> DataFolder:
     if not has_masks and not labels:
         raise DataError(f"{root} has neither masks/ nor labels.csv; training needs one of them")
     known = known_images(images)
-    problems |= strays(root)
+    for place, why in strays(root).items():
+        problems[place] = why
+        if place.startswith("masks/") and (name := known(Path(place).stem)) in images:
+            problems[name] = why  # without that mask it would count as one that lacks the class
     groups = {known(name): group for name, group in read_groups(root).items()}
     splits = read_splits(root, images)
     if groups:
@@ -220,8 +223,14 @@ def _list_masks(
             continue
         label = known_class(folder.name)
         if label not in classes:
-            alike = [one for one in classes if one.casefold() == label.casefold() and not (mask_root / one).exists()]
-            label = alike[0] if len(alike) == 1 else label
+            alike = [one for one in classes if _letters(one) == _letters(label)]
+            own = [one for one in alike if (mask_root / one).exists()]
+            label = alike[0] if len(alike) == 1 and not own else label
+            if own or len(alike) > 1:
+                # What is drawn in it may be of that class: without it, the class would count as absent.
+                meant = " or ".join(own or alike)
+                for path in sorted(path for path in folder.iterdir() if known(path.stem) in masks):
+                    problems[known(path.stem)] = f"{path} may be of {meant}; put the masks of a class into one folder"
         if label not in classes:
             problems[f"masks/{folder.name}"] = (
                 f"{folder} is for a class that classes.txt does not name ({', '.join(classes)})"
@@ -252,6 +261,11 @@ def _list_masks(
             else:
                 problems[name] = f"{path} has no image in {root / 'images'}"
     return masks, problems
+
+
+def _letters(label: str) -> str:
+    """What a label and the folder of its masks have in common, where one of them is written in another way."""
+    return re.sub(r"[\s_-]+", " ", composed(label)).strip().casefold()
 
 
 def _image_meant(name: str, images: Collection[str]) -> str:

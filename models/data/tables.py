@@ -1,6 +1,7 @@
 """The tables of a data folder, classes.txt, labels.csv, split.json and skipped.json, and the list of its images."""
 
 import csv
+import io
 import json
 import re
 from collections.abc import Mapping
@@ -8,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.data.files import IMAGE_SUFFIXES, open_image
-from models.data.names import Known, Names, is_junk, page_name
+from models.data.names import Known, Names, is_junk, page_name, plain_label
+from models.data.text import decode_text
 from models.errors import DataError
 
 # What people call the parts of the data.
@@ -25,13 +27,13 @@ def read_classes(root: Path) -> tuple[str, ...]:
     """The classes of classes.txt, in order. Raises DataError unless it names at least one and each once."""
     path = root / "classes.txt"
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = decode_text(path.read_bytes()).splitlines()
+    except (OSError, ValueError) as error:
         raise DataError(
             f"{path} cannot be read ({error}); a data folder names its classes there, one a line, in UTF-8"
         ) from None
     classes = tuple(line.strip() for line in lines if line.strip())
-    if not classes or len(set(classes)) < len(classes):
+    if not classes or len({*map(plain_label, classes)}) < len(classes):
         raise DataError(f"{path} must name each class once, one a line; it has {list(classes)}")
     return classes
 
@@ -121,7 +123,7 @@ def read_labels(root: Path, classes: tuple[str, ...]) -> list[tuple[str, dict[st
         return []
     rows = []
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin with a byte-order mark
+        with io.StringIO(decode_text(path.read_bytes()), newline="") as file:
             delimiter = _delimiter(file.readline())
             file.seek(0)
             reader = csv.reader(file, delimiter=delimiter)
@@ -141,8 +143,8 @@ def read_labels(root: Path, classes: tuple[str, ...]) -> list[tuple[str, dict[st
                 if wrong:
                     raise DataError(f"{path} line {reader.line_num}: a label is 0, 1 or empty, got {wrong}")
                 rows.append((cells[key], {label: value == "1" for label, value in values.items() if value}))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read: {error}; save it as comma-separated values in UTF-8") from error
+    except (ValueError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read as comma-separated values: {error}") from error
     return rows
 
 
@@ -163,7 +165,7 @@ def read_splits(root: Path, images: Mapping[str, Picture]) -> dict[str, list[str
         return {}
     try:
         known = known_images(images)
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(path.read_bytes())
         sides = {side: SUBSETS.get(str(side).lower(), str(side)) for side in content}
         if len({*sides.values()}) < len(sides):
             raise ValueError(f"{', '.join(sides)} mean the same part")

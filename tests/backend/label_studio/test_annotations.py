@@ -256,6 +256,31 @@ def test_regions_without_a_known_label_are_counted_and_the_rest_is_used(tmp_path
     }
 
 
+def test_an_annotation_without_a_result_says_nothing(tmp_path: Path) -> None:
+    report = write(tmp_path, task(1, {"id": 1}), task(2, {"id": 2, "result": None}), task(3, annotation()))
+    assert report.dropped == {annotations.NO_REGION: 2}
+    assert list(open_data_folder(tmp_path).samples) == ["task-3"]
+
+
+def test_a_region_without_a_label_never_teaches_that_a_class_is_absent(tmp_path: Path) -> None:
+    """It may be of any class; what is drawn beside it with a label stays."""
+    empty = brush("Lumen", block()) | {"value": {"rle": encode_rle(block()), "brushlabels": []}}
+    tool = brush(None, block(), type="brush", from_name="tool")
+    point = {"id": "k", "type": "keypointlabels", "to_name": "image", "value": {"x": 1, "y": 1}}
+    report = write(
+        tmp_path,
+        *(task(number, annotation(made)) for number, made in enumerate((brush(None, block()), empty, tool, point), 1)),
+        task(5, annotation(brush(None, block()), brush("Lumen", block(12, 20), id="r2"))),
+    )
+    unknown = {"Lumen": None, "Lipid core": None, "blurred": False}
+    assert table(tmp_path) == dict.fromkeys(("task-1", "task-2", "task-3", "task-4"), unknown) | {
+        "task-5": {"Lumen": True, "Lipid core": None, "blurred": False}
+    }
+    assert np.array_equal(mask_of(tmp_path, "Lumen", "task-5"), block(12, 20))
+    assert report.regions == {annotations.NO_LABEL_LEFT: 4, annotations.OTHER_KIND: 1}
+    assert "task 5, image /data/a.png: region 'r1' has no label" in report.text
+
+
 UNREADABLE = [
     brush("Lumen", block()) | {"value": {"brushlabels": ["Lumen"], "rle": [1]}},
     brush("Lumen", block(), from_name="other", to_name="overview"),  # an image that the config no longer has

@@ -45,6 +45,7 @@ from tests.backend.pullbacks.files import (
 
 REASONS = (
     "it is a DICOM file without pixels",
+    "it is a DICOM Segmentation",
     "another file holds the same DICOM instance",
     "it is damaged",
     "it is a damaged DICOM file",

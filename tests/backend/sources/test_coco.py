@@ -351,3 +351,38 @@ def test_classes_that_an_image_was_not_searched_for_are_unknown(tmp_path: Path) 
     assert data.samples["a"].presence == {"scratch": True, "dent": False}
     assert data.samples["b"].presence == {"dent": True}
     assert {name: {*found} for name, found in masks.items()} == {"a": {"scratch"}, "b": set()}
+
+
+@pytest.mark.parametrize(("of_image", "of_annotation"), [("000001", 1), (1, "000001"), (" 1", "1"), ("0", 0)])
+def test_an_id_with_zeros_or_spaces_before_it_is_the_same(tmp_path: Path, of_image: Any, of_annotation: Any) -> None:
+    def change(content: dict[str, Any]) -> None:
+        content["images"][0]["id"] = of_image
+        content["annotations"][0]["image_id"] = of_annotation
+
+    with open_source(changed(tmp_path, change)) as source:
+        assert list(read(source.folder)[1]["a"]) == ["scratch"]
+
+
+def test_ids_that_differ_in_zeros_are_those_of_two_images_where_both_are_listed(tmp_path: Path) -> None:
+    def change(content: dict[str, Any]) -> None:
+        for row, key in zip(content["images"], ("01", "1"), strict=True):
+            row["id"] = key
+        for row, key in zip(content["annotations"], ("1", "01"), strict=True):
+            row["image_id"] = key
+
+    with open_source(changed(tmp_path, change)) as source:
+        _, masks = read(source.folder)
+    assert (list(masks["a"]), list(masks["b"])) == (["dent"], ["scratch"])
+
+
+def test_beside_an_annotation_of_no_listed_image_one_that_seems_empty_is_unknown(tmp_path: Path) -> None:
+    """The annotation may be of it: nothing is learnt from that it has none."""
+    with open_source(changed(tmp_path, lambda c: c["annotations"][0].update(image_id="a")), skip_bad=True) as source:
+        samples = read(source.folder)[0].samples
+    assert samples["a"].presence == {}
+    assert samples["b"].presence == {"scratch": False, "dent": True}
+
+
+def test_corners_that_are_written_as_text_may_be_parts_of_the_images_size(tmp_path: Path) -> None:
+    masks = masks_of(tmp_path, segmentation=["0.25,0.5,0.75,0.5,0.75,1,0.25,1"])
+    assert np.array_equal(masks["scratch"], block(15, 10, 30, 30))

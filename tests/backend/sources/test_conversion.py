@@ -1,5 +1,6 @@
 """What all exports share: regions become masks or leave their class unknown, and nothing is dropped silently."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,7 @@ def test_what_an_export_says_of_presence_counts(root: Path) -> None:
 
 
 def test_labels_and_names_of_any_text_come_back(root: Path) -> None:
-    labels = ["name", "a/b", "..", "x" * 260, "é", "e\u0301", " padded ", "two\nlines", "日本"]
+    labels = ["name", "a/b", "..", "x" * 260, "e\u0301", " padded ", "two\nlines", "日本"]
     picture(root / "in" / "left" / "a.png")
     exported = [Exported(path, [drawn(label, 0, 0, 5, 5) for label in labels]) for path in ("in/a.png", "left/a.png")]
     _, data, masks = converted(root, exported, labels)
@@ -133,7 +134,7 @@ def test_every_page_that_is_annotated_is_an_image(root: Path) -> None:
         (Exported("a.png", [], (3, 4)), "a.png", "was annotated at 4x3"),
         (Exported("a.png", [Region("other")]), "a.png", "is not among the export's"),
         (Exported("a.png", [], page=4), "a.png", "has 1 page"),
-        (Exported("./b.png", []), "./b.png", "is annotated twice"),
+        (Exported("./b.png", []), "./b.png", "is annotated twice, alike"),
         (Exported("/x/b.png", []), "/x/b.png", "there is no such file, only b.png"),
         (LeftOut("row 7", "it is odd"), "row 7", "it is odd"),
     ],
@@ -145,6 +146,38 @@ def test_what_does_not_fit_is_left_out_by_name(root: Path, exported: Any, what: 
     assert why in row.why
     assert list(data.samples) == ["b"]
     assert data.skipped == {row.what: row.why}
+
+
+def test_where_two_entries_of_an_image_differ_a_class_is_unknown(root: Path) -> None:
+    """Nothing tells which of them is right; what both say is learnt."""
+    both, first, second = drawn("dent", 0, 0, 5, 5), drawn("scratch", 5, 5, 9, 9), drawn("scratch", 5, 5, 9, 8)
+    for other in ([both, second], [both], [both, Region("scratch")]):
+        result, data, masks = converted(root, [Exported("a.png", [both, first]), Exported("a.png", other)])
+        assert data.samples["a"].presence == {"dent": True}
+        assert list(masks["a"]) == ["dent"]
+        assert result.left_out == [LeftOut("a.png", "a.png is annotated twice, differently; unknown there: scratch")]
+        shutil.rmtree(root / "out")
+
+
+def test_entries_of_an_image_that_looked_for_other_classes_are_taken_together(root: Path) -> None:
+    one = Exported("a.png", [drawn("dent", 0, 0, 5, 5)], offered=["dent"])
+    other = Exported("a.png", [drawn("scratch", 5, 5, 9, 9)], offered=["scratch"])
+    for rows in ([one, other], [other, one]):
+        result, data, masks = converted(root, rows)
+        assert data.samples["a"].presence == {"dent": True, "scratch": True}
+        assert sorted(masks["a"]) == ["dent", "scratch"]
+        assert not result.left_out
+        shutil.rmtree(root / "out")
+
+
+def test_an_image_that_is_left_out_by_name_is_not_said_to_be_unlisted_too(root: Path) -> None:
+    picture(root / "in" / "sub" / "d.png")
+    picture(root / "in" / "also" / "d.png")
+    rows: list[Exported | LeftOut] = [LeftOut("a.png", "it is odd")]
+    rows += [Exported(name, []) for name in ("b.png", "c.png", "d.png")]
+    result, _, _ = converted(root, rows)
+    assert [row.what for row in result.left_out] == ["a.png", "d.png"]
+    assert not result.unread
 
 
 def test_images_that_the_export_does_not_list_are_named(root: Path) -> None:
@@ -163,3 +196,19 @@ def test_more_drawing_than_a_machine_can_do_is_refused(root: Path, monkeypatch: 
     result, _, _ = converted(root, [Exported("a.png", [drawn("dent", 0, 0, 5, 5)] * 2), Exported("b.png", [])])
     assert "unite them" in result.left_out[0].why
     assert np.all([row.what == "a.png" for row in result.left_out])
+
+
+def test_labels_that_differ_in_spaces_or_unicode_form_alone_are_one_class(root: Path) -> None:
+    one, other = "caf\u00e9 au lait", " cafe\u0301  au\u00a0lait "
+    exported = [
+        Exported("a.png", [drawn(one, 0, 0, 5, 5), drawn(other, 0, 5, 5, 9)]),
+        Exported("b.png", [], presence={other: True}, offered=[other]),
+    ]
+    result, data, masks = converted(root, exported, [one, other, "Dent", "dent"])
+    assert data.classes == (one, "Dent", "dent")
+    assert masks["a"][one].sum() == 45
+    assert data.samples["b"].presence == {one: True}
+    assert result.notes[:2] == [
+        f"{one!r}, {other!r}: one class, written in several ways",
+        "'Dent', 'dent': 2 classes that differ in case alone; if they are one, rename it",
+    ]

@@ -141,6 +141,7 @@ def test_a_shape_that_cannot_be_read_makes_its_class_unknown_there_and_is_named(
         (item("a", [POLYGON | {"label_id": True}]), "a.png", "is of label True"),
         (item("a", []) | {"annotations": ["x"]}, "a.png", "annotation no. 1 cannot be read"),
         (item("a", []) | {"annotations": 7}, "a.png", "its annotations are no list"),
+        (item("a", []) | {"annotations": None}, "a.png", "its annotations are no list"),
         (item("a", []) | {"id": None}, "item no. 1 of default.json", "it lacks an id"),
         ("text", "item no. 1 of default.json", "it lacks an id"),
         (item("a", [], image={"path": "gone/a.png", "size": [1, 1]}), "a.png", "was annotated at 1x1"),

@@ -20,6 +20,13 @@ def test_json_is_read_in_each_of_its_encodings(tmp_path: Path, encoding: str) ->
     assert read_json(written(tmp_path, '{"a": ["ä", NaN]}'.encode(encoding)))["a"][0] == "ä"
 
 
+def test_text_in_utf_16_is_read_and_what_may_be_any_encoding_is_refused(tmp_path: Path) -> None:
+    assert read_text(written(tmp_path, "names: [ä]".encode("utf-16"), "data.yaml")) == "names: [ä]"
+    for name, reads in (("data.yaml", read_text), ("a.json", read_json)):
+        with pytest.raises(DataError, match=rf"{name} cannot be read: it is no text in UTF-8, from byte 2 on"):
+            reads(written(tmp_path, '["ä"]'.encode("cp1252"), name))
+
+
 def test_half_a_pair_of_code_units_is_replaced(tmp_path: Path) -> None:
     text = r'["\ud83d\ude00", "a\ud83d", "\udE00b", "\\ud83d", "\\\ud83d"]'
     assert read_json(written(tmp_path, text)) == ["😀", "a\ufffd", "\ufffdb", r"\ud83d", "\\\ufffd"]

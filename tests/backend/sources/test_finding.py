@@ -108,6 +108,12 @@ def test_of_two_paths_for_one_file_the_better_has_it(tmp_path: Path) -> None:
     assert isinstance(found["/x/right/a.png"], DataError)
 
 
+def test_a_file_of_a_kind_that_is_not_read_is_not_said_to_be_missing(tmp_path: Path) -> None:
+    (tmp_path / "IMG_1.HEIC").touch()
+    with pytest.raises(DataError, match=r"^IMG_1\.HEIC has none of the endings of images that are read; convert it"):
+        ImageFiles([tmp_path]).find("photos/IMG_1.heic")
+
+
 def test_two_paths_that_fit_one_file_equally_well_have_none(tmp_path: Path) -> None:
     found = files(tmp_path, "a.png").assign(["/x/right/a.png", "/x/left/a.png"])
     assert all("which may be" in str(one) for one in found.values())

@@ -102,9 +102,22 @@ def test_what_is_no_image_is_named(tmp_path: Path) -> None:
         "d.nii.gz": "its name has no ending of an image",
         "0.txt, 1.txt, 2.txt and 3 more": "its name has no ending of an image",
         "other.json": "it is of none of the kinds that are read",
-        "SegmentationClass/a.png, masks/a.png": "it lies in a folder of masks, and no export says what they are; see "
+        "SegmentationClass/a.png, masks/a.png": "it seems to be a mask, and no export says of what; see "
         "docs/models.md for a data folder",
     }
+
+
+@pytest.mark.parametrize(
+    "mask", ["a_mask.png", "train_masks/a.png", "train_masks/a_mask.gif", "annotations/a.png", "Ground Truth/a.png"]
+)
+def test_a_mask_that_is_called_after_an_image_is_none(tmp_path: Path, mask: str) -> None:
+    for name in ("a.png", "b_mask.png", "to label/c.png", mask):
+        picture(tmp_path / name)
+    report = inspected(tmp_path)[1]
+    assert sorted(image["source"] for image in report["images"]) == ["a.png", "b_mask.png", "to label/c.png"]
+    assert [(row["what"], row["why"].partition(",")[0]) for row in report["left_out"]] == [
+        (mask, "it seems to be a mask")
+    ]
 
 
 def test_files_among_the_images_of_a_data_folder_that_are_none_are_named(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from models.errors import DataError
 from tests.backend.sources.exports import HEIGHT, WIDTH, block, picture, read, write_json
 
 UPLOAD = "/data/upload/3/0123abcd-plate_1.png"
+PLATES = [f"plate_{number}.png" for number in range(1, 5)]
 
 
 def region(kind: str, label: str, value: dict[str, Any]) -> dict[str, Any]:
@@ -37,11 +38,16 @@ def task(number: int, *result: dict[str, Any], image: str = UPLOAD, **fields: An
     return {"id": number, "data": {"image": image}, "annotations": [annotation | fields], "predictions": []}
 
 
+def tasks_of_plates(folder: Path, *results: tuple[dict[str, Any], ...]) -> list[dict[str, Any]]:
+    """A task for each result, and its picture."""
+    for name in PLATES[: len(results)]:
+        picture(folder / name)
+    return [task(number, *result, image=PLATES[number - 1]) for number, result in enumerate(results, 1)]
+
+
 def test_every_kind_of_region_becomes_a_mask(tmp_path: Path) -> None:
-    picture(tmp_path / "0123abcd-plate_1.png")
-    export = write_json(
-        tmp_path / "export.json", [task(1, BRUSH, POLYGON), task(2, RECTANGLE), task(3, ELLIPSE), task(4)]
-    )
+    results = ((BRUSH, POLYGON), (RECTANGLE,), (ELLIPSE,), ())
+    export = write_json(tmp_path / "export.json", tasks_of_plates(tmp_path, *results))
     with open_source(export) as source:
         data, masks = read(source.folder)
         assert source.notes[1] == "4 accepted tasks: scratch on 1, dent on 3"
@@ -88,10 +94,8 @@ def test_nothing_outside_of_the_folder_is_read(tmp_path: Path, address: str) -> 
 
 def test_choices_label_the_image(tmp_path: Path) -> None:
     """No annotation took two, so an image without any is unknown."""
-    picture(tmp_path / "plate_1.png")
-    export = write_json(
-        tmp_path / "export.json", [task(1, choice("good")), task(2, choice("bad")), task(3, image=UPLOAD)]
-    )
+    results = ((choice("good"),), (choice("bad"),), ())
+    export = write_json(tmp_path / "export.json", tasks_of_plates(tmp_path, *results))
     with open_source(export) as source:
         samples = read(source.folder)[0].samples
     assert samples["task-1"].presence == {"good": True, "bad": False}
@@ -99,8 +103,7 @@ def test_choices_label_the_image(tmp_path: Path) -> None:
 
 
 def test_where_two_choices_were_taken_an_image_without_any_has_none(tmp_path: Path) -> None:
-    picture(tmp_path / "plate_1.png")
-    export = write_json(tmp_path / "export.json", [task(1, choice("good", "bad")), task(2)])
+    export = write_json(tmp_path / "export.json", tasks_of_plates(tmp_path, (choice("good", "bad"),), ()))
     with open_source(export) as source:
         assert read(source.folder)[0].samples["task-2"].presence == {"good": False, "bad": False}
 
@@ -140,8 +143,7 @@ def test_what_cannot_be_learnt_from_is_said(tmp_path: Path, content: Any, said: 
 
 
 def test_groups_are_read_from_a_field_that_all_tasks_have(tmp_path: Path) -> None:
-    picture(tmp_path / "0123abcd-plate_1.png")
-    tasks = [task(number, BRUSH) for number in range(1, 5)]
+    tasks = tasks_of_plates(tmp_path, *[(BRUSH,)] * 4)
     for number, one in enumerate(tasks):
         one["data"] |= {"study": number % 2, "patient": "P1"} if number else {"study": 0}
     with open_source(write_json(tmp_path / "export.json", tasks)) as source:
@@ -186,3 +188,50 @@ def test_an_image_that_is_written_into_the_task_is_not_repeated_in_messages(tmp_
     with pytest.raises(DataError, match="is not in") as caught, open_source(export):
         pass
     assert len(str(caught.value)) < 3000
+
+
+def test_an_image_of_two_tasks_counts_once_and_not_at_all_where_they_differ(tmp_path: Path) -> None:
+    """Nothing tells which of the two is right."""
+    for name in ("a.png", "b.png", "c.png"):
+        picture(tmp_path / "images" / name)
+    made = [
+        task(1, BRUSH, image="a.png"),
+        task(2, {**BRUSH, "id": "r2"}, image="a.png"),
+        task(3, BRUSH, image="b.png"),
+        task(4, image="b.png"),
+        task(5, BRUSH, image="c.png"),
+        task(6, POLYGON, image="c.png", was_cancelled=True),
+    ]
+    write_json(tmp_path / "export.json", made)
+    with open_source(tmp_path, skip_bad=True) as source:
+        data, _ = read(source.folder)
+    assert list(data.samples) == ["task-1", "task-5"]
+    assert {row.what: row.why.rpartition(": ")[2] for row in source.unread} == {
+        "task 2": "task 1 shows it too, and says the same",
+        "task 3": "task 4 shows it too, and says otherwise; keep one of them",
+        "task 4": "task 3 shows it too, and says otherwise; keep one of them",
+        "task 6": "skipped by the annotator (c.png)",
+    }
+
+
+def test_tasks_that_several_have_annotated_are_told(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    twice = task(1, BRUSH, image="a.png")
+    twice["annotations"] += [{"id": 2, "result": [POLYGON], "updated_at": "2026-11-24T00:00:00Z"}]
+    write_json(tmp_path / "export.json", [twice])
+    with open_source(tmp_path) as source:
+        _, masks = read(source.folder)
+    assert list(masks["task-1"]) == ["dent"]
+    said = "annotated more than once, of which the newest ground truth, else the newest, counts: 1 (task 1)"
+    assert said in source.notes
+
+
+def test_labels_that_differ_in_spaces_alone_are_one_class(tmp_path: Path) -> None:
+    spaced = region("rectanglelabels", " scratch", RECTANGLE["value"])
+    tasks = tasks_of_plates(tmp_path, (BRUSH,), (spaced,), (choice("good"),), (choice("Good"),))
+    with open_source(write_json(tmp_path / "export.json", tasks)) as source:
+        data, masks = read(source.folder)
+    assert data.classes == ("scratch", "good", "Good")
+    assert list(masks["task-2"]) == ["scratch"]
+    assert "'scratch', ' scratch': one class, written in several ways" in source.notes
+    assert any("'good', 'Good': 2 classes that differ in case alone" in note for note in source.notes)

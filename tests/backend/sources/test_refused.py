@@ -24,6 +24,7 @@ VOC = "<annotation><filename>a.png</filename><object><name>dent</name>{}</object
             '{"channel_names": {"0": "a"}, "labels": {"background": 0}, "numTraining": 1}',
             "the dataset.json of",
         ),
+        ("a.json", '[{"image": "a.png", "annotations": [{"label": "b", "coordinates": {}}]}]', "a file of CreateML"),
         ("a.csv", 'annotation_id,annotator,created_at,id,image,lead_time,tag\n1,1,"', "Label Studio's CSV"),
         ("a.tsv", "annotation_id\tannotator\tid\tlead_time\n" + "1\t" * 2_000_000, "Label Studio's CSV"),
         ("obj.data", "classes = 2\ntrain = data/train.txt\nnames = data/obj.names\n", "YOLO boxes"),

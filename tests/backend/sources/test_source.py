@@ -37,7 +37,8 @@ def test_a_data_folder_is_opened_where_it_is(tmp_path: Path) -> None:
         ("a.json", "[" * 100_000, r"a\.json cannot be read"),
         ("a.xml", "<annotation><object/></annotation>", "export of a known kind"),
         ("a.xml", "<annotations>", r"a\.xml cannot be read"),
-        ("a.zip", "no zip", r"a\.zip is no zip file"),
+        ("a.zip", "no zip", r"a\.zip is no zip or tar file"),
+        ("a.7z", "7z", r"a\.7z is no zip or tar file, .*; unpack it"),
         ("a.csv", "name,scratch", "export of a known kind"),
     ],
 )

@@ -218,7 +218,7 @@ def test_texts_whose_labels_nothing_names_are_told_from_other_files(tmp_path: Pa
         ("0\n", "it has 0"),
         ("0 0.1 0.2 0.3 0.4 0.5\n", "it has 5"),
         ("0 0.1 x 0.3 0.4 0.5 0.6\n", "must hold numbers"),
-        ("0 0.1 nan 0.3 0.4 0.5 0.6\n", "must be a polygon"),
+        ("0 0.1 nan 0.3 0.4 0.5 0.6\n", "one is infinite or none"),
         ("0 10 5 22 5 22 13\n", "parts of the image's size"),
         ("0 0.1 0.1 0.2 0.2 0.3 0.3\n", "no area"),
     ],
@@ -287,6 +287,39 @@ def test_an_image_whose_text_lies_elsewhere_is_left_out_by_name(tmp_path: Path) 
         data, masks = read(source.folder)
     assert any("images/train/b.txt" in why for why in data.skipped.values())
     assert masks.keys() == {"a", "c"}
+
+
+@pytest.mark.parametrize("name", ["A", "cafe\u0301"])
+def test_a_text_of_its_images_name_in_other_letters_is_its_text(tmp_path: Path, name: str) -> None:
+    """The image counted as one on which nothing is."""
+    folder = export(tmp_path / "export", {f"train/{name}": SCRATCH, "train/b": BOX})
+    texts = folder / "labels" / "train"
+    (texts / f"{name}.txt").rename(texts / {"A": "a.txt", "cafe\u0301": "caf\u00e9.txt"}[name])
+    with open_source(folder) as source:
+        assert list(read(source.folder)[1][name]) == ["scratch"]
+
+
+def test_texts_of_names_that_differ_in_case_are_told_apart(tmp_path: Path) -> None:
+    folder = export(tmp_path / "export", {"train/a": SCRATCH, "train/A": None, "train/B": BOX, "train/b": SCRATCH})
+    with open_source(folder) as source:
+        _, masks = read(source.folder)
+    assert {name: list(found) for name, found in masks.items()} == {
+        "a": ["scratch"],
+        "A": [],
+        "B": ["dent"],
+        "b": ["scratch"],
+    }
+
+
+@pytest.mark.parametrize("names", ["[scratch, dent]", "[dent, scratch]"])
+def test_a_folder_with_labels_of_its_own_within_another_is_read_by_these(tmp_path: Path, names: str) -> None:
+    """Its images were read twice, first by the labels of the folder around it."""
+    export(tmp_path / "export", {"train/a": SCRATCH})
+    export(tmp_path / "export" / "more", {"train/b": SCRATCH}, f"names: {names}\n")
+    with open_source(tmp_path / "export") as source:
+        data, masks = read(source.folder)
+    assert (list(masks["a"]), list(masks["b"])) == (["scratch"], [names[1:].partition(",")[0]])
+    assert not data.skipped
 
 
 def test_images_without_any_text_are_refused(tmp_path: Path) -> None:

@@ -309,3 +309,12 @@ def test_avif_is_read_upright_and_frame_by_frame() -> None:
     with open_pages(saved(frames[0], "AVIF", quality=100, save_all=True, append_images=frames[1:]), MANY) as pages:
         assert pages.sizes == [(8, 16)] * 2
         assert [int(pages.read(page)[..., channel].min()) > 240 for page, channel in ((0, 0), (1, 2))] == [True, True]
+
+
+def test_of_a_camera_file_of_several_views_the_first_is_shown_and_the_others_told() -> None:
+    first, second = (Image.new("RGB", (8, 8), colour) for colour in ("red", "blue"))
+    file = BytesIO()
+    first.save(file, "MPO", save_all=True, append_images=[second])
+    with open_pages(file.getvalue(), 100) as pages:
+        assert pages.read(0)[0, 0, 0] > 200
+        assert pages.notes == ("it has 2 views, of which the first is shown",)

@@ -90,6 +90,49 @@ def test_the_stored_bits_are_the_range_and_overlays_above_them_are_not_shown() -
     assert_shows_the_ramp(written([ramp(4095, np.uint16) | np.uint16(0x8000)], BitsStored=12))
 
 
+@pytest.mark.parametrize(
+    ("top", "low", "dtype", "stored"),
+    [
+        *((4095, 0, np.uint16, 8), (65535, 0, np.uint16, 12), (4095, 0, np.uint16, 11), (1000, -1000, np.int16, 8)),
+        *((255, 0, np.uint8, 7), (65535, 0, np.uint32, 12), (65535, 50000, np.uint16, 12)),
+    ],
+)
+def test_stored_bits_that_the_samples_exceed_are_not_believed(top: int, low: int, dtype: Any, stored: int) -> None:
+    """The bits above were cut off: brightness wrapped around."""
+    shown = decode_image(written([ramp(top, dtype, low)], BitsStored=stored), MANY)[:, :, 0].astype(int)
+    assert (np.diff(shown, axis=1) >= 0).all()
+    assert shown.max() == 255
+
+
+def test_what_lies_above_the_stored_bits_is_cut_off_where_it_is_no_brightness() -> None:
+    """Padding that is too large, a sign that is missing, an overlay right above that the file tells of."""
+    wide = ramp(4095, np.uint16)
+    wide[0, 0] = 65535
+    assert_shows_the_ramp(written([wide], BitsStored=12))
+    unsigned = ramp(2000, np.int16, -2000) & 0xFFF
+    assert_shows_the_ramp(written([unsigned.astype(np.int16)], BitsStored=12))
+    overlaid = ramp(4095, np.uint16)
+    overlaid[10:20] |= 0x1000
+    data = dcmread(BytesIO(written([overlaid], BitsStored=12)))
+    data.add_new((0x6000, 0x0102), "US", 12)
+    file = BytesIO()
+    data.save_as(file)
+    assert_shows_the_ramp(file.getvalue())
+
+
+def test_a_window_in_which_nothing_of_the_picture_lies_is_not_used() -> None:
+    for centre, width in ((50000, 100), (-5000, 1)):
+        data = written([ramp(4095, np.uint16)], BitsStored=12, WindowCenter=centre, WindowWidth=width)
+        assert_shows_the_ramp(data)
+    dark = [ramp(100, np.uint16), ramp(4095, np.uint16)]
+    shown = decode_image(written(dark, BitsStored=12, WindowCenter=3000, WindowWidth=1001), MANY)
+    assert shown.max() == 0
+
+
+def test_a_file_that_names_no_colours_is_grey() -> None:
+    assert_shows_the_ramp(written([ramp(255, np.uint8)], PhotometricInterpretation=""))
+
+
 @pytest.mark.parametrize("syntax", [uid.ExplicitVRLittleEndian, uid.RLELossless])
 def test_samples_may_lie_at_the_upper_end_of_their_words(syntax: str) -> None:
     """Their upper bits were cut off: brightness wrapped around, four times from dark to bright."""
@@ -278,7 +321,7 @@ OF_PYDICOM = [
     *("MR_small_jp2klossless.dcm", "MR_small_jpeg_ls_lossless.dcm", "image_dfl.dcm", "examples_overlay.dcm"),
     *("JPGExtended.dcm", "JPEG-lossy.dcm", "JPEG2000.dcm", "693_J2KI.dcm", "JPEGLSNearLossless_16.dcm"),
     *("SC_rgb_jpeg_gdcm.dcm", "SC_rgb_jls_lossy_sample.dcm", "SC_rgb_gdcm_KY.dcm", "SC_rgb_rle_16bit.dcm"),
-    *("SC_rgb_dcmtk_+eb+cy+np.dcm", "SC_ybr_full_422_uncompressed.dcm", "examples_ybr_color.dcm", "liver_1frame.dcm"),
+    *("SC_rgb_dcmtk_+eb+cy+np.dcm", "SC_ybr_full_422_uncompressed.dcm", "examples_ybr_color.dcm"),
     *("examples_palette.dcm", "rtdose.dcm", "rtdose_rle.dcm", "GDCMJ2K_TextGBR.dcm"),
 ]
 
@@ -312,6 +355,9 @@ def test_a_file_without_its_preamble_is_read() -> None:
 
 
 def test_what_has_no_picture_or_an_unknown_kind_is_named() -> None:
+    for masks in (sample("liver_1frame.dcm"), written([ramp(255, np.uint8)], Modality="SEG")):
+        with pytest.raises(ValueError, match="it is a DICOM Segmentation, masks of other files, and no picture"):
+            decode_image(masks, MANY)
     for name, said in (("test-SR.dcm", "without pixels .Comprehensive SR"), ("rtplan.dcm", "without pixels .RT Plan")):
         with pytest.raises(ValueError, match=f"DICOM file {said}"):
             decode_image(sample(name), MANY)

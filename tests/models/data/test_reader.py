@@ -96,6 +96,19 @@ def test_what_is_inconsistent_is_reported_by_name(folder, damage, complaint):
         open_data_folder(folder)
 
 
+def test_tables_in_utf_16_are_read(folder):
+    """So some programs on Windows save text."""
+    for name in ("classes.txt", "split.json"):
+        path = folder / name
+        content = path.read_text() if path.exists() else '{"train": ["f0"], "val": ["f1"]}'
+        path.write_bytes(content.encode("utf-16"))
+    (folder / "labels.csv").write_bytes("name,dent\r\nf1,1\r\n".encode("utf-16"))
+    data = open_data_folder(folder)
+    assert data.classes == ("scratch", "dent")
+    assert data.splits == {"train": ("f0",), "val": ("f1",)}
+    assert data.samples["f1"].presence["dent"] is True
+
+
 def test_skip_bad_goes_on_and_says_what_it_left_out(folder):
     (folder / "images" / "f1.png").write_bytes(b"not a png")
     (folder / "split.json").write_text(json.dumps({"train": ["f0", "f1"], "val": ["f2"]}))
@@ -302,3 +315,35 @@ def test_a_folder_of_masks_may_have_its_classs_name_in_other_letters(folder):
     (folder / "masks/scratch").mkdir()
     data = open_data_folder(folder, skip_bad=True)
     assert "does not name" in data.skipped["masks/Scratch"]
+
+
+@pytest.mark.parametrize("name", ["Scratch", "scratch ", "SCRATCH"])
+def test_a_folder_of_masks_that_is_written_in_another_way_is_its_classes(folder, name):
+    (folder / "masks" / "scratch").rename(folder / "masks" / name)
+    assert "scratch" in open_data_folder(folder).samples["f0"].masks
+
+
+def test_masks_in_a_second_folder_of_a_class_leave_their_images_out(folder):
+    """Without them the class would count as absent."""
+    second = folder / "masks" / "scratch "
+    second.mkdir()
+    (folder / "masks" / "scratch" / "f1.png").rename(second / "f1.png")
+    data = open_data_folder(folder, skip_bad=True)
+    assert "f1" not in data.samples
+    assert "may be of scratch; put the masks of a class into one folder" in data.skipped["f1"]
+
+
+def test_classes_that_differ_in_unicode_form_alone_are_refused(folder):
+    (folder / "classes.txt").write_text("caf\u00e9\ncafe\u0301\n", encoding="utf-8")
+    with pytest.raises(DataError, match="each class once"):
+        open_data_folder(folder)
+
+
+@pytest.mark.parametrize("place", ["masks", "masks/scratch/more"])
+def test_a_mask_outside_of_the_folders_of_classes_leaves_its_image_out(folder, place):
+    """Without it the class would count as absent."""
+    (folder / place).mkdir(exist_ok=True)
+    (folder / "masks" / "scratch" / "f1.png").rename(folder / place / "f1.png")
+    data = open_data_folder(folder, skip_bad=True)
+    assert "f1" not in data.samples
+    assert "does not lie in masks/CLASS/; move it there" in data.skipped["f1"]

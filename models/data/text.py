@@ -1,0 +1,19 @@
+"""Text files as people and spreadsheets save them."""
+
+import codecs
+
+
+def decode_text(data: bytes, errors: str = "strict") -> str:
+    """Text in UTF-8, or in UTF-16 where its byte-order mark says so, as programs on Windows save it.
+
+    >>> decode_text("é".encode("utf-16")), decode_text("é".encode("utf-8-sig"))
+    ('é', 'é')
+
+    Raises:
+        ValueError: it is in another encoding, which no file names: the letters would be guessed.
+    """
+    marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return data.decode("utf-16" if marked else "utf-8-sig", errors)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is no text in UTF-8, from byte {error.start} on; save it in UTF-8") from error
