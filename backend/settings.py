@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 from urllib.parse import unquote, urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.sources import NoDecode
 
@@ -77,7 +78,7 @@ EXPECTED = {
     "role_header": "the name of a header, such as X-Premask-Role, together with PREMASK_ROLE_PROXIES",
     "role_proxies": "addresses or networks separated by commas, such as 10.0.0.5,172.18.0.0/16",
     "max_request_mb": "a whole number of megabytes from 1 to 4096",
-    "image_hosts": "host names separated by commas",
+    "image_hosts": "host names separated by commas, with a port or without, such as images.example,10.0.0.5:8000",
     "allowed_hosts": "host names separated by commas, such as annotate.example.org or .example.org, or * for any",
     "basic_auth_user": "a user name without a colon, together with PREMASK_BASIC_AUTH_PASSWORD",
     "basic_auth_password": "a password of 8 characters or more, together with PREMASK_BASIC_AUTH_USER",
@@ -163,7 +164,7 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = None
     models_url: str | None = None
     models_endpoint: str | None = None
-    models_cache_gb: float = Field(10.0, ge=0.1)
+    models_cache_gb: float = Field(10.0, ge=0.1, allow_inf_nan=False)
     secret_key: SecretStr | None = Field(None, min_length=16)
     train_minutes: float = Field(10.0, gt=0, le=10080)
     train_preset: Literal["paper", "fast", "full"] = "fast"
@@ -203,7 +204,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Self:
-        """Read the settings from environment variables; empty ones count as unset.
+        """Read the settings from environment variables; empty and blank ones count as unset.
 
         A secret may be given as the path of a file that holds it, by its name and `_FILE`.
 
@@ -211,7 +212,7 @@ class Settings(BaseSettings):
             SettingsError: a line for every variable that cannot be used: what was seen, expected, and the remedy; also
                 for one that is the name of no setting.
         """
-        variables = {name.upper(): value for name, value in environ.items() if value != ""}
+        variables = {name.upper(): value for name, value in environ.items() if value.strip()}
         unread = _read_files(variables)
         source = EnvSettingsSource(cls, env_ignore_empty=True)
         source.env_vars = {name.lower(): value for name, value in variables.items()}
@@ -219,7 +220,7 @@ class Settings(BaseSettings):
         try:
             settings = cls(**source())
         except ValidationError as error:
-            problems = [_line(str(one["loc"][0]), one["msg"], variables) for one in error.errors()] + problems
+            problems = [_line(str(one["loc"][0]), _said(one), variables) for one in error.errors()] + problems
         if problems:
             count = "a setting" if len(problems) == 1 else f"{len(problems)} settings"
             raise SettingsError("\n  ".join([f"cannot start: {count} cannot be used", *problems]))
@@ -233,6 +234,14 @@ class Settings(BaseSettings):
             if isinstance(value, str)
             else value
         )
+
+    @field_validator("image_hosts")
+    @classmethod
+    def _are_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if re.fullmatch(r"([\w-]+(\.[\w-]+)*|\[[0-9a-f:.]+\]|[0-9a-f]*:[0-9a-f:.]+)(:\d{1,5})?", name) is None:
+                raise ValueError(f"{name!r} is no host name; leave out http:// and the path")
+        return value
 
     @field_validator("allowed_hosts")
     @classmethod
@@ -429,8 +438,13 @@ def _variable(field: str) -> str:
     return field.upper() if field.startswith("label_studio") else PREFIX + field.upper()
 
 
+def _said(error: ErrorDetails) -> str:
+    # Of a secret pydantic counts "items".
+    return "it has too few characters" if error["type"] == "too_short" else error["msg"].removeprefix("Value error, ")
+
+
 def _line(field: str, message: str, variables: Mapping[str, str]) -> str:
-    message, field = message.removeprefix("Value error, "), field.lower()
+    field = field.lower()
     variable = _variable(field)
     seen = "***" if field in SECRET else variables.get(variable, "(unset)")
     return f"{variable}={seen}: {message[:1].lower()}{message[1:]}; expected {EXPECTED[field]}"

@@ -8,6 +8,7 @@ from backend.bench.setting import Setting
 
 CASES: dict[str, Callable[[Setting], Case]] = {
     "task": serving.task,
+    "start": serving.start,
     "clicks": serving.clicks,
     "busy": serving.busy,
     "prefetch": prefetch.prefetch,

@@ -1,6 +1,5 @@
 """`premask bench memory`: what a server takes with one model, and with each project that has its own version."""
 
-import re
 import shutil
 import subprocess
 import tempfile
@@ -21,9 +20,6 @@ from models.checkpoint import read_card, write_card
 
 PROJECTS = 3  # with a version of their own, beside the starter: no more models are kept in memory
 ONE, FURTHER = 1e9, 150e6  # bytes that the first model's server and each further version may take
-FRESH_SECONDS = 60.0
-COMPUTED = re.compile(r"(\S+) is computed by ")  # in the log
-CONVERTED_SECONDS = 600.0  # until a version's networks are converted, on a machine that is busy with other things
 
 
 def memory(setting: Setting) -> Case:
@@ -39,11 +35,8 @@ def memory(setting: Setting) -> Case:
         for count in range(PROJECTS + 1):
             project = None if count == 0 else _publish(server.settings, setting.model, str(count + 1))
             server.predict(len(setting.frames), project)
-            if _converts(setting):
-                _wait(server, count + 1)
-                if not count:
-                    _wait_for_fresh(server)
-                server.predict(len(setting.frames), project)
+            server.settle(count + 1)
+            server.predict(len(setting.frames), project)
             time.sleep(2 * QUIET_SECONDS)  # until what predicting took is given back
             for values, value in zip((resident, own), _memory(server.process.process.pid), strict=True):
                 values.append(float(value))
@@ -69,32 +62,6 @@ def _publish(settings: Settings, model: Path, project: str) -> str:
         subprocess.run(command(published.directory), check=True, stdout=subprocess.DEVNULL)
     registry.promote(project, name)
     return project
-
-
-def _converts(setting: Setting) -> bool:
-    """Whether the server will look for a faster runtime."""
-    device = setting.environ.get("PREMASK_DEVICE", "cpu")
-    return setting.environ.get("PREMASK_RUNTIME", "auto") != "pytorch" and device in ("", "cpu")
-
-
-def _wait(server: BenchServer, models: int) -> None:
-    """Until so many models have said what computes them."""
-    until = time.monotonic() + CONVERTED_SECONDS
-    while len(set(COMPUTED.findall(_log(server)))) < models:
-        if time.monotonic() > until:
-            raise BenchError(f"no runtime was chosen within {CONVERTED_SECONDS:.0f} s; look at the server's log")
-        time.sleep(0.5)
-
-
-def _wait_for_fresh(server: BenchServer) -> None:
-    """Until the process that loaded torch before the networks were converted is gone; not for long, as it may stay."""
-    until = time.monotonic() + FRESH_SECONDS
-    while len(COMPUTED.findall(_log(server))) < 2 and time.monotonic() < until:
-        time.sleep(0.5)
-
-
-def _log(server: BenchServer) -> str:
-    return server.process.server.log.read_text(encoding="utf-8", errors="replace")
 
 
 def _memory(pid: int) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 import http.server
 import itertools
 import json
+import re
 import socket
 import sys
 import tempfile
@@ -35,6 +36,8 @@ MEASURED = (
     "PREMASK_TORCH_THREADS",
     "PREMASK_RUNTIME",
 )
+CONVERTED_SECONDS = 600.0  # until a version's networks are converted, on a machine that is busy with other things
+COMPUTED = re.compile(r"(\S+) is computed by (.*)")  # in the log
 PROJECT = "1.1795393773"  # as Label Studio refers to it
 UNKNOWN = "Class that no model knows"
 
@@ -110,6 +113,7 @@ class BenchServer:
                 self.process.wait(START_SECONDS)
                 self.setup()
                 self.predict(1)
+                self.settle()
                 yield self
             finally:
                 stop_all([self.process])
@@ -149,6 +153,51 @@ class BenchServer:
             server.shutdown()
             thread.join()
             server.server_close()
+
+    def settle(self, models: int = 1) -> None:
+        """Wait until so many models are computed by what computes them for good, and PyTorch is not in memory for that.
+
+        Raises:
+            BenchError: it takes too long.
+        """
+        if self.settings.runtime == "pytorch" or self.settings.device != "cpu":
+            return
+        until = time.monotonic() + CONVERTED_SECONDS
+        while True:
+            said = COMPUTED.findall(self.process.server.log.read_text(encoding="utf-8", errors="replace"))
+            # The first one is said again by the process that takes over, unless that needs PyTorch as well.
+            if len({model for model, _ in said}) >= models and (len(said) > models or "PyTorch" in said[0][1]):
+                break
+            if time.monotonic() > until:
+                raise BenchError(f"no runtime was chosen within {CONVERTED_SECONDS:.0f} s; look at the server's log")
+            time.sleep(0.5)
+        self.predict(1)
+
+    def stop(self) -> None:
+        """End it, for the time being."""
+        stop_all([self.process])
+
+    def start_again(self) -> None:
+        """Start it over the same data; until it is ready to predict.
+
+        Raises:
+            BackendError: it ends, or takes too long.
+        """
+        self.process = self.process.server.start()
+        until = time.monotonic() + START_SECONDS
+        while not self._is_ready():
+            self.process.check()
+            if time.monotonic() > until:
+                raise BenchError(f"it was not ready within {START_SECONDS:.0f} s; look at {self.process.server.log}")
+            time.sleep(0.02)
+
+    def _is_ready(self) -> bool:
+        with requests.Session() as session:
+            session.trust_env = False  # a proxy cannot reach this machine's own address
+            try:
+                return session.get(f"{self.url}/ready", timeout=START_SECONDS).ok
+            except requests.ConnectionError:
+                return False
 
     def health(self) -> None:
         """GET /health."""

@@ -1,24 +1,45 @@
 """Cases through the real server: what annotators and Label Studio wait for."""
 
 import time
+from collections.abc import Callable
 from functools import partial
 
 from backend.bench.measure import Case, Times, alternate
+from backend.bench.server import BenchServer
 from backend.bench.setting import Setting
+from backend.wiring import loader
 
 # Seconds: what an annotator is promised, and what Label Studio waits for at most.
 TASK, CLICK, HEALTH, SETUP = 2.0, 0.5, 1.0, 3.0
+FIRST = 1.0  # that the first task after a start may take
 FIRST_ALONE, NEXT_ALONE = 0.3, 0.12  # clicks in a project that no model was trained for
 CALLS = 10  # of /health and /setup, in each state and round
 
 
 def task(setting: Setting) -> Case:
     """Opening a task: through the server, against the networks alone."""
-    server, pipeline, frames = setting.server, setting.pipeline, setting.frames
-    sides = {"through the server": lambda: server.predict(1), "networks alone": lambda: pipeline.predict(frames[:1])}
+    server, frames = setting.server, setting.frames
+    model = loader(server.settings)(setting.model)  # computed as the server has it
+    sides = {"through the server": lambda: server.predict(1), "networks alone": lambda: model.predict(frames[:1])}
     # The server computes in a process of its own, so computing time is not counted.
     times = alternate(sides, setting.rounds, setting.tick, cpu=False)
     return Case("opening one task, warm", times, {"through the server": TASK})
+
+
+def start(setting: Setting) -> Case:
+    """A server that is started again: until it is ready, and the first task that is opened then."""
+    server = BenchServer(setting.model, setting.pipeline.classes, setting.frames, setting.environ)
+    times = {"until it is ready": Times(), "the first task then": Times()}
+    steps: list[Callable[[], None]] = [server.start_again, partial(server.predict, 1)]
+    with server.running():
+        for _ in range(setting.rounds):
+            server.stop()
+            for side, step in zip(times, steps, strict=True):
+                began = time.perf_counter()
+                step()
+                times[side].wall.append(time.perf_counter() - began)
+            setting.tick()
+    return Case("a start, whose networks were converted before", times, {"the first task then": FIRST})
 
 
 def clicks(setting: Setting) -> Case:

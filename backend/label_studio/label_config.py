@@ -239,9 +239,16 @@ def _controls(root: Element, images: dict[str, Element], left_out: list[str]) ->
             labels = _labels(tag)
             for image in dict.fromkeys(_names(tag.get("toName", ""))):
                 beside.setdefault(image, []).append((name, labels))
+    named = {tag.get("name") for tag in root.iter()}
     for tag in root.iter():
         name = tag.get("name")
         for to_name in dict.fromkeys(_names(tag.get("toName", ""))):
+            if tag.tag in PREDICTED and to_name not in named:
+                shown = ", ".join(map(_short, images)) or "none"
+                left_out.append(
+                    f'<{_short(tag.tag)} name="{_short(name)}"> is left to the annotator: toName="{_short(to_name)}" '
+                    f"names nothing in the config; its images are {shown}"
+                )
             if not name or to_name not in images or is_status_label(tag):
                 continue
             try:

@@ -147,6 +147,31 @@ def test_a_store_of_versions_that_cannot_be_meant_is_told(given, says):
         Settings.from_environ({f"PREMASK_{name}": value for name, value in given.items()})
 
 
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"MODELS_CACHE_GB": "inf"}, "MODELS_CACHE_GB=inf: .*finite"),
+        ({"TRAIN_MINUTES": "nan"}, "TRAIN_MINUTES=nan: .*expected minutes above 0"),
+        ({"IMAGE_HOSTS": "a.example,http://b.example/x"}, "'http://b.example/x' is no host name; leave out http://"),
+        ({"IMAGE_HOSTS": "*.example"}, "is no host name"),
+        ({"BASIC_AUTH_USER": "lead", "BASIC_AUTH_PASSWORD": "sh0rt"}, r"=\*\*\*: it has too few characters; expected a password"),
+    ],
+)
+def test_what_would_fail_later_or_never_match_is_told_at_the_start(given, says):
+    with pytest.raises(SettingsError, match=says):
+        Settings.from_environ({f"PREMASK_{name}": value for name, value in given.items()})
+
+
+def test_hosts_of_images_may_have_ports_and_be_addresses_of_any_kind():
+    given = "images.example,10.0.0.5:8000,my_host:80,[::1]:9000,fe80::1"
+    assert Settings.from_environ({"PREMASK_IMAGE_HOSTS": given}).image_hosts == tuple(given.split(","))
+
+
+def test_a_blank_setting_is_none(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert Settings.from_environ({"PREMASK_DATA_DIR": " ", "PREMASK_PORT": "  "}).data_dir == tmp_path / "premask-data"
+
+
 def test_a_store_is_a_folder_or_an_address(tmp_path):
     assert Settings.from_environ({"PREMASK_MODELS_URL": f"{tmp_path}/x/../models"}).models_url.startswith("/")
     assert Settings.from_environ({"PREMASK_MODELS_URL": "s3://bucket/prefix/"}).models_url == "s3://bucket/prefix"

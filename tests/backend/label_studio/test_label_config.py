@@ -197,6 +197,7 @@ def test_an_encoding_declaration_and_comments_do_no_harm() -> None:
         ('<View><Video name="v" value="$v"/><VideoRectangle name="b" toName="v"/></View>', "no <Image> at all"),
         (brush("").replace("<BrushLabels", '<BrushLabels model_regions="each"'), 'should be "class" or "object"'),
         (f'<View>{IMAGE}<BrushLabels name="b" toName="img"/></View>', "'image'"),
+        (f'<View>{IMAGE}<BrushLabels name="b" toName="img"/></View>', 'toName="img" names nothing in the config'),
         ('<View><Image name="i" value="image"/><BrushLabels name="b" toName="i"/></View>', 'value="$image"'),
     ],
 )
