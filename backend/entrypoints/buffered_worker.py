@@ -46,6 +46,7 @@ WRITE_RATE = 64 << 10
 HEALTH_WRITE_SECONDS = 0.05  # such an answer fits into the kernel's buffer, unless its caller reads none
 LINGER_SECONDS = 2.0  # in which the other side may close a connection after the answer
 SWEEP_SECONDS = 0.5
+QUIET_SECONDS = 3.0  # without a request, after which a process may be replaced
 # The network's thread asks for the interpreter after each of its some 600 layers, and waits so long for it whenever
 # another thread is busy; Python's own 5 ms make a pass under load some three times as long.
 SWITCH_SECONDS = 0.0005
@@ -258,7 +259,7 @@ class BufferedWorker(ThreadWorker):  # type: ignore[misc]
         sys.setswitchinterval(SWITCH_SECONDS)
         self._waiting: set[Connection] = set()
         self._held = 0  # bytes of all requests, until they are answered
-        self._swept = 0.0
+        self._swept = self._answered = 0.0
         self._health = ThreadPoolExecutor(2, "health")
         self._state = ThreadPoolExecutor(2, "state")
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -291,7 +292,9 @@ class BufferedWorker(ThreadWorker):  # type: ignore[misc]
         if now < self._swept + SWEEP_SECONDS and not force:
             return
         self._swept = now
-        if HEAVY.is_set() and self.alive:
+        if self.nr_conns > len(self._waiting):
+            self._answered = now  # a reload would give what is being answered half a minute
+        if HEAVY.is_set() and self.alive and now >= self._answered + QUIET_SECONDS:
             HEAVY.clear()
             self.log.info("a fresh process takes over, without what this one has loaded and needs no more")
             os.kill(self.ppid, signal.SIGHUP)
@@ -394,6 +397,8 @@ class BufferedWorker(ThreadWorker):  # type: ignore[misc]
         path = head.asks_for
         pool = self._health if path in HEALTH else self._state if path in STATE else self.tpool
         connection.sock.seconds = HEALTH_WRITE_SECONDS if path in HEALTH else WRITE_SECONDS
+        if pool is self.tpool:
+            self._answered = time.monotonic()
         future = pool.submit(self.handle, connection)
         future.add_done_callback(lambda done: self.method_queue.defer(self.finish_request, connection, done))
 

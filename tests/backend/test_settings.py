@@ -154,7 +154,10 @@ def test_a_store_of_versions_that_cannot_be_meant_is_told(given, says):
         ({"TRAIN_MINUTES": "nan"}, "TRAIN_MINUTES=nan: .*expected minutes above 0"),
         ({"IMAGE_HOSTS": "a.example,http://b.example/x"}, "'http://b.example/x' is no host name; leave out http://"),
         ({"IMAGE_HOSTS": "*.example"}, "is no host name"),
-        ({"BASIC_AUTH_USER": "lead", "BASIC_AUTH_PASSWORD": "sh0rt"}, r"=\*\*\*: it has too few characters; expected a password"),
+        (
+            {"BASIC_AUTH_USER": "lead", "BASIC_AUTH_PASSWORD": "sh0rt"},
+            r"=\*\*\*: it has too few characters; expected a password",
+        ),
     ],
 )
 def test_what_would_fail_later_or_never_match_is_told_at_the_start(given, says):
