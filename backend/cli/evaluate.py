@@ -35,7 +35,7 @@ from models.starter import PROMPTS, STARTER, STARTERS
 from models.studies.curve import label_efficiency
 from models.training.adaptation import adapted, fitted
 from models.training.schedule import Progress
-from models.training.train import TrainingSpec
+from models.training.spec import TrainingSpec
 
 NO_MODEL = "none"
 PROMPTED = ("network", "grabcut", "model")

@@ -29,7 +29,7 @@ from models.starter import STARTER, STARTERS, model_folder
 from models.training.presets import PRESETS
 from models.training.pretrained import shipped_parent
 from models.training.schedule import Progress
-from models.training.train import TrainingSpec
+from models.training.spec import TrainingSpec
 from models.training.train import train as train_model
 
 folder = click.Path(exists=True, file_okay=False, path_type=Path)

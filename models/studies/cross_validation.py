@@ -21,7 +21,8 @@ from models.pipeline import load_pipeline
 from models.starter import model_folder
 from models.studies.curve import link_samples
 from models.training.schedule import print_progress
-from models.training.train import TrainingSpec, train
+from models.training.spec import TrainingSpec
+from models.training.train import train
 
 FIGURES = ("iou", "boundary_f", "accuracy", "precision")
 

@@ -22,7 +22,8 @@ from models.evaluation.intervals import with_intervals
 from models.pipeline import Pipeline, load_pipeline
 from models.studies.plain_network import train_plain
 from models.training.schedule import Progress, Report
-from models.training.train import TrainingSpec, train
+from models.training.spec import TrainingSpec
+from models.training.train import train
 
 RESULT = "curve.json"
 UNCOMPARED = ("data", "out", "name", "processes")  # of a training: they change nothing that is measured

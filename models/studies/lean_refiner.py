@@ -38,7 +38,7 @@ from models.starter import FIRST_REFINER, model_folder
 from models.studies.first_refiner import SIZE, synthetic_examples
 from models.training.frames import Mixture, folder_frames, phantom_frames
 from models.training.losses import refiner_loss
-from models.training.optimisation import OptimisationLoop
+from models.training.optimisation import OptimisationLoop, mean_of
 from models.training.refiner_loop import Batch as LabelledCrops
 from models.training.refiner_loop import Example, collect_examples, draw_crops
 from models.training.schedule import Clock, print_progress
@@ -262,21 +262,12 @@ def imitation_loss(raw: Tensor, taught: Tensor, band: Tensor) -> Tensor:
     return (weighted.sum(dim=(1, 2)) / band.sum(dim=(1, 2)).clamp(min=1)).mean()
 
 
-def mean_student(folders: Sequence[Path]) -> FBANet:
-    """The mean of the weights of students of one shape, such as of those before and after a part of their learning."""
-    mean, *others = (read_refiner(folder) for folder in folders)
-    for count, other in enumerate(others, start=2):
-        for value, one in zip(mean.state_dict().values(), other.state_dict().values(), strict=True):
-            value.lerp_(one, 1 / count)
-    return mean
-
-
 def compare(arguments: argparse.Namespace) -> None:
     """Print IoU of the teacher's masks and the student's, and their times.
 
     On crops of synthetic images by kind, some of them learnt by neither; of a model also on real images, by class.
     """
-    student = mean_student(arguments.student)
+    student = mean_of(*map(read_refiner, arguments.student))
     pipeline, teacher = _teacher(arguments.teacher)
     for name, kind in KINDS.items():
         phantoms = [kind.render(UNSEEN + index, SIZE, 0.5) for index in range(MEASURED)]
@@ -297,7 +288,8 @@ def compare(arguments: argparse.Namespace) -> None:
 
 def write(arguments: argparse.Namespace) -> None:
     """Write the teacher's checkpoint anew, with the student as its refiner; a model's is measured on the val split."""
-    student, training = mean_student(arguments.student), [read_card(one).training for one in arguments.student]
+    student = mean_of(*map(read_refiner, arguments.student))
+    training = [read_card(one).training for one in arguments.student]
     pipeline, _ = _teacher(arguments.teacher)
     card = read_card(FIRST_REFINER if pipeline is None else model_folder(arguments.teacher))
     card.weights, card.training = {}, card.training | {"students": training}

@@ -26,7 +26,7 @@ from models.training.losses import dice_loss
 from models.training.optimisation import OptimisationLoop
 from models.training.pretrained import load_pretrained
 from models.training.schedule import Clock, Report
-from models.training.train import TrainingSpec
+from models.training.spec import TrainingSpec
 from models.trimap import TrimapConfig
 
 VIEW, BATCH = 352, 8

@@ -34,7 +34,8 @@ from models.starter import model_folder
 from models.studies.cross_validation import divide
 from models.studies.curve import link_samples
 from models.training.schedule import print_progress
-from models.training.train import TrainingSpec, train
+from models.training.spec import TrainingSpec
+from models.training.train import train
 
 WAYS = ("served", "folds", "parent")
 GRID = 128  # side of the label maps that cleanlab ranks

@@ -12,7 +12,8 @@ from typing import Any
 
 from models.errors import ModelError
 from models.training.schedule import Progress
-from models.training.train import TrainingSpec, train
+from models.training.spec import TrainingSpec
+from models.training.train import train
 
 EVERY = 0.5  # seconds between two lines of the same stage
 

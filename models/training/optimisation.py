@@ -5,6 +5,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from typing import Any, Generic, TypeVar
 
 import cv2
@@ -160,6 +161,20 @@ class HelpingLoop(Generic[Network]):
         self.network.zero_grad()
         _descend(loss)
         self._team.sum_gradients(self.network)
+
+
+def mean_of(network: Network, *others: Network) -> Network:
+    """A network whose weights are the mean of those of networks of one shape.
+
+    Of one before and after fine-tuning it keeps most of what either knows: Wortsman et al. 2022, "Robust fine-tuning of
+    zero-shot models", eq. 1 with equal weights.
+    """
+    mean = deepcopy(network)
+    for count, other in enumerate(others, start=2):
+        for value, one in zip(mean.state_dict().values(), other.state_dict().values(), strict=True):
+            if value.is_floating_point():
+                value.lerp_(one, 1 / count)
+    return mean
 
 
 def _descend(loss: Tensor) -> None:

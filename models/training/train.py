@@ -5,11 +5,9 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from dataclasses import astuple, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +17,6 @@ from numpy.typing import NDArray
 from models.checkpoint import Card, read_card
 from models.classifier import Classifier
 from models.confidence import fit as fit_confidence
-from models.config import ClassifierConfig, PipelineConfig
 from models.data.groups import completed
 from models.data.reader import DataFolder, open_data_folder
 from models.data.sample import Sample
@@ -30,8 +27,8 @@ from models.evaluation.comparison import add_comparison
 from models.evaluation.evaluate import FrameFigures, measure, summarise
 from models.evaluation.gallery import add_gallery
 from models.fba_net import FBANet
-from models.first_refiner import first_refiner
 from models.pipeline import Pipeline, load_pipeline, save_pipeline
+from models.training.begin import begin
 from models.training.calibration import (
     MAX_FRAMES,
     MAX_PRESENCE_FRAMES,
@@ -43,14 +40,15 @@ from models.training.calibration import (
 from models.training.classifier_loop import ClassifierHyperparameters, train_classifier
 from models.training.frames import Frames, folder_frames
 from models.training.input_size import input_size
+from models.training.optimisation import mean_of
 from models.training.presets import PRESETS, Preset
-from models.training.pretrained import LIGHT, load_pretrained, resolve_backbone
+from models.training.pretrained import LIGHT
 from models.training.promotion import Verdict, verdict
 from models.training.refiner_loop import RefinerHyperparameters, train_refiner
-from models.training.schedule import Budget, Network, Progress, Report
+from models.training.schedule import Budget, Progress, Report
+from models.training.spec import TrainingSpec
 from models.training.state import TrainingState
 from models.training.team import ALONE, Team, together
-from models.wall import WallView
 
 STATE_FORMAT = 4  # of training states; those of another format are not taken up
 # Of the minutes, where they are short: to measure held-out images, to look at views for FBANet, to score on the way.
@@ -58,64 +56,6 @@ JUDGED_TIME, VIEWS_TIME, CHECKS_TIME, PRESENCE_TIME = 0.08, 0.08, 0.2, 0.15
 PICTURES = 14  # images that are predicted again to be drawn
 # Of the learning rate, and of the backbone's share in it, for networks that know their task and learn on.
 FINE, FINE_BACKBONE = 0.2, 0.5
-
-
-@dataclass(frozen=True)
-class TrainingSpec:
-    """Data, beginning and limits of a training.
-
-    Attributes:
-        data: data folder.
-        out: checkpoint folder to write; must not exist.
-        name: model version for the card.
-        parent: checkpoint to begin from, or None.
-        preset: a name in `PRESETS`.
-        backbone: timm name, or "auto": the parent's, else the best whose pretrained weights are at hand.
-        weights: file of backbone weights (safetensors, timm's keys), or None.
-        from_scratch: go on without pretrained weights where there are none.
-        epochs: instead of the preset's.
-        minutes: limit on the whole run, or None for the preset's.
-        seed: of all randomness.
-        device: cpu, cuda, cuda:N, or auto for the GPUs, if there are any.
-        processes: how many share each batch; None for one on each GPU with cuda and auto, and for one otherwise.
-        tolerance: by how much a promoted model's mean IoU may fall against the parent's; see `promotion.verdict`.
-        skip_bad: leave out inconsistent files instead of failing.
-        wall: the class on whose wall the others lie; "auto" for the parent's, where the data has it; or "none".
-        contrast: weight of FBANet's contrastive term, by which frames without masks help; 0 for none.
-        as_drawn: names of images that were accepted as some model had drawn them: they are no evidence for another.
-    """
-
-    data: Path
-    out: Path
-    name: str
-    parent: Path | None = None
-    preset: str = "fast"
-    backbone: str = "auto"
-    weights: Path | None = None
-    from_scratch: bool = False
-    epochs: int | None = None
-    minutes: float | None = None
-    seed: int = 0
-    device: str = "cpu"
-    processes: int | None = None
-    tolerance: float = 0.01
-    skip_bad: bool = False
-    wall: str = "auto"
-    contrast: float = 0.0
-    as_drawn: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Raises ValueError for values that no training could use."""
-        if self.preset not in PRESETS:
-            raise ValueError(f"no preset {self.preset!r}; there are {', '.join(PRESETS)}")
-        if self.epochs is not None and self.epochs < 1:
-            raise ValueError(f"epochs must be at least 1, got {self.epochs}")
-        if self.processes is not None and self.processes < 1:
-            raise ValueError(f"processes must be at least 1, got {self.processes}")
-        if self.minutes is not None and self.minutes <= 0:
-            raise ValueError(f"minutes must be above 0, got {self.minutes}")
-        if self.contrast < 0:
-            raise ValueError(f"contrast must be 0 or more, got {self.contrast}")
 
 
 @dataclass(frozen=True)
@@ -341,7 +281,7 @@ def _train_classifier(run: _Run, report: Report) -> tuple[Classifier, list[dict[
         team=run.team,
     )  # fmt: skip
     run.budget.over("classifier")
-    return (_midway(run.teacher.classifier, classifier) if run.teacher else classifier), history
+    return (mean_of(classifier, run.teacher.classifier) if run.teacher else classifier), history
 
 
 def _train_refiner(run: _Run, pipeline: Pipeline, report: Report) -> tuple[Pipeline, list[FrameFigures]]:
@@ -369,7 +309,7 @@ def _train_refiner(run: _Run, pipeline: Pipeline, report: Report) -> tuple[Pipel
             pipeline, frames = _best_refiner(pipeline, trained, judged, report, looked)
     else:
         with budget.step("figures") as looked:
-            refiner = _midway(pipeline.refiner, trained)
+            refiner = mean_of(trained, pipeline.refiner)
             pipeline = Pipeline.of(
                 pipeline.classifier, refiner, pipeline.config, name=pipeline.name, device=pipeline.device
             )
@@ -387,43 +327,6 @@ def _train_refiner(run: _Run, pipeline: Pipeline, report: Report) -> tuple[Pipel
                 frames = measure(pipeline, judged, progress=_evaluating(report, f"{', '.join(worse)} as mapped"))
     budget.drop("figures", "band", "worse")
     return pipeline, frames
-
-
-def begin(spec: TrainingSpec, size: Callable[[], int], classes: tuple[str, ...], parent: Pipeline | None) -> Pipeline:
-    """The pipeline before its first step: the parent's weights where they fit, pretrained ones elsewhere.
-
-    A parent that knows none of the classes gives its backbone and top-down path; its FBANet, its settings and the size
-    of its input suit other objects, and `size` is asked for one.
-    """
-    torch.manual_seed(spec.seed)
-    kin = parent if parent and not set(classes).isdisjoint(parent.classes) else None
-    refiner, settings = kin.refiner if kin else first_refiner(), PipelineConfig()
-    wall = _wall_view(spec, classes, kin)
-    if parent and spec.backbone in ("auto", parent.classifier.config.backbone):
-        wall_backbone = parent.classifier.config.wall_backbone if wall else None
-        config = replace(parent.classifier.config, classes=classes, wall_backbone=wall_backbone)
-        classifier = Classifier(config if kin else replace(config, input_size=size()))
-        _inherit(classifier, parent.classifier)
-        if kin:  # presence is calibrated again
-            settings = replace(kin.config, presence_threshold={})
-    else:
-        backbone = resolve_backbone(spec.backbone, spec.weights, from_scratch=spec.from_scratch)
-        classifier = Classifier(ClassifierConfig(classes, backbone, size()))
-        if not spec.from_scratch:
-            load_pretrained(classifier, spec.weights)
-    settings = replace(settings, wall=wall)
-    return Pipeline.of(classifier, refiner, settings, name=spec.name, device=spec.device)
-
-
-def _wall_view(spec: TrainingSpec, classes: tuple[str, ...], kin: Pipeline | None) -> WallView | None:
-    """The classes to read on the unrolled wall: as asked for, else as the parent does where its lumen is a class."""
-    known = kin.config.wall if kin else None
-    if spec.wall == "auto" and known is not None and known.lumen in classes:
-        shared = tuple(label for label in known.classes if label in classes)
-        return replace(known, classes=shared) if shared else None
-    if spec.wall in ("auto", "none"):
-        return None
-    return WallView(spec.wall, tuple(label for label in classes if label != spec.wall))
 
 
 def _card(run: _Run, pipeline: Pipeline, history: list[dict[str, float]]) -> Card:
@@ -479,36 +382,6 @@ def _run_fingerprint(spec: TrainingSpec, folder: DataFolder) -> str:
     return hashlib.sha256(repr((STATE_FORMAT, astuple(spec), parent, folder.fingerprint())).encode()).hexdigest()
 
 
-def _inherit(classifier: Classifier, parent: Classifier) -> None:
-    """Copy a parent's weights; a class it does not know keeps its fresh head."""
-    state, theirs = classifier.state_dict(), parent.state_dict()
-    rows = {
-        i: parent.config.classes.index(label)
-        for i, label in enumerate(classifier.config.classes)
-        if label in parent.config.classes
-    }
-    for key in state:
-        if key.removeprefix("wall_reader.") not in ("head.weight", "gain", "bias"):
-            state[key] = theirs[key]
-        else:
-            for i, j in rows.items():
-                state[key][i] = theirs[key][j]
-    classifier.load_state_dict(state)
-
-
-def _midway(before: Network, learned: Network) -> Network:
-    """The mean of the weights before and after fine-tuning: it keeps most of what either knows.
-
-    Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", eq. 1 with equal weights.
-    """
-    old, mean = before.state_dict(), deepcopy(learned)
-    mean.load_state_dict(
-        {key: torch.lerp(old[key], value, 0.5) if value.is_floating_point() else value
-         for key, value in learned.state_dict().items()}
-    )  # fmt: skip
-    return mean
-
-
 def _best_refiner(
     pipeline: Pipeline, trained: FBANet, held_out: Sequence[Sample], report: Report, looked: Callable[[], None]
 ) -> tuple[Pipeline, list[FrameFigures]]:
@@ -516,7 +389,7 @@ def _best_refiner(
 
     Without any it is the mean: what a few frames teach of a lumen's edge they may spoil of a lipid core's.
     """
-    mean = _midway(pipeline.refiner, trained)
+    mean = mean_of(trained, pipeline.refiner)
     choices = {"the new refiner": trained, "the refiner it began from": pipeline.refiner, "the mean of the two": mean}
     candidates = []
     for which, refiner in choices.items():

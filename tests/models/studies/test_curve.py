@@ -16,7 +16,7 @@ from models.studies import curve as curve_module
 from models.studies.curve import label_efficiency, link_samples, spread_order
 from models.studies.plain_network import plain_loss, train_plain
 from models.training.pretrained import LIGHT
-from models.training.train import TrainingSpec
+from models.training.spec import TrainingSpec
 
 
 def silent(*progress):

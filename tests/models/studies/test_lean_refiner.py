@@ -11,7 +11,8 @@ from models.first_refiner import read_refiner
 from models.phantom import write_phantoms
 from models.pipeline import load_pipeline
 from models.studies import lean_refiner
-from models.studies.lean_refiner import imitation_loss, main, mean_student, thinned
+from models.studies.lean_refiner import imitation_loss, main, thinned
+from models.training.optimisation import mean_of
 
 
 def test_imitating_costs_nothing_outside_the_band_or_beyond_what_is_sure():
@@ -59,7 +60,7 @@ def test_it_is_taught_by_the_first_refiner_and_by_a_models(tmp_path, monkeypatch
 
     main(["write", "--student", str(tmp_path / "further"), *of_light, "--out", str(tmp_path / "lean")])
     main(["write", "--student", str(tmp_path / "further"), "--out", str(tmp_path / "first")])
-    mean = mean_student([tmp_path / "student", tmp_path / "further"]).out.weight
+    mean = mean_of(*(read_refiner(tmp_path / name) for name in ("student", "further"))).out.weight
     torch.testing.assert_close(mean, (before + after) / 2)
     model, first = load_pipeline(tmp_path / "lean"), check_weights(tmp_path / "first")
     for refiner in (model.refiner, read_refiner(tmp_path / "first")):

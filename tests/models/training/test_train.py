@@ -24,11 +24,13 @@ from models.first_refiner import first_refiner
 from models.pipeline import load_pipeline
 from models.training import train as training
 from models.training.__main__ import main
+from models.training.begin import _inherit, begin
 from models.training.pretrained import HUB_SECONDS, LIGHT, XCEPTION, load_pretrained, resolve_backbone
 from models.training.promotion import verdict
 from models.training.schedule import Progress
+from models.training.spec import TrainingSpec
 from models.training.state import TrainingState
-from models.training.train import TrainingSpec, _inherit, begin, train
+from models.training.train import train
 from models.wall import WallView
 
 
