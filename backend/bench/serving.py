@@ -7,7 +7,7 @@ from functools import partial
 from backend.bench.measure import Case, Times, alternate
 from backend.bench.server import BenchServer
 from backend.bench.setting import Setting
-from backend.wiring import loader
+from backend.versions.serving import load_on
 
 # Seconds: what an annotator is promised, and what Label Studio waits for at most.
 TASK, CLICK, HEALTH, SETUP = 2.0, 0.5, 1.0, 3.0
@@ -19,7 +19,9 @@ CALLS = 10  # of /health and /setup, in each state and round
 def task(setting: Setting) -> Case:
     """Opening a task: through the server, against the networks alone."""
     server, frames = setting.server, setting.frames
-    model = loader(server.settings)(setting.model)  # computed as the server has it
+    settings = server.settings
+    load = load_on(settings.device, settings.runtime, settings.torch_threads, settings.data_dir / "runtime")
+    model = load(setting.model)  # computed as the server has it
     sides = {"through the server": lambda: server.predict(1), "networks alone": lambda: model.predict(frames[:1])}
     # The server computes in a process of its own, so computing time is not counted.
     times = alternate(sides, setting.rounds, setting.tick, cpu=False)

@@ -9,7 +9,7 @@ from gunicorn.glogging import Logger
 from backend.errors import SettingsError
 from backend.settings import Settings
 from backend.system.logs import configure_logging
-from backend.system.processes import PARENT, die_with_parent
+from backend.system.processes import PARENT, die_with_parent, leave
 
 try:
     settings = Settings.from_environ(os.environ)
@@ -53,6 +53,12 @@ control_socket_disable = True
 accesslog = None
 errorlog = "-"
 loglevel = "warning"
+
+
+def worker_exit(server: Any, worker: Any) -> None:
+    """Abort nothing: networks may still be loaded when a server is stopped or replaced."""
+    if isinstance(why := sys.exception(), SystemExit) and not why.code:
+        leave(0)
 
 
 def on_starting(server: Any) -> None:

@@ -22,7 +22,7 @@ from backend.jobs.queue import close
 from backend.prediction.cache import PredictionCache
 from backend.settings import Settings
 from backend.system.logs import configure_logging
-from backend.system.processes import PARENT, die_with_parent
+from backend.system.processes import PARENT, die_with_parent, leave
 from backend.wiring import Parts, assemble, predictor_of, serving_of
 from models.families import Model
 
@@ -107,4 +107,4 @@ def _print(line: dict[str, Any]) -> None:
 if __name__ == "__main__":
     # Two processes must not do one job: this one ends with its worker.
     die_with_parent(os.environ.get(PARENT))
-    sys.exit(main(os.environ, sys.argv[1], sys.argv[2], sys.argv[3]))
+    leave(main(os.environ, sys.argv[1], sys.argv[2], sys.argv[3]))

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from backend.system.processes import PARENT, die_with_parent
+from backend.system.processes import PARENT, die_with_parent, leave
 from models.data.reader import open_data_folder
 from models.errors import ModelError
 from models.evaluation.review import Opinion, findings, opinions
@@ -54,4 +54,4 @@ def _print(line: dict[str, Any]) -> None:
 if __name__ == "__main__":
     # Two processes must not do one job: this one ends with its worker.
     die_with_parent(os.environ.get(PARENT))
-    sys.exit(main(Path(sys.argv[1])))
+    leave(main(Path(sys.argv[1])))

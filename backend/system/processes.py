@@ -1,5 +1,6 @@
 """Processes of this machine: their identity, their end, and ties between them."""
 
+import atexit
 import contextlib
 import ctypes
 import functools
@@ -9,6 +10,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 PR_SET_PDEATHSIG = 1
 PARENT = "PREMASK_PARENT"  # environment variable of a process that must not outlive the one of that number
@@ -25,6 +27,17 @@ def die_with_parent(parent: str | None) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         if str(os.getppid()) != parent:  # it went while this one was still starting
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+def leave(code: int) -> NoReturn:
+    """End this process when what was registered for its end is done, and leave the rest to the system.
+
+    Python would end daemon threads in the middle of what a library computes in C++, which aborts the process.
+    """
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
 
 
 @functools.cache

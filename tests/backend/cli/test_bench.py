@@ -80,6 +80,7 @@ def test_every_case_is_measured_printed_and_written(tiny_model, migrated_url, tm
         promised
         == {
             "through the server",
+            "the first task then",
             "second click",
             "first click, no model",
             "second click, no model",

@@ -20,6 +20,7 @@ from backend.entrypoints.supervisor import Supervisor
 from backend.errors import ServeError
 from backend.settings import Settings
 from backend.system.processes import identity, is_alive
+from models.checkpoint import read_card
 from tests.backend.fake_label_studio import serving
 from tests.backend.fakes import eventually, predict_body, setup_body, start_training
 
@@ -66,7 +67,8 @@ def test_serve_and_worker_say_in_a_sentence_what_is_wrong_with_the_database(envi
         assert "Traceback" not in done.stderr
 
 
-def test_serve_answers_trains_restarts_its_worker_and_leaves_nothing_behind(environ):
+def test_serve_answers_trains_restarts_its_worker_and_leaves_nothing_behind(environ, tiny_model):
+    environ["PREMASK_STARTER"] = str(tiny_model)
     url = f"http://127.0.0.1:{environ['PREMASK_PORT']}"
     serve = subprocess.Popen([*PREMASK, "serve"], env=environ, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
@@ -74,7 +76,7 @@ def test_serve_answers_trains_restarts_its_worker_and_leaves_nothing_behind(envi
         children = eventually(lambda: len(c := _children(serve.pid)) == 2 and c)
         assert requests.get(f"{url}/health", timeout=30).json()["status"] == "UP"
         setup = requests.post(f"{url}/setup", json=setup_body(hostname="http://127.0.0.1:1"), timeout=30)
-        assert setup.json() == {"model_version": "oct-lite0"}
+        assert setup.json() == {"model_version": read_card(tiny_model).name}
         job = requests.post(f"{url}/webhook", json=start_training(), timeout=30).json()["job"]
         show = lambda: requests.get(f"{url}/api/jobs/{job}", timeout=30).json()  # noqa: E731
         assert eventually(lambda: show()["state"] == "failed", 60)

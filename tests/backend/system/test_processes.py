@@ -61,3 +61,19 @@ def test_a_machine_of_the_same_name_is_another_machine(monkeypatch):
     assert clone != here
     assert clone.startswith(socket.gethostname())
     assert not processes.is_here(clone)
+
+
+def test_a_process_leaves_when_what_was_registered_is_done_and_waits_for_no_thread() -> None:
+    ends = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import atexit, threading, time\nfrom backend.system.processes import leave\n"
+            "atexit.register(print, 'registered')\nthreading.Thread(target=time.sleep, args=(600,)).start()\n"
+            "print('said', end=' ')\nleave(3)",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (ends.returncode, ends.stdout) == (3, "said registered\n")
