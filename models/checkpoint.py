@@ -187,8 +187,9 @@ def save_weights(directory: Path, card: Card, networks: Mapping[str, nn.Module],
         without: tensors whose name begins so are left out, as whoever loads the checkpoint has them; "" for none.
 
     Raises:
-        CheckpointError: `directory` exists already.
+        CheckpointError: `directory` exists already, or the disk is full.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     if directory.exists():
@@ -207,7 +208,11 @@ def save_weights(directory: Path, card: Card, networks: Mapping[str, nn.Module],
         for number, part in enumerate(parts, start=1):
             suffix = f"-{number}-of-{len(parts)}" if len(parts) > 1 else ""
             file = partial / f"{name}{suffix}.safetensors"
-            save_file(part, file)
+            try:
+                save_file(part, file)
+            except SafetensorError as error:
+                shutil.rmtree(partial, ignore_errors=True)
+                raise CheckpointError(f"{directory} cannot be written: {error}", "make room and try again") from error
             file.chmod(0o644)  # safetensors writes for its owner alone; servers run as others
             card.weights[file.name] = _sha256(file)
     write_card(partial, card)

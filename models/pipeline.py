@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Self
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
 from models.checkpoint import Card, check_weights, load_weights, read_card, save_weights
 from models.confidence import DRAWN_SIGNS, PRIOR, Lines, absent_signs, drawn_signs, read_lines
 from models.config import STRIDE, ClassifierConfig, FBANetConfig, PipelineConfig, in_logits
+from models.documents import first_problem
 from models.errors import CheckpointError
 from models.families import Runtime
 from models.interactive import answer
@@ -22,7 +24,7 @@ from models.prompt import Answer, Mask, Prompt
 from models.prompted_class import likeliest_class
 from models.refiner import Matting, Subject, centre_map, fba_matting, refine
 from models.runtime import PYTORCH, Networks, RuntimeChoice
-from models.seen import Seen, see
+from models.seen import STEP, Seen, see
 from models.segment import Prediction, Segment
 from models.stages import stage
 from models.threads import limit_threads, spread, thread_count
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from models.fba_net import FBANet
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
+_CLASSIFIER, _REFINER = TypeAdapter(ClassifierConfig), TypeAdapter(FBANetConfig)
 
 
 @dataclass(frozen=True, eq=False)
@@ -264,6 +267,8 @@ class Pipeline:
         """Everything `predict` does, kept: for each image the steps of each class, absent ones with empty masks."""
         for image in images:
             check_image(image)
+        if not images:
+            return []
         presence, cams = self.maps(images)
         parts = [
             (image, label, probability, cam)
@@ -540,25 +545,49 @@ def read_pipeline(directory: Path, device: str = "cpu") -> Pipeline:
         classifier_config = dict(card.config["classifier"])
         pipeline_config = dict(card.config["pipeline"])
         classifier = ClassifierConfig(**classifier_config | {"classes": tuple(classifier_config["classes"])})
-        refiner = FBANetConfig.of(dict(card.config["refiner"]))
+        classifier = _CLASSIFIER.validate_python(asdict(classifier))
+        refiner = _REFINER.validate_python(asdict(FBANetConfig.of(dict(card.config["refiner"]))))
+        _check_networks(card, classifier, refiner)
         layers = tuple(pipeline_config.get("layers", (STRIDE,)))
         trimap = trimap_config(pipeline_config["trimap"])
         unrefined = tuple(pipeline_config.get("unrefined", ()))
         wall = pipeline_config.get("wall")
         view = None if wall is None else WallView(**wall | {"classes": tuple(wall["classes"])})
+        if view is not None and not {view.lumen, *view.classes} <= set(classifier.classes):
+            raise ValueError(f"the wall's classes, {view.lumen}, {', '.join(view.classes)}, are not among the others")
         lines = read_lines(pipeline_config.get("confidence"))
         config = PipelineConfig(
             **pipeline_config
             | {"layers": layers, "trimap": trimap, "unrefined": unrefined, "wall": view, "confidence": lines}
         )
+    except ValidationError as error:  # of pydantic, a ValueError
+        raise _no_pipeline(directory, first_problem(error)) from error
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"the card of {directory} describes no pipeline of this version: {error!r}") from error
+        raise _no_pipeline(directory, repr(error)) from error
     check_weights(directory)
 
     def load() -> "tuple[Classifier, FBANet]":
         return load_networks(directory, card, classifier, refiner)
 
     return Pipeline(classifier, refiner, load, config, name=card.name, device=device)
+
+
+def _check_networks(card: Card, classifier: ClassifierConfig, refiner: FBANetConfig) -> None:
+    """Raises ValueError unless networks of these sizes can be made and compute."""
+    if card.classes != list(classifier.classes):
+        raise ValueError(f"its classes, {card.classes}, are not those of its classifier, {list(classifier.classes)}")
+    if len(set(card.classes)) < len(card.classes):
+        raise ValueError(f"two of its classes have the same name: {card.classes}")
+    for name, side, step in (("input_size", classifier.input_size, STEP), ("crop_size", refiner.crop_size, 8)):
+        if side < step or side % step:
+            raise ValueError(f"{name} must be a multiple of {step}, got {side}")
+
+
+def _no_pipeline(directory: Path, why: str) -> CheckpointError:
+    return CheckpointError(
+        f"the card of {directory} describes no pipeline of this version: {why}",
+        "restore that file, or choose another model",
+    )
 
 
 def load_networks(
@@ -575,7 +604,7 @@ def load_networks(
     try:
         classifier, refiner = Classifier(classifier_config), FBANet(refiner_config)
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"the card of {directory} describes no pipeline of this version: {error!r}") from error
+        raise _no_pipeline(directory, repr(error)) from error
     load_weights(directory, card, "classifier", classifier)
     load_weights(directory, card, "refiner", refiner)
     return classifier, refiner

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from models.checkpoint import read_card, read_tensors
 from models.compiled import INT8, PARTS, Compiled, computes_bfloat16, key_of, part_names, stored
@@ -118,6 +119,9 @@ class Measured:
         return min(fit, key=lambda name: seconds[name] / (WORTH if name == PYTORCH else 1), default=None)
 
 
+_MEASURED = TypeAdapter(Measured)
+
+
 @dataclass(frozen=True, eq=False)
 class RuntimeChoice:
     """What the networks of a checkpoint are computed by on this machine.
@@ -169,7 +173,7 @@ class RuntimeChoice:
             folder = self.folder
             parts = part_names(self.classifier)
             graphs = Graphs(stored(folder, parts, self._convert), _stored_lines(self.directory, parts), self._pytorch)
-            measured = _measured(folder, partial(self._measure, graphs))
+            measured = _measured(folder, parts, partial(self._measure, graphs))
             chosen = chosen_runtimes(measured, graphs, self.wanted)
             networks = graphs.networks(chosen, folder / COMPILED)
         except CheckpointError:
@@ -303,14 +307,17 @@ def _measurement() -> str:
     return f"measured-{hashlib.sha256(cores.encode()).hexdigest()[:12]}.json"
 
 
-def _measured(folder: Path, measure: Callable[[], Measured]) -> Measured:
+def _measured(folder: Path, parts: Collection[str], measure: Callable[[], Measured]) -> Measured:
     """What was measured on this machine with as many threads, or a measurement now."""
     file = folder / _measurement()
     try:
-        return Measured(**json.loads(file.read_text(encoding="utf-8")))
+        measured = _MEASURED.validate_json(file.read_bytes())
+        if set(parts) - measured.seconds.keys() | set(parts) - measured.agreement.keys():
+            raise ValueError(f"it has not all of {', '.join(parts)}")
+        return measured
     except FileNotFoundError:
         pass
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError) as error:
         logger.info("%s does not read as a measurement (%s) and is made again", file, error)
     measured = measure()
     try:

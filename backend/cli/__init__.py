@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 failed (one sentence on stderr says why and what to do), 2
 
 import importlib
 import keyword
+import signal
 import sys
 from io import TextIOWrapper
 
@@ -75,8 +76,15 @@ def main() -> None:
     """Run the command line; an expected failure is one sentence on stderr and exit code 1."""
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text; stderr does so by itself
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # What is unpacked, or half written, is taken away as by Ctrl-C; of nohup, SIGHUP stays ignored.
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
     try:
         cli.main(standalone_mode=True)
     except (BackendError, ModelError) as error:
         click.echo(f"premask: {error}", err=True)
-        sys.exit(1)
+    except OSError as error:  # a disk that is full, a folder that may not be written to
+        place = "" if error.filename is None else f"{error.filename} cannot be read or written: "
+        click.echo(f"premask: {place}{error.strerror or error}; check the name, the disk and who may write", err=True)
+    sys.exit(1)

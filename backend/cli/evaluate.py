@@ -301,7 +301,7 @@ def _pipeline(model: Model) -> Pipeline:
 
 def _check_classes(model: Model, labelled: DataFolder) -> None:
     if set(model.classes).isdisjoint(labelled.classes):
-        known, offered = ", ".join(model.classes), ", ".join(labelled.classes)
+        known, offered = ", ".join(model.classes) or "no class", ", ".join(labelled.classes)
         raise DataError(f"{model.name} knows {known}, but {labelled.root} has only {offered}; name another --model")
 
 

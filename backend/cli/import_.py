@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from backend.cli.output import json_option, progress_bar, write_json
+from backend.cli.output import Number, json_option, progress_bar, write_json
 from backend.settings import Settings
 
 
@@ -42,7 +42,7 @@ class BoxType(click.ParamType[tuple[int, ...]]):
 @click.option("--every", type=click.IntRange(min=1), default=1, show_default=True, help="Take one frame of so many.")
 @click.option("--series", default="", help="Name of the series instead of a pseudonym.")
 @click.option("--patient", default="", help="The patient of all of them, for files that do not say.")
-@click.option("--mm-per-pixel", type=click.FloatRange(min=0, min_open=True), help="For files that do not say.")
+@click.option("--mm-per-pixel", type=Number(min=0, min_open=True), help="For files that do not say.")
 @click.option("--keep-names", is_flag=True, help="Patients and file names as they are, no pseudonyms.")
 @click.option("--black-out", type=BoxType(), multiple=True, help="Make a box of every frame black; may be repeated.")
 @json_option

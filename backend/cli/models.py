@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from backend.cli.data import data_options
 from backend.cli.device import Device
-from backend.cli.output import json_option, print_metrics, progress_bar, write_json
+from backend.cli.output import Number, json_option, print_metrics, progress_bar, write_json
 from backend.web.dashboard.formats import duration
 from models.checkpoint import read_card
 from models.config import BACKBONES
@@ -93,6 +93,8 @@ def predict(
     if len({file.stem for file in files}) < len(files):
         raise DataError("two of the images have the same name, so their masks would overwrite each other; rename one")
     loaded = load_model(model or STARTER, device)
+    if not loaded.classes:
+        raise DataError(f"{loaded.name} knows no class, it answers clicks and boxes alone; name another --model")
     results, failed = {}, []
     with progress_bar("predicting") as move:
         for index, file in enumerate(files):
@@ -136,7 +138,7 @@ def training_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--epochs", type=click.IntRange(min=1), help="Instead of the preset's."),
         click.option(
             "--minutes",
-            type=click.FloatRange(min=0, min_open=True),
+            type=Number(min=0, min_open=True),
             help="Limit on each training; fast: 10, or 20 if heavy.",
         ),
         click.option(
@@ -147,12 +149,12 @@ def training_options(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option(
             "--contrast",
-            type=click.FloatRange(min=0),
+            type=Number(min=0),
             default=0.0,
             show_default=True,
             help="Weight of the term by which images without masks help the refiner.",
         ),
-        click.option("--seed", type=int, default=0, show_default=True),
+        click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True),
         device_option,
         click.option(
             "--processes",
@@ -211,7 +213,7 @@ def train(data: Path, out: Path, parent: Path | str, json_file: Path | None, **o
 @click.option("--count", type=click.IntRange(min=1), required=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--size", type=click.IntRange(min=64), help="Longer side of the largest images, pixels.")
-@click.option("--difficulty", type=click.FloatRange(0, 1), default=0.5, show_default=True)
+@click.option("--difficulty", type=Number(0, 1), default=0.5, show_default=True)
 @json_option
 def phantom(
     out: Path, kind: str, count: int, seed: int, size: int | None, difficulty: float, json_file: Path | None

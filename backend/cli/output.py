@@ -1,6 +1,7 @@
 """Output of every command: progress bars for people, JSON for machines."""
 
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -29,13 +30,30 @@ json_option = click.option(
 )
 
 
+class Number(click.FloatRange):
+    """A number in a range, and none of nan and inf, which a range alone lets pass."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number", param, ctx)
+        return number
+
+
 def write_json(path: Path | None, result: Any) -> None:
-    """Write `result` where `--json` asked for it."""
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(result, indent=2, ensure_ascii=False) + "\n"
+    """Write `result` where `--json` asked for it: all of it, or nothing where the disk is full."""
+    if path is None:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(result, indent=2, ensure_ascii=False) + "\n"
+    try:
         # A name of a file that is no UTF-8 has half characters, which JSON can escape and UTF-8 cannot hold.
         path.write_text(text, encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        if path.is_file() and not path.is_symlink():  # half of it; /dev/stdout is a link
+            path.unlink()
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 @contextmanager

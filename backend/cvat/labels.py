@@ -9,6 +9,7 @@ import click
 
 from backend.cvat.detector import LABEL_TYPES, Detector
 from backend.cvat.model import Checkpoint
+from models.errors import CheckpointError
 
 
 @click.command()
@@ -16,7 +17,11 @@ from backend.cvat.model import Checkpoint
 @click.option("--draws", type=click.Choice(list(LABEL_TYPES)), default="masks", show_default=True)
 def main(model: str, draws: str) -> None:
     """Print the labels that a CVAT project needs for a model."""
-    click.echo(json.dumps(Detector(Checkpoint(model), draws).labels, indent=2, ensure_ascii=False))
+    try:
+        labels = Detector(Checkpoint(model), draws).labels
+    except CheckpointError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(json.dumps(labels, indent=2, ensure_ascii=False))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ own. To an interactor it posts the image with each click, {"image": base64, "pos
 import base64
 import hashlib
 import json
-import math
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -138,7 +138,8 @@ def _points(call: dict[str, Any], key: str) -> list[tuple[float, float]]:
     if len(points) > MAX_POINTS:
         raise BadCall(f"'{key}' should hold at most {MAX_POINTS} points, got {len(points)}")
     values = [value for point in points for value in point]
-    if not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
+    # The largest float is compared with, as math.isfinite refuses larger whole numbers by an OverflowError.
+    if not all(type(value) in (int, float) and abs(value) <= sys.float_info.max for value in values):
         raise BadCall(f"'{key}' should hold numbers, got {str(points)[:50]}")
     return [(float(x), float(y)) for x, y in points]
 

@@ -16,6 +16,7 @@ POLAR = "1.2.840.10008.5.1.4.1.1.14.2"  # Intravascular OCT Image Storage - For 
 ULTRASOUND = ("US", "IVUS")
 CENTIMETRES = 3  # unit of an ultrasound region
 TWO_DIMENSIONAL = 1  # format of one
+MAX_FRAMES = 200_000
 MAX_VALUE_BYTES = 1 << 20  # a longer value of a tag is left on the disk: no tag that is read here has one
 
 
@@ -89,6 +90,8 @@ def read_header(path: Path) -> Header | None:
 
 def _header(data: Any) -> Header:
     frames = max(int(data.get("NumberOfFrames", 1) or 1), 1) if data.get("Rows") and data.get("Columns") else 0
+    if frames > MAX_FRAMES:
+        raise ValueError(f"Number of Frames is {frames}, at most {MAX_FRAMES} are taken")
     sop_class = _text(data, "SOPClassUID")
     part = int(data.get("InConcatenationNumber") or 0)
     number = data.get("InstanceNumber")

@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from backend.errors import PullbackError
-from backend.pullbacks.dicom import ULTRASOUND, Header, read_header
+from backend.pullbacks.dicom import MAX_FRAMES, ULTRASOUND, Header, read_header
 from models.data.files import VIDEO_SUFFIXES, open_image
 from models.errors import DataError
 
 MAX_FILES = 100_000
-MAX_FRAMES = 200_000
 MAX_FILE_BYTES = 4 << 30  # a DICOM file is read as a whole
 JUNK = {"thumbs.db", "desktop.ini", "dicomdir", "__macosx", "lockfile"}
 DIGITS = re.compile(r"(\d+)")

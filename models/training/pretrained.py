@@ -4,11 +4,13 @@ import socket
 from collections.abc import Collection
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from models.checkpoint import PACKAGED, packaged_backbone, read_card
 from models.classifier import Classifier
+from models.config import BACKBONES
 from models.errors import CheckpointError
 from models.lean_timm import timm
 from models.starter import STARTERS
@@ -31,8 +33,14 @@ def resolve_backbone(backbone: str, weights: Path | None, *, from_scratch: bool)
 
     Xception, the product's default, wherever its ImageNet weights are at hand: given, or to be had from timm's hub.
     Elsewhere the light backbone, whose weights an installed package carries.
+
+    Raises:
+        CheckpointError: timm has no network of that name.
     """
     if backbone != "auto":
+        if not timm.is_model(backbone):
+            known = ", ".join(BACKBONES)
+            raise CheckpointError(f"timm has no network {backbone!r}; name one that it has, such as {known}")
         return backbone
     return XCEPTION if weights or (not from_scratch and _hub_has(XCEPTION)) else LIGHT
 
@@ -51,7 +59,7 @@ def load_pretrained(classifier: Classifier, weights: Path | None) -> None:
     if weights is not None:
         try:
             state = load_file(weights)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise CheckpointError(f"{weights} cannot be read as safetensors: {error}") from error
     else:
         state = packaged_backbone(backbone) or _from_hub(backbone)
@@ -61,7 +69,10 @@ def load_pretrained(classifier: Classifier, weights: Path | None) -> None:
         raise CheckpointError(
             f"the weights do not fit {backbone}: {len(missing)} tensors are missing, e.g. {missing[0]}"
         )
-    classifier.backbone.load_state_dict({key: state.get(key, wanted[key]) for key in wanted})
+    try:
+        classifier.backbone.load_state_dict({key: state.get(key, wanted[key]) for key in wanted})
+    except RuntimeError as error:  # of other shapes
+        raise CheckpointError(f"the weights do not fit {backbone}: {error}") from error
 
 
 def _hub_has(backbone: str) -> bool:

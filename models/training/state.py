@@ -10,6 +10,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from models.errors import CheckpointError
+
 
 class TrainingState:
     """A folder beside the checkpoint in the making.
@@ -23,12 +25,23 @@ class TrainingState:
         self.folder, self.fingerprint = folder, fingerprint
 
     def save(self, stage: str, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
-        """Replace the saved state of a stage, in one step."""
+        """Replace the saved state of a stage, in one step.
+
+        Raises:
+            CheckpointError: the disk is full.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = self.folder / f"{stage}.partial"
         # Copies: an average's buffers may share memory with the network's, which safetensors refuses.
         copies = {key: value.detach().cpu().clone().contiguous() for key, value in tensors.items()}
-        save_file(copies, partial, {"fingerprint": self.fingerprint, "numbers": json.dumps(numbers)})
+        try:
+            save_file(copies, partial, {"fingerprint": self.fingerprint, "numbers": json.dumps(numbers)})
+        except SafetensorError as error:
+            partial.unlink(missing_ok=True)
+            remedy = "make room and train again: it goes on where it was"
+            raise CheckpointError(
+                f"the state of the training cannot be kept in {self.folder}: {error}", remedy
+            ) from error
         os.replace(partial, self.folder / f"{stage}.safetensors")
 
     def load(self, stage: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:

@@ -5,12 +5,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from models.checkpoint import Card, read_card
 from models.config import METHODS, REFINERS, PipelineConfig
 from models.errors import CheckpointError
 from models.masks.components import without_small_components
-from models.pipeline import fit_square, load_pipeline, save_pipeline
+from models.pipeline import fit_square, load_pipeline, read_pipeline, save_pipeline
 from models.trimap import UNKNOWN
 
 
@@ -264,6 +265,42 @@ def test_a_damaged_checkpoint_is_named(make_pipeline, tmp_path, damage, complain
     damage(tmp_path / "v1")
     with pytest.raises(CheckpointError, match=complaint):
         load_pipeline(tmp_path / "v1")
+
+
+@pytest.mark.parametrize(
+    ("part", "values", "complaint"),
+    [
+        ("classifier", {"input_size": "wide"}, "input_size: Input should be a valid integer"),
+        ("classifier", {"input_size": -3}, "input_size must be a multiple of 32, got -3"),
+        ("classifier", {"classes": ["b", "a"]}, "are not those of its classifier"),
+        ("refiner", {"crop_size": 7}, "crop_size must be a multiple of 8, got 7"),
+        ("pipeline", {"wall": {"lumen": "c", "classes": ["a"]}}, "the wall's classes, c, a, are not among the others"),
+    ],
+)
+def test_a_card_that_no_network_can_have_is_refused_before_the_first_image(
+    make_pipeline, tmp_path, part, values, complaint
+):
+    save_pipeline(make_pipeline(), tmp_path / "v1", card())
+    path = tmp_path / "v1" / "card.json"
+    content = json.loads(path.read_text())
+    content["config"][part] |= values
+    path.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=complaint):
+        read_pipeline(tmp_path / "v1")
+
+
+def test_no_images_have_no_predictions(make_pipeline):
+    assert make_pipeline().predict([]) == []
+
+
+def test_a_full_disk_leaves_no_checkpoint_and_says_so(make_pipeline, tmp_path, monkeypatch):
+    def full(*_):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(CheckpointError, match=r"v1 cannot be written: .*No space left.*make room"):
+        save_pipeline(make_pipeline(), tmp_path / "v1", card())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_large_weights_are_kept_in_parts(make_pipeline, tmp_path, monkeypatch):

@@ -261,6 +261,15 @@ def test_what_is_damaged_is_made_again(checkpoint, damaged):
     assert file.stat().st_size > 40
 
 
+@pytest.mark.parametrize("content", ['{"seconds": [1], "agreement": null}', '{"seconds": {}, "agreement": {}}'])
+def test_a_measurement_of_something_else_is_made_again(tmp_path, content):
+    file = tmp_path / runtime._measurement()
+    file.write_text(content)
+    measured = runtime.Measured({"refiner": {"PyTorch": 0.5}}, {"refiner": {"PyTorch": 1.0}})
+    assert runtime._measured(tmp_path, ["refiner"], lambda: measured) == measured
+    assert json.loads(file.read_text())["seconds"] == measured.seconds
+
+
 def test_a_checkpoint_that_cannot_be_written_to_is_served_all_the_same(checkpoint):
     (checkpoint / "runtime").write_text("in the way")
     assert by_openvino(load_model(checkpoint, runtime="openvino"))

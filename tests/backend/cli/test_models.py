@@ -1,6 +1,7 @@
 """`premask predict | evaluate | phantom | train` as a user types them, with the starter weights."""
 
 import json
+import signal
 import subprocess
 import sys
 
@@ -177,11 +178,58 @@ def test_a_model_of_other_classes_is_refused(tmp_path):
         ("train", "--out", "x"),
         ("evaluate", "--data", "/nowhere"),
         ("phantom", "--count", "0"),
+        ("phantom", "--count", "1", "--out", "x", "--difficulty", "nan"),
+        ("train", "--data", ".", "--out", "x", "--minutes", "nan"),
+        ("train", "--data", ".", "--out", "x", "--minutes", "inf"),
+        ("train", "--data", ".", "--out", "x", "--seed", "-1"),
+        ("import", ".", "--storage", "x", "--mm-per-pixel", "nan"),
         ("paint",),
     ],
 )
 def test_wrong_usage_is_exit_code_two(arguments):
     assert invoke(*arguments).exit_code == 2
+
+
+def premask(*arguments, code="from backend.cli import main; main()"):
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("place", ["/proc/none/r.json", "/dev/full"])
+def test_a_place_that_cannot_be_written_to_is_a_sentence(tmp_path, place):
+    done = premask("phantom", "--count", 1, "--size", 64, "--out", tmp_path / "out", "--json", place)
+    _, err = done.communicate(timeout=120)
+    assert done.returncode == 1
+    assert "premask: /" in err
+    assert "cannot be read or written" in err
+    assert "Traceback" not in err
+
+
+def test_a_model_without_classes_predicts_nothing(frame, tmp_path):
+    with pytest.raises(ModelError, match="prompts knows no class"):
+        invoke("predict", frame, "--out", tmp_path / "out", "--model", STARTERS["light"].parent / "prompts")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_command_that_is_told_to_end_takes_away_what_it_had_unpacked(tmp_path, number):
+    code = (
+        "import tempfile, time, click, backend.cli as c\n"
+        "@c.cli.command('wait')\n"
+        "def wait():\n"
+        "    with tempfile.TemporaryDirectory(dir='.') as folder:\n"
+        "        click.echo(folder)\n"
+        "        time.sleep(60)\n"
+        "c.LazyGroup.get_command = lambda *_: wait\n"
+        f"import os; os.chdir({str(tmp_path)!r})\n"
+        "c.main()"
+    )
+    running = premask("wait", code=code)
+    assert running.stdout.readline()
+    running.send_signal(number)
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == 1
+    assert err.strip() == "Aborted!"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_help_names_every_command_and_loads_no_networks():

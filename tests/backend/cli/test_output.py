@@ -1,6 +1,10 @@
 """Progress in logs and pipes."""
 
-from backend.cli.output import ProgressLines, progress_bar
+import os
+
+import pytest
+
+from backend.cli.output import ProgressLines, progress_bar, write_json
 
 
 class Clock:
@@ -32,3 +36,14 @@ def test_a_pipe_gets_lines_and_no_bar(capsys):
     captured = capsys.readouterr()
     assert captured.err == "evaluating: 1/2\n"
     assert captured.out == ""
+
+
+def test_a_result_that_does_not_fit_on_the_disk_is_not_there_by_halves(tmp_path, monkeypatch):
+    def full(path, text, **_):
+        path.write_bytes(text[:5].encode())
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr("pathlib.Path.write_text", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*r\.json'"):
+        write_json(tmp_path / "r.json", {"a": 1})
+    assert list(tmp_path.iterdir()) == []

@@ -78,6 +78,12 @@ def test_the_label_command_prints_what_a_project_needs(model: Path) -> None:
     assert json.loads(printed.output) == labelled("any")
 
 
+def test_the_label_command_says_that_a_folder_is_no_model(tmp_path: Path) -> None:
+    printed = CliRunner().invoke(labels_command, ["--model", str(tmp_path)])
+    assert printed.exit_code == 1
+    assert printed.output == f"Error: {tmp_path} is no checkpoint: it has no card.json\n"
+
+
 # Masks
 
 

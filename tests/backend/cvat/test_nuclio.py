@@ -224,6 +224,12 @@ def test_a_call_is_bounded_before_anything_is_made_of_it(monkeypatch: pytest.Mon
         image_of({"image": "A" * 12})
 
 
+@pytest.mark.parametrize("value", [10**400, float("nan"), float("-inf"), True, "1"])
+def test_a_point_is_two_numbers(value: Any) -> None:
+    with pytest.raises(BadCall, match="'pos_points' should hold numbers"):
+        _points({"pos_points": [[1, value]]}, "pos_points")
+
+
 def test_an_image_is_decoded_in_a_bounded_process(monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[int] = []
     monkeypatch.setattr(nuclio, "decode_bounded", lambda data, most: decoded.append(len(data)))

@@ -93,6 +93,12 @@ def test_the_patient_is_known_by_id_else_by_name_and_birth(tmp_path: Path, tags:
     assert header.patient == expected
 
 
+def test_a_file_that_claims_billions_of_frames_is_refused_at_once(tmp_path: Path) -> None:
+    path = write_dicom(tmp_path / "a.dcm", frames(1), NumberOfFrames=2_000_000_000)
+    with pytest.raises(ValueError, match="Number of Frames is 2000000000, at most 200000 are taken"):
+        read_header(path)
+
+
 def test_other_files_have_no_header(tmp_path: Path) -> None:
     write_png(tmp_path / "a.png", np.zeros((4, 4), np.uint8))
     assert read_header(tmp_path / "a.png") is None

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from models.classifier import Classifier
 from models.config import ClassifierConfig, PipelineConfig
@@ -201,8 +202,33 @@ def test_weights_of_another_network_are_refused(tmp_path):
     from safetensors.torch import save_file
 
     save_file({"conv.weight": torch.zeros(1)}, tmp_path / "w.safetensors")
+    classifier = Classifier(ClassifierConfig(("a",), LIGHT))
     with pytest.raises(CheckpointError, match="do not fit"):
-        load_pretrained(Classifier(ClassifierConfig(("a",), LIGHT)), tmp_path / "w.safetensors")
+        load_pretrained(classifier, tmp_path / "w.safetensors")
+    save_file({key: torch.zeros(1) for key in classifier.backbone.state_dict()}, tmp_path / "w.safetensors")
+    with pytest.raises(CheckpointError, match="do not fit"):
+        load_pretrained(classifier, tmp_path / "w.safetensors")
+    (tmp_path / "w.safetensors").write_text("a text")
+    with pytest.raises(CheckpointError, match="cannot be read as safetensors"):
+        load_pretrained(classifier, tmp_path / "w.safetensors")
+
+
+def test_a_backbone_that_timm_does_not_know_is_refused():
+    with pytest.raises(CheckpointError, match="timm has no network 'nope'"):
+        resolve_backbone("nope", None, from_scratch=True)
+
+
+def test_a_state_that_finds_the_disk_full_says_so_and_leaves_the_one_before(tmp_path, monkeypatch):
+    state = TrainingState(tmp_path, "run")
+    state.save("classifier", {"a": torch.zeros(1)}, {"step": 1})
+
+    def full(*_):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("models.training.state.save_file", full)
+    with pytest.raises(CheckpointError, match=r"No space left.*make room and train again"):
+        state.save("classifier", {"a": torch.ones(1)}, {"step": 2})
+    assert state.load("classifier") == ({"a": torch.zeros(1)}, {"step": 1})
 
 
 def test_unreachable_weights_say_what_can_be_done(monkeypatch):
