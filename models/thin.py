@@ -49,7 +49,8 @@ def line_through(image: NDArray[np.uint8], clicks: Sequence[Click], within: Mask
     scale = min(MAX_SIDE / max(height, width), 1.0)
     small = image
     if scale < 1:
-        shrunk = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        size = max(round(width * scale), 1), max(round(height * scale), 1)
+        shrunk = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         small = np.asarray(shrunk, dtype=np.uint8)
     places = [_cell(click, scale, small.shape) for click in clicks if click.positive]
     strength, half, direction = max((_standing_out(small, places, half) for half in SCALES), key=lambda one: one[0])

@@ -92,6 +92,7 @@ def open_pages(source: bytes | bytearray | Path, max_pixels: int, scale: Scale |
         ValueError: not an image, damaged, too large, or of an unsupported kind, which the message names.
     """
     file: BinaryIO = _opened_file(source) if isinstance(source, Path) else BytesIO(source)
+    head = b""
     try:
         head = file.read(352)
         return _Described(_opened(file, head, max_pixels, scale), head)

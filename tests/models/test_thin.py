@@ -130,3 +130,11 @@ def test_a_change_of_mind_needs_the_clicks_on_the_line():
     assert clicks_on(line, clicks[:2], beside=False) == 0.5
     assert clicks_on(line, clicks) == pytest.approx(2 / 3)
     assert clicks_on(line, clicks[3:]) == 0
+
+
+@pytest.mark.parametrize("shape", [(5000, 1), (1, 5000), (1, 1)])
+def test_images_that_are_a_line_themselves_are_looked_at(shape):
+    """Scaled to what is looked at, nothing would be left of their width."""
+    image = np.random.default_rng(0).integers(0, 255, (*shape, 3), dtype=np.uint8)
+    found = line_through(image, [Click(shape[1] - 1, shape[0] - 1, True)])
+    assert found is None or found.shape == shape

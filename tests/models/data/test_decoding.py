@@ -318,3 +318,8 @@ def test_of_a_camera_file_of_several_views_the_first_is_shown_and_the_others_tol
     with open_pages(file.getvalue(), 100) as pages:
         assert pages.read(0)[0, 0, 0] > 200
         assert pages.notes == ("it has 2 views, of which the first is shown",)
+
+
+def test_a_file_whose_first_bytes_cannot_be_read_is_told_so():
+    with pytest.raises(ValueError, match="cannot be read"):
+        open_pages(Path("/proc/self/mem"), max_pixels=1000)  # no address of any process
