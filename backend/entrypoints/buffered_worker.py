@@ -11,6 +11,7 @@ answer is sent and its end awaited), or closed.
 
 import errno
 import json
+import logging
 import os
 import re
 import resource
@@ -35,6 +36,8 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 from backend.system.memory import HEAVY
 from backend.system.metrics import GIVEN_UP
 from backend.web.security import ADMITS
+
+logger = logging.getLogger(__name__)
 
 HEAD_SECONDS = 10.0  # for a request line and all headers
 MAX_HEAD = 64 << 10  # bytes of them
@@ -296,7 +299,7 @@ class BufferedWorker(ThreadWorker):  # type: ignore[misc]
             self._answered = now  # a reload would give what is being answered half a minute
         if HEAVY.is_set() and self.alive and now >= self._answered + QUIET_SECONDS:
             HEAVY.clear()
-            self.log.info("a fresh process takes over, without what this one has loaded and needs no more")
+            logger.info("a fresh process takes over, without what this one has loaded and needs no more")
             os.kill(self.ppid, signal.SIGHUP)
         for connection in [one for one in self._waiting if force or one.deadline <= now]:
             if force or connection.idle or connection.lingers:
