@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from models.classifier import Classifier, ClassifierOutput
 from models.config import DEFAULT_METHOD, GAMMA, STRIDE, in_logits
-from models.devices import autocast
+from models.devices import as_array, autocast
 from models.errors import ModelError
 from models.seen import Forward, Seen, presence_side
 from models.stages import stage
@@ -334,9 +334,9 @@ def explained(
             run = None if forward is None else partial(_run, forward)
             explanation = explain(classifier, batch, strides, presence_scale, run)
         with stage("maps"):
-            maps = {method: _array(activation_maps(explanation, method)) for method in methods}
+            maps = {method: as_array(activation_maps(explanation, method)) for method in methods}
     finest = min(explanation.layers, key=lambda layer: layer.stride).activations
-    return Seen(_array(explanation.logits.float().sigmoid()), maps, _array(finest) if features else None)
+    return Seen(as_array(explanation.logits.float().sigmoid()), maps, as_array(finest) if features else None)
 
 
 def _run(forward: Forward, images: Tensor) -> ClassifierOutput:
@@ -344,7 +344,3 @@ def _run(forward: Forward, images: Tensor) -> ClassifierOutput:
     assert features is not None
     kept = torch.from_numpy(features)
     return ClassifierOutput(torch.from_numpy(logits), kept, torch.from_numpy(score_maps), {STRIDE: kept})
-
-
-def _array(tensor: Tensor) -> NDArray[np.float32]:
-    return np.asarray(tensor.float().cpu().numpy(), dtype=np.float32)

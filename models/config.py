@@ -125,6 +125,11 @@ class PipelineConfig:
         layers = "+".join(map(str, sorted(self.layers)))
         return self.cam if self.layers == (STRIDE,) else f"{self.cam}@{layers}"
 
+    @property
+    def is_absolute(self) -> bool:
+        """Whether these maps are class score maps, whose scale is absolute; they need no gradients."""
+        return all(in_logits(self.cam, stride) for stride in self.layers)
+
     def map_threshold_of(self, label: str) -> float:
         """The activation at the edge of a class's coarse mask, for this kind of maps."""
         return self.map_threshold.get(self.maps, {}).get(label, default_threshold(self.cam, self.layers))

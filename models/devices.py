@@ -4,7 +4,10 @@ import subprocess
 import sys
 from contextlib import AbstractContextManager
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from models.errors import ModelError
 from models.threads import limit_threads, thread_limit
@@ -87,6 +90,11 @@ def computes_bfloat16(device: torch.device) -> bool:
     """Whether torch computes in bfloat16 natively there."""
     native = device.type == "cuda" or (device.type == "cpu" and "AVX512" in torch.backends.cpu.get_cpu_capability())
     return native and (device.type == "cuda" or bool(torch.cpu._is_avx512_bf16_supported()))
+
+
+def as_array(tensor: Tensor) -> NDArray[np.float32]:
+    """A tensor's values as an array of the same shape, wherever it is."""
+    return np.asarray(tensor.detach().float().cpu().numpy(), dtype=np.float32)
 
 
 def autocast(device: torch.device | str, *, enabled: bool = True) -> AbstractContextManager[None]:

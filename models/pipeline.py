@@ -235,8 +235,7 @@ class Pipeline:
     @property
     def _needs_pytorch(self) -> bool:
         """Whether a network, or the kind of maps, is computed by it."""
-        absolute = all(in_logits(self.config.cam, stride) for stride in self.config.layers)
-        return not absolute or PYTORCH in self.networks.runtimes.values()
+        return not self.config.is_absolute or PYTORCH in self.networks.runtimes.values()
 
     @property
     def runtime(self) -> str:
@@ -412,8 +411,7 @@ class Pipeline:
         size = self.classifier_config.input_size
         square, height, width = fit_square(image, size)
         # Presence only scales maps that have no unit; those in logits need no second pass.
-        absolute = all(in_logits(self.config.cam, stride) for stride in self.config.layers)
-        scale = 1.0 if absolute else self.config.presence_scale
+        scale = 1.0 if self.config.is_absolute else self.config.presence_scale
         seen = self._see(square[None], [self.config.cam], scale, features=True)
         assert seen.features is not None
         cells = seen.maps[self.config.cam][0]  # (C, s, s)

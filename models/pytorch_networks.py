@@ -6,14 +6,13 @@ from functools import partial
 from importlib.util import find_spec
 from typing import TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from models.classifier import Classifier
 from models.compiled import part_names
 from models.conversion import convert
-from models.devices import autocast
+from models.devices import as_array, autocast
 from models.fba_net import AlphaOnly, FBANet
 from models.probes import agreement, probes_of
 from models.runtime import PRECISIONS, PYTORCH, SERVED, Floats, Graphs, Lines, Measured, Networks, chosen_runtimes
@@ -36,8 +35,8 @@ def pytorch_networks(classifier: Classifier, refiner: FBANet, device: str, *, ex
     def classify(network: Classifier, images: Floats, *, features: bool = False) -> Output:
         with torch.inference_mode(), autocast(device, enabled=not exact):
             found = network(_batch(images, device))
-            kept = _array(found.features) if features else None
-            return Output(_array(found.logits), _array(found.score_maps), kept)
+            kept = as_array(found.features) if features else None
+            return Output(as_array(found.logits), as_array(found.score_maps), kept)
 
     see = read = partial(classify, classifier)
     if classifier.wall_reader is not None:
@@ -52,7 +51,7 @@ def pytorch_refiner(refiner: FBANet, device: str, *, exact: bool = False) -> Cal
 
     def refine(crops: Floats) -> Floats:
         with torch.inference_mode(), autocast(device, enabled=not exact):
-            return _array(matting(_batch(crops, device)))
+            return as_array(matting(_batch(crops, device)))
 
     return refine
 
@@ -111,12 +110,8 @@ def measure(graphs: Graphs, classifier: Classifier, refiner: FBANet) -> Measured
 def lines_of(classifier: Classifier) -> Lines:
     """Gain and bias of the classifier and of its reader of the wall."""
     readers = zip(("classifier", "wall_reader"), classifier.readers, strict=False)
-    return {part: (_array(one.gain), _array(one.bias)) for part, one in readers}
+    return {part: (as_array(one.gain), as_array(one.bias)) for part, one in readers}
 
 
 def _batch(array: Floats, device: str) -> Tensor:
     return torch.from_numpy(array).to(device).contiguous(memory_format=torch.channels_last)
-
-
-def _array(tensor: Tensor) -> Floats:
-    return np.asarray(tensor.detach().float().cpu().numpy(), dtype=np.float32)

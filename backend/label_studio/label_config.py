@@ -1,7 +1,7 @@
 """A project's labelling config (XML) as controls, labels and the image they belong to."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
@@ -168,12 +168,12 @@ def parse_label_config(xml: str) -> LabelConfig:
         raise ConfigError(f"the labelling config is refused: {error}; take its <!DOCTYPE> and entities out") from error
     images = {name: tag for tag in root.iter("Image") if (name := tag.get("name"))}
     left_out: list[str] = []
-    controls = tuple(islice(_controls(root, images, left_out), MAX_CONTROLS + 1))
+    named = {name for tag in root.iter() if (name := tag.get("name"))}
+    controls = tuple(islice(_controls(root, images, named, left_out), MAX_CONTROLS + 1))
     if len(controls) > MAX_CONTROLS:
         raise ConfigError(f"the labelling config pairs tools and <Labels> in more than {MAX_CONTROLS} ways; merge some")
     if not controls:
         raise ConfigError("; ".join([_nothing_to_fill(root, images), *left_out]))
-    named = {name for tag in root.iter() if (name := tag.get("name"))}
     elsewhere = frozenset(named - {control.to_name for control in controls})
     return LabelConfig(controls, tuple(left_out), elsewhere, tuple(_colours(root).items()), _status(root, images))
 
@@ -230,8 +230,17 @@ def _image_key(image: Element) -> str:
     return value[1:]
 
 
-def _controls(root: Element, images: dict[str, Element], left_out: list[str]) -> Iterator[Control]:
-    """The controls that can be filled; a sentence about each of the others is added to `left_out`."""
+def _controls(
+    root: Element, images: dict[str, Element], named: Container[str], left_out: list[str]
+) -> Iterator[Control]:
+    """The controls that can be filled; a sentence about each of the others is added to `left_out`.
+
+    Args:
+        root: of the config.
+        images: its images by name.
+        named: the names of all its tags.
+        left_out: see above.
+    """
     repeated = {tag for repeater in root.iter("Repeater") for tag in repeater.iter()}
     beside: dict[str, list[tuple[str, dict[str, str]]]] = {}  # image -> name and labels of each <Labels>
     for tag in root.iter("Labels"):
@@ -239,7 +248,6 @@ def _controls(root: Element, images: dict[str, Element], left_out: list[str]) ->
             labels = _labels(tag)
             for image in dict.fromkeys(_names(tag.get("toName", ""))):
                 beside.setdefault(image, []).append((name, labels))
-    named = {tag.get("name") for tag in root.iter()}
     for tag in root.iter():
         name = tag.get("name")
         for to_name in dict.fromkeys(_names(tag.get("toName", ""))):
