@@ -49,7 +49,7 @@ WRITE_RATE = 64 << 10
 HEALTH_WRITE_SECONDS = 0.05  # such an answer fits into the kernel's buffer, unless its caller reads none
 LINGER_SECONDS = 2.0  # in which the other side may close a connection after the answer
 SWEEP_SECONDS = 0.5
-QUIET_SECONDS = 3.0  # without a request, after which a process may be replaced
+QUIET_SECONDS = 1.0  # without a request, after which a process may be replaced; pages and monitors ask every two
 # The network's thread asks for the interpreter after each of its some 600 layers, and waits so long for it whenever
 # another thread is busy; Python's own 5 ms make a pass under load some three times as long.
 SWITCH_SECONDS = 0.0005
