@@ -31,6 +31,7 @@ DEFAULT_METHOD = "HiResCAM"
 GAMMA = 2.0  # of LayerCAM's scaling
 
 REFINERS = ("fba", "closed-form", "none")
+SECOND_LOOKS = ("all", "open")
 DEFAULT_PRESENCE_THRESHOLD = 0.3  # probability: removing a wrong mask is one key, a missing one has to be painted
 
 
@@ -89,6 +90,9 @@ class PipelineConfig:
         presence_scale: fraction of the input size at which presence is judged, in (0, 1]. Of a smaller frame the
             network sees more at once; that tells better what is there after a long training, after a short one it
             misses more.
+        second_look: of which classes presence is judged so: "all", or "open" for those whose map reaches its threshold
+            and of which the whole frame is not sure. Saves most of these passes; "all" is a second opinion also of
+            what is not drawn.
         trimap: kernel widths.
         band: per class, instead of the `band` of `trimap`.
         unrefined: classes whose map FBANet leaves as it is, because it made it worse where the truth was known.
@@ -102,6 +106,7 @@ class PipelineConfig:
     map_threshold: dict[str, dict[str, float]] = field(default_factory=dict)
     presence_threshold: dict[str, float] = field(default_factory=dict)
     presence_scale: float = 1.0
+    second_look: str = "all"
     trimap: TrimapConfig = field(default_factory=TrimapConfig)
     band: dict[str, float] = field(default_factory=dict)
     unrefined: tuple[str, ...] = ()
@@ -118,6 +123,8 @@ class PipelineConfig:
             raise ValueError(f"maps need at least one layer; {STRIDE} is the last convolution")
         if not 0 < self.presence_scale <= 1:
             raise ValueError(f"presence_scale must be above 0 and at most 1, got {self.presence_scale}")
+        if self.second_look not in SECOND_LOOKS:
+            raise ValueError(f"no second look {self.second_look!r}; there are {', '.join(SECOND_LOOKS)}")
 
     @property
     def maps(self) -> str:

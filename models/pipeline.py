@@ -24,7 +24,7 @@ from models.prompt import Answer, Mask, Prompt
 from models.prompted_class import likeliest_class
 from models.refiner import Matting, Subject, centre_map, fba_matting, refine
 from models.runtime import PYTORCH, Networks, RuntimeChoice
-from models.seen import STEP, Seen, see
+from models.seen import STEP, Seen, judge, presence_side, see
 from models.segment import Prediction, Segment
 from models.stages import stage
 from models.threads import limit_threads, spread, thread_count
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from models.fba_net import FBANet
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
+SURE = 0.9  # presence by the whole frame from which on a smaller one is not asked
+
 _CLASSIFIER, _REFINER = TypeAdapter(ClassifierConfig), TypeAdapter(FBANetConfig)
 
 
@@ -315,12 +317,17 @@ class Pipeline:
         on_wall: bool = False,
         features: bool = False,
     ) -> Seen:
-        """What the classifier says of frames of shape (B, H, W, 3), or its reader of the wall, of strips."""
+        """What the classifier says of frames of shape (B, H, W, 3), or its reader of the wall, of strips.
+
+        Presence is judged at `presence_scale` only for maps that have no unit, as it scales them.
+        """
         networks, layers = self.networks, self.config.layers
         part = "wall_reader" if on_wall and "wall_reader" in networks.runtimes else "classifier"
         is_converted = networks.runtimes[part] != PYTORCH
-        if is_converted and all(in_logits(method, layer) for method in methods for layer in layers):
-            return see(getattr(networks, part), frames, methods, presence_scale, features=features)
+        if self._in_logits(methods):
+            presence_scale = 1.0
+            if is_converted:
+                return see(getattr(networks, part), frames, methods, features=features)
         from models.activation_maps import explained
 
         classifier = self.classifier
@@ -338,8 +345,14 @@ class Pipeline:
             features=features,
         )
 
+    def _in_logits(self, methods: Sequence[str]) -> bool:
+        return all(in_logits(method, layer) for method in methods for layer in self.config.layers)
+
     def maps(self, images: Sequence[Image]) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
-        """Presence and activation maps of every class, from one forward pass, or two where `presence_scale` is not 1.
+        """Presence and activation maps of every class.
+
+        Where `presence_scale` is not 1, a second pass judges presence on a smaller frame: of all classes or, as
+        `second_look` has it, of those that could be drawn and of which the first pass is not sure (`SURE`).
 
         Returns:
             Presence probabilities of shape (B, C), and for each image its maps of shape (C, h, w), floats in [0, 1],
@@ -363,10 +376,32 @@ class Pipeline:
                     np.stack([cv2.resize(m, (size, size), interpolation=cv2.INTER_LINEAR)[:h, :w] for m in maps])
                     for maps, (_, h, w) in zip(batched, squares, strict=True)
                 ]
-        presence = seen.presence
+        on_frame, on_wall = seen.presence, np.full_like(seen.presence, np.nan)
         if self.config.wall is not None:
-            self._read_walls(images, presence, cut, self.config.wall)
+            self._read_walls(images, on_wall, cut, self.config.wall)
+        presence = self._together(on_frame, on_wall)
+        side = presence_side(size, self.config.presence_scale)
+        if side is None or not self._in_logits(methods):
+            return presence, cut
+        asked = self._is_open(presence, next(iter(cut.values()))) | (self.config.second_look == "all")
+        if rows := [row for row in range(len(images)) if asked[row].any()]:
+            judged = judge(self.networks.classifier, [squares[row][0] for row in rows], side)
+            on_frame[rows] = np.where(asked[rows], judged, on_frame[rows])
+            presence = self._together(on_frame, on_wall)
         return presence, cut
+
+    def _is_open(self, presence: NDArray[np.float32], maps: Sequence[NDArray[np.float32]]) -> NDArray[np.bool_]:
+        """Whether a class could be drawn and may not be there, shape (B, C); maps (C, h, w) of each image."""
+        cuts = [self.config.map_threshold_of(label) for label in self.classes]
+        reached = [[cam.max() >= cut for cam, cut in zip(cams, cuts, strict=True)] for cams in maps]
+        return np.asarray(reached) & (presence < SURE)
+
+    def _together(self, on_frame: NDArray[np.float32], on_wall: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Presence, shape (B, C), by the frame's pass and, where it is not NaN, the wall's."""
+        if self.config.wall is None:
+            return on_frame
+        both = on_wall if self.config.wall.alone else both_present(on_frame, on_wall)
+        return np.where(np.isnan(on_wall), on_frame, both)
 
     def _read_walls(
         self,
@@ -377,11 +412,11 @@ class Pipeline:
     ) -> None:
         """Have a second pass, over the unrolled walls, say whether and where the wall's classes are.
 
-        Images without a lumen keep what the frame's pass says.
+        Of images without a lumen it says nothing.
 
         Args:
             images: B images.
-            presence: shape (B, C), changed in place.
+            presence: shape (B, C), filled in where the pass says something.
             maps: method -> a map of each image, shape (C, h, w), changed in place.
             view: which classes.
         """
@@ -396,8 +431,7 @@ class Pipeline:
         strips = np.stack([unroll(images[i], fine[i], STRIP_MARGIN) for i in found])  # (B', ROWS, RAYS + 2 margin, 3)
         seen = self._see(strips, list(maps), on_wall=True)
         for place, index in enumerate(found):
-            on_wall = seen.presence[place, replaced]
-            presence[index, replaced] = on_wall if view.alone else both_present(presence[index, replaced], on_wall)
+            presence[index, replaced] = seen.presence[place, replaced]
             for method, cams in maps.items():
                 margin = STRIP_MARGIN * seen.maps[method].shape[3] // strips.shape[2]
                 parts = [seen.maps[method][place, label][:, margin:-margin] for label in replaced]
@@ -410,9 +444,7 @@ class Pipeline:
         check_image(image)
         size = self.classifier_config.input_size
         square, height, width = fit_square(image, size)
-        # Presence only scales maps that have no unit; those in logits need no second pass.
-        scale = 1.0 if self.config.is_absolute else self.config.presence_scale
-        seen = self._see(square[None], [self.config.cam], scale, features=True)
+        seen = self._see(square[None], [self.config.cam], self.config.presence_scale, features=True)
         assert seen.features is not None
         cells = seen.maps[self.config.cam][0]  # (C, s, s)
         if self.config.wall is not None:
@@ -426,7 +458,7 @@ class Pipeline:
         size, side = self.classifier_config.input_size, cells.shape[1]
         square = np.stack([cv2.resize(m, (size, size), interpolation=cv2.INTER_LINEAR) for m in cells])
         cams = {self.config.cam: [square[:, : covered[0], : covered[1]].astype(np.float32)]}
-        self._read_walls([image], np.zeros((1, len(self.classes)), np.float32), cams, view)
+        self._read_walls([image], np.full((1, len(self.classes)), np.nan, np.float32), cams, view)
         for label in view.classes:
             index = self.classes.index(label)
             square[index, : covered[0], : covered[1]] = cams[self.config.cam][0][index]

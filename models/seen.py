@@ -53,32 +53,32 @@ class Seen:
     features: Floats | None
 
 
-def see(
-    forward: Forward,
-    frames: NDArray[np.uint8],
-    methods: Sequence[str],
-    presence_scale: float = 1.0,
-    *,
-    features: bool = False,
-) -> Seen:
+def see(forward: Forward, frames: NDArray[np.uint8], methods: Sequence[str], *, features: bool = False) -> Seen:
     """Look at frames by methods whose maps are the class score maps; `models.activation_maps` has all of them.
 
     Args:
         forward: computes the classifier.
         frames: shape (B, H, W, 3), uint8 RGB.
         methods: names of `models.config.SCORE_MAPS`.
-        presence_scale: fraction of H and W at which presence is judged, in (0, 1].
         features: whether to keep them.
     """
     with stage("classifier"):
-        images = floats(frames)
-        output = forward(images, features=features)
-        logits = output.logits
-        if (side := presence_side(frames.shape[1], presence_scale)) is not None:
-            logits = forward(_scaled(images, side)).logits
+        output = forward(floats(frames), features=features)
     with stage("maps"):
         maps = sigmoid(output.score_maps)
-    return Seen(sigmoid(logits), dict.fromkeys(methods, maps), output.features)
+    return Seen(sigmoid(output.logits), dict.fromkeys(methods, maps), output.features)
+
+
+def judge(forward: Forward, frames: Sequence[NDArray[np.uint8]], side: int) -> Floats:
+    """Presence of each class on squares made smaller, shape (B, C), probabilities.
+
+    Args:
+        forward: computes the classifier.
+        frames: B squares of shape (S, S, 3), uint8 RGB.
+        side: of the smaller squares, in pixels.
+    """
+    with stage("classifier"):
+        return sigmoid(forward(_scaled(floats(frames), side)).logits)
 
 
 def floats(frames: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> Floats:

@@ -11,9 +11,14 @@ from rich.table import Table
 from backend.bench.cases import CASES
 from backend.bench.measure import figures, machine
 from backend.bench.setting import Setting
+from backend.cli.data import FOLDER
 from backend.cli.models import device_option, model_option
 from backend.cli.output import json_option, progress_bar, table_console, write_json
+from models.data.reader import open_data_folder
+from models.data.sample import Sample
 from models.starter import STARTER
+
+SYNTHETIC = "synthetic"
 
 
 @click.command()
@@ -21,7 +26,11 @@ from models.starter import STARTER
 @model_option
 @click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True, help="Runs of each side.")
 @click.option("--size", type=click.IntRange(min=64), default=512, show_default=True, help="Side of the frames, pixels.")
-@click.option("--images", type=click.IntRange(min=2), default=4, show_default=True, help="Frames of a batch.")
+@click.option(
+    "--images", type=click.IntRange(min=2), default=4, show_default=True, help="Frames, in turn or as a batch."
+)
+@click.option("--data", type=FOLDER, help="Data folder whose images are measured on instead of synthetic frames.")
+@click.option("--split", default="all", show_default=True, help="Of --data: a split of its split.json; or all.")
 @click.option("--clients", type=click.IntRange(min=1), help="That keep the server busy; the cores and two if omitted.")
 @device_option
 @click.option("--rows", type=click.IntRange(min=1000), default=1_000_000, show_default=True, help="Of a large job.")
@@ -34,6 +43,8 @@ def bench(
     rounds: int,
     size: int,
     images: int,
+    data: Path | None,
+    split: str,
     clients: int | None,
     device: str,
     rows: int,
@@ -47,7 +58,10 @@ def bench(
     milliseconds only on a quiet machine.
     """
     chosen = list(dict.fromkeys(cases)) or list(CASES)
-    result: dict[str, Any] = {"machine": machine(), "model": (model or STARTER).name, "cases": {}}
+    result: dict[str, Any] = {"machine": machine(), "model": (model or STARTER).name, "frames": SYNTHETIC, "cases": {}}
+    samples: list[Sample] = []
+    if data is not None:
+        samples, result["frames"] = open_data_folder(data).split(split), f"{data.name}, {split}"
     with progress_bar("benchmark") as move:
         runs = 0
 
@@ -58,7 +72,7 @@ def bench(
 
         clients = clients or len(os.sched_getaffinity(0)) + 2
         with Setting(
-            model or STARTER, size, rounds, images, clients, rows, tasks, database, os.environ, tick, device
+            model or STARTER, size, rounds, images, clients, rows, tasks, database, os.environ, tick, device, samples
         ) as setting:
             for done, name in enumerate(chosen):
                 move(done, len(chosen), "", name)
@@ -91,7 +105,7 @@ def _print(result: dict[str, Any]) -> None:
         f"{known['cpu']}, {known['cores']} cores, {known['torch_threads']} torch threads, {known['instructions']}, "
         f"load {known['load']} at the start; Python {known['python']}, torch {known['torch']}, "
         f"OpenVINO {known['openvino']}, timm {known['timm']}, numpy {known['numpy']}, "
-        f"OpenCV {known['cv2']}; model {result['model']}",
+        f"OpenCV {known['cv2']}; model {result['model']}; frames: {result['frames']}",
         highlight=False,
     )
 

@@ -17,7 +17,7 @@ import torch
 
 from models.checkpoint import Card, read_card
 from models.classifier import Classifier
-from models.config import ClassifierConfig, PipelineConfig
+from models.config import SECOND_LOOKS, ClassifierConfig, PipelineConfig
 from models.data.reader import DataFolder, open_data_folder
 from models.evaluation.evaluate import evaluate
 from models.first_refiner import first_refiner
@@ -90,6 +90,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         settings = PipelineConfig(
             presence_threshold=dict.fromkeys(CLASSES, GATE),
             presence_scale=arguments.presence_scale,
+            second_look=arguments.second_look,
             band=BAND,
             wall=wall,
         )
@@ -118,7 +119,8 @@ def _calibrate(arguments: argparse.Namespace, folder: DataFolder) -> None:
     """Give an earlier starter the line to presence that today's code would fit, and nothing else."""
     pipeline, card = load_pipeline(arguments.calibrate, arguments.device), read_card(arguments.calibrate)
     card.weights = {}
-    pipeline.config = replace(pipeline.config, presence_scale=arguments.presence_scale)
+    looks = {"presence_scale": arguments.presence_scale, "second_look": arguments.second_look}
+    pipeline.config = replace(pipeline.config, **looks)
     if arguments.wall_reader:
         pipeline = _with_wall_reader(pipeline, load_pipeline(arguments.wall_reader, arguments.device).classifier)
         card.training["wall_reader"] = read_card(arguments.wall_reader).training
@@ -175,6 +177,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--presence-scale", type=float, default=PRESENCE_SCALE, help="of the maps, at which presence is judged"
     )
+    parser.add_argument("--second-look", choices=SECOND_LOOKS, default="all", help="the classes that are judged so")
     parser.add_argument("--wall-reader", type=Path, help="with --calibrate: its classifier reads the wall")
     parser.add_argument("--device", default="cpu")
     return parser

@@ -59,6 +59,7 @@ def _calibrate(
 ) -> None:
     """Refit the lines of these classes of one of the pipeline's classifiers, which alone judges them by `config`."""
     rng = np.random.default_rng(3)
+    config = replace(config, second_look="all")  # the line is that of one pass
     judge = Pipeline.of(pipeline.classifier, pipeline.refiner, config, device=str(pipeline.device))
     gain, bias = (line.detach().cpu().numpy() for line in (classifier.gain, classifier.bias))
     images = [random_colours(sample.read_image(), rng) for sample in samples]

@@ -73,27 +73,53 @@ def test_a_class_is_present_and_drawn_from_its_threshold_on(make_pipeline, monke
     assert found.present == ({"a"} if drawn else set())
 
 
+@pytest.fixture
+def passes():
+    """Makes a list of the shapes of what a pipeline's classifier is asked for from then on."""
+
+    def listen(pipeline):
+        shapes = []
+        pipeline.classifier.register_forward_pre_hook(lambda _, inputs: shapes.append(tuple(inputs[0].shape)))
+        return shapes
+
+    return listen
+
+
 @pytest.mark.parametrize("scale", [1.0, 0.75, 0.5])
-def test_presence_is_judged_on_the_frame_at_another_scale_and_maps_are_not(make_pipeline, scale):
+def test_presence_is_judged_on_the_frame_at_another_scale_and_maps_are_not(make_pipeline, passes, scale):
     pipeline = make_pipeline(config=PipelineConfig(presence_scale=scale))
-    sides = []
-    pipeline.classifier.register_forward_pre_hook(lambda _, inputs: sides.append(inputs[0].shape[2:]))
+    asked = passes(pipeline)
     image = np.random.default_rng(0).integers(0, 256, (128, 128, 3)).astype(np.uint8)
     presence, maps = pipeline.maps([image])
-    expected = [(128, 128)] if scale == 1 else [(128, 128), (128 * scale, 128 * scale)]
-    assert sides == expected
+    assert asked == [(1, 3, side, side) for side in (128, round(128 * scale))][: 1 if scale == 1 else 2]
     whole, at_whole = make_pipeline().maps([image])
     assert np.array_equal(maps[0], at_whole[0])
     assert np.array_equal(presence, whole) == (scale == 1)
 
 
-@pytest.mark.parametrize(("method", "passes"), [("HiResCAM", 1), ("LayerCAM", 2)])
-def test_an_embedding_asks_for_presence_only_where_maps_have_no_unit(make_pipeline, method, passes):
+def test_only_what_could_be_drawn_and_is_not_sure_is_judged_on_a_smaller_frame(make_pipeline, passes):
+    """Black shows nothing, white surely a class; grey perhaps, and one line of it is gone on the smaller frame."""
+    pipeline = make_pipeline(seen_by=Brightness, config=PipelineConfig(presence_scale=0.75, second_look="open"))
+    black, white, grey = (np.full((128, 128, 3), value, np.uint8) for value in (0, 255, 120))
+    grey[60] = 255  # one row of cells has a logit of 2.0; on the smaller frame less is white of it
+    asked = passes(pipeline)
+    presence, _ = pipeline.maps([black, white, grey])
+    assert asked == [(3, 3, 128, 128), (1, 3, 96, 96)]
+    pipeline.config = replace(pipeline.config, second_look="all")
+    every, _ = pipeline.maps([black, white, grey])
+    assert asked[2:] == [(3, 3, 128, 128), (3, 3, 96, 96)]
+    first, _ = make_pipeline(seen_by=Brightness).maps([black, white, grey])
+    assert np.array_equal(presence[:2], first[:2])
+    assert presence[2, 0] == every[2, 0] < first[2, 0]
+    assert presence[2, 1] == first[2, 1]  # never drawn, so the first pass says so
+
+
+@pytest.mark.parametrize(("method", "count"), [("HiResCAM", 1), ("LayerCAM", 2)])
+def test_an_embedding_asks_for_presence_only_where_maps_have_no_unit(make_pipeline, passes, method, count):
     pipeline = make_pipeline(config=PipelineConfig(cam=method, presence_scale=0.75))
-    sides = []
-    pipeline.classifier.register_forward_pre_hook(lambda _, inputs: sides.append(inputs[0].shape[2:]))
+    asked = passes(pipeline)
     pipeline.embed(np.zeros((128, 128, 3), np.uint8))
-    assert sides == [(128, 128), (96, 96)][:passes]
+    assert asked == [(1, 3, 128, 128), (1, 3, 96, 96)][:count]
 
 
 def test_a_batch_gives_what_single_images_give(make_pipeline):
@@ -192,9 +218,13 @@ def test_fba_net_leaves_the_map_of_an_unrefined_class(make_pipeline, monkeypatch
     assert (solved.alpha == step(refiner="closed-form").alpha).all()
 
 
-@pytest.mark.parametrize("options", [{"cam": "CAM"}, {"refiner": "hand"}, {"layers": ()}, {"presence_scale": 0.0}])
+@pytest.mark.parametrize(
+    "options", [{"cam": "CAM"}, {"refiner": "hand"}, {"layers": ()}, {"presence_scale": 0.0}, {"second_look": ""}]
+)
 def test_settings_that_no_pipeline_has_are_refused(options):
-    with pytest.raises(ValueError, match=r"no activation-map method|no refiner|at least one layer|presence_scale"):
+    with pytest.raises(
+        ValueError, match=r"no activation-map method|no refiner|at least one layer|presence_scale|no second look"
+    ):
         PipelineConfig(**options)
 
 
@@ -216,7 +246,7 @@ def test_a_card_from_before_layers_and_bands_loads_with_the_last_layer_and_one_b
     save_pipeline(make_pipeline(), tmp_path / "v1", card())
     path = tmp_path / "v1" / "card.json"
     values = json.loads(path.read_text())
-    for newer in ("layers", "band", "unrefined", "presence_scale"):
+    for newer in ("layers", "band", "unrefined", "presence_scale", "second_look"):
         del values["config"]["pipeline"][newer]
     path.write_text(json.dumps(values))
     assert load_pipeline(tmp_path / "v1").config == PipelineConfig()

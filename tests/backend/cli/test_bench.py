@@ -3,13 +3,27 @@
 import json
 import time
 
+import cv2
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from backend.bench import runtime
 from backend.bench.cases import CASES
 from backend.bench.measure import Case, Times, alternate, divided, figures, percentile
+from backend.bench.setting import Setting
 from backend.cli import cli
+from models.data.reader import open_data_folder
+from models.phantom import write_phantoms
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A data folder of six images of 120 x 120 pixels, the last three in `val`."""
+    write_phantoms(tmp_path / "data", count=6, seed=1, size=120)
+    names = sorted(open_data_folder(tmp_path / "data").samples)
+    (tmp_path / "data" / "split.json").write_text(json.dumps({"train": names[:3], "val": names[3:]}))
+    return tmp_path / "data"
 
 
 def test_sides_take_turns_and_the_first_turn_of_each_does_not_count():
@@ -96,6 +110,25 @@ def test_every_case_is_measured_printed_and_written(tiny_model, migrated_url, tm
     assert machine["cores"] >= 1
     for known in ("cpu", "torch", "numpy"):
         assert str(machine[known]) in done.output.replace("\n", " ")
+
+
+def test_own_images_take_the_place_of_synthetic_frames(tiny_model, data, tmp_path):
+    """As many as asked for, evenly, their longer side scaled."""
+    small = ("--rounds", "1", "--size", "96", "--images", "2", "--json", str(tmp_path / "bench.json"))
+    arguments = ["bench", "stages", "--model", str(tiny_model), "--data", str(data), "--split", "val", *small]
+    done = CliRunner().invoke(cli, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert json.loads((tmp_path / "bench.json").read_text())["frames"] == f"{data.name}, val"
+    samples = open_data_folder(data).split("val")
+    setting = Setting(tiny_model, 96, 1, 2, 1, 2000, 40, None, {}, lambda: None, samples=samples)
+    expected = [cv2.resize(samples[i].read_image(), (96, 96), interpolation=cv2.INTER_AREA) for i in (0, -1)]
+    assert np.array_equal(setting.frames, expected)
+
+
+def test_a_split_that_is_not_there_is_named(data):
+    done = CliRunner().invoke(cli, ["bench", "stages", "--data", str(data), "--split", "test"])
+    assert done.exit_code != 0
+    assert "has no split 'test'" in done.output + str(done.exception)
 
 
 def test_a_case_that_does_not_exist_is_wrong_usage_and_names_those_that_do():
