@@ -27,7 +27,7 @@ from models.runtime import PYTORCH, Networks, RuntimeChoice
 from models.seen import STEP, Seen, judge, presence_side, see
 from models.segment import Prediction, Segment
 from models.stages import stage
-from models.threads import limit_threads, spread, thread_count
+from models.threads import limit_threads, spread, thread_count, together
 from models.trimap import coarse_mask, grid_of, trimap_config, trimap_from_mask
 from models.wall import STRIP_MARGIN, WallView, both_maps, both_present, find_wall, roll_up, unroll
 
@@ -101,7 +101,7 @@ class Pipeline:
     """The model family "cam": a classifier and a refiner that together draw masks.
 
     Networks are only read, so a prompt may be answered on one thread while images are predicted on another; two
-    threads should not predict at once.
+    callers should not predict at once.
 
     Args:
         classifier_config, refiner_config: of its networks.
@@ -268,8 +268,19 @@ class Pipeline:
         """Everything `predict` does, kept: for each image the steps of each class, absent ones with empty masks."""
         for image in images:
             check_image(image)
-        if not images:
-            return []
+        half = (len(images) + 1) // 2 if self._overlaps else len(images)
+        parts = [part for part in (images[:half], images[half:]) if len(part)]
+        return [steps for part in together(self._steps, parts) for steps in part]
+
+    @property
+    def _overlaps(self) -> bool:
+        """Whether one half of a batch is worked on while the networks compute the other.
+
+        Not where PyTorch computes on the CPU: it would keep threads for each half.
+        """
+        return self.device != "cpu" or not self._needs_pytorch
+
+    def _steps(self, images: Sequence[Image]) -> list[list[Steps]]:
         presence, cams = self.maps(images)
         parts = [
             (image, label, probability, cam)

@@ -25,7 +25,9 @@ def stage(name: str) -> Iterator[None]:
 
 @contextmanager
 def timed() -> Iterator[dict[str, float]]:
-    """Yield a dictionary that holds, after the block, the seconds of each stage that was run on this thread in it.
+    """Yield a dictionary that holds, after the block, the seconds of each stage that this thread ran in it.
+
+    Stages of threads that it has work done on (`models.threads.together`) count too, all of them.
 
     >>> with timed() as seconds, stage("maps"):
     ...     pass

@@ -7,8 +7,9 @@ torch never loads it for that.
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import TypeVar
 
 SHARE = 4  # items that are worth a thread: fewer are done sooner by the threads of OpenCV itself
@@ -61,3 +62,14 @@ def spread(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result
         return [work(item) for item in items]
     with ThreadPoolExecutor(threads, "arrays") as pool:
         return list(pool.map(work, items))
+
+
+def together(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """What `work` makes of each item, in the order of the items, each on a thread of its own; its first error ends it.
+
+    Each thread has the limit and the context of the caller. A single item stays on the caller's.
+    """
+    if len(items) < 2:
+        return [work(item) for item in items]
+    with ThreadPoolExecutor(len(items), "together", limit_threads, (thread_limit(),)) as pool:
+        return [one.result() for one in [pool.submit(copy_context().run, work, item) for item in items]]

@@ -20,13 +20,19 @@ from models.classifier import Classifier
 from models.closed_form import closed_form, installed
 from models.config import DEFAULT_METHOD, ClassifierConfig
 from models.phantom import render_phantom
+from models.pipeline import load_pipeline
+from models.pytorch_networks import all_networks
 from models.refiner import Crop, Subject, fba_matting, refine
+from models.runtime import SERVED
 from models.trimap import SIZE, TrimapConfig, trimap_from_mask
 
 
 def batch(setting: Setting) -> Case:
-    """One image at a time, or several in one forward pass; times are per image."""
-    pipeline, images, many = setting.pipeline, setting.frames, len(setting.frames)
+    """One image at a time, or several as one batch, by the networks that are served; times are per image."""
+    pipeline, images, many = load_pipeline(setting.model, setting.device), setting.frames, len(setting.frames)
+    if setting.device == "cpu":
+        offered = all_networks(pipeline.classifier, pipeline.refiner)
+        pipeline.networks = offered.get(SERVED, pipeline.networks)
     times = alternate(
         {
             "one at a time": lambda: [pipeline.predict([image]) for image in images],
@@ -36,7 +42,7 @@ def batch(setting: Setting) -> Case:
         setting.tick,
     )
     per_image = {side: divided(measured, many) for side, measured in times.items()}
-    return Case("whole pipeline per image: do larger batches pay?", per_image)
+    return Case(f"whole pipeline by {pipeline.runtime}, per image: do larger batches pay?", per_image)
 
 
 class _Explained(nn.Module):

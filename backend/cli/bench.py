@@ -16,6 +16,7 @@ from backend.cli.models import device_option, model_option
 from backend.cli.output import json_option, progress_bar, table_console, write_json
 from models.data.reader import open_data_folder
 from models.data.sample import Sample
+from models.errors import DataError
 from models.starter import STARTER
 
 SYNTHETIC = "synthetic"
@@ -61,7 +62,9 @@ def bench(
     result: dict[str, Any] = {"machine": machine(), "model": (model or STARTER).name, "frames": SYNTHETIC, "cases": {}}
     samples: list[Sample] = []
     if data is not None:
-        samples, result["frames"] = open_data_folder(data).split(split), f"{data.name}, {split}"
+        samples, result["frames"] = open_data_folder(data).split(split), f"{data.resolve().name}, {split}"
+        if not samples:
+            raise DataError(f"the split {split} of {data} has no image; choose another by --split")
     with progress_bar("benchmark") as move:
         runs = 0
 

@@ -1,8 +1,8 @@
 """The one place where networks run: images in, predictions out, in batches across requests; prompts first.
 
 Two threads run every network of this process, so that torch keeps one pool of cores instead of one per request. One
-takes batches of tasks. The other answers prompts: an annotator waits for those, and a batch takes seconds, so a prompt
-overtakes all tasks. Networks are only read, so both may run at once.
+takes batches of tasks, whose halves a model may work on at once. The other answers prompts: an annotator waits for
+those, and a batch takes seconds, so a prompt overtakes all tasks. Networks are only read, so both may run at once.
 """
 
 import logging

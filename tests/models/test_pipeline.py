@@ -1,5 +1,7 @@
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from threading import Barrier
 
 import cv2
 import numpy as np
@@ -12,6 +14,8 @@ from models.config import METHODS, REFINERS, PipelineConfig
 from models.errors import CheckpointError
 from models.masks.components import without_small_components
 from models.pipeline import fit_square, load_pipeline, read_pipeline, save_pipeline
+from models.runtime import FLOAT32
+from models.threads import limit_threads, thread_count
 from models.trimap import UNKNOWN
 
 
@@ -120,6 +124,47 @@ def test_an_embedding_asks_for_presence_only_where_maps_have_no_unit(make_pipeli
     asked = passes(pipeline)
     pipeline.embed(np.zeros((128, 128, 3), np.uint8))
     assert asked == [(1, 3, 128, 128), (1, 3, 96, 96)][:count]
+
+
+def test_one_half_of_a_batch_is_worked_on_while_the_other_is_computed(make_pipeline):
+    """Each half waits for the other in the middle of the networks."""
+    pipeline = make_pipeline(seen_by=Brightness)
+    images = [bright_corner(120, 120), bright_corner(80, 200), np.zeros((50, 60, 3), np.uint8)]
+    expected, ours, meeting = pipeline.predict(images), pipeline.networks, Barrier(2)
+
+    def classify(frames, *, features=False):
+        assert thread_count() == 1
+        meeting.wait(60)
+        return ours.classifier(frames, features=features)
+
+    pipeline.networks = replace(ours, runtimes=dict.fromkeys(ours.runtimes, FLOAT32), classifier=classify)
+    with ThreadPoolExecutor(1, initializer=limit_threads, initargs=(1,)) as thread:
+        found = thread.submit(pipeline.predict, images).result()
+    for one, other in zip(found, expected, strict=True):
+        assert [s.label for s in one.segments] == [s.label for s in other.segments]
+        for a, b in zip(one.segments, other.segments, strict=True):
+            assert (a.mask == b.mask).mean() > 0.999
+
+
+def test_pytorch_on_a_cpu_takes_a_batch_as_a_whole(make_pipeline, passes):
+    pipeline = make_pipeline()
+    asked = passes(pipeline)
+    pipeline.predict([np.zeros((50, 60, 3), np.uint8)] * 3)
+    assert asked == [(3, 3, 128, 128)]
+
+
+def test_a_half_that_fails_fails_the_batch(make_pipeline):
+    pipeline = make_pipeline(seen_by=Brightness)
+    ours = pipeline.networks
+
+    def classify(frames, *, features=False):
+        if frames.max() == 0:
+            raise RuntimeError("black")
+        return ours.classifier(frames, features=features)
+
+    pipeline.networks = replace(ours, runtimes=dict.fromkeys(ours.runtimes, FLOAT32), classifier=classify)
+    with pytest.raises(RuntimeError, match="black"):
+        pipeline.predict([bright_corner(120, 120), np.zeros((50, 60, 3), np.uint8)])
 
 
 def test_a_batch_gives_what_single_images_give(make_pipeline):

@@ -125,10 +125,12 @@ def test_own_images_take_the_place_of_synthetic_frames(tiny_model, data, tmp_pat
     assert np.array_equal(setting.frames, expected)
 
 
-def test_a_split_that_is_not_there_is_named(data):
-    done = CliRunner().invoke(cli, ["bench", "stages", "--data", str(data), "--split", "test"])
-    assert done.exit_code != 0
-    assert "has no split 'test'" in done.output + str(done.exception)
+def test_a_split_that_is_not_there_or_has_no_image_is_named(data):
+    (data / "split.json").write_text('{"train": [], "val": []}')
+    for split, why in (("test", "has no split 'test'"), ("train", "has no image")):
+        done = CliRunner().invoke(cli, ["bench", "stages", "--data", str(data), "--split", split])
+        assert done.exit_code != 0
+        assert why in done.output + str(done.exception)
 
 
 def test_a_case_that_does_not_exist_is_wrong_usage_and_names_those_that_do():
