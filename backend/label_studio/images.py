@@ -3,13 +3,10 @@
 import re
 import time
 from collections.abc import Collection, Mapping
-from contextlib import AbstractContextManager
 from ipaddress import ip_address
 from itertools import islice
 from typing import Any
 from urllib.parse import SplitResult, parse_qs, unquote, urljoin, urlsplit
-
-import requests
 
 from backend.errors import ImageError, LabelStudioError
 from backend.label_studio.addresses import LOOPBACK, Judge, is_host, is_other_host, is_public, opened_elsewhere
@@ -98,14 +95,16 @@ class ImageLoader:
             if path is not None and _leads_out(path):
                 raise ValueError("it leads out of its folder by '..'; give the path itself")
             if path is not None:
-                opened: AbstractContextManager[requests.Response] = self._server().get_file(path)
-            else:
-                opened = opened_elsewhere(address, self._judge(parts, sent_by_server), self._timeout, deadline)
-            with opened as response:
+                response = self._server().get_file(path, self.max_bytes, deadline)
                 if not response.is_redirect:
-                    return read_bounded(response, self.max_bytes, deadline)
-                sent_by_server = path is not None
-                address = urljoin(response.url, response.headers["Location"])
+                    return response.content
+            else:
+                judge = self._judge(parts, sent_by_server)
+                with opened_elsewhere(address, judge, self._timeout, deadline) as response:
+                    if not response.is_redirect:
+                        return read_bounded(response, self.max_bytes, deadline)
+            sent_by_server = path is not None
+            address = urljoin(response.url, response.headers["Location"])
         raise ValueError(f"it redirects more than {MAX_REDIRECTS} times; give the final address")
 
     def _server(self) -> LabelStudio:

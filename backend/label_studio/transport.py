@@ -7,7 +7,6 @@ download, and waits for a single time-out in all.
 
 import base64
 import re
-import threading
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -20,8 +19,6 @@ from backend.errors import LabelStudioError
 from backend.label_studio.addresses import (
     LOOPBACK,
     AddressRefused,
-    GuardedAdapter,
-    guarded_session,
     is_host,
     limited_session,
 )
@@ -60,7 +57,6 @@ class Transport:
         self._base = parts.path.rstrip("/")
         self._root = self.url.removesuffix(self._base)
         self.timeout = timeout
-        self._local = threading.local()
         self._token = Token(api_key, self._access_token)
 
     def __repr__(self) -> str:
@@ -96,19 +92,23 @@ class Transport:
                 return None  # another application on the same host
         return path.removeprefix(self._base) if path.startswith(f"{self._base}/") else path
 
-    def get_file(self, path: str) -> requests.Response:
-        """Open a file of this server for streaming; redirects are left to the caller, who closes the response.
+    def get_file(self, path: str, max_bytes: int = MAX_ANSWER, deadline: float | None = None) -> requests.Response:
+        """A file of this server, whole; redirects are left to the caller.
 
         Args:
             path: as `own_path` returns it. The token is sent only to paths that serve files.
+            max_bytes: more is an error.
+            deadline: time.monotonic() at which it is given up, however steadily it trickles; None for that of any call.
 
         Raises:
-            LabelStudioError: no answer, or a refusal.
+            LabelStudioError: no answer, or a refusal; the file is too large, too slow, or breaks off.
         """
         steps = unquote(path.partition("?")[0]).split("/")
         authorized = path.startswith(FILE_PATHS) and ".." not in steps
         try:
-            return self._send("GET", path, authorized=authorized, stream=True)
+            return self._send(
+                "GET", path, authorized=authorized, max_bytes=max_bytes, deadline=deadline, what="the file"
+            )
         except LabelStudioError as error:
             if error.status is None or error.status < 400 or error.status == 401:
                 raise
@@ -167,17 +167,15 @@ class Transport:
         """One request. Redirects are never followed: a key, in a header or a body, goes to the address it is for."""
         headers = {"Authorization": header} if header else {}
         asked: dict[str, Any] = {"timeout": self.timeout, **options, "headers": headers, "allow_redirects": False}
-        most = asked.pop("max_bytes", MAX_ANSWER)
-        deadline = time.monotonic() + WHOLE * sum(asked["timeout"])
+        most, what = asked.pop("max_bytes", MAX_ANSWER), asked.pop("what", "the answer")
+        deadline = asked.pop("deadline", None) or time.monotonic() + WHOLE * sum(asked["timeout"])
         try:
-            if asked.get("stream"):
-                return self._session.request(method, self.url + path, **asked)
             # A connection of its own: only such a one can be cut off.
             with (
                 limited_session(is_host, deadline) as session,
                 session.request(method, self.url + path, stream=True, **asked) as response,
             ):
-                response._content = read_bounded(response, most, deadline, "the answer")
+                response._content = read_bounded(response, most, deadline, what)
                 return response
         except LabelStudioError as error:
             raise LabelStudioError(f"{method} {self.url}{path.partition('?')[0]}: {error}") from error
@@ -206,14 +204,6 @@ class Transport:
                 f"{method} {self.url}{path.partition('?')[0]} cannot be asked: {error}",
                 remedy="check LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY for signs that do not belong there",
             ) from error
-
-    @property
-    def _session(self) -> requests.Session:
-        """One session a thread: requests does not promise that a session may be shared."""
-        session: requests.Session | None = getattr(self._local, "session", None)
-        if session is None:
-            session = self._local.session = guarded_session(GuardedAdapter(is_host))
-        return session
 
     def _access_token(self, personal_token: str) -> str:
         path = "/api/token/refresh"

@@ -53,8 +53,8 @@ def test_twenty_frames_go_in_twice_and_get_their_masks(stack: Stack, tmp_path: P
     assert {task["data"]["mm_per_pixel"] for task in tasks} == {0.02}
     assert len({task["data"]["patient"] for task in tasks}) == 1
     for task, phantom in zip(tasks, phantoms, strict=True):
-        with stack.client.get_file(str(stack.client.own_path(task["data"]["image"]))) as response:
-            assert (decode_image(response.content, SIZE * SIZE) == phantom.image).all()
+        response = stack.client.get_file(str(stack.client.own_path(task["data"]["image"])))
+        assert (decode_image(response.content, SIZE * SIZE) == phantom.image).all()
 
     premask("predict-project", *target, **data)
     assert lumen_iou(stack, project, tasks, phantoms) >= 0.8

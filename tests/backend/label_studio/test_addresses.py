@@ -239,8 +239,10 @@ def trickling() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("part", ["head", "body"])
-def test_a_server_that_trickles_is_given_up_at_the_deadline(trickling: str, part: str) -> None:
-    loader = ImageLoader(None, allowed_hosts=["127.0.0.1"], timeout=(5, 5), total_seconds=0.5)
+@pytest.mark.parametrize("of_label_studio", [True, False])
+def test_a_server_that_trickles_is_given_up_at_the_deadline(trickling: str, part: str, of_label_studio: bool) -> None:
+    client = LabelStudio(trickling, "key") if of_label_studio else None
+    loader = ImageLoader(client, allowed_hosts=["127.0.0.1"], timeout=(5, 5), total_seconds=0.5)
     began = time.monotonic()
     with pytest.raises(ImageError, match="in time"):
         loader.load({"id": 1, "data": {"image": f"{trickling}/{part}"}}, "image")

@@ -202,8 +202,7 @@ def test_addresses_of_uploads_have_the_path_that_label_studio_is_mounted_under()
         project = client.create_project("first", "<View/>")["id"]
         (address,) = client.upload(project, {"a.png": b"one"})
         assert address.startswith("/label-studio/data/upload/")
-        with client.get_file(str(client.own_path(address))) as response:
-            assert response.content == b"one"
+        assert client.get_file(str(client.own_path(address))).content == b"one"
 
 
 def test_uploads_become_tasks_whose_files_can_be_fetched(server: FakeLabelStudio, client: LabelStudio) -> None:
@@ -214,8 +213,7 @@ def test_uploads_become_tasks_whose_files_can_be_fetched(server: FakeLabelStudio
     for address in addresses:
         path = client.own_path(address)
         assert path is not None
-        with client.get_file(path) as response:
-            files.append(response.content)
+        files.append(client.get_file(path).content)
     assert files == [b"one", b"two"]
 
 
