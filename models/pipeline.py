@@ -268,17 +268,10 @@ class Pipeline:
         """Everything `predict` does, kept: for each image the steps of each class, absent ones with empty masks."""
         for image in images:
             check_image(image)
-        half = (len(images) + 1) // 2 if self._overlaps else len(images)
+        # On a GPU one half is worked on while the networks compute the other; a CPU gains little by it.
+        half = len(images) if self.device == "cpu" else (len(images) + 1) // 2
         parts = [part for part in (images[:half], images[half:]) if len(part)]
         return [steps for part in together(self._steps, parts) for steps in part]
-
-    @property
-    def _overlaps(self) -> bool:
-        """Whether one half of a batch is worked on while the networks compute the other.
-
-        Not where PyTorch computes on the CPU: it would keep threads for each half.
-        """
-        return self.device != "cpu" or not self._needs_pytorch
 
     def _steps(self, images: Sequence[Image]) -> list[list[Steps]]:
         presence, cams = self.maps(images)

@@ -27,7 +27,7 @@ def stage(name: str) -> Iterator[None]:
 def timed() -> Iterator[dict[str, float]]:
     """Yield a dictionary that holds, after the block, the seconds of each stage that this thread ran in it.
 
-    Stages of threads that it has work done on (`models.threads.together`) count too, all of them.
+    Those of threads that it has work done on (`models.threads.together`) count too.
 
     >>> with timed() as seconds, stage("maps"):
     ...     pass

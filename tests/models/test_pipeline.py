@@ -126,8 +126,8 @@ def test_an_embedding_asks_for_presence_only_where_maps_have_no_unit(make_pipeli
     assert asked == [(1, 3, 128, 128), (1, 3, 96, 96)][:count]
 
 
-def test_one_half_of_a_batch_is_worked_on_while_the_other_is_computed(make_pipeline):
-    """Each half waits for the other in the middle of the networks."""
+def test_on_a_gpu_one_half_of_a_batch_is_worked_on_while_the_other_is_computed(make_pipeline):
+    """Each half waits for the other in the middle of the networks. These are stand-ins that need no GPU."""
     pipeline = make_pipeline(seen_by=Brightness)
     images = [bright_corner(120, 120), bright_corner(80, 200), np.zeros((50, 60, 3), np.uint8)]
     expected, ours, meeting = pipeline.predict(images), pipeline.networks, Barrier(2)
@@ -138,6 +138,7 @@ def test_one_half_of_a_batch_is_worked_on_while_the_other_is_computed(make_pipel
         return ours.classifier(frames, features=features)
 
     pipeline.networks = replace(ours, runtimes=dict.fromkeys(ours.runtimes, FLOAT32), classifier=classify)
+    pipeline.device = "cuda"
     with ThreadPoolExecutor(1, initializer=limit_threads, initargs=(1,)) as thread:
         found = thread.submit(pipeline.predict, images).result()
     for one, other in zip(found, expected, strict=True):
@@ -146,7 +147,7 @@ def test_one_half_of_a_batch_is_worked_on_while_the_other_is_computed(make_pipel
             assert (a.mask == b.mask).mean() > 0.999
 
 
-def test_pytorch_on_a_cpu_takes_a_batch_as_a_whole(make_pipeline, passes):
+def test_a_cpu_takes_a_batch_as_a_whole(make_pipeline, passes):
     pipeline = make_pipeline()
     asked = passes(pipeline)
     pipeline.predict([np.zeros((50, 60, 3), np.uint8)] * 3)
@@ -163,6 +164,7 @@ def test_a_half_that_fails_fails_the_batch(make_pipeline):
         return ours.classifier(frames, features=features)
 
     pipeline.networks = replace(ours, runtimes=dict.fromkeys(ours.runtimes, FLOAT32), classifier=classify)
+    pipeline.device = "cuda"
     with pytest.raises(RuntimeError, match="black"):
         pipeline.predict([bright_corner(120, 120), np.zeros((50, 60, 3), np.uint8)])
 
