@@ -90,7 +90,7 @@ def read_mask(path: Path, shape: tuple[int, int]) -> NDArray[np.bool_]:
         DataError: names the file, and what to do where it is no such mask: of another size, coloured, transparent
             only, or of numbers of classes or objects.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with path.open("rb") as file, Image.open(_checked(file), formats=FORMATS) as image:
@@ -102,6 +102,8 @@ def read_mask(path: Path, shape: tuple[int, int]) -> NDArray[np.bool_]:
             values = _grey(path, image)
     except DataError:
         raise
+    except UnidentifiedImageError as error:
+        raise DataError(f"{path} cannot be read as a mask: it is no image; export it again as a PNG") from error
     except Exception as error:
         raise DataError(f"{path} cannot be read as a mask: {error}; export it again as a PNG") from error
     brightest = int(values.max())
@@ -155,6 +157,8 @@ def _grey(path: Path, image: Any) -> NDArray[Any]:
     what = "is coloured" if (colours != colours[..., :1]).any() else ""
     if not colours.any() and opaque.any() and not opaque.all():
         what = "is black and shows its object by transparency alone"
+    elif not opaque.any() and (layers[..., :3] != layers[0, 0, :3]).any():
+        what = "is transparent throughout, what it shows too"
     if what:
         raise DataError(f"{path} {what}; a mask is grey, 0 outside the object and 255 inside, a file for each class")
     return np.asarray(colours[..., 0])

@@ -66,6 +66,7 @@ def test_white_is_the_object_however_it_is_stored(kind: str, tmp_path: Path) -> 
         (layers(OBJECT, 0, 0), "is coloured"),
         (layers(OBJECT, 0, 0, 1), "is coloured"),
         (layers(0, 0, 0, OBJECT), "by transparency alone"),
+        (layers(OBJECT, OBJECT, OBJECT, 0), "is transparent throughout"),
         (Image.new("L", (6, 8)), r"is 6x8, but its image is 8x6"),
     ],
 )
@@ -73,6 +74,18 @@ def test_what_is_no_mask_is_refused_with_the_remedy(picture: Image.Image, said: 
     picture.save(tmp_path / "m.png")
     with pytest.raises(DataError, match=rf"m\.png .*{said}"):
         read_mask(tmp_path / "m.png", picture.size[::-1] if picture.size != (6, 8) else OBJECT.shape)
+
+
+def test_a_mask_of_one_transparent_colour_is_empty(tmp_path: Path) -> None:
+    layers(1, 1, 1, OBJECT & False).save(tmp_path / "m.png")
+    assert not read_mask(tmp_path / "m.png", OBJECT.shape).any()
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"no image"])
+def test_what_is_no_image_is_refused_without_words_of_a_library(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "m.png").write_bytes(content)
+    with pytest.raises(DataError, match=r"m\.png cannot be read as a mask: it is no image; export it again"):
+        read_mask(tmp_path / "m.png", OBJECT.shape)
 
 
 def test_edges_of_any_softness_are_no_areas(tmp_path: Path) -> None:
