@@ -85,9 +85,10 @@ def convert_yolo(files: Mapping[Path, Any], images: ImageFiles, out: Path) -> Co
 
     A line is a polygon, or a box, which is filled. An image without a text file has nothing on it: so YOLO's own tools
     read it. It must lie in a folder of images, or among others that have a text file: previews and masks are no images.
+    Of a text that may be that of several images neither is read.
 
     Raises:
-        DataError: a file names no labels, or is for keypoints; two of one folder differ.
+        DataError: a file names no labels, or is for keypoints; two of one folder differ; lines count labels from 1.
     """
     classes: dict[str, None] = {}
     unlabelled: list[str] = []
@@ -228,7 +229,11 @@ def _exported(
     found = [(image, text or alike.get(image)) for image, text in found]
     labelled = {image.parent for image, text in found if text is not None}
     used = {text for _, text in found}
+    shared: dict[Path | None, list[Path]] = defaultdict(list)
+    for image, text in found:
+        shared[text].append(image)
     strays = {path.stem: path for path in below if path.suffix.lower() == ".txt" and path not in used}
+    numbers: set[int] = set()
     for image, text in found:
         name = images.name(image)
         if text is None and image.parent not in labelled and not _lies_in(Path(name), IMAGES):
@@ -242,10 +247,18 @@ def _exported(
             unlabelled.append(name)
             yield Exported(name, (), subset=subset, file=image)
             continue
+        if others := [images.name(other) for other in shared[text] if other != image]:
+            yield LeftOut(name, f"its text {text.name} may be that of {others[0]} too; keep one of them, or rename one")
+            continue
         try:
-            yield Exported(name, _regions(text, labels), subset=subset, file=image)
+            yield Exported(name, _regions(text, labels, numbers), subset=subset, file=image)
         except DataError as error:
             yield LeftOut(name, str(error))
+    if len(labels) in numbers and 0 not in numbers:
+        raise DataError(
+            f"the lines of {root.name} name labels up to {len(labels)}, never 0: they seem to count from 1, and each "
+            "would be of the label after its own; count from 0"
+        )
     for text in texts.values():
         if text not in used:
             yield LeftOut(str(text.relative_to(base)), f"there is no image of it in {IMAGES}; export with images")
@@ -265,14 +278,19 @@ def _folded(key: Path) -> str:
     return composed(str(key)).casefold()
 
 
-def _regions(path: Path, labels: Sequence[str]) -> list[Region]:
-    """What the lines of a text file draw. Raises DataError where a line does not say its label."""
+def _regions(path: Path, labels: Sequence[str], numbers: set[int]) -> list[Region]:
+    """What the lines of a text file draw; adds to the numbers of labels that were met.
+
+    Raises:
+        DataError: a line does not say its label.
+    """
     regions = []
     for number, line in enumerate(_lines(path), start=1):
         fields = line.split()
         if not fields:
             continue
         index = _index(fields[0])
+        numbers.add(index)
         if not 0 <= index < len(labels):
             raise DataError(
                 f"line {number} of {path.name} is of label {fields[0]!r:.20}, of {len(labels)} that are named"
