@@ -192,11 +192,16 @@ def draw_coco_rle(value: Mapping[str, Any], shape: tuple[int, int]) -> Mask:
     pycocotools decodes the same, but can be told only the size and the string: to check that the runs fit the size,
     they must be decoded first, and then they are the mask. Tests compare the two.
     """
-    counts = value.get("counts")
+    counts, size = value.get("counts"), value.get("size")
+    if not isinstance(size, list) or not isinstance(counts, list | str):
+        raise DataError(
+            "its RLE cannot be read: it must have size, [height, width], and counts, a list or text; it has size "
+            f"{str(size)[:40]} and counts {str(counts)[:40]}"
+        )
     try:
-        if [int(length) for length in value["size"]] != list(shape):
-            raise DataError(f"its RLE is of size {value['size']}, the image is {list(shape)}")
-        lengths = decode_counts(counts) if isinstance(counts, str) else [_count(count) for count in counts or ()]
+        if [int(length) for length in size] != list(shape):
+            raise DataError(f"its RLE is of size {size}, the image is {list(shape)}")
+        lengths = decode_counts(counts) if isinstance(counts, str) else [_count(count) for count in counts]
     except NO_NUMBERS as error:
         raise DataError(f"its RLE cannot be read: {error!r}") from error
     return np.ascontiguousarray(runs(lengths, (shape[1], shape[0])).T)
