@@ -164,11 +164,13 @@ def _opened(path: Path, scratch: Path, images: Path | None, skip_bad: bool, unla
     kind, found = matched
     unread += [LeftOut(_shown(file, root), INNER_ARCHIVE) for file in files if looks_like_archive(file)]
     hint = "".join(f" ({row.what}: {row.why})" for row in unread[:1])
-    unread += [
-        LeftOut(_shown(file, root), f"it is not read: the source is read as {kind.name}")
+    beside = {
+        file: LeftOut(_shown(file, root), f"it is not read: the source is read as {kind.name}")
         for file in contents
         if file not in found
-    ]
+    }
+    lost = unread + [row for file, row in beside.items() if _format({file: contents[file]})]
+    unread += beside.values()
     result = _convert(path, root, kind, found, images, unpacked, scratch / "data")
     if result.left_out and not skip_bad:
         first, more = result.left_out[0], len(result.left_out) - 1
@@ -178,7 +180,7 @@ def _opened(path: Path, scratch: Path, images: Path | None, skip_bad: bool, unla
     if not result.used:
         why = f": {result.left_out[0].what}: {result.left_out[0].why}" if result.left_out else ""
         raise DataError(f"{path} holds no image that can be used{why}{hint}")
-    notes = [f"{path} is read as {kind.name}: {result.used} images", *_not_read(unread), *result.notes]
+    notes = [f"{path} is read as {kind.name}: {result.used} images", *_not_read(lost), *result.notes]
     return Source(scratch / "data", kind.kind, notes, unread + result.left_out + result.unread)
 
 

@@ -126,6 +126,14 @@ def test_a_file_of_annotations_that_is_not_read_is_told_to_whoever_trains(tmp_pa
     (tmp_path / "val.json").write_text('{"images": [')
     with open_source(tmp_path) as source:
         assert source.notes[1].startswith("files that are not read: 1 (val.json: ")
+    (tmp_path / "val.json").write_text("{}")  # says nothing of images
+    with open_source(tmp_path) as source:
+        assert not any("not read" in note for note in source.notes)
+    (tmp_path / "val.json").write_text('[{"data": {"image": "a.png"}, "annotations": []}]')
+    with open_source(tmp_path) as source:
+        assert source.notes[1] == (
+            "files that are not read: 1 (val.json: it is not read: the source is read as COCO instances)"
+        )
 
 
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
