@@ -99,6 +99,8 @@ def read_mask(path: Path, shape: tuple[int, int]) -> NDArray[np.bool_]:
                 raise DataError(
                     f"{path} is {width}x{height}, but its image is {shape[1]}x{shape[0]}; export it at the image's size"
                 )
+            if (pages := getattr(image, "n_frames", 1)) > 1:
+                raise DataError(f"{path} has {pages} pages, and a mask has one; write a file for each image and class")
             values = _grey(path, image)
     except DataError:
         raise
@@ -113,6 +115,10 @@ def read_mask(path: Path, shape: tuple[int, int]) -> NDArray[np.bool_]:
     if 0 < brightest <= white // 2:
         advice = "multiply them by 255" if brightest == 1 else advice
         raise DataError(f"{path} has values up to {brightest} where a mask has 0 outside and {white} inside; {advice}")
+    if (darkest := int(values.min())) > white // 2 and brightest - darkest > white // 16:
+        raise DataError(
+            f"{path} has values from {darkest} to {brightest} where a mask has 0 outside and {white} inside; {advice}"
+        )
     if (between := _area_between(values, white)) is not None:
         raise DataError(f"{path} has areas of {between} where a mask has 0 outside and {white} inside; {advice}")
     return np.asarray(values > white // 2)
