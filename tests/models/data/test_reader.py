@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from models.data.reader import open_data_folder
+from models.data.report import data_report
 from models.errors import DataError
 
 
@@ -264,6 +265,31 @@ def test_tables_may_name_files_with_their_endings_and_parts_by_other_words(folde
     data = open_data_folder(folder, skip_bad=True)
     assert data.splits == {"train": ("f0",), "val": ("f1",)}
     assert data.groups() == {"f0": "a", "f1": "b", "f2": "c"}
+
+
+def test_rows_without_a_cell_are_passed_over_and_cells_without_a_column_refused(folder):
+    """Spreadsheets write the one; the other has slipped, and says something of another class."""
+    (folder / "labels.csv").write_text("name,scratch,dent\nf0,1,1,\n,,\n , ,\n")
+    assert open_data_folder(folder).samples["f0"].presence["dent"] is True
+    (folder / "labels.csv").write_text("name,scratch,dent\nf0,0,1,1\n")
+    with pytest.raises(DataError, match=r"labels\.csv line 2 has 4 cells, its header 3"):
+        open_data_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("split", "used"),
+    [
+        ({"train": ["f0", "f1"], "dev": ["f2"]}, {"f0", "f1"}),
+        ({"train": ["f0"], "test": ["f2"]}, {"f0", "f1"}),
+        ({"fold1": ["f0"], "fold2": ["f1", "f2"]}, {"f0", "f1", "f2"}),
+    ],
+)
+def test_parts_beside_train_are_not_learnt_from_whatever_they_are_called(folder, split, used):
+    """What people had held out as dev was learnt from."""
+    (folder / "split.json").write_text(json.dumps(split))
+    data = open_data_folder(folder)
+    assert {sample.name for side in data.train_and_held_out() for sample in side} == used
+    assert sum("neither learnt from nor held out" in text for text in data_report(data).sentences) == (len(used) < 3)
 
 
 def test_a_split_that_names_one_part_twice_is_refused(folder):
