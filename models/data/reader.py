@@ -128,7 +128,10 @@ def open_data_folder(root: Path, *, skip_bad: bool = False) -> DataFolder:
     originals = read_names(root)
     classes = read_classes(root)
     images = list_images(root, originals)
-    masks, problems = _list_masks(root, classes, images)
+    try:
+        masks, problems = _list_masks(root, classes, images)
+    except OSError as error:
+        raise DataError(f"{error.filename} cannot be listed: {error.strerror}") from error
     labels = _labels(root, classes, images, problems)
     has_masks = (root / "masks").is_dir()
     if not has_masks and not labels:

@@ -1,5 +1,6 @@
 import json
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -265,6 +266,19 @@ def test_tables_may_name_files_with_their_endings_and_parts_by_other_words(folde
     data = open_data_folder(folder, skip_bad=True)
     assert data.splits == {"train": ("f0",), "val": ("f1",)}
     assert data.groups() == {"f0": "a", "f1": "b", "f2": "c"}
+
+
+def test_a_folder_of_masks_that_may_not_be_listed_is_refused(folder, monkeypatch):
+    listed = Path.iterdir
+
+    def iterdir(path):
+        if path.name == "scratch":
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    with pytest.raises(DataError, match=r"masks/scratch cannot be listed: Permission denied"):
+        open_data_folder(folder)
 
 
 def test_rows_without_a_cell_are_passed_over_and_cells_without_a_column_refused(folder):
