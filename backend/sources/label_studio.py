@@ -37,6 +37,8 @@ from models.data.tables import page_count
 from models.errors import DataError, brief
 
 FIELDS = {"data", "annotations", "id", "annotator"}  # some of which a task has in any of the exports
+SIDES = ("width", "height", "radiusX", "radiusY")
+MAX_PERCENT = 200  # of the image's size: as far as a region may have been drawn beyond its edge
 # Why people have left a task out, which does not stop a training.
 DECIDED = (CANCELLED, REJECTED, NO_ANNOTATION, NO_LABEL)
 
@@ -68,10 +70,12 @@ def convert_label_studio(files: Mapping[Path, Any], images: ImageFiles, out: Pat
     the fields patient, study, series and group that all tasks have.
 
     Raises:
-        DataError: it is another export of Label Studio's, or no task of it can be used.
+        DataError: it is another export of Label Studio's, its regions are not in percent, or no task of it can be
+            used.
     """
     result = Conversion()
     tasks = _tasks(files, result)
+    _check_percent(tasks)
     result.notes += _unite_spellings(tasks)
     config = used_config(tasks)
     field = group_field(task["data"] for task in tasks)
@@ -115,6 +119,41 @@ def convert_label_studio(files: Mapping[Path, Any], images: ImageFiles, out: Pat
             result.unread.append(LeftOut(f"{images.name(file)}, page {others}", why))
     name_unlisted(images, {file for file in found.values() if isinstance(file, Path)}, result)
     return result
+
+
+def _check_percent(tasks: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse tasks whose regions are in pixels or parts of the size, as scripts write them, and seem to be percent.
+
+    Raises:
+        DataError: names a task.
+    """
+    farthest, task_of, largest = 0.0, "", 0.0
+    for task in tasks:
+        for annotation in task["annotations"]:
+            result = annotation.get("result")
+            for region in result if isinstance(result, list) else ():
+                value = value_of(region) if isinstance(region, dict) else {}
+                # A turned region may be wider than the image, in percent of its width.
+                sides = max(_numbers(*(value.get(side) for side in SIDES)), default=0.0)
+                points = value.get("points")
+                far = max(_numbers(value.get("x"), value.get("y"), points), default=0.0)
+                largest = max(largest, sides, far)
+                if far > farthest:
+                    farthest, task_of = far, str(task["id"])
+    wanted = "and Label Studio's are in percent of the image's width and height"
+    if farthest > MAX_PERCENT:
+        raise DataError(f"task {task_of} has a region at {farthest:g}, {wanted}; divide pixels by these, times 100")
+    if 0 < largest <= 1:
+        raise DataError(f"no region is beyond {largest:g}, {wanted}; multiply parts of the size by 100")
+
+
+def _numbers(*values: Any) -> Iterator[float]:
+    """How large numbers are, and those in lists of corners."""
+    for value in values:
+        for corner in value if isinstance(value, list) else [value]:
+            for number in corner if isinstance(corner, list) else [corner]:
+                if isinstance(number, int | float) and abs(number) < 1e300:
+                    yield abs(number)
 
 
 def _unite_spellings(tasks: Sequence[Mapping[str, Any]]) -> list[str]:
