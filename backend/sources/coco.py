@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from backend.label_studio.task_data import group_field, group_of
 from backend.sources.conversion import Conversion, Exported, LeftOut, Mask, Region, convert
-from backend.sources.drawing import draw_coco_rle, draw_polygons, draw_turned_box, plain_corners
+from backend.sources.drawing import draw_coco_rle, draw_even_odd, draw_polygons, draw_turned_box, plain_corners
 from backend.sources.finding import ImageFiles, subset_of
 from models.errors import DataError
 
@@ -23,6 +23,7 @@ OTHER_KINDS = re.compile(r"(?:person_)?keypoints_|captions_|panoptic_|stuff_|lab
 
 # An image's sides: a box that reaches farther was not drawn beyond an edge by accident.
 BEYOND = 1.1
+HOLES = 0.05  # of an object, from which on its area tells them
 
 
 def is_coco(content: Any) -> bool:
@@ -292,7 +293,7 @@ def _drawing(annotation: Mapping[str, Any], relative: bool, corners: bool) -> Ca
     outline = _outline(annotation)
     box = annotation.get("bbox")
     if outline and outline != [[]]:
-        return partial(_draw, outline, box, relative)
+        return partial(_draw, outline, box, None if relative else annotation.get("area"), relative)
     if not box or annotation.get("keypoints"):
         return None
     return partial(_draw_box, box, annotation, relative, corners)
@@ -307,13 +308,20 @@ def _draw_box(box: Any, annotation: Mapping[str, Any], relative: bool, corners: 
     return draw_turned_box(_in_pixels(box, shape) if relative else box, annotation, shape)
 
 
-def _draw(outline: Any, box: Any, relative: bool, shape: tuple[int, int]) -> Mask:
-    """Run lengths, a list of them, or polygons, whose box tells whether their corners are pixels."""
+def _draw(outline: Any, box: Any, area: Any, relative: bool, shape: tuple[int, int]) -> Mask:
+    """Run lengths, a list of them, or polygons, whose box tells whether their corners are pixels.
+
+    COCO has no holes. A polygon within another of the same object is one, as OpenCV finds them, where the object's area
+    is that of what is left.
+    """
     parts = outline if isinstance(outline, list) else [outline]
     if all(isinstance(part, dict) for part in parts):
         mask = np.asarray(np.logical_or.reduce([draw_coco_rle(part, shape) for part in parts]))
     else:
         mask = draw_polygons(_in_pixels(outline, shape) if relative else outline, shape, None if relative else box)
+        if len(parts) > 1 and isinstance(area, int | float) and 0 < area < (1 - HOLES) * mask.sum():
+            cut = draw_even_odd(outline, shape)
+            mask = cut if abs(cut.sum() - area) < HOLES / 2 * mask.sum() else mask
     _check_within(mask, _box(_in_pixels(box, shape) if relative else box))
     return mask
 

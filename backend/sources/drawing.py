@@ -57,6 +57,15 @@ def draw_polygons(value: Any, shape: tuple[int, int], box: Any = None) -> Mask:
     return mask
 
 
+def draw_even_odd(value: Any, shape: tuple[int, int]) -> Mask:
+    """Fill polygons of which one within another is its hole; `value` as `draw_polygons` has taken it."""
+    mask = np.zeros(shape, dtype=bool)
+    for ring in _rings(plain_corners(value)):
+        if _area(_corners(ring)) > 0:
+            mask ^= draw_polygons([ring], shape)
+    return mask
+
+
 def _are_contours(polygons: list[NDArray[np.float64]], box: Any) -> bool:
     """Whether polygons are contours as OpenCV finds them in a mask: their corners are the object's outermost pixels.
 

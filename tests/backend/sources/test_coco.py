@@ -129,6 +129,17 @@ def test_boxes_beyond_the_edge_are_cut_where_they_are_no_corners(tmp_path: Path,
     assert mask[top:, left:].all()
 
 
+@pytest.mark.parametrize(
+    ("area", "hole"),
+    [(96 - 32, True), (65.5, True), (96, False), (96 + 32, False), (1, False), (40, False), ("x", False)],
+)
+def test_a_polygon_within_another_is_a_hole_where_the_area_says_so(tmp_path: Path, area: Any, hole: bool) -> None:
+    """Scripts write the inner contours that OpenCV finds beside the outer ones, and the area of the mask."""
+    rings = [[10, 5, 22, 5, 22, 13, 10, 13], [12, 7, 20, 7, 20, 11, 12, 11]]
+    expected = block(5, 10, 13, 22) & ~(block(7, 12, 11, 20) & hole)
+    assert np.array_equal(masks_of(tmp_path, segmentation=rings, area=area)["scratch"], expected)
+
+
 @pytest.mark.parametrize("box", [[10, 5, 22, 13], [0.25, 0.1, 0.3, 0.2], [0, 0, 0, 0], [9, 4, 14, 10], None, "x"])
 def test_an_outline_is_believed_beside_a_box_that_does_not_exclude_it(tmp_path: Path, box: Any) -> None:
     """Corners, parts of the size, nothing: boxes are written carelessly beside outlines."""
