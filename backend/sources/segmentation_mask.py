@@ -4,13 +4,14 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from functools import lru_cache, partial
+from itertools import chain, filterfalse
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.sources.conversion import Conversion, Exported, LeftOut, Mask, Region, convert
+from backend.sources.conversion import Conversion, Exported, LeftOut, Mask, Region, convert, offering
 from backend.sources.cvat_shapes import is_background
 from backend.sources.finding import ImageFiles, files_below, subset_of
 from models.data.files import IMAGE_SUFFIXES, MAX_PIXELS
@@ -46,11 +47,15 @@ def convert_masks(files: Mapping[Path, Any], images: ImageFiles, out: Path) -> C
         DataError: two labels have one colour, one is black, or there are no masks.
     """
     folders = {path.parent: _colours(path.name, content) for path, content in files.items()}
-    names = (name for colours in folders.values() for name in colours.values() if not is_background(name))
+    labels = {root: [*filterfalse(is_background, colours.values())] for root, colours in folders.items()}
     unmasked: list[str] = []
-    exported = (row for root, colours in folders.items() for row in _exported(root, colours, images, unmasked))
+    exported = (
+        row
+        for root, colours in folders.items()
+        for row in offering(_exported(root, colours, images, unmasked), labels[root])
+    )
     masks = [path for path in images.files if _is_mask(path)]
-    result = convert(exported, tuple(dict.fromkeys(names)), images, out, other_files=masks)
+    result = convert(exported, tuple(dict.fromkeys(chain(*labels.values()))), images, out, other_files=masks)
     if unmasked:
         first = ", ".join(unmasked[:3]) + (" ..." if len(unmasked) > 3 else "")
         result.notes.append(
