@@ -101,6 +101,7 @@ def convert_label_studio(files: Mapping[Path, Any], images: ImageFiles, out: Pat
             f"annotated more than once, of which the newest ground truth, else the newest, counts: {len(several)} "
             f"({', '.join(several[:NAMED])}{' ...' if len(several) > NAMED else ''})"
         )
+    result.notes += _of_one_project(tasks)
     if rest := [column for column in image_columns(tasks) if column not in config.columns]:
         result.notes.append(f"nothing is annotated on the images of {', '.join(map(repr, rest))}, which are not read")
     shows: dict[str, list[str]] = {}  # task, or one image of it, as it is named in the report -> addresses
@@ -145,6 +146,24 @@ def _check_percent(tasks: Sequence[Mapping[str, Any]]) -> None:
         raise DataError(f"task {task_of} has a region at {farthest:g}, {wanted}; divide pixels by these, times 100")
     if 0 < largest <= 1:
         raise DataError(f"no region is beyond {largest:g}, {wanted}; multiply parts of the size by 100")
+
+
+def _of_one_project(tasks: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Sentences on labels that tasks of one project have, and those of another one not: nothing tells its config."""
+    used: dict[str, set[str]] = defaultdict(set)  # label -> projects
+    for task in tasks:
+        for region in _regions([task]):
+            value = value_of(region)
+            labels = value.get(str(region.get("type")))
+            for label in labels if isinstance(labels, list) else ():
+                used[str(label)].add(str(task.get("project")))
+    projects = {str(task.get("project")) for task in tasks}
+    return [
+        f"{label!r} is used in project {', '.join(sorted(own))} alone, and counts as absent from the images of "
+        f"{', '.join(sorted(projects - own))}; if nobody looked for it there, train on an export of one project"
+        for label, own in used.items()
+        if own != projects
+    ]
 
 
 def _numbers(*values: Any) -> Iterator[float]:

@@ -156,6 +156,18 @@ def test_regions_in_pixels_or_in_parts_of_the_size_are_refused(tmp_path: Path, s
         pass
 
 
+def test_a_label_of_one_project_among_tasks_of_two_is_told(tmp_path: Path) -> None:
+    """An export does not say which labels a project offers."""
+    first, second = tasks_of_plates(tmp_path, (BRUSH, POLYGON), (POLYGON,))
+    export = write_json(tmp_path / "export.json", [first | {"project": 3}, second | {"project": 4}])
+    with open_source(export) as source:
+        told = [note for note in source.notes if "alone" in note]
+    assert told == [
+        "'scratch' is used in project 3 alone, and counts as absent from the images of 4; if nobody looked for it "
+        "there, train on an export of one project"
+    ]
+
+
 def test_a_rectangle_at_the_corner_is_in_percent(tmp_path: Path) -> None:
     turned = RECTANGLE | {"value": RECTANGLE["value"] | {"x": 0.5, "y": 0.5, "height": 300, "rotation": 270}}
     with open_source(write_json(tmp_path / "export.json", tasks_of_plates(tmp_path, (turned,)))) as source:
