@@ -137,7 +137,7 @@ class DicomPages(Pages):
             self._plugin = self._checked_plugin()
             if not self._has_frames():
                 raise BadImage("it is a DICOM file without a frame: its pixel data is empty")
-            frames = max(int(data.get("NumberOfFrames", 1) or 1), 1)
+            frames = self._frame_count(width * height * int(data.get("SamplesPerPixel", 1)) * self.bits // 8)
             check_count(frames)
             self.sizes = [(height, width)] * frames
         self.names = numbered(len(self.sizes), "frame")
@@ -205,6 +205,14 @@ class DicomPages(Pages):
         if self._syntax.is_encapsulated and values[0]:
             return any(islice(generate_fragments(values[0]), 1, None))
         return any(values)
+
+    def _frame_count(self, size: int) -> int:
+        """Frames that the file states; of one that does not, as many as it has bytes for, `size` a frame."""
+        data = self._set
+        if not data.get("NumberOfFrames") and not self._syntax.is_encapsulated and self._colours != "YBR_FULL_422":
+            value = next(data[name].value for name in PIXELS if name in data)
+            data.NumberOfFrames = max(len(value) // max(size, 1), 1)
+        return max(int(data.get("NumberOfFrames") or 1), 1)
 
     def _opened_film(self, max_pixels: int) -> Pages:
         from pydicom.encaps import generate_fragments

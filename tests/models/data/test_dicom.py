@@ -375,6 +375,18 @@ def test_what_has_no_picture_or_an_unknown_kind_is_named() -> None:
         decode_image(written(frame), 100)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_frames_that_are_not_counted_are_all_shown(dtype: Any) -> None:
+    """The first was shown alone."""
+    data = dcmread(BytesIO(written([ramp(200, dtype), ramp(100, dtype), ramp(50, dtype)])))
+    del data.NumberOfFrames
+    file = BytesIO()
+    data.save_as(file)
+    with open_pages(file.getvalue(), MANY) as pages:
+        assert len(pages) == 3
+        assert pages.read(0).max() > pages.read(1).max() > pages.read(2).max()
+
+
 @pytest.mark.parametrize("encode", [None, imagecodecs.jpeg8_encode])
 def test_a_file_without_a_frame_or_a_size_says_so(encode: Any) -> None:
     """Its error was one of a library: object of type 'NoneType' has no len()."""
