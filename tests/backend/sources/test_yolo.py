@@ -252,6 +252,21 @@ def test_a_line_of_no_label_leaves_its_image_out_by_name(tmp_path: Path, line: s
     assert masks.keys() == {"b"}
 
 
+def test_boxes_that_are_corners_are_refused(tmp_path: Path) -> None:
+    """Those in the middle were learnt as centre and size."""
+    folder = export(tmp_path / "export", {"train/a": "0 0.4 0.4 0.5 0.5\n", "train/b": "0 0.1 0.1 0.9 0.9\n"})
+    said = "only if they are left, top, right, bottom"
+    with pytest.raises(DataError, match=said), open_source(folder, skip_bad=True):
+        pass
+
+
+@pytest.mark.parametrize("line", ["0 0.5 0.5 0.2 0.2\n", "0 0.5 0.5 1 1\n"])
+def test_a_box_beyond_the_edge_is_cut_where_another_cannot_be_corners(tmp_path: Path, line: str) -> None:
+    lines = line + ("0 0.1 0.1 0.9 0.9\n" if "0.2" in line else "0 0.45 0.45 1 1\n")
+    with open_source(export(tmp_path / "export", {"train/a": lines})) as source:
+        assert read(source.folder)[1]["a"]["scratch"].any()
+
+
 def test_lines_that_count_labels_from_1_are_refused(tmp_path: Path) -> None:
     """With --skip-bad the images of the first labels were learnt as those of the labels after them."""
     folder = export(
