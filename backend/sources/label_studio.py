@@ -1,5 +1,7 @@
 """Label Studio's JSON export, without its server: tasks with annotations, and the images in a folder."""
 
+import csv
+import io
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -101,7 +103,7 @@ def convert_label_studio(files: Mapping[Path, Any], images: ImageFiles, out: Pat
             f"annotated more than once, of which the newest ground truth, else the newest, counts: {len(several)} "
             f"({', '.join(several[:NAMED])}{' ...' if len(several) > NAMED else ''})"
         )
-    result.notes += _of_one_project(tasks)
+    result.notes += _open_elsewhere(tasks, config, names, out)
     if rest := [column for column in image_columns(tasks) if column not in config.columns]:
         result.notes.append(f"nothing is annotated on the images of {', '.join(map(repr, rest))}, which are not read")
     shows: dict[str, list[str]] = {}  # task, or one image of it, as it is named in the report -> addresses
@@ -148,21 +150,44 @@ def _check_percent(tasks: Sequence[Mapping[str, Any]]) -> None:
         raise DataError(f"no region is beyond {largest:g}, {wanted}; multiply parts of the size by 100")
 
 
-def _of_one_project(tasks: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Sentences on labels that tasks of one project have, and those of another one not: nothing tells its config."""
+def _open_elsewhere(tasks: Sequence[Mapping[str, Any]], config: LabelConfig, names: Names, out: Path) -> list[str]:
+    """Make labels that only tasks of another project have unknown, not absent: nothing tells which a project offers.
+
+    Args:
+        tasks: of the export.
+        config: see `used_config`.
+        names: of the data folder.
+        out: the data folder, whose labels.csv is changed.
+
+    Returns:
+        Sentences about these labels.
+    """
     used: dict[str, set[str]] = defaultdict(set)  # label -> projects
+    project: dict[str, str] = {}  # name of an image -> project
     for task in tasks:
+        own = str(task.get("project"))
+        for image in task_images(task, config):
+            project[f"task-{task['id']} {image.label}".strip()] = own
         for region in _regions([task]):
             value = value_of(region)
             labels = value.get(str(region.get("type")))
             for label in labels if isinstance(labels, list) else ():
-                used[str(label)].add(str(task.get("project")))
-    projects = {str(task.get("project")) for task in tasks}
+                used[str(label)].add(own)
+    apart = {label: projects for label, projects in used.items() if projects != {*project.values()}}
+    table = out / "labels.csv"
+    if not apart or not table.is_file():
+        return []
+    header, *rows = csv.reader(io.StringIO(table.read_text(encoding="utf-8"), newline=""))
+    for row in rows:
+        own = project.get(names.images[row[0]].name, "")
+        for index, name in enumerate(header[1:], 1):
+            if row[index] == "0" and own not in apart.get(names.classes[name], {own}):
+                row[index] = ""
+    with table.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])
     return [
-        f"{label!r} is used in project {', '.join(sorted(own))} alone, and counts as absent from the images of "
-        f"{', '.join(sorted(projects - own))}; if nobody looked for it there, train on an export of one project"
-        for label, own in used.items()
-        if own != projects
+        f"{label!r} is used in project {', '.join(sorted(projects))} alone, and unknown where it is not drawn in others"
+        for label, projects in apart.items()
     ]
 
 

@@ -156,16 +156,19 @@ def test_regions_in_pixels_or_in_parts_of_the_size_are_refused(tmp_path: Path, s
         pass
 
 
-def test_a_label_of_one_project_among_tasks_of_two_is_told(tmp_path: Path) -> None:
-    """An export does not say which labels a project offers."""
+@pytest.mark.parametrize(("project", "scratch"), [(3, False), (4, None)])
+def test_a_label_that_only_another_project_has_is_unknown(tmp_path: Path, project: int, scratch: bool | None) -> None:
+    """An export does not say which labels a project offers; it counted as absent."""
     first, second = tasks_of_plates(tmp_path, (BRUSH, POLYGON), (POLYGON,))
-    export = write_json(tmp_path / "export.json", [first | {"project": 3}, second | {"project": 4}])
+    export = write_json(tmp_path / "export.json", [first | {"project": 3}, second | {"project": project}])
     with open_source(export) as source:
+        samples = read(source.folder)[0].samples
         told = [note for note in source.notes if "alone" in note]
-    assert told == [
-        "'scratch' is used in project 3 alone, and counts as absent from the images of 4; if nobody looked for it "
-        "there, train on an export of one project"
-    ]
+    assert samples["task-1"].presence == {"scratch": True, "dent": True}
+    assert samples["task-2"].presence.get("scratch") is scratch
+    assert told == (
+        [] if project == 3 else ["'scratch' is used in project 3 alone, and unknown where it is not drawn in others"]
+    )
 
 
 def test_a_rectangle_at_the_corner_is_in_percent(tmp_path: Path) -> None:
