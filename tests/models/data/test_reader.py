@@ -111,6 +111,17 @@ def test_tables_in_utf_16_are_read(folder):
     assert data.samples["f1"].presence["dent"] is True
 
 
+@pytest.mark.parametrize("name", ["classes.txt", "labels.csv"])
+def test_utf_16_without_a_mark_is_refused(folder, name):
+    """Each letter was followed by one that nobody sees, and no class was that of its masks."""
+    content = {"classes.txt": "scratch\ndent\n", "labels.csv": "name,scratch,dent\n"}[name]
+    (folder / name).write_bytes(content.encode("utf-16-le"))
+    with pytest.raises(
+        DataError, match=rf"{name} cannot be read.*UTF-16 without its byte-order mark; save it in UTF-8"
+    ):
+        open_data_folder(folder)
+
+
 def test_skip_bad_goes_on_and_says_what_it_left_out(folder):
     (folder / "images" / "f1.png").write_bytes(b"not a png")
     (folder / "split.json").write_text(json.dumps({"train": ["f0", "f1"], "val": ["f2"]}))
