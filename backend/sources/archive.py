@@ -9,6 +9,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -27,6 +28,9 @@ CYRILLIC = re.compile("(?<![a-z])[а-яё]{2,}(?![a-z])")  # a word of such lett
 UTF8_FLAG = 1 << 11
 MAX_OUTER = 10  # folders around the data
 OWN_FOLDERS = ("images", "masks", "annotations")  # which belong to the data
+# Stands in a file that could not be unpacked. Every reader refuses it: without the file, a mask or a text would seem
+# never to have been there, which says that nothing is on its image.
+UNREADABLE = b"\xff"
 # Of a member, or of the whole archive: it is damaged, or of a kind that is not read.
 # What the readers of archives raise on damaged ones; ValueError: a name that is no text.
 DAMAGED = (
@@ -65,8 +69,11 @@ def is_archive(path: Path) -> bool:
 
 
 def looks_like_archive(path: Path) -> bool:
-    """Whether a file has the name of an archive, also of a kind that is not unpacked."""
-    return path.suffix.lower() in (".zip", ".7z", ".rar") or _is_tar_name(path)
+    """Whether a file has the name of an archive, also of a kind that is not unpacked; a volume is none."""
+    name = path.name.lower()
+    return name.endswith((".zip", ".7z", ".rar", ".gz", ".bz2", ".xz", ".zst", ".tgz", ".tbz2", ".txz", ".tar")) and (
+        not name.endswith(".nii.gz")
+    )
 
 
 def _is_tar_name(path: Path) -> bool:
@@ -75,6 +82,8 @@ def _is_tar_name(path: Path) -> bool:
 
 def unpack(path: Path, out: Path) -> Unpacked:
     """Unpack a zip or tar file into a folder. A member that cannot be read ends nothing; links are not unpacked.
+
+    A file with an ending that is not unpacked holds UNREADABLE.
 
     Raises:
         DataError: it is damaged as a whole, encrypted, would fill the disk, or has a file that would land outside of
@@ -107,11 +116,15 @@ def _of_tar(path: Path, tar: tarfile.TarFile) -> list[_Member]:
     """The members of a tar file, listed up to the budgets: a packed one has to be unpacked for that."""
     members: list[_Member] = []
     size = 0
+    sizes: dict[str, int] = {}
     for info in tar:
-        size += info.size
+        # tar packs the second of two names of one file as a link to the first, which it has packed before.
+        again = info.islnk() and info.linkname in sizes
+        sizes[info.name] = length = sizes[info.linkname] if again else info.size
+        size += length
         if not info.isdir():
-            link = not info.isreg()
-            members.append(_Member(info.name, (), info.size, link, partial(tar.extractfile, info)))
+            link = not info.isreg() and not again
+            members.append(_Member(info.name, (), length, link, partial(tar.extractfile, info)))
         _check_growth(path, len(members), size)
     return members
 
@@ -153,26 +166,37 @@ def _write(path: Path, members: list[_Member], out: Path) -> Unpacked:
             "point TMPDIR to a larger disk"
         )
     unpacked = Unpacked()
+    unreadable: list[Path] = []
     for member in members:
         parts = _parts(member.name)
         if parts and is_junk(Path(*parts)):
             continue
+        file = out.joinpath(*(_short(part) for part in parts))
         if why := "it is a link, which is not followed" if member.link else "" if parts else "it has no name":
             unpacked.left_out.append(LeftOut(member.name or "a file", why))
+            unreadable += [file] if parts else []
             continue
-        file = out.joinpath(*(_short(part) for part in parts))
         try:
             _copy(member, file)
         except FileExistsError:
-            unpacked.left_out.append(LeftOut(member.name, "the archive has two files of this name; the first is read"))
+            alike = _holds(file, member)
+            how = "the first is read" if alike else "they differ, and neither is read"
+            unpacked.left_out.append(LeftOut(member.name, f"the archive has two files of this name; {how}"))
+            unreadable += [] if alike else [file]
             continue
         except DAMAGED as error:
             file.unlink(missing_ok=True)
             unpacked.left_out.append(LeftOut(member.name, f"it cannot be unpacked: {error}"))
+            unreadable.append(file)
             continue
         names = [out.joinpath(*_parts(name)) for name in (member.name, *member.others)]
         if others := [name for name in names if name != file]:
             unpacked.aliases[file] = others
+    for file in unreadable:
+        with suppress(OSError):  # where a folder has its name
+            if file.suffix:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(UNREADABLE)
     return unpacked
 
 
@@ -190,6 +214,18 @@ def _copy(member: _Member, file: Path) -> None:
                 if left < 0:
                     raise OSError("it is longer than the archive says")
                 written.write(block)
+
+
+def _holds(file: Path, member: _Member) -> bool:
+    """Whether a file is what a member holds."""
+    try:
+        source = member.open()
+        if source is None or file.stat().st_size != member.size:
+            return False
+        with source, file.open("rb") as written:
+            return all(block == written.read(len(block)) for block in iter(lambda: source.read(1 << 20), b""))
+    except DAMAGED:
+        return False
 
 
 def _parts(name: str) -> list[str]:

@@ -10,15 +10,20 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from backend.label_studio.task_data import group_field, group_of
 from backend.sources.conversion import Conversion, Exported, LeftOut, Mask, Region, convert
-from backend.sources.drawing import draw_coco_rle, draw_polygons, draw_turned_box, plain_corners
+from backend.sources.drawing import draw_coco_rle, draw_even_odd, draw_polygons, draw_turned_box, plain_corners
 from backend.sources.finding import ImageFiles, subset_of
 from models.errors import DataError
 
 # Exports of other kinds, which some tools write beside the instances of the same images.
 OTHER_KINDS = re.compile(r"(?:person_)?keypoints_|captions_|panoptic_|stuff_|labels_|image_info_")
+
+# An image's sides: a box that reaches farther was not drawn beyond an edge by accident.
+BEYOND = 1.1
+HOLES = 0.05  # of an object, from which on its area tells them
 
 
 def is_coco(content: Any) -> bool:
@@ -30,9 +35,10 @@ def convert_coco(files: Mapping[Path, Any], images: ImageFiles, out: Path) -> Co
     """Write COCO files as a data folder; see `convert`. The split is read from names of files, else of folders.
 
     An annotation with a box and no outline is a filled box; one with keypoints and no outline says that the class is
-    there, but not where. Corners and boxes of a file of which none exceeds 1 are parts of the image's size, as Azure
-    writes them. Where an image says which classes it was searched for, as in LVIS, the others are unknown. Groups are
-    read from the first of the fields patient, study, series and group that all images have.
+    there, but not where. An outline that lies mostly outside of its own box is not believed, nor are boxes that fit
+    their images only as corners. Corners and boxes of a file of which none exceeds 1 are parts of the image's size, as
+    Azure writes them. Where an image says which classes it was searched for, as in LVIS, the others are unknown. Groups
+    are read from the first of the fields patient, study, series and group that all images have.
 
     Raises:
         DataError: no file has instances.
@@ -90,6 +96,7 @@ class _Tables:
         self._names, self._bad_categories = _categories(path.name, content["categories"])
         self.classes = [name for name in self._names.values() if name is not None]
         self.relative = _are_relative(self._annotations)
+        self._corners = not self.relative and self._are_corners()
 
     def exported(self, field: str | None) -> Iterator[Exported | LeftOut]:
         """The images with what is drawn on them, and the rows that do not fit.
@@ -138,6 +145,21 @@ class _Tables:
             why = f"it is of image {_shown(annotation, 'image_id')}, which the file does not list"
             yield LeftOut(self._row("annotation", annotation, index), why)
 
+    def _are_corners(self) -> bool:
+        """Whether boxes seem to be left, top, right, bottom: so all lie within their images, as x, y, w, h not."""
+        shapes = {_id(image, "id"): _shape(image) for image in self._images if isinstance(image, dict)}
+        beyond = False
+        for row in self._annotations:
+            shape = shapes.get(_id(row, "image_id"))
+            box = _box(row.get("bbox")) if isinstance(row, dict) and not row.get("segmentation") else None
+            if shape is None or box is None:
+                continue
+            corner, extent, sides = box[:2], box[2:], np.array(shape[::-1])
+            if not (corner < extent).all() or not (extent <= sides + 1).all():
+                return False
+            beyond = beyond or bool((corner + extent > BEYOND * sides).any())
+        return beyond
+
     def _image(
         self, image: Mapping[str, Any], path: str, annotations: list[tuple[int, Any]], field: str | None
     ) -> Exported | LeftOut:
@@ -147,7 +169,7 @@ class _Tables:
             if label is None:
                 row = self._row("annotation", annotation, index)
                 return LeftOut(path, f"{row} is of category {_shown(annotation, 'category_id')}, which is not listed")
-            regions.append(Region(label, _drawing(annotation, self.relative)))
+            regions.append(Region(label, _drawing(annotation, self.relative, self._corners)))
         folders = PurePosixPath(path.replace("\\", "/")).parts[-2:-4:-1]
         subset = subset_of(self._path.stem, *folders, self._path.parent.name, self._path.parent.parent.name)
         regions += [Region(label) for label in self._listed(image, "not_exhaustive_category_ids")]
@@ -258,21 +280,60 @@ def _outline(annotation: Mapping[str, Any]) -> Any:
         return outline
 
 
-def _drawing(annotation: Mapping[str, Any], relative: bool) -> Callable[[tuple[int, int]], Mask] | None:
+def _box(value: Any) -> NDArray[np.float64] | None:
+    """A box as four numbers, None where it is none with an area."""
+    try:
+        box = np.array(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        return None
+    return box if box.shape == (4,) and np.isfinite(box).all() and (box[2:] > 0).all() else None
+
+
+def _drawing(annotation: Mapping[str, Any], relative: bool, corners: bool) -> Callable[[tuple[int, int]], Mask] | None:
     outline = _outline(annotation)
     box = annotation.get("bbox")
     if outline and outline != [[]]:
-        return partial(_draw, outline, box, relative)
-    return partial(_draw_box, box, annotation, relative) if box and not annotation.get("keypoints") else None
+        return partial(_draw, outline, box, None if relative else annotation.get("area"), relative)
+    if not box or annotation.get("keypoints"):
+        return None
+    return partial(_draw_box, box, annotation, relative, corners)
 
 
-def _draw_box(box: Any, annotation: Mapping[str, Any], relative: bool, shape: tuple[int, int]) -> Mask:
+def _draw_box(box: Any, annotation: Mapping[str, Any], relative: bool, corners: bool, shape: tuple[int, int]) -> Mask:
+    if corners:
+        raise DataError(
+            f"the boxes of its file lie within their images only if they are corners, such as {str(box)[:60]}; write "
+            "x, y, width, height"
+        )
     return draw_turned_box(_in_pixels(box, shape) if relative else box, annotation, shape)
 
 
-def _draw(outline: Any, box: Any, relative: bool, shape: tuple[int, int]) -> Mask:
-    """Run lengths, a list of them, or polygons, whose box tells whether their corners are pixels."""
+def _draw(outline: Any, box: Any, area: Any, relative: bool, shape: tuple[int, int]) -> Mask:
+    """Run lengths, a list of them, or polygons, whose box tells whether their corners are pixels.
+
+    COCO has no holes. A polygon within another of the same object is one, as OpenCV finds them, where the object's area
+    is that of what is left.
+    """
     parts = outline if isinstance(outline, list) else [outline]
     if all(isinstance(part, dict) for part in parts):
-        return np.asarray(np.logical_or.reduce([draw_coco_rle(part, shape) for part in parts]))
-    return draw_polygons(_in_pixels(outline, shape) if relative else outline, shape, None if relative else box)
+        mask = np.asarray(np.logical_or.reduce([draw_coco_rle(part, shape) for part in parts]))
+    else:
+        mask = draw_polygons(_in_pixels(outline, shape) if relative else outline, shape, None if relative else box)
+        if len(parts) > 1 and isinstance(area, int | float) and 0 < area < (1 - HOLES) * mask.sum():
+            cut = draw_even_odd(outline, shape)
+            mask = cut if abs(cut.sum() - area) < HOLES / 2 * mask.sum() else mask
+    _check_within(mask, _box(_in_pixels(box, shape) if relative else box))
+    return mask
+
+
+def _check_within(mask: Mask, box: NDArray[np.float64] | None) -> None:
+    """Raise DataError where most of a mask lies outside of the box that its annotation gives it.
+
+    Run lengths that go row after row, corners that are y, x, and outlines of an image of another size do.
+    """
+    if box is None or (box <= 1).all():  # parts of the image's size, beside an outline in pixels
+        return
+    left, top = np.floor(np.maximum(box[:2], 0)).astype(int)
+    right, bottom = np.ceil(np.maximum(box[:2] + box[2:], 0)).astype(int)
+    if 2 * mask[top:bottom, left:right].sum() < mask.sum():
+        raise DataError(f"most of its outline lies outside of its bbox, {box.tolist()}; correct one of them")

@@ -127,6 +127,11 @@ def tracked_frames(
         )
 
 
+def _is_outside(shape: Element) -> bool:
+    """Whether a track is not on the image: 1 of CVAT, true of other programs."""
+    return shape.get("outside", "").strip().lower() in ("1", "true")
+
+
 def _frame(shape: Element) -> int | None:
     text = shape.get("frame", "")
     return int(text) if re.fullmatch(r"\d{1,9}", text) else None
@@ -138,7 +143,7 @@ def _shapes_of_frames(tracks: list[Element]) -> dict[int, list[tuple[str, Elemen
     for track in tracks:
         for shape in track:
             frame = _frame(shape)
-            if frame is not None and shape.get("outside") != "1":
+            if frame is not None and not _is_outside(shape):
                 shapes[frame].append((track.get("label", ""), shape))
     return shapes
 
@@ -148,7 +153,7 @@ def _gaps(tracks: list[Element], numbers: list[int]) -> dict[str, NDArray[np.int
     steps: dict[str, NDArray[np.int64]] = defaultdict(lambda: np.zeros(len(numbers) + 1, dtype=np.int64))
     for track in tracks:
         label = track.get("label", "")
-        rows = sorted((frame, shape.get("outside") == "1") for shape in track if (frame := _frame(shape)) is not None)
+        rows = sorted((frame, _is_outside(shape)) for shape in track if (frame := _frame(shape)) is not None)
         if len(rows) < len(track):  # some shape does not say its frame, which may be any
             rows = [(-1, False)]
         ends = [frame for frame, _ in rows[1:]] + [numbers[-1] + 1]

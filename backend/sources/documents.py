@@ -71,8 +71,12 @@ def read_xml(path: Path) -> Element:
         root: Element = parser.close()
     except DefusedXmlException as error:
         raise DataError(f"{path} is refused: {error}") from error
-    except (ValueError, LookupError, ParseError, OSError) as error:
+    except ParseError as error:
         raise DataError(f"{path} cannot be read: {error}; export it again") from error
+    except (ValueError, LookupError) as error:  # of the encoding that it names
+        raise DataError(f"{path} cannot be read: {error}; save it in UTF-8, and name that in its first line") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
     return root
 
 

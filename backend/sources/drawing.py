@@ -57,6 +57,15 @@ def draw_polygons(value: Any, shape: tuple[int, int], box: Any = None) -> Mask:
     return mask
 
 
+def draw_even_odd(value: Any, shape: tuple[int, int]) -> Mask:
+    """Fill polygons of which one within another is its hole; `value` as `draw_polygons` has taken it."""
+    mask = np.zeros(shape, dtype=bool)
+    for ring in _rings(plain_corners(value)):
+        if _area(_corners(ring)) > 0:
+            mask ^= draw_polygons([ring], shape)
+    return mask
+
+
 def _are_contours(polygons: list[NDArray[np.float64]], box: Any) -> bool:
     """Whether polygons are contours as OpenCV finds them in a mask: their corners are the object's outermost pixels.
 
@@ -192,11 +201,16 @@ def draw_coco_rle(value: Mapping[str, Any], shape: tuple[int, int]) -> Mask:
     pycocotools decodes the same, but can be told only the size and the string: to check that the runs fit the size,
     they must be decoded first, and then they are the mask. Tests compare the two.
     """
-    counts = value.get("counts")
+    counts, size = value.get("counts"), value.get("size")
+    if not isinstance(size, list) or not isinstance(counts, list | str):
+        raise DataError(
+            "its RLE cannot be read: it must have size, [height, width], and counts, a list or text; it has size "
+            f"{str(size)[:40]} and counts {str(counts)[:40]}"
+        )
     try:
-        if [int(length) for length in value["size"]] != list(shape):
-            raise DataError(f"its RLE is of size {value['size']}, the image is {list(shape)}")
-        lengths = decode_counts(counts) if isinstance(counts, str) else [_count(count) for count in counts or ()]
+        if [int(length) for length in size] != list(shape):
+            raise DataError(f"its RLE is of size {size}, the image is {list(shape)}")
+        lengths = decode_counts(counts) if isinstance(counts, str) else [_count(count) for count in counts]
     except NO_NUMBERS as error:
         raise DataError(f"its RLE cannot be read: {error!r}") from error
     return np.ascontiguousarray(runs(lengths, (shape[1], shape[0])).T)

@@ -259,11 +259,17 @@ def files_below(folder: Path) -> list[Path]:
     """All files below a folder but those that operating systems leave there, in order; links are followed once.
 
     Raises:
-        DataError: there are more than MAX_FILES.
+        DataError: there are more than MAX_FILES, or a folder among them cannot be listed.
     """
+
+    def refuse(error: OSError) -> None:
+        # What lies in it would seem not to be there: texts, of which an image without one shows nothing.
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise DataError(f"{error.filename} cannot be listed: {error.strerror}") from error
+
     found: list[Path] = []
     seen: set[str] = set()
-    for where, folders, names in os.walk(folder, followlinks=True):
+    for where, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
         real = os.path.realpath(where)
         if real in seen:
             folders.clear()

@@ -77,9 +77,14 @@ def inspect_source(
     with open_source(path, images=images, skip_bad=True, unlabelled=True) as source:
         if source.kind == IMAGES:
             return _inspect_images(source, pictures, progress)
-        return inspect_data_folder(
+        found = inspect_data_folder(
             source.folder, source.kind, notes=source.notes, unread=source.unread, pictures=pictures, progress=progress
         )
+    # A data folder in an archive has been read from where it was unpacked to.
+    unpacked = str(source.folder)
+    found.notes = [note.replace(unpacked, str(path)) for note in found.notes]
+    found.left_out = [LeftOut(row.what, row.why.replace(unpacked, str(path))) for row in found.left_out]
+    return found
 
 
 def inspect_data_folder(

@@ -1,5 +1,7 @@
 """Label Studio's JSON export, without its server: tasks with annotations, and the images in a folder."""
 
+import csv
+import io
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,6 +39,8 @@ from models.data.tables import page_count
 from models.errors import DataError, brief
 
 FIELDS = {"data", "annotations", "id", "annotator"}  # some of which a task has in any of the exports
+SIDES = ("width", "height", "radiusX", "radiusY")
+MAX_PERCENT = 200  # of the image's size: as far as a region may have been drawn beyond its edge
 # Why people have left a task out, which does not stop a training.
 DECIDED = (CANCELLED, REJECTED, NO_ANNOTATION, NO_LABEL)
 
@@ -68,10 +72,12 @@ def convert_label_studio(files: Mapping[Path, Any], images: ImageFiles, out: Pat
     the fields patient, study, series and group that all tasks have.
 
     Raises:
-        DataError: it is another export of Label Studio's, or no task of it can be used.
+        DataError: it is another export of Label Studio's, its regions are not in percent, or no task of it can be
+            used.
     """
     result = Conversion()
     tasks = _tasks(files, result)
+    _check_percent(tasks)
     result.notes += _unite_spellings(tasks)
     config = used_config(tasks)
     field = group_field(task["data"] for task in tasks)
@@ -97,6 +103,7 @@ def convert_label_studio(files: Mapping[Path, Any], images: ImageFiles, out: Pat
             f"annotated more than once, of which the newest ground truth, else the newest, counts: {len(several)} "
             f"({', '.join(several[:NAMED])}{' ...' if len(several) > NAMED else ''})"
         )
+    result.notes += _open_elsewhere(tasks, config, names, out)
     if rest := [column for column in image_columns(tasks) if column not in config.columns]:
         result.notes.append(f"nothing is annotated on the images of {', '.join(map(repr, rest))}, which are not read")
     shows: dict[str, list[str]] = {}  # task, or one image of it, as it is named in the report -> addresses
@@ -115,6 +122,82 @@ def convert_label_studio(files: Mapping[Path, Any], images: ImageFiles, out: Pat
             result.unread.append(LeftOut(f"{images.name(file)}, page {others}", why))
     name_unlisted(images, {file for file in found.values() if isinstance(file, Path)}, result)
     return result
+
+
+def _check_percent(tasks: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse tasks whose regions are in pixels or parts of the size, as scripts write them, and seem to be percent.
+
+    Raises:
+        DataError: names a task.
+    """
+    farthest, task_of, largest = 0.0, "", 0.0
+    for task in tasks:
+        for annotation in task["annotations"]:
+            result = annotation.get("result")
+            for region in result if isinstance(result, list) else ():
+                value = value_of(region) if isinstance(region, dict) else {}
+                # A turned region may be wider than the image, in percent of its width.
+                sides = max(_numbers(*(value.get(side) for side in SIDES)), default=0.0)
+                points = value.get("points")
+                far = max(_numbers(value.get("x"), value.get("y"), points), default=0.0)
+                largest = max(largest, sides, far)
+                if far > farthest:
+                    farthest, task_of = far, str(task["id"])
+    wanted = "and Label Studio's are in percent of the image's width and height"
+    if farthest > MAX_PERCENT:
+        raise DataError(f"task {task_of} has a region at {farthest:g}, {wanted}; divide pixels by these, times 100")
+    if 0 < largest <= 1:
+        raise DataError(f"no region is beyond {largest:g}, {wanted}; multiply parts of the size by 100")
+
+
+def _open_elsewhere(tasks: Sequence[Mapping[str, Any]], config: LabelConfig, names: Names, out: Path) -> list[str]:
+    """Make labels that only tasks of another project have unknown, not absent: nothing tells which a project offers.
+
+    Args:
+        tasks: of the export.
+        config: see `used_config`.
+        names: of the data folder.
+        out: the data folder, whose labels.csv is changed.
+
+    Returns:
+        Sentences about these labels.
+    """
+    used: dict[str, set[str]] = defaultdict(set)  # label -> projects
+    project: dict[str, str] = {}  # name of an image -> project
+    for task in tasks:
+        own = str(task.get("project"))
+        for image in task_images(task, config):
+            project[f"task-{task['id']} {image.label}".strip()] = own
+        for region in _regions([task]):
+            value = value_of(region)
+            labels = value.get(str(region.get("type")))
+            for label in labels if isinstance(labels, list) else ():
+                used[str(label)].add(own)
+    apart = {label: projects for label, projects in used.items() if projects != {*project.values()}}
+    table = out / "labels.csv"
+    if not apart or not table.is_file():
+        return []
+    header, *rows = csv.reader(io.StringIO(table.read_text(encoding="utf-8"), newline=""))
+    for row in rows:
+        own = project.get(names.images[row[0]].name, "")
+        for index, name in enumerate(header[1:], 1):
+            if row[index] == "0" and own not in apart.get(names.classes[name], {own}):
+                row[index] = ""
+    with table.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])
+    return [
+        f"{label!r} is used in project {', '.join(sorted(projects))} alone, and unknown where it is not drawn in others"
+        for label, projects in apart.items()
+    ]
+
+
+def _numbers(*values: Any) -> Iterator[float]:
+    """How large numbers are, and those in lists of corners."""
+    for value in values:
+        for corner in value if isinstance(value, list) else [value]:
+            for number in corner if isinstance(corner, list) else [corner]:
+                if isinstance(number, int | float) and abs(number) < 1e300:
+                    yield abs(number)
 
 
 def _unite_spellings(tasks: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -4,17 +4,19 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from functools import lru_cache, partial
+from itertools import chain, filterfalse
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.sources.conversion import Conversion, Exported, LeftOut, Mask, Region, convert
+from backend.sources.conversion import Conversion, Exported, LeftOut, Mask, Region, convert, offering
 from backend.sources.cvat_shapes import is_background
 from backend.sources.finding import ImageFiles, files_below, subset_of
 from models.data.files import IMAGE_SUFFIXES, MAX_PIXELS
 from models.data.names import is_junk
+from models.data.pictures import DEEP_MODES
 from models.data.text import decode_text
 from models.errors import DataError
 
@@ -42,14 +44,18 @@ def convert_masks(files: Mapping[Path, Any], images: ImageFiles, out: Path) -> C
     without a mask file nothing was drawn: CVAT writes none for such an image. The background is no class.
 
     Raises:
-        DataError: two labels have one colour, or there are no masks.
+        DataError: two labels have one colour, one is black, or there are no masks.
     """
     folders = {path.parent: _colours(path.name, content) for path, content in files.items()}
-    names = (name for colours in folders.values() for name in colours.values() if not is_background(name))
+    labels = {root: [*filterfalse(is_background, colours.values())] for root, colours in folders.items()}
     unmasked: list[str] = []
-    exported = (row for root, colours in folders.items() for row in _exported(root, colours, images, unmasked))
+    exported = (
+        row
+        for root, colours in folders.items()
+        for row in offering(_exported(root, colours, images, unmasked), labels[root])
+    )
     masks = [path for path in images.files if _is_mask(path)]
-    result = convert(exported, tuple(dict.fromkeys(names)), images, out, other_files=masks)
+    result = convert(exported, tuple(dict.fromkeys(chain(*labels.values()))), images, out, other_files=masks)
     if unmasked:
         first = ", ".join(unmasked[:3]) + (" ..." if len(unmasked) > 3 else "")
         result.notes.append(
@@ -67,6 +73,10 @@ def _colours(name: str, text: str) -> dict[int, str]:
         colour = int.from_bytes(min(int(level), 255) for level in levels) if levels[0] else voc_colour(index)
         if colour == VOID:
             continue
+        if not colour and not is_background(label):
+            raise DataError(
+                f"{name} gives {label.strip()!r} black, which is the background's; the first row must be that"
+            )
         if colour in colours:
             raise DataError(f"{name} gives {colours[colour]!r} and {label.strip()!r} one colour, {_text(colour)}")
         colours[colour] = label.strip()
@@ -159,11 +169,18 @@ def _subsets(folder: Path) -> dict[str, str]:
 
 def _labels(path: Path, colours: Mapping[int, str]) -> tuple[dict[str, list[int]], tuple[int, int]]:
     """The labels on a mask with their colours, and its (H, W). Raises DataError where it has other colours."""
-    levels, grey = _pixels(path)
+    levels, grey, hidden = _pixels(path)
+    if unclear := [label for colour, label in colours.items() if colour in hidden and not is_background(label)]:
+        raise DataError(f"{path.name} in {MASKS} has the colour of {unclear[0]!r} where it is transparent")
     found = [int(colour) for colour in np.unique(levels)]
     named, void = dict(colours), {VOID, 0}
     if grey and not {*found} <= {*named, *void}:
         # A grey picture of row numbers, 255 on the border of objects.
+        if not is_background(next(iter(colours.values()))):
+            raise DataError(
+                f"{path.name} in {MASKS} has grey numbers, and whether 0 is the background is not known: the first row "
+                "of labelmap.txt must be background"
+            )
         named = {row * 0x010101: label for row, label in enumerate(colours.values())}
         void = {0xFFFFFF} if {*found} & ({*named} - {0}) else set()
     if others := [colour for colour in found if colour not in named and colour not in void]:
@@ -176,16 +193,20 @@ def _labels(path: Path, colours: Mapping[int, str]) -> tuple[dict[str, list[int]
 
 
 def _draw(path: Path, colours: list[int], shape: tuple[int, int]) -> Mask:
-    levels, _ = _pixels(path)
+    levels, _, _ = _pixels(path)
     if levels.shape != shape:
         raise DataError(f"its mask is {levels.shape[1]}x{levels.shape[0]}, the image is {shape[1]}x{shape[0]}")
     return np.isin(levels, colours)
 
 
 @lru_cache(maxsize=1)  # the labels of an image are drawn one after the other
-def _pixels(path: Path) -> tuple[NDArray[np.uint32], bool]:
-    """The colours 0xRRGGBB of a PNG, shape (H, W), and whether it is grey. Raises DataError naming the file."""
-    from PIL import Image
+def _pixels(path: Path) -> tuple[NDArray[np.uint32], bool, frozenset[int]]:
+    """The colours 0xRRGGBB of a PNG, shape (H, W), 0 where it is transparent; whether it is grey; what is transparent.
+
+    Raises:
+        DataError: names the file.
+    """
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(path, formats=("PNG",)) as image:
@@ -193,10 +214,20 @@ def _pixels(path: Path) -> tuple[NDArray[np.uint32], bool]:
             if width * height > MAX_PIXELS:
                 raise ValueError(f"it has {width} x {height} pixels, at most {MAX_PIXELS} are taken")
             grey = image.mode in ("1", "L")
-            levels = np.asarray(image.convert("RGB"), dtype=np.uint32)  # (H, W, 3)
+            if image.mode in DEEP_MODES:
+                raise ValueError("it has 16 bits a pixel, and its colours 8")
+            layers = np.asarray(image.convert("RGBA"))  # (H, W, 4)
+    except UnidentifiedImageError as error:
+        raise DataError(f"{path.name} in {MASKS} cannot be read: it is no PNG; export it again") from error
     except Exception as error:
         raise DataError(f"{path.name} in {MASKS} cannot be read: {error}; export it again") from error
-    return (levels * np.array([1 << 16, 1 << 8, 1], dtype=np.uint32)).sum(axis=2, dtype=np.uint32), grey
+    levels = np.zeros(layers.shape[:2], np.uint32)
+    for channel in range(3):
+        levels = levels << 8 | layers[..., channel]
+    unseen = layers[..., 3] == 0
+    hidden = frozenset(np.unique(levels[unseen]).tolist())
+    levels[unseen] = 0
+    return levels, grey, hidden
 
 
 def _text(colour: int) -> str:

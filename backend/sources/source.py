@@ -20,6 +20,7 @@ from backend.sources.label_studio import convert_label_studio, is_label_studio
 from backend.sources.refused import check_names, is_refused, refuse
 from backend.sources.segmentation_mask import convert_masks, is_label_map
 from backend.sources.yolo import LABELS, convert_yolo, has_texts, is_label_list, is_yolo, read_label_list
+from models.data.decoding import is_pipe
 from models.data.files import has_dicom_preamble
 from models.errors import DataError
 
@@ -109,11 +110,15 @@ def open_source(
             source = _opened(path, scratch, images, skip_bad, unlabelled)
         except DataError as error:
             raise DataError(_told(str(error), scratch, path)) from error
-        yield replace(
+        source = replace(
             source,
             notes=[_told(note, scratch, path) for note in source.notes],
             unread=[LeftOut(row.what, _told(row.why, scratch, path)) for row in source.unread],
         )
+        try:
+            yield source
+        except DataError as error:  # of whoever reads the folder
+            raise DataError(_told(str(error), scratch, path)) from error
 
 
 def _told(text: str, scratch: Path, path: Path) -> str:
@@ -124,6 +129,8 @@ def _told(text: str, scratch: Path, path: Path) -> str:
 def _opened(path: Path, scratch: Path, images: Path | None, skip_bad: bool, unlabelled: bool) -> Source:
     """See `open_source`; `scratch` is a folder for what is unpacked and converted."""
     root, unpacked = path, Unpacked()
+    if is_pipe(path):
+        raise DataError(f"{path} is a pipe or a device; write what it gives to a file, and give that")
     if is_archive(path):
         root = scratch / UNPACKED
         root.mkdir()
@@ -141,7 +148,7 @@ def _opened(path: Path, scratch: Path, images: Path | None, skip_bad: bool, unla
     if _is_data_folder(root):
         if images is not None:
             raise DataError(f"{path} is a data folder and has its own images; leave --images out")
-        return Source(root, DATA_FOLDER, [], unpacked.left_out)
+        return Source(root, DATA_FOLDER, _not_read(unpacked.left_out), unpacked.left_out)
     unread = list(unpacked.left_out)
     files = files_below(root) if root.is_dir() else [root]
     contents = _contents(files, root, unread)
@@ -155,22 +162,32 @@ def _opened(path: Path, scratch: Path, images: Path | None, skip_bad: bool, unla
         unread += _others(files, pictures, root, {row.what for row in unread})
         return Source(root, IMAGES, [f"{path} has images and no labels"], unread, pictures)
     kind, found = matched
-    unread += [
-        LeftOut(_shown(file, root), f"it is not read: the source is read as {kind.name}")
+    unread += [LeftOut(_shown(file, root), INNER_ARCHIVE) for file in files if looks_like_archive(file)]
+    hint = "".join(f" ({row.what}: {row.why})" for row in unread[:1])
+    beside = {
+        file: LeftOut(_shown(file, root), f"it is not read: the source is read as {kind.name}")
         for file in contents
         if file not in found
-    ]
+    }
+    lost = unread + [row for file, row in beside.items() if _format({file: contents[file]})]
+    unread += beside.values()
     result = _convert(path, root, kind, found, images, unpacked, scratch / "data")
     if result.left_out and not skip_bad:
         first, more = result.left_out[0], len(result.left_out) - 1
         others = f" (and {more} more)" if more else ""
         named = first.why if first.what in first.why else f"{first.what}: {first.why}"
-        raise DataError(f"{path}: {named}{others}; correct it, or go on without it with --skip-bad")
+        raise DataError(f"{path}: {named}{others}{hint}; correct it, or go on without it with --skip-bad")
     if not result.used:
         why = f": {result.left_out[0].what}: {result.left_out[0].why}" if result.left_out else ""
-        raise DataError(f"{path} holds no image that can be used{why}")
-    notes = [f"{path} is read as {kind.name}: {result.used} images", *result.notes]
+        raise DataError(f"{path} holds no image that can be used{why}{hint}")
+    notes = [f"{path} is read as {kind.name}: {result.used} images", *_not_read(lost), *result.notes]
     return Source(scratch / "data", kind.kind, notes, unread + result.left_out + result.unread)
+
+
+def _not_read(rows: list[LeftOut]) -> list[str]:
+    """A sentence on files of a source that are not read; none without any."""
+    named = "; ".join(f"{row.what}: {row.why}" for row in rows[:NAMED]) + (" ..." if len(rows) > NAMED else "")
+    return [f"files that are not read: {len(rows)} ({named})"] if rows else []
 
 
 def _data_folder(root: Path) -> Path:
@@ -217,7 +234,10 @@ def _format(contents: Mapping[Path, Any]) -> tuple[Format, dict[Path, Any]] | No
 def _contents(files: list[Path], root: Path, unread: list[LeftOut]) -> dict[Path, Any]:
     """Document -> content; adds those that cannot be read to `unread`."""
     contents = {}
+    told = {row.what for row in unread}
     for file in files:
+        if _shown(file, root) in told:  # it was not unpacked
+            continue
         listed = is_label_list(file)
         if listed or file.name.lower().endswith(DOCUMENTS):
             try:

@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -23,6 +24,7 @@ IMAGES, LABELS = "images", "labels"  # in any case, as on Windows
 ANY_CASE = "".join(f"[{letter}{letter.upper()}]" for letter in LABELS)
 NAMES = "classes.txt"  # a label a line, of tools that write no data.yaml
 MAX_LABELS_BYTES = 64 << 20
+BEYOND = 0.1  # of the image's size: a box that reaches farther was not drawn beyond an edge by accident
 
 
 def has_texts(folder: Path) -> bool:
@@ -85,9 +87,11 @@ def convert_yolo(files: Mapping[Path, Any], images: ImageFiles, out: Path) -> Co
 
     A line is a polygon, or a box, which is filled. An image without a text file has nothing on it: so YOLO's own tools
     read it. It must lie in a folder of images, or among others that have a text file: previews and masks are no images.
+    Of a text that may be that of several images neither is read.
 
     Raises:
-        DataError: a file names no labels, or is for keypoints; two of one folder differ.
+        DataError: a file names no labels, or is for keypoints; two of one folder differ; lines count labels from 1, or
+            boxes seem to be corners.
     """
     classes: dict[str, None] = {}
     unlabelled: list[str] = []
@@ -228,7 +232,11 @@ def _exported(
     found = [(image, text or alike.get(image)) for image, text in found]
     labelled = {image.parent for image, text in found if text is not None}
     used = {text for _, text in found}
+    shared: dict[Path | None, list[Path]] = defaultdict(list)
+    for image, text in found:
+        shared[text].append(image)
     strays = {path.stem: path for path in below if path.suffix.lower() == ".txt" and path not in used}
+    met = _Met()
     for image, text in found:
         name = images.name(image)
         if text is None and image.parent not in labelled and not _lies_in(Path(name), IMAGES):
@@ -242,10 +250,23 @@ def _exported(
             unlabelled.append(name)
             yield Exported(name, (), subset=subset, file=image)
             continue
+        if others := [images.name(other) for other in shared[text] if other != image]:
+            yield LeftOut(name, f"its text {text.name} may be that of {others[0]} too; keep one of them, or rename one")
+            continue
         try:
-            yield Exported(name, _regions(text, labels), subset=subset, file=image)
+            yield Exported(name, _regions(text, labels, met), subset=subset, file=image)
         except DataError as error:
             yield LeftOut(name, str(error))
+    if len(labels) in met.numbers and 0 not in met.numbers:
+        raise DataError(
+            f"the lines of {root.name} name labels up to {len(labels)}, never 0: they seem to count from 1, and each "
+            "would be of the label after its own; count from 0"
+        )
+    if met.corners and met.beyond:
+        raise DataError(
+            f"the boxes of {root.name} lie within their images only if they are left, top, right, bottom; write centre "
+            "x, centre y, width, height"
+        )
     for text in texts.values():
         if text not in used:
             yield LeftOut(str(text.relative_to(base)), f"there is no image of it in {IMAGES}; export with images")
@@ -265,18 +286,49 @@ def _folded(key: Path) -> str:
     return composed(str(key)).casefold()
 
 
-def _regions(path: Path, labels: Sequence[str]) -> list[Region]:
-    """What the lines of a text file draw. Raises DataError where a line does not say its label."""
+@dataclass
+class _Met:
+    """What the lines of all texts have in common.
+
+    Attributes:
+        numbers: of labels.
+        corners: whether each box may be left, top, right, bottom.
+        beyond: whether some box, as centre and size, reaches far beyond the image.
+    """
+
+    numbers: set[int] = field(default_factory=set)
+    corners: bool = True
+    beyond: bool = False
+
+    def add_shape(self, fields: Sequence[str]) -> None:
+        """Take what a line has behind its label."""
+        try:
+            x, y, width, height = (float(number) for number in fields)
+        except ValueError:  # a polygon
+            return
+        self.corners = self.corners and x < width <= 1 and y < height <= 1
+        ends = x - width / 2, y - height / 2, 1 - x - width / 2, 1 - y - height / 2
+        self.beyond = self.beyond or min(ends) < -BEYOND
+
+
+def _regions(path: Path, labels: Sequence[str], met: _Met) -> list[Region]:
+    """What the lines of a text file draw; adds them to what was met.
+
+    Raises:
+        DataError: a line does not say its label.
+    """
     regions = []
     for number, line in enumerate(_lines(path), start=1):
         fields = line.split()
         if not fields:
             continue
         index = _index(fields[0])
+        met.numbers.add(index)
         if not 0 <= index < len(labels):
             raise DataError(
                 f"line {number} of {path.name} is of label {fields[0]!r:.20}, of {len(labels)} that are named"
             )
+        met.add_shape(fields[1:])
         regions.append(Region(labels[index], partial(_draw, fields[1:])))
     return regions
 

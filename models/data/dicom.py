@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -122,6 +123,8 @@ class DicomPages(Pages):
         self._colours = str(data.PhotometricInterpretation).strip().upper()
         if self._colours not in (*GREY, *COLOURS, PALETTE):
             raise UnsupportedImage(f"it is a DICOM file in {self._colours} colours, which is not supported")
+        if not (data.get("Rows") and data.get("Columns")):
+            raise BadImage("it is a damaged DICOM file: it does not state its size (Rows and Columns)")
         height, width = int(data.Rows), int(data.Columns)
         self.bits = int(data.get("BitsAllocated", 8))
         check_size(width, height, max_pixels, max(1, self.bits // 8) * int(data.get("SamplesPerPixel", 1)))
@@ -132,7 +135,9 @@ class DicomPages(Pages):
             self.sizes = self._film.sizes
         else:
             self._plugin = self._checked_plugin()
-            frames = max(int(data.get("NumberOfFrames", 1) or 1), 1)
+            if not self._has_frames():
+                raise BadImage("it is a DICOM file without a frame: its pixel data is empty")
+            frames = self._frame_count(width * height * int(data.get("SamplesPerPixel", 1)) * self.bits // 8)
             check_count(frames)
             self.sizes = [(height, width)] * frames
         self.names = numbered(len(self.sizes), "frame")
@@ -191,6 +196,23 @@ class DicomPages(Pages):
             self._set.file_meta = meta = FileMetaDataset()
         meta.TransferSyntaxUID = known.get((bool(implicit), bool(little)), uid.ExplicitVRLittleEndian)
         return meta.TransferSyntaxUID
+
+    def _has_frames(self) -> bool:
+        """Whether there are pixels. Compressed data without any holds a table of its frames, which is empty."""
+        from pydicom.encaps import generate_fragments
+
+        values = [self._set[name].value for name in PIXELS if name in self._set]
+        if self._syntax.is_encapsulated and values[0]:
+            return any(islice(generate_fragments(values[0]), 1, None))
+        return any(values)
+
+    def _frame_count(self, size: int) -> int:
+        """Frames that the file states; of one that does not, as many as it has bytes for, `size` a frame."""
+        data = self._set
+        if not data.get("NumberOfFrames") and not self._syntax.is_encapsulated and self._colours != "YBR_FULL_422":
+            value = next(data[name].value for name in PIXELS if name in data)
+            data.NumberOfFrames = max(len(value) // max(size, 1), 1)
+        return max(int(data.get("NumberOfFrames") or 1), 1)
 
     def _opened_film(self, max_pixels: int) -> Pages:
         from pydicom.encaps import generate_fragments

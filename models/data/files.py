@@ -90,7 +90,7 @@ def read_mask(path: Path, shape: tuple[int, int]) -> NDArray[np.bool_]:
         DataError: names the file, and what to do where it is no such mask: of another size, coloured, transparent
             only, or of numbers of classes or objects.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with path.open("rb") as file, Image.open(_checked(file), formats=FORMATS) as image:
@@ -99,9 +99,13 @@ def read_mask(path: Path, shape: tuple[int, int]) -> NDArray[np.bool_]:
                 raise DataError(
                     f"{path} is {width}x{height}, but its image is {shape[1]}x{shape[0]}; export it at the image's size"
                 )
+            if (pages := getattr(image, "n_frames", 1)) > 1:
+                raise DataError(f"{path} has {pages} pages, and a mask has one; write a file for each image and class")
             values = _grey(path, image)
     except DataError:
         raise
+    except UnidentifiedImageError as error:
+        raise DataError(f"{path} cannot be read as a mask: it is no image; export it again as a PNG") from error
     except Exception as error:
         raise DataError(f"{path} cannot be read as a mask: {error}; export it again as a PNG") from error
     brightest = int(values.max())
@@ -111,6 +115,10 @@ def read_mask(path: Path, shape: tuple[int, int]) -> NDArray[np.bool_]:
     if 0 < brightest <= white // 2:
         advice = "multiply them by 255" if brightest == 1 else advice
         raise DataError(f"{path} has values up to {brightest} where a mask has 0 outside and {white} inside; {advice}")
+    if (darkest := int(values.min())) > white // 2 and brightest - darkest > white // 16:
+        raise DataError(
+            f"{path} has values from {darkest} to {brightest} where a mask has 0 outside and {white} inside; {advice}"
+        )
     if (between := _area_between(values, white)) is not None:
         raise DataError(f"{path} has areas of {between} where a mask has 0 outside and {white} inside; {advice}")
     return np.asarray(values > white // 2)
@@ -155,6 +163,8 @@ def _grey(path: Path, image: Any) -> NDArray[Any]:
     what = "is coloured" if (colours != colours[..., :1]).any() else ""
     if not colours.any() and opaque.any() and not opaque.all():
         what = "is black and shows its object by transparency alone"
+    elif not opaque.any() and (layers[..., :3] != layers[0, 0, :3]).any():
+        what = "is transparent throughout, what it shows too"
     if what:
         raise DataError(f"{path} {what}; a mask is grey, 0 outside the object and 255 inside, a file for each class")
     return np.asarray(colours[..., 0])

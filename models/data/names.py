@@ -21,7 +21,10 @@ NAMES = "names.json"
 MAX_BYTES = 180  # of a name that is made here; file systems take 255 with all endings
 # Files that operating systems, network drives and notebooks leave in any folder. Names that begin with a dot are hidden
 # files, among them ._NAME, in which macOS keeps what a foreign file system cannot.
-JUNK = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "system volume information"}
+JUNK = {
+    *("thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir"),
+    *("$recycle.bin", "system volume information", "lost+found"),
+}
 
 
 @dataclass(frozen=True)

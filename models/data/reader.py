@@ -78,7 +78,8 @@ class DataFolder:
     def train_and_held_out(self) -> tuple[list[Sample], list[Sample]]:
         """Training and held-out samples: split.json's train and val, else about a fifth is held out.
 
-        Without a val in split.json the fifth is of all images but those of its test.
+        Without a val in split.json the fifth is of all images but those of its test, and beside a train of any part
+        that is called otherwise.
         Never is a group of groups.json on both sides; without that file contiguous blocks are held out, since
         neighbouring frames of a series are near-copies.
 
@@ -87,8 +88,9 @@ class DataFolder:
         """
         if "train" in self.splits and "val" in self.splits:
             return self.split("train"), self.split("val")
-        tested = set(self.splits.get("test", ()))
-        return split_samples([sample for name, sample in self.samples.items() if name not in tested])
+        apart = {*self.splits} - {"train", "val"} if "train" in self.splits else {"test"}
+        unused = {name for side in apart for name in self.splits.get(side, ())}
+        return split_samples([sample for name, sample in self.samples.items() if name not in unused])
 
     def groups(self) -> dict[str, str]:
         """Name -> group of every image: from groups.json, else blocks of neighbours by name."""
@@ -126,7 +128,10 @@ def open_data_folder(root: Path, *, skip_bad: bool = False) -> DataFolder:
     originals = read_names(root)
     classes = read_classes(root)
     images = list_images(root, originals)
-    masks, problems = _list_masks(root, classes, images)
+    try:
+        masks, problems = _list_masks(root, classes, images)
+    except OSError as error:
+        raise DataError(f"{error.filename} cannot be listed: {error.strerror}") from error
     labels = _labels(root, classes, images, problems)
     has_masks = (root / "masks").is_dir()
     if not has_masks and not labels:

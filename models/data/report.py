@@ -49,6 +49,10 @@ def data_report(folder: DataFolder) -> DataReport:
         for label in folder.classes
     }
     sentences = [f"{_images(len(used))}, {len(train)} to learn from and {len(held_out)} held out"]
+    names = {sample.name for sample in used}
+    for side, listed in folder.splits.items():
+        if rest := len({*listed} - names):
+            sentences.append(f"{side} of split.json: {_images(rest)} neither learnt from nor held out")
     for label, count in counts.items():
         unknown = f", unknown on {count['unknown']}" if count["unknown"] else ""
         sentences.append(

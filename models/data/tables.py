@@ -135,8 +135,10 @@ def read_labels(root: Path, classes: tuple[str, ...]) -> list[tuple[str, dict[st
             if set(labels.values()) - {*classes}:
                 raise DataError(f"{path} must have the columns name and classes of classes.txt, once; it has {columns}")
             for row in reader:
-                if not row:
+                if not any(cell.strip() for cell in row):  # spreadsheets write such rows
                     continue
+                if any(cell.strip() for cell in row[len(columns) :]):
+                    raise DataError(f"{path} line {reader.line_num} has {len(row)} cells, its header {len(columns)}")
                 cells = [cell.strip() for cell in row] + [""] * (len(columns) - len(row))
                 values = {label: cells[index] for index, label in labels.items()}
                 wrong = {label: value for label, value in values.items() if value not in ("", "0", "1")}

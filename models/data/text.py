@@ -14,6 +14,9 @@ def decode_text(data: bytes, errors: str = "strict") -> str:
     """
     marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        return data.decode("utf-16" if marked else "utf-8-sig", errors)
+        text = data.decode("utf-16" if marked else "utf-8-sig", errors)
     except UnicodeDecodeError as error:
         raise ValueError(f"it is no text in UTF-8, from byte {error.start} on; save it in UTF-8") from error
+    if "\0" in text and errors == "strict":
+        raise ValueError("it is no text in UTF-8, or UTF-16 without its byte-order mark; save it in UTF-8")
+    return text

@@ -15,6 +15,7 @@ from pycocotools.coco import COCO
 
 from backend.errors import ExportError
 from backend.exports.formats import FORMATS
+from backend.sources.source import open_source
 from models.data.reader import open_data_folder
 from models.masks.rasterising import fill_polygon
 from tests.backend.exports.made import data_folder, masks_of, square, written
@@ -160,6 +161,19 @@ def test_nnunet_without_overlaps_has_a_number_a_class(tmp_path):
     dataset = json.loads((tmp_path / "out/dataset.json").read_text())
     assert dataset["labels"] == {"background": 0, "Lumen": 1, "ignore (class)": 2}
     assert "regions_class_order" not in dataset
+
+
+def test_cvat_has_a_class_called_background_that_cuts_nothing(tmp_path):
+    """It took the pixels of the classes below it away."""
+    images = {"a": {"Lumen": square(SIZE, 0, 0, 9), "Background": square(SIZE, 0, 0, 9)}, "b": {}}
+    classes = ("Lumen", "Background", "Background (class)")
+    written(data_folder(tmp_path / "data", classes, images, size=SIZE), "cvat", tmp_path / "out")
+    with open_source(tmp_path / "out") as source:
+        read = open_data_folder(source.folder)
+        assert read.classes == ("Lumen", "Background (class) (class)", "Background (class)")
+        sample = read.samples["a"]
+        for label in read.classes[:2]:
+            assert (sample.read_mask(label, SIZE) == square(SIZE, 0, 0, 9)).all()
 
 
 def test_groups_are_on_one_side_of_every_split(folder, tmp_path):

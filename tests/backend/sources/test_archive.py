@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend.sources import archive
-from backend.sources.archive import is_archive, unpack, without_outer_folders
+from backend.sources.archive import UNREADABLE, is_archive, unpack, without_outer_folders
 from backend.sources.conversion import LeftOut
 from backend.sources.finding import ImageFiles
 from models.errors import DataError
@@ -97,17 +97,39 @@ def test_a_damaged_member_ends_nothing(tmp_path: Path, out: Path) -> None:
     (row,) = unpack(path, out).left_out
     assert row.what == "a.txt"
     assert "cannot be unpacked" in row.why
-    assert [file.name for file in out.iterdir()] == ["b.txt"]
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == {"a.txt": UNREADABLE, "b.txt": b"fine"}
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_of_two_members_of_one_name_the_first_is_unpacked(tmp_path: Path, out: Path) -> None:
-    """Neither was: the second took the first away."""
-    path = zipped(tmp_path / "a.zip", ("a.txt", b"one"), ("a.txt", b"two"))
-    assert [(row.what, row.why) for row in unpack(path, out).left_out] == [
-        ("a.txt", "the archive has two files of this name; the first is read")
-    ]
-    assert (out / "a.txt").read_bytes() == b"one"
+@pytest.mark.parametrize(
+    ("second", "how", "content"),
+    [(b"one", "the first is read", b"one"), (b"two", "they differ, and neither is read", UNREADABLE)],
+)
+def test_two_members_of_one_name_are_read_if_they_are_alike(
+    tmp_path: Path, out: Path, second: bytes, how: str, content: bytes
+) -> None:
+    """Tools differ in which of them counts."""
+    path = zipped(tmp_path / "a.zip", ("a.txt", b"one"), ("a.txt", second))
+    assert unpack(path, out).left_out == [LeftOut("a.txt", f"the archive has two files of this name; {how}")]
+    assert (out / "a.txt").read_bytes() == content
+
+
+def test_a_second_name_of_a_file_in_a_tar_is_a_file(tmp_path: Path, out: Path) -> None:
+    """tar packs it as a link to the first, and a mask that was not unpacked would count as one that shows nothing."""
+    (tmp_path / "a.txt").write_bytes(b"one")
+    (tmp_path / "b.txt").hardlink_to(tmp_path / "a.txt")
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.add(tmp_path / "a.txt", "a.txt")
+        tar.add(tmp_path / "b.txt", "b.txt")
+        elsewhere = tarfile.TarInfo("c.txt")
+        elsewhere.type, elsewhere.linkname = tarfile.LNKTYPE, "/etc/passwd"
+        tar.addfile(elsewhere)
+    assert unpack(tmp_path / "a.tar", out).left_out == [LeftOut("c.txt", "it is a link, which is not followed")]
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == {
+        "a.txt": b"one",
+        "b.txt": b"one",
+        "c.txt": UNREADABLE,
+    }
 
 
 def test_what_an_operating_system_adds_is_left_behind(tmp_path: Path, out: Path) -> None:

@@ -17,6 +17,9 @@ SECOND = {"image_id": 2, "category_id": 2, "segmentation": [[10, 5, 22, 5, 22, 1
 # A block of 2 x 3 pixels at row 5, column 6, column after column: as CVAT writes its masks.
 RUNS = {"counts": [6 * 30 + 5, 2, 28, 2, 28, 2, 40 * 30 - 6 * 30 - 5 - 62], "size": [HEIGHT, WIDTH]}
 
+# The same block row after row, as scripts write it that forget to transpose.
+ROW_AFTER_ROW = {"counts": [5 * 40 + 6, 3, 37, 3, 30 * 40 - 5 * 40 - 6 - 43], "size": [HEIGHT, WIDTH]}
+
 
 def export(folder: Path, annotations: list[dict[str, Any]], images: tuple[str, ...] = ("a.png",)) -> Path:
     for name in images:
@@ -91,6 +94,9 @@ def test_an_annotation_without_a_place_says_that_the_class_is_there(tmp_path: Pa
         ({"segmentation": [RUNS, [1, 2, 3]]}, "its polygons must be lists"),
         ({"segmentation": [[4, 5, 14, 13]], "bbox": [4, 5, 10, 8]}, "its outline has no area"),
         ({"segmentation": [[100, 100, 110, 100, 110, 110]]}, "no area"),
+        ({"segmentation": ROW_AFTER_ROW, "bbox": [6, 5, 3, 2]}, "most of its outline lies outside of its bbox"),
+        ({"segmentation": [[5, 22, 5, 30, 13, 30, 13, 22]], "bbox": [22, 5, 8, 8]}, "most of its outline lies outside"),
+        ({"segmentation": [], "bbox": [30, 20, 38, 28]}, "only if they are corners, such as [30, 20, 38, 28]"),
         ({"segmentation": [], "bbox": [1, 2]}, "its bbox must be x, y, width, height"),
         ({"segmentation": [], "bbox": [1, 2, float("nan"), 4]}, "its bbox must be x, y, width, height"),
     ],
@@ -105,6 +111,39 @@ def test_an_outline_that_cannot_be_read_makes_its_class_unknown_there_and_is_nam
     assert data.samples["a"].presence["dent"] is False
     assert "scratch" not in masks["a"]
     assert np.array_equal(masks["b"]["dent"], block(5, 10, 13, 22))
+
+
+@pytest.mark.parametrize(
+    "boxes",
+    [
+        [[30, 20, 38, 28], [10, 10, 5, 5]],  # the second has its right before its left, if these are corners
+        [[2, 2, 40, 30]],  # a little too large
+        [[30, 20, 38, 45]],  # neither fits
+    ],
+)
+def test_boxes_beyond_the_edge_are_cut_where_they_are_no_corners(tmp_path: Path, boxes: list[list[int]]) -> None:
+    annotations = [SQUARE | {"segmentation": [], "bbox": box} for box in boxes]
+    with open_source(export(tmp_path / "export", annotations)) as source:
+        mask = read(source.folder)[1]["a"]["scratch"]
+    left, top = boxes[0][:2]
+    assert mask[top:, left:].all()
+
+
+@pytest.mark.parametrize(
+    ("area", "hole"),
+    [(96 - 32, True), (65.5, True), (96, False), (96 + 32, False), (1, False), (40, False), ("x", False)],
+)
+def test_a_polygon_within_another_is_a_hole_where_the_area_says_so(tmp_path: Path, area: Any, hole: bool) -> None:
+    """Scripts write the inner contours that OpenCV finds beside the outer ones, and the area of the mask."""
+    rings = [[10, 5, 22, 5, 22, 13, 10, 13], [12, 7, 20, 7, 20, 11, 12, 11]]
+    expected = block(5, 10, 13, 22) & ~(block(7, 12, 11, 20) & hole)
+    assert np.array_equal(masks_of(tmp_path, segmentation=rings, area=area)["scratch"], expected)
+
+
+@pytest.mark.parametrize("box", [[10, 5, 22, 13], [0.25, 0.1, 0.3, 0.2], [0, 0, 0, 0], [9, 4, 14, 10], None, "x"])
+def test_an_outline_is_believed_beside_a_box_that_does_not_exclude_it(tmp_path: Path, box: Any) -> None:
+    """Corners, parts of the size, nothing: boxes are written carelessly beside outlines."""
+    assert np.array_equal(masks_of(tmp_path, bbox=box)["scratch"], block(5, 10, 13, 22))
 
 
 def set_row(table: str, **fields: Any) -> Callable[[dict[str, Any]], Any]:

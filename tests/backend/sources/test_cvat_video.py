@@ -16,7 +16,7 @@ COUNT = 6
 SIZE = f"<original_size><width>{WIDTH}</width><height>{HEIGHT}</height></original_size>"
 
 
-def box(frame: int | str, left: int = 10, outside: int = 0, z: int = 0) -> str:
+def box(frame: int | str, left: int = 10, outside: int | str = 0, z: int = 0) -> str:
     return (
         f'<box frame="{frame}" keyframe="1" outside="{outside}" occluded="0" xtl="{left}.00" ytl="5.00" '
         f'xbr="{left + 8}.00" ybr="13.00" z_order="{z}"></box>'
@@ -88,6 +88,7 @@ def test_a_track_draws_on_its_frames_and_is_absent_where_it_is_outside(tmp_path:
         ([box(1), box(2)], [False, True, True, None, None, None]),
         ([box(1), box(2, outside=1), box(4), box(5)], [False, True, False, False, True, True]),
         ([box(0), box("x"), box(5, outside=1)], [None] * 6),
+        ([box(1), box(2, outside="True"), box(4, outside="false"), box(5)], [False, True, False, False, True, True]),
         ([box(5), box(4)], [False, False, False, False, True, True]),
     ],
 )

@@ -27,6 +27,13 @@ def test_text_in_utf_16_is_read_and_what_may_be_any_encoding_is_refused(tmp_path
             reads(written(tmp_path, '["ä"]'.encode("cp1252"), name))
 
 
+@pytest.mark.parametrize("encoding", ["gbk", "shift_jis", "nonsense"])
+def test_xml_in_an_encoding_that_is_not_read_is_refused_with_the_remedy(tmp_path: Path, encoding: str) -> None:
+    xml = f'<?xml version="1.0" encoding="{encoding}"?><a b="'.encode() + b"\xb9\xdc" + b'"/>'
+    with pytest.raises(DataError, match=r"a\.xml cannot be read: .*encoding.*; save it in UTF-8"):
+        read_xml(written(tmp_path, xml, "a.xml"))
+
+
 def test_half_a_pair_of_code_units_is_replaced(tmp_path: Path) -> None:
     text = r'["\ud83d\ude00", "a\ud83d", "\udE00b", "\\ud83d", "\\\ud83d"]'
     assert read_json(written(tmp_path, text)) == ["😀", "a\ufffd", "\ufffdb", r"\ud83d", "\\\ufffd"]

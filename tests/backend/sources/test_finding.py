@@ -4,6 +4,7 @@ import os
 import tempfile
 import unicodedata
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -152,3 +153,18 @@ def test_any_way_of_writing_a_path_leads_to_the_file(folders: list[str], stem: s
 @given(st.text(max_size=60))
 def test_any_text_is_read_without_an_error(text: str) -> None:
     assert all(part not in ("", ".", "..", "/") for tail in readings(text) for part in tail)
+
+
+def test_a_folder_that_may_not_be_listed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was passed over, and images whose texts lay in it were learnt as images on which nothing is."""
+    (tmp_path / "labels").mkdir()
+    scan = os.scandir
+
+    def scandir(path: str) -> Any:
+        if Path(path).name == "labels":
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(DataError, match="labels cannot be listed: Permission denied"):
+        files_below(tmp_path)

@@ -142,6 +142,41 @@ def test_what_cannot_be_learnt_from_is_said(tmp_path: Path, content: Any, said: 
         pass
 
 
+@pytest.mark.parametrize(
+    ("scale", "said"),
+    [(WIDTH, r"task 2 has a region at 4000, .* in percent"), (0.01, r"no region is beyond 1, .* in percent")],
+)
+def test_regions_in_pixels_or_in_parts_of_the_size_are_refused(tmp_path: Path, scale: float, said: str) -> None:
+    """Those that lie within 100 pixels of the corner were learnt as percent."""
+    corner = POLYGON | {"value": POLYGON["value"] | {"points": [[0, 0], [0, scale / 2], [scale / 2, 0]]}}
+    points = [[x * scale, y * scale] for x, y in POLYGON["value"]["points"]]
+    far = POLYGON | {"value": POLYGON["value"] | {"points": points}}
+    export = write_json(tmp_path / "export.json", tasks_of_plates(tmp_path, (corner,), (far,)))
+    with pytest.raises(DataError, match=said), open_source(export, skip_bad=True):
+        pass
+
+
+@pytest.mark.parametrize(("project", "scratch"), [(3, False), (4, None)])
+def test_a_label_that_only_another_project_has_is_unknown(tmp_path: Path, project: int, scratch: bool | None) -> None:
+    """An export does not say which labels a project offers; it counted as absent."""
+    first, second = tasks_of_plates(tmp_path, (BRUSH, POLYGON), (POLYGON,))
+    export = write_json(tmp_path / "export.json", [first | {"project": 3}, second | {"project": project}])
+    with open_source(export) as source:
+        samples = read(source.folder)[0].samples
+        told = [note for note in source.notes if "alone" in note]
+    assert samples["task-1"].presence == {"scratch": True, "dent": True}
+    assert samples["task-2"].presence.get("scratch") is scratch
+    assert told == (
+        [] if project == 3 else ["'scratch' is used in project 3 alone, and unknown where it is not drawn in others"]
+    )
+
+
+def test_a_rectangle_at_the_corner_is_in_percent(tmp_path: Path) -> None:
+    turned = RECTANGLE | {"value": RECTANGLE["value"] | {"x": 0.5, "y": 0.5, "height": 300, "rotation": 270}}
+    with open_source(write_json(tmp_path / "export.json", tasks_of_plates(tmp_path, (turned,)))) as source:
+        assert read(source.folder)[0].samples.keys() == {"task-1"}
+
+
 def test_groups_are_read_from_a_field_that_all_tasks_have(tmp_path: Path) -> None:
     tasks = tasks_of_plates(tmp_path, *[(BRUSH,)] * 4)
     for number, one in enumerate(tasks):

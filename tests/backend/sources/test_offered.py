@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from backend.sources.source import open_source
 from tests.backend.sources.exports import HEIGHT, WIDTH, coco, cvat_xml, picture, read, write_json
@@ -47,7 +48,17 @@ def cvat_files(folder: Path) -> None:
     (folder / "second.xml").write_text(cvat_xml({"b.png": ""}, labels={"scratch": "any"}))
 
 
-@pytest.mark.parametrize("write", [coco_files, datumaro_files, yolo_files, cvat_files])
+def mask_files(folder: Path) -> None:
+    for part, labels in (("a", "scratch:9,9,9::\ndent:0,0,9::\n"), ("b", "scratch:9,9,9::\n")):
+        picture(folder / part / "SegmentationClass" / f"{part}.png")
+        (folder / part / "JPEGImages").mkdir()
+        (folder / f"{part}.png").rename(folder / part / "JPEGImages" / f"{part}.png")
+        (folder / part / "labelmap.txt").write_text(f"background:0,0,0::\n{labels}")
+        colour = (9, 9, 9) if part == "a" else (0, 0, 0)
+        Image.new("RGB", (WIDTH, HEIGHT), colour).save(folder / part / "SegmentationClass" / f"{part}.png")
+
+
+@pytest.mark.parametrize("write", [coco_files, datumaro_files, yolo_files, cvat_files, mask_files])
 def test_a_class_that_only_another_document_offers_is_unknown(tmp_path: Path, write) -> None:
     for name in ("a", "b"):
         picture(tmp_path / "export" / f"{name}.png")

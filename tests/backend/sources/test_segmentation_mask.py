@@ -75,6 +75,47 @@ def test_grey_numbers_are_rows_of_the_label_map(tmp_path: Path, label_map: str) 
     assert np.array_equal(masks["dent"], DENT)
 
 
+@pytest.mark.parametrize("rows", [[1, 2], [1, 0, 2]])
+def test_grey_numbers_without_a_background_in_the_first_row_are_refused(tmp_path: Path, rows: list[int]) -> None:
+    """The whole background was learnt as the first label."""
+    lines = MAP.splitlines()[1:]
+    folder = export(tmp_path / "export", {"a": painted()}, "\n".join(lines[row] for row in rows))
+    save(folder / "SegmentationClass" / "a.png", SCRATCH.astype(np.uint8), "L")
+    said = r"a\.png in SegmentationClass has grey numbers, .* must be background"
+    with pytest.raises(DataError, match=said), open_source(folder):
+        pass
+
+
+def with_alpha(colours: np.ndarray, opaque: np.ndarray) -> np.ndarray:
+    return np.dstack([colours, opaque.astype(np.uint8) * 255])
+
+
+def test_what_is_transparent_is_background(tmp_path: Path) -> None:
+    colours = painted((~SCRATCH, (255, 255, 255)), (SCRATCH, RED))
+    folder = export(tmp_path / "export", {"a": with_alpha(colours, SCRATCH)}, mode="RGBA")
+    with open_source(folder) as source:
+        assert np.array_equal(read(source.folder)[1]["a"]["scratch"], SCRATCH)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "mode", "said"),
+    [
+        (
+            with_alpha(painted((SCRATCH, RED), (DENT, BLUE)), SCRATCH),
+            "RGBA",
+            "has the colour of 'dent' where it is tran",
+        ),
+        (SCRATCH.astype(np.uint16) * 300, "I;16", "cannot be read: it has 16 bits a pixel"),
+    ],
+)
+def test_a_mask_that_may_mean_several_things_is_refused(
+    tmp_path: Path, pixels: np.ndarray, mode: str, said: str
+) -> None:
+    folder = export(tmp_path / "export", {"a": pixels}, mode=mode)
+    with pytest.raises(DataError, match=rf"a\.png in SegmentationClass {said}"), open_source(folder):
+        pass
+
+
 @pytest.mark.parametrize("mode", ["L", "1"])
 def test_a_white_object_is_no_border(tmp_path: Path, mode: str) -> None:
     """Of a mask of black and white alone nothing tells the label; 255 is a border only beside row numbers."""
@@ -98,7 +139,7 @@ def test_a_mask_of_another_kind_leaves_its_image_out_by_name(tmp_path: Path) -> 
     save(folder / "SegmentationClass" / "a.bmp", painted((SCRATCH, RED)))
     with open_source(folder, skip_bad=True) as source:
         data, masks = read(source.folder)
-    assert "a.bmp in SegmentationClass cannot be read" in data.skipped["a"]
+    assert "a.bmp in SegmentationClass cannot be read: it is no PNG" in data.skipped["a"]
     assert masks.keys() == {"b"}
 
 
@@ -152,6 +193,8 @@ def test_a_mask_that_does_not_fit_leaves_its_image_out_by_name(
     [
         ("background:0,0,0::\na:1,2,3::\nb:1,2,3::\n", r"gives 'a' and 'b' one colour, 1,2,3"),
         ("background:0,0,0::\n", "label"),
+        ("scratch:::\ndent:::\n", r"labelmap\.txt gives 'scratch' black, which is the background's"),
+        ("background:1,1,1::\nscratch:0,0,0::\n", r"labelmap\.txt gives 'scratch' black"),
     ],
 )
 def test_a_label_map_that_cannot_be_used_is_refused(tmp_path: Path, label_map: str, said: str) -> None:

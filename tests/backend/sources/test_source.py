@@ -1,6 +1,7 @@
 """A data folder is opened as it is; a file of no known format is refused with a list of those that are known."""
 
 import json
+import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ from cvat_sdk.masks import encode_mask
 from PIL import Image
 
 from backend.cli import cli
+from backend.sources.inspection import inspect_source
 from backend.sources.source import open_source
 from models.checkpoint import read_card
+from models.data.reader import open_data_folder
 from models.errors import DataError
 from models.phantom import render_phantom
 from models.starter import STARTER
-from tests.backend.sources.exports import coco, cvat_export, packed, picture, write_json
+from tests.backend.sources.exports import block, coco, cvat_export, packed, picture, write_json
 
 
 def test_a_data_folder_is_opened_where_it_is(tmp_path: Path) -> None:
@@ -39,6 +42,7 @@ def test_a_data_folder_is_opened_where_it_is(tmp_path: Path) -> None:
         ("a.xml", "<annotations>", r"a\.xml cannot be read"),
         ("a.zip", "no zip", r"a\.zip is no zip or tar file"),
         ("a.7z", "7z", r"a\.7z is no zip or tar file, .*; unpack it"),
+        ("a.json.gz", "{}", r"a\.json\.gz is no zip or tar file, .*; unpack it"),
         ("a.csv", "name,scratch", "export of a known kind"),
     ],
 )
@@ -71,6 +75,71 @@ def test_an_archive_that_is_not_unpacked_is_named(tmp_path: Path) -> None:
     picture(folder / "a.png")
     with open_source(folder, unlabelled=True) as source:
         assert [(row.what, "archive within" in row.why) for row in source.unread] == [("export.zip", True)]
+
+
+def damaged(path: Path, member: str) -> Path:
+    """A zip of which a member's checksum is wrong."""
+    with zipfile.ZipFile(path) as archive:
+        checksum = archive.getinfo(member).CRC.to_bytes(4, "little")
+    path.write_bytes(path.read_bytes().replace(checksum, b"\0\0\0\0"))
+    return path
+
+
+def test_a_mask_that_cannot_be_unpacked_does_not_say_that_its_class_is_absent(tmp_path: Path) -> None:
+    """It did, and only inspect told: without the file nothing seems to be drawn."""
+    folder = tmp_path / "data"
+    (folder / "masks" / "scratch").mkdir(parents=True)
+    for name, width in (("a", 4), ("b", 6)):
+        picture(folder / "images" / f"{name}.png")
+        Image.fromarray(block(5, 5, 9, 5 + width)).save(folder / "masks" / "scratch" / f"{name}.png")
+    (folder / "classes.txt").write_text("scratch\n")
+    path = damaged(packed(tmp_path / "data.zip", folder), "masks/scratch/a.png")
+    assert [image["name"] for image in inspect_source(path).images] == ["b"]
+
+    def train() -> None:
+        with open_source(path) as source:
+            assert "masks/scratch/a.png: it cannot be unpacked" in source.notes[0]
+            open_data_folder(source.folder)
+
+    with pytest.raises(DataError, match=rf"{path}/masks/scratch/a\.png cannot be read"):
+        train()
+
+
+def test_a_text_that_cannot_be_unpacked_does_not_say_that_nothing_is_there(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    for name in ("a", "b"):
+        picture(folder / "images" / f"{name}.png")
+        (folder / "labels").mkdir(exist_ok=True)
+        (folder / "labels" / f"{name}.txt").write_text(f"0 0.5 0.5 0.{ord(name)} 0.2\n")
+    (folder / "data.yaml").write_text("names: [scratch]\n")
+    path = damaged(packed(tmp_path / "data.zip", folder), "labels/a.txt")
+    with open_source(path, skip_bad=True) as source:
+        assert [*open_data_folder(source.folder).samples] == ["b"]
+    with pytest.raises(DataError, match=r"\(labels/a\.txt: it cannot be unpacked"), open_source(path):
+        pass
+
+
+def test_a_file_of_annotations_that_is_not_read_is_told_to_whoever_trains(tmp_path: Path) -> None:
+    """Half of a damaged export was learnt from as if it were all of it."""
+    picture(tmp_path / "images" / "a.png")
+    write_json(tmp_path / "train.json", coco(["a.png"], [{"image_id": 1, "category_id": 1, "bbox": [5, 5, 9, 9]}]))
+    (tmp_path / "val.json").write_text('{"images": [')
+    with open_source(tmp_path) as source:
+        assert source.notes[1].startswith("files that are not read: 1 (val.json: ")
+    (tmp_path / "val.json").write_text("{}")  # says nothing of images
+    with open_source(tmp_path) as source:
+        assert not any("not read" in note for note in source.notes)
+    (tmp_path / "val.json").write_text('[{"data": {"image": "a.png"}, "annotations": []}]')
+    with open_source(tmp_path) as source:
+        assert source.notes[1] == (
+            "files that are not read: 1 (val.json: it is not read: the source is read as COCO instances)"
+        )
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "export.json")
+    with pytest.raises(DataError, match="is a pipe or a device"), open_source(tmp_path / "export.json"):
+        pass
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:

@@ -92,12 +92,19 @@ def test_images_may_be_elsewhere(tmp_path: Path, below: str) -> None:
     assert np.array_equal(masks["b"]["dent"], SQUARE)
 
 
-def test_one_text_is_of_every_image_of_its_name(tmp_path: Path) -> None:
-    folder = export(tmp_path / "export", {"train/a": SCRATCH})
-    picture(folder / "images" / "train" / "a.png")
-    with open_source(folder) as source:
-        masks = read(source.folder)[1]
-    assert [np.array_equal(mask["scratch"], SQUARE) for mask in masks.values()] == [True, True]
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_text_of_two_images_leaves_both_out_by_name(tmp_path: Path, elsewhere: bool) -> None:
+    """Which of them was annotated is not known, and both were learnt from."""
+    folder = export(tmp_path / "export", {"train/a": SCRATCH, "train/b": SCRATCH})
+    other = tmp_path / "images" / "thumbnails" / "a.jpg" if elsewhere else folder / "images" / "train" / "a.png"
+    picture(other)
+    if elsewhere:
+        (folder / "images").rename(tmp_path / "images" / "full")
+    with open_source(folder, images=tmp_path / "images" if elsewhere else None, skip_bad=True) as source:
+        data, masks = read(source.folder)
+    assert masks.keys() == {"b"}
+    assert len(data.skipped) == 2
+    assert all(why.startswith("its text a.txt may be that of") for why in data.skipped.values())
 
 
 def test_pictures_outside_of_the_folders_of_images_are_named_and_not_learnt_from(tmp_path: Path) -> None:
@@ -243,6 +250,30 @@ def test_a_line_of_no_label_leaves_its_image_out_by_name(tmp_path: Path, line: s
         data, masks = read(source.folder)
     assert any("a.jpg" in row for row in data.skipped)
     assert masks.keys() == {"b"}
+
+
+def test_boxes_that_are_corners_are_refused(tmp_path: Path) -> None:
+    """Those in the middle were learnt as centre and size."""
+    folder = export(tmp_path / "export", {"train/a": "0 0.4 0.4 0.5 0.5\n", "train/b": "0 0.1 0.1 0.9 0.9\n"})
+    said = "only if they are left, top, right, bottom"
+    with pytest.raises(DataError, match=said), open_source(folder, skip_bad=True):
+        pass
+
+
+@pytest.mark.parametrize("line", ["0 0.5 0.5 0.2 0.2\n", "0 0.5 0.5 1 1\n"])
+def test_a_box_beyond_the_edge_is_cut_where_another_cannot_be_corners(tmp_path: Path, line: str) -> None:
+    lines = line + ("0 0.1 0.1 0.9 0.9\n" if "0.2" in line else "0 0.45 0.45 1 1\n")
+    with open_source(export(tmp_path / "export", {"train/a": lines})) as source:
+        assert read(source.folder)[1]["a"]["scratch"].any()
+
+
+def test_lines_that_count_labels_from_1_are_refused(tmp_path: Path) -> None:
+    """With --skip-bad the images of the first labels were learnt as those of the labels after them."""
+    folder = export(
+        tmp_path / "export", {"train/a": SCRATCH.replace("0", "1", 1), "train/b": SCRATCH.replace("0", "2", 1)}
+    )
+    with pytest.raises(DataError, match="seem to count from 1"), open_source(folder, skip_bad=True):
+        pass
 
 
 @pytest.mark.parametrize("number", ["1.0", "1.000000e+00"])

@@ -1,5 +1,6 @@
 """A DICOM file of any transfer syntax, depth, window and colours is shown as a viewer shows it."""
 
+import copy
 import struct
 import zlib
 from io import BytesIO
@@ -20,6 +21,7 @@ from pydicom.sequence import Sequence
 from models.data.decoding import decode_image, open_pages
 
 MANY = 1_000_000
+NO_FRAGMENTS = bytes.fromhex("feff00e000000000feffdde000000000")  # an empty table of frames, and the end
 RAMP = np.tile(np.linspace(0, 1, 64), (32, 1))  # (32, 64), dark on the left
 
 
@@ -364,10 +366,45 @@ def test_what_has_no_picture_or_an_unknown_kind_is_named() -> None:
     with pytest.raises(ValueError, match="DICOM file in HSV colours, which is not supported"):
         decode_image(written([np.zeros((4, 4, 3), np.uint8)], PhotometricInterpretation="HSV"), MANY)
     frame = [ramp(255, np.uint8)]
+    unknown = written(frame).replace(b"1.2.840.10008.1.2.1\0", b"1.2.3.4.5.6.7.8.9.1\0")
+    with pytest.raises(ValueError, match=r"compressed by 1\.2\.3\.4\.5\.6\.7\.8\.9\.1, which is not supported"):
+        decode_image(unknown, MANY)
     with pytest.raises(ValueError, match=r"compressed by .*, which is not supported"):
         decode_image(written(frame, "1.2.840.10008.1.2.4.94", lambda frame: b"abcd"), MANY)
     with pytest.raises(ValueError, match="at most 100 are taken"):
         decode_image(written(frame), 100)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_frames_that_are_not_counted_are_all_shown(dtype: Any) -> None:
+    """The first was shown alone."""
+    data = dcmread(BytesIO(written([ramp(200, dtype), ramp(100, dtype), ramp(50, dtype)])))
+    del data.NumberOfFrames
+    file = BytesIO()
+    data.save_as(file)
+    with open_pages(file.getvalue(), MANY) as pages:
+        assert len(pages) == 3
+        assert pages.read(0).max() > pages.read(1).max() > pages.read(2).max()
+
+
+@pytest.mark.parametrize("encode", [None, imagecodecs.jpeg8_encode])
+def test_a_file_without_a_frame_or_a_size_says_so(encode: Any) -> None:
+    """Its error was one of a library: object of type 'NoneType' has no len()."""
+    syntax = uid.ExplicitVRLittleEndian if encode is None else uid.JPEGBaseline8Bit
+    whole = dcmread(BytesIO(written([ramp(255, np.uint8)], syntax, encode)))
+    for missing, said in (
+        ("PixelData", "without a frame: its pixel data is empty"),
+        ("Rows", "does not state its size"),
+    ):
+        data = copy.deepcopy(whole)
+        if missing == "Rows":
+            del data.Rows
+        else:
+            data.PixelData = b"" if encode is None else NO_FRAGMENTS
+        file = BytesIO()
+        data.save_as(file)
+        with pytest.raises(ValueError, match=said):
+            decode_image(file.getvalue(), MANY)
 
 
 def test_a_frame_of_another_size_than_the_file_says_is_refused() -> None:

@@ -63,9 +63,11 @@ def test_white_is_the_object_however_it_is_stored(kind: str, tmp_path: Path) -> 
         (Image.fromarray(NUMBERS.astype(np.uint16) * 300), r"values up to 600 .*numbers of classes or objects"),
         (Image.fromarray(NUMBERS * np.uint8(127)), r"areas of 127 .*255 inside"),
         (Image.fromarray(NUMBERS.astype(np.uint16) * 30000), r"areas of 30000 .*65535 inside"),
+        (Image.fromarray(np.where(OBJECT, np.uint8(255), np.uint8(200))), r"values from 200 to 255 .*0 outside"),
         (layers(OBJECT, 0, 0), "is coloured"),
         (layers(OBJECT, 0, 0, 1), "is coloured"),
         (layers(0, 0, 0, OBJECT), "by transparency alone"),
+        (layers(OBJECT, OBJECT, OBJECT, 0), "is transparent throughout"),
         (Image.new("L", (6, 8)), r"is 6x8, but its image is 8x6"),
     ],
 )
@@ -73,6 +75,25 @@ def test_what_is_no_mask_is_refused_with_the_remedy(picture: Image.Image, said: 
     picture.save(tmp_path / "m.png")
     with pytest.raises(DataError, match=rf"m\.png .*{said}"):
         read_mask(tmp_path / "m.png", picture.size[::-1] if picture.size != (6, 8) else OBJECT.shape)
+
+
+def test_a_mask_of_several_pages_is_refused(tmp_path: Path) -> None:
+    page = Image.fromarray(OBJECT)
+    page.save(tmp_path / "m.png", format="TIFF", save_all=True, append_images=[page])
+    with pytest.raises(DataError, match=r"m\.png has 2 pages, and a mask has one"):
+        read_mask(tmp_path / "m.png", OBJECT.shape)
+
+
+def test_a_mask_of_one_transparent_colour_is_empty(tmp_path: Path) -> None:
+    layers(1, 1, 1, OBJECT & False).save(tmp_path / "m.png")
+    assert not read_mask(tmp_path / "m.png", OBJECT.shape).any()
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"no image"])
+def test_what_is_no_image_is_refused_without_words_of_a_library(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "m.png").write_bytes(content)
+    with pytest.raises(DataError, match=r"m\.png cannot be read as a mask: it is no image; export it again"):
+        read_mask(tmp_path / "m.png", OBJECT.shape)
 
 
 def test_edges_of_any_softness_are_no_areas(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import json
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from PIL import Image
 
 from models.data.reader import open_data_folder
+from models.data.report import data_report
 from models.errors import DataError
 
 
@@ -107,6 +109,17 @@ def test_tables_in_utf_16_are_read(folder):
     assert data.classes == ("scratch", "dent")
     assert data.splits == {"train": ("f0",), "val": ("f1",)}
     assert data.samples["f1"].presence["dent"] is True
+
+
+@pytest.mark.parametrize("name", ["classes.txt", "labels.csv"])
+def test_utf_16_without_a_mark_is_refused(folder, name):
+    """Each letter was followed by one that nobody sees, and no class was that of its masks."""
+    content = {"classes.txt": "scratch\ndent\n", "labels.csv": "name,scratch,dent\n"}[name]
+    (folder / name).write_bytes(content.encode("utf-16-le"))
+    with pytest.raises(
+        DataError, match=rf"{name} cannot be read.*UTF-16 without its byte-order mark; save it in UTF-8"
+    ):
+        open_data_folder(folder)
 
 
 def test_skip_bad_goes_on_and_says_what_it_left_out(folder):
@@ -264,6 +277,44 @@ def test_tables_may_name_files_with_their_endings_and_parts_by_other_words(folde
     data = open_data_folder(folder, skip_bad=True)
     assert data.splits == {"train": ("f0",), "val": ("f1",)}
     assert data.groups() == {"f0": "a", "f1": "b", "f2": "c"}
+
+
+def test_a_folder_of_masks_that_may_not_be_listed_is_refused(folder, monkeypatch):
+    listed = Path.iterdir
+
+    def iterdir(path):
+        if path.name == "scratch":
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    with pytest.raises(DataError, match=r"masks/scratch cannot be listed: Permission denied"):
+        open_data_folder(folder)
+
+
+def test_rows_without_a_cell_are_passed_over_and_cells_without_a_column_refused(folder):
+    """Spreadsheets write the one; the other has slipped, and says something of another class."""
+    (folder / "labels.csv").write_text("name,scratch,dent\nf0,1,1,\n,,\n , ,\n")
+    assert open_data_folder(folder).samples["f0"].presence["dent"] is True
+    (folder / "labels.csv").write_text("name,scratch,dent\nf0,0,1,1\n")
+    with pytest.raises(DataError, match=r"labels\.csv line 2 has 4 cells, its header 3"):
+        open_data_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("split", "used"),
+    [
+        ({"train": ["f0", "f1"], "dev": ["f2"]}, {"f0", "f1"}),
+        ({"train": ["f0"], "test": ["f2"]}, {"f0", "f1"}),
+        ({"fold1": ["f0"], "fold2": ["f1", "f2"]}, {"f0", "f1", "f2"}),
+    ],
+)
+def test_parts_beside_train_are_not_learnt_from_whatever_they_are_called(folder, split, used):
+    """What people had held out as dev was learnt from."""
+    (folder / "split.json").write_text(json.dumps(split))
+    data = open_data_folder(folder)
+    assert {sample.name for side in data.train_and_held_out() for sample in side} == used
+    assert sum("neither learnt from nor held out" in text for text in data_report(data).sentences) == (len(used) < 3)
 
 
 def test_a_split_that_names_one_part_twice_is_refused(folder):
