@@ -254,8 +254,15 @@ class _LeftOut(Exception):
 
 
 def is_accepted(annotation: Mapping[str, Any]) -> bool:
-    """Whether an annotation was neither skipped by its annotator nor rejected in review."""
-    return not annotation.get("was_cancelled") and annotation.get("last_action") != "rejected"
+    """Whether an annotation was neither skipped by its annotator nor rejected in review.
+
+    The last of its reviews tells where its last action is not known.
+    """
+    action, reviews = annotation.get("last_action"), annotation.get("reviews")
+    last = reviews[-1] if isinstance(reviews, list) and reviews else None
+    if action is None and isinstance(last, Mapping) and last.get("accepted") is False:
+        action = "rejected"
+    return not annotation.get("was_cancelled") and action != "rejected"
 
 
 def accepted_annotation(task: Mapping[str, Any]) -> Mapping[str, Any]:

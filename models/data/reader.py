@@ -135,7 +135,7 @@ def open_data_folder(root: Path, *, skip_bad: bool = False) -> DataFolder:
     labels = _labels(root, classes, images, problems)
     has_masks = (root / "masks").is_dir()
     if not has_masks and not labels:
-        raise DataError(f"{root} has neither masks/ nor labels.csv; training needs one of them")
+        raise DataError(f"{root} has neither masks/ nor labels.csv; one of them says what the images show")
     known = known_images(images)
     for place, why in strays(root).items():
         problems[place] = why

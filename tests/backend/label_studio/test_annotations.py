@@ -45,6 +45,9 @@ class SameImage(ImageLoader):
         return self.image
 
 
+LATER: dict[str, Any] = {"updated_at": "2027-01-01T00:00:00Z"}
+
+
 def block(top: int = 5, left: int = 10) -> Mask:
     mask = np.zeros((HEIGHT, WIDTH), dtype=bool)
     mask[top : top + 8, left : left + 12] = True
@@ -194,6 +197,10 @@ def test_tasks_that_were_not_accepted_are_left_out_and_counted(tmp_path: Path) -
         ([("a", {"ground_truth": True}), ("b", {"updated_at": "2027-01-01T00:00:00Z"})], "a"),
         ([("a", {}), ("b", {"updated_at": "2027-01-01T00:00:00Z", "was_cancelled": True})], "a"),
         ([("a", {}), ("b", {"ground_truth": True, "last_action": "rejected"})], "a"),
+        ([("a", {}), ("b", LATER | {"reviews": [{"accepted": True}, {"accepted": False}]})], "a"),
+        ([("a", {}), ("b", LATER | {"reviews": [{"accepted": False}, {"accepted": True}]})], "b"),
+        ([("a", {}), ("b", LATER | {"reviews": [{"accepted": False}], "last_action": "updated"})], "b"),
+        ([("a", {}), ("b", LATER | {"reviews": "none"})], "b"),
         ([("a", {"id": 2}), ("b", {"id": 1})], "a"),
         ([("a", {"updated_at": None, "created_at": "2027-01-01T00:00:00"}), ("b", {})], "a"),
         ([("a", {"updated_at": None}), ("b", {})], "b"),
