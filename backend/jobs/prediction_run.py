@@ -354,7 +354,8 @@ class PredictionRun:
             try:
                 result = call()
             except LabelStudioError as error:
-                if not _away(error):
+                # A 500 is its answer, too, while its database is away.
+                if not _away(error) and (error.status or 0) < 500:
                     raise
                 if time.monotonic() - since >= self._patience:
                     raise LabelStudioError(
