@@ -43,6 +43,8 @@ FAULTS = [
     ("records.sqlite", folder, "records.sqlite cannot be carried over: .*unable to open"),
     ("queue.sqlite", folder, "cannot"),
     ("models", file, "the store of versions .*models: cannot be .*chown"),
+    ("secret-key", folder, "the key in .*secret-key cannot be used: Is a directory; check the disk and who may read"),
+    ("secret-key", Path.touch, "the key in .*secret-key cannot be used: it has 0 characters.*; restore it"),
     ("credentials.json", folder, "credentials.json cannot be used.*PREMASK_DATA_DIR"),
 ]
 
