@@ -15,7 +15,7 @@ from pathlib import Path
 from backend.errors import ServeError
 from backend.settings import Settings
 from backend.system.ports import check_port, url_of
-from backend.system.processes import PARENT
+from backend.system.processes import PARENT, describe_exit
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class Supervisor:
             while not self._stopped.wait(0.2):
                 now = time.monotonic()
                 if server.poll() is not None:
-                    raise ServeError(f"the server ended with exit code {server.returncode}; its last lines say why")
+                    raise ServeError(f"the server: {describe_exit(server.returncode)}; its last lines may say why")
                 if self._reloading.is_set():
                     self._reloading.clear()
                     server.send_signal(signal.SIGHUP)
@@ -92,7 +92,8 @@ class Supervisor:
                     continue
                 if not restart_at:
                     pause = FIRST_PAUSE if now - started > STEADY_SECONDS else pause
-                    logger.error("the worker ended (%s); started again in %.0f s", worker.returncode, pause)
+                    how = describe_exit(worker.returncode)
+                    logger.error("the worker: %s; started again in %.0f s", how, pause)
                     restart_at, pause = now + pause, min(pause * 2, MAX_PAUSE)
                 elif now >= restart_at:
                     worker, started, restart_at = self._start(self._worker), now, 0.0

@@ -247,6 +247,13 @@ def test_a_server_that_ends_by_itself_ends_the_worker_too(environ, tmp_path):
     assert identity(int(note.read_text() or 1)) is None
 
 
+def test_a_server_that_is_killed_is_said_to_be(environ):
+    killed = (sys.executable, "-c", "import os; os.kill(os.getpid(), 9)")
+    supervisor = Supervisor(Settings.from_environ(environ), environ, killed, None)
+    with pytest.raises(ServeError, match=r"the server: killed by signal 9 \(SIGKILL; out of memory\?\)"):
+        supervisor.run()
+
+
 def test_a_worker_that_keeps_dying_is_started_again_after_longer_and_longer_pauses(environ, tmp_path, monkeypatch):
     monkeypatch.setattr(supervisor_module, "FIRST_PAUSE", 0.3)
     note = tmp_path / "starts"
