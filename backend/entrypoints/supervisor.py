@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from backend.errors import ServeError
@@ -86,8 +87,11 @@ class Supervisor:
                     self._reloading.clear()
                     server.send_signal(signal.SIGHUP)
                 if not announced and self._answers():
-                    ready(server.pid, worker.pid if worker else None)
                     announced = True
+                    try:
+                        ready(server.pid, worker.pid if worker else None)
+                    except OSError as error:  # a log on a full disk, or whose reader is gone: it serves all the same
+                        logger.warning("nobody can be told that it serves: %s", error.strerror or error)
                 if worker is None or self._worker is None or worker.poll() is None:
                     continue
                 if not restart_at:
@@ -113,7 +117,7 @@ class Supervisor:
 
 
 def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """SIGTERM to all, then SIGKILL to the groups of those that do not heed it."""
+    """SIGTERM to all, SIGKILL to the groups of those that do not heed it, SIGTERM to what the others leave behind."""
     for process in processes:
         if process.poll() is None:
             process.terminate()
@@ -124,3 +128,6 @@ def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+        # Such as networks that are being converted, which nobody waits for and which write to the data folder.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
