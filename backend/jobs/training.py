@@ -90,7 +90,7 @@ class Plan:
         return self.minutes * 60 * 3 + self.spare_seconds
 
 
-class _PresentImages:
+class PresentImages:
     """A project's images, as long as Label Studio, the project and the key are there.
 
     A version is not to learn from what came before one of them went, with the rest called unusable.
@@ -272,7 +272,7 @@ class TrainingWork:
         report = write_data_folder(
             counted(),
             config,
-            _PresentImages(self._images(job.project), lambda: client.project(job.project)),
+            PresentImages(self._images(job.project), lambda: client.project(job.project)),
             data,
             lambda made: parent_prediction(made, client.prediction),
             group_field=group_field((task.get("data") for task in tasks), self._plan.group_field),
