@@ -1,6 +1,7 @@
 """One settings object, read once from the environment, every problem reported together."""
 
 import difflib
+import errno
 import os
 import re
 import tempfile
@@ -20,6 +21,8 @@ from models.sam_checkpoint import CONFIG, sam_kind, transformers_missing
 from models.starter import PROMPTS, STARTER, STARTERS, model_folder
 
 PREFIX = "PREMASK_"
+# In the data folder, and this user's: a command that another user ran there, such as root, may have made one of them.
+PARTS = ("jobs", "loops", "models", "premask.sqlite", "queue.sqlite", "runtime", "secret-key")
 DEVICE = r"cpu|cuda(:\d{1,3})?|auto"  # how a device is written
 # Names of this kind that are no settings: of processes among each other, and of the tests.
 NO_SETTINGS = (f"{PREFIX}PARENT", f"{PREFIX}SOAK_", f"{PREFIX}OCT_DATA")
@@ -37,6 +40,13 @@ SECRET = (
 # Variables that earlier releases knew, and the remedy.
 RETIRED = {
     f"{PREFIX}QUEUE_URL": "unset it; several machines share a PostgreSQL, named by PREMASK_DATABASE_URL",
+}
+
+# Instead of chown, where a folder cannot be written to for another reason.
+REMEDIES = {
+    errno.EROFS: "mount it so that it can be written to",
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room",
 }
 
 # What to write instead, per field; a problem is reported as "NAME=seen: expected ...; remedy".
@@ -328,10 +338,14 @@ class Settings(BaseSettings):
             value.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=value):
                 pass
+            for part in PARTS:
+                path = value / part
+                if path.exists() and not os.access(path, os.R_OK | os.W_OK, effective_ids=True):
+                    raise PermissionError(errno.EACCES, f"{os.strerror(errno.EACCES)}: {part}")
         except OSError as error:
+            remedy = REMEDIES.get(error.errno or 0, f"run `chown -R {os.getuid()} {value}`")
             raise ValueError(
-                f"user id {os.getuid()} cannot write there ({error.strerror}); "
-                f"run `chown -R {os.getuid()} {value}` or choose another folder"
+                f"user id {os.getuid()} cannot write there ({error.strerror}); {remedy} or choose another folder"
             ) from None
         return value
 

@@ -98,6 +98,11 @@ def _try_out(settings: Settings, parts: Parts) -> None:
     os.listdir(settings.data_dir)
     with tempfile.TemporaryFile(dir=settings.data_dir) as file:
         file.write(b"room")
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as error:  # every large request would be dropped
+        remedy = "let this user write to /tmp (in a container by --tmpfs /tmp), or name another folder in TMPDIR"
+        raise ServeError(str(error.strerror), remedy) from error
     parts.registry.store.check()
     meet(parts.database, parts.registry.store)
     if abs(ahead := parts.database.skew()) > MAX_SKEW:
@@ -132,6 +137,9 @@ def _told(settings: Settings, error: Exception) -> BackendError:
         path = settings.data_dir / QUEUE
         remedy = f"move it away (mv {path} {path}.corrupt): a worker queues the jobs on record again"
         return ServeError(f"cannot start: the queue {path} is damaged: {damaged}", remedy)
+    if isinstance(error, sqlite3.Error):  # the database's are DatabaseErrors
+        path = settings.data_dir / QUEUE
+        return ServeError(f"cannot start: the queue {path} cannot be used: {error}", _rights(path))
     if isinstance(error, BackendError):
         return ServeError(f"cannot start: {error.cause}", error.remedy)
     if isinstance(error, OSError):

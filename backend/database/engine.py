@@ -51,6 +51,7 @@ UPGRADE_LOCK = 7_366_275  # any number: key of PostgreSQL's advisory lock
 POOL, OVERFLOW = 5, 25
 NEWER_BESIDE = "another release has changed its tables: stop this process, and start it with that release"
 WITHOUT_IT = "jobs begin again then, and the next start says how to take the versions over"
+NO_ROOM, NO_ROOM_IN_FILE = "53100", "disk is full"  # disk_full, and SQLite's words
 CORRUPT = ("malformed", "not a database", "encrypted")
 
 
@@ -223,13 +224,16 @@ class Database:
             says = next(iter(str(cause).strip().splitlines()), type(cause).__name__)
             remedy = self._remedy if self.dsn is not None else _sqlite_remedy(Path(self.name), cause)
             state = getattr(cause, "sqlstate", None)
+            full = NO_ROOM_IN_FILE in says if self.dsn is None else state == NO_ROOM
             if state in FORBIDDEN:
                 remedy = "let its user create and change tables: make it the owner of the database"
             elif any(word in says for word in FULL):
                 remedy = "raise PostgreSQL's max_connections: the chapter on several machines says what each takes"
+            elif full:
+                remedy = "make room on its disk"
             elif state in CHANGED or (self.dsn is None and any(word in says for word in CHANGED_FILE)):
                 remedy = NEWER_BESIDE
-            kind = DiskFull if self.dsn is None and "disk is full" in says else DatabaseError
+            kind = DiskFull if full and self.dsn is None else DatabaseError
             raise kind(f"the database {self.name} cannot be used: {says}", remedy) from error
 
     def _look(self, connection: Connection) -> None:

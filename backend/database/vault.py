@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from backend.errors import DatabaseError
 
 KEY_FILE = "secret-key"
+LEAST = 16  # characters of a key, as of PREMASK_SECRET_KEY
 
 
 class Vault:
@@ -27,6 +28,14 @@ class Vault:
 
     def __init__(self, folder: Path, key: SecretStr | None = None) -> None:
         self._path, self._configured = folder / KEY_FILE, key
+
+    def check(self) -> None:
+        """Make the key if there is none.
+
+        Raises:
+            DatabaseError: it can neither be read nor made, or is none.
+        """
+        _ = self._secret
 
     def encrypted(self, text: str) -> str:
         """The text, for the holder of the key alone.
@@ -67,11 +76,21 @@ class Vault:
         try:
             if not self._path.exists():
                 self._make()
-            return self._path.read_text(encoding="ascii")
-        except (OSError, ValueError) as error:
+            kept = self._path.read_text(encoding="ascii")
+            if len(kept) < LEAST:  # what everybody knows would open the tokens and sign the forms
+                raise ValueError(f"it has {len(kept)} characters, and {LEAST} is the least")
+        except OSError as error:
             raise DatabaseError(
-                f"the key in {self._path} cannot be used: {error}", "check the disk and who may read it"
+                f"the key in {self._path} cannot be used: {error.strerror or error}",
+                "check the disk and who may read it",
             ) from error
+        except ValueError as error:
+            raise DatabaseError(
+                f"the key in {self._path} cannot be used: {error}",
+                "restore it from a copy; or remove it, and open each project's Model settings once: a new key opens no "
+                "token that is there",
+            ) from error
+        return kept
 
     def _make(self) -> None:
         """Make the file whole or not at all, and never in place of one that another process has made meanwhile."""

@@ -156,7 +156,8 @@ def model(serving: Serving, starter: Path | None) -> Check:
         return Check(name, BROKEN, f"being loaded; in memory: {loaded or 'none'}", "wait some seconds")
     if failed := serving.failed():
         remedy = "restore their folders, or promote another version"
-        return Check(name, DOUBTFUL, f"{', '.join(failed)} cannot be loaded; in memory: {loaded or 'none'}", remedy)
+        found = f"{', '.join(failed)} cannot be loaded; in memory: {loaded or 'none'}"
+        return Check(name, DOUBTFUL if loaded else BROKEN, found, remedy)
     if loaded or starter is None:
         return Check(name, FINE, f"in memory: {loaded}" if loaded else "none yet: projects train theirs")
     return Check(name, FINE, f"{read_card(starter).name}, not in memory before the first prediction")

@@ -48,7 +48,7 @@ timeout = 120
 graceful_timeout = 30
 keepalive = 5
 # Heartbeats on a disk can block for long.
-worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None
+worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else None
 control_socket_disable = True
 accesslog = None
 errorlog = "-"

@@ -10,12 +10,13 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from backend.errors import ServeError
 from backend.settings import Settings
 from backend.system.ports import check_port, url_of
-from backend.system.processes import PARENT
+from backend.system.processes import PARENT, describe_exit
 
 logger = logging.getLogger(__name__)
 
@@ -81,18 +82,22 @@ class Supervisor:
             while not self._stopped.wait(0.2):
                 now = time.monotonic()
                 if server.poll() is not None:
-                    raise ServeError(f"the server ended with exit code {server.returncode}; its last lines say why")
+                    raise ServeError(f"the server: {describe_exit(server.returncode)}; its last lines may say why")
                 if self._reloading.is_set():
                     self._reloading.clear()
                     server.send_signal(signal.SIGHUP)
                 if not announced and self._answers():
-                    ready(server.pid, worker.pid if worker else None)
                     announced = True
+                    try:
+                        ready(server.pid, worker.pid if worker else None)
+                    except OSError as error:  # a log on a full disk, or whose reader is gone: it serves all the same
+                        logger.warning("nobody can be told that it serves: %s", error.strerror or error)
                 if worker is None or self._worker is None or worker.poll() is None:
                     continue
                 if not restart_at:
                     pause = FIRST_PAUSE if now - started > STEADY_SECONDS else pause
-                    logger.error("the worker ended (%s); started again in %.0f s", worker.returncode, pause)
+                    how = describe_exit(worker.returncode)
+                    logger.error("the worker: %s; started again in %.0f s", how, pause)
                     restart_at, pause = now + pause, min(pause * 2, MAX_PAUSE)
                 elif now >= restart_at:
                     worker, started, restart_at = self._start(self._worker), now, 0.0
@@ -112,7 +117,7 @@ class Supervisor:
 
 
 def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """SIGTERM to all, then SIGKILL to the groups of those that do not heed it."""
+    """SIGTERM to all, SIGKILL to the groups of those that do not heed it, SIGTERM to what the others leave behind."""
     for process in processes:
         if process.poll() is None:
             process.terminate()
@@ -123,3 +128,6 @@ def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+        # Such as networks that are being converted, which nobody waits for and which write to the data folder.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)

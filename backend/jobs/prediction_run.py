@@ -324,7 +324,7 @@ class PredictionRun:
         """
         if error.status in REFUSED:
             raise error
-        if not _away(error):
+        if not away(error):
             return False
         self._lost += 1
         if self._lost >= MAX_LOST:
@@ -354,7 +354,8 @@ class PredictionRun:
             try:
                 result = call()
             except LabelStudioError as error:
-                if not _away(error):
+                # A 500 is its answer, too, while its database is away.
+                if not away(error) and (error.status or 0) < 500:
                     raise
                 if time.monotonic() - since >= self._patience:
                     raise LabelStudioError(
@@ -391,7 +392,8 @@ def _problem(task: int, why: str) -> dict[str, Any]:
     return {"task": task, "reason": why[:500]}
 
 
-def _away(error: LabelStudioError) -> bool:
+def away(error: LabelStudioError) -> bool:
+    """Whether Label Studio did not answer, or something in front of it did."""
     return error.status is None or error.status in AWAY
 
 

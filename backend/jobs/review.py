@@ -18,7 +18,7 @@ from backend.database.reviews import Doubt, Reviews
 from backend.errors import BackendError, JobError
 from backend.jobs.automatic import stamps_of
 from backend.jobs.running import Attempt
-from backend.jobs.training import ACCEPTED
+from backend.jobs.training import ACCEPTED, PresentImages
 from backend.label_studio.annotations import write_data_folder
 from backend.label_studio.images import ImageLoader
 from backend.label_studio.label_config import parse_label_config
@@ -117,7 +117,8 @@ class ReviewWork:
                 yield task
                 attempt.say(progress=FETCHED * done / len(tasks))
 
-        report = write_data_folder(counted(), config, self._images(project), data)
+        images = PresentImages(self._images(project), lambda: client.project(project))
+        report = write_data_folder(counted(), config, images, data)
         if not report.images:
             raise JobError(f"project {project} has no accepted task that could be reviewed")
         names = [name for name in _names(data) if task_of(name) in stamps]

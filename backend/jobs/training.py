@@ -10,8 +10,17 @@ from typing import Any, Protocol
 
 from backend.database.bounded import CUT_OFF
 from backend.database.jobs import Job
-from backend.errors import BackendError, JobError, JobInterrupted, RegistryError, StoreError
+from backend.errors import (
+    BackendError,
+    ImageError,
+    JobError,
+    JobInterrupted,
+    LabelStudioError,
+    RegistryError,
+    StoreError,
+)
 from backend.jobs.automatic import stamps_of
+from backend.jobs.prediction_run import away
 from backend.jobs.running import Attempt
 from backend.label_studio.acceptance import parent_prediction
 from backend.label_studio.annotations import AcceptedReport, write_data_folder
@@ -23,6 +32,7 @@ from backend.settings import Settings
 from backend.system.files import write_json
 from backend.versions.registry import Registry, VersionInfo
 from models.checkpoint import CARD, PACKAGED, read_card
+from models.data.decoding import RgbImage
 
 COMMAND = (sys.executable, "-m", "models.training")
 PREPARING = (sys.executable, "-m", "models.prepare")
@@ -78,6 +88,33 @@ class Plan:
     def limit_seconds(self) -> float:
         """Time after which a training is considered hung and killed."""
         return self.minutes * 60 * 3 + self.spare_seconds
+
+
+class PresentImages:
+    """A project's images, as long as Label Studio, the project and the key are there.
+
+    A version is not to learn from what came before one of them went, with the rest called unusable.
+
+    Args:
+        images: loads them.
+        ask: asks Label Studio for the project.
+    """
+
+    def __init__(self, images: ImageLoader, ask: Callable[[], object]) -> None:
+        self._images, self._ask = images, ask
+
+    def load(self, task: Mapping[str, Any], image_key: str) -> RgbImage:
+        """As `ImageLoader.load`; raises LabelStudioError where no image would come."""
+        try:
+            return self._images.load(task, image_key)
+        except ImageError as error:
+            cause = error.__cause__
+            if not isinstance(cause, LabelStudioError):
+                raise
+            self._ask()
+            if not away(cause):
+                raise
+        return self._images.load(task, image_key)  # it is back
 
 
 class TrainingWork:
@@ -235,7 +272,7 @@ class TrainingWork:
         report = write_data_folder(
             counted(),
             config,
-            self._images(job.project),
+            PresentImages(self._images(job.project), lambda: client.project(job.project)),
             data,
             lambda made: parent_prediction(made, client.prediction),
             group_field=group_field((task.get("data") for task in tasks), self._plan.group_field),

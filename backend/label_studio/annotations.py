@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -24,10 +24,11 @@ from backend.label_studio.controls.choices import Choices
 from backend.label_studio.controls.control import Control
 from backend.label_studio.controls.pairs import merge_results
 from backend.label_studio.controls.region import Mask, NoArea, RegionAdapter, value_of
-from backend.label_studio.images import ImageLoader, shown
+from backend.label_studio.images import shown
 from backend.label_studio.label_config import LabelConfig
 from backend.label_studio.task_data import address_at, group_of
 from backend.label_studio.task_images import TaskImage, images_of_region, task_images
+from models.data.decoding import RgbImage
 from models.data.groups import BLOCK
 from models.data.writer import DataFolderWriter
 from models.errors import brief
@@ -138,10 +139,17 @@ class Truth:
     problems: tuple[str, ...] = ()
 
 
+class Images(Protocol):
+    """Fetches the tasks' images, as `ImageLoader` does."""
+
+    def load(self, task: Mapping[str, Any], image_key: str) -> RgbImage:
+        """The image of a task; raises ImageError where that task is to be left out."""
+
+
 def write_data_folder(
     tasks: Iterable[Mapping[str, Any]],
     config: LabelConfig,
-    images: ImageLoader,
+    images: Images,
     out: Path,
     parent_prediction: Callable[[Mapping[str, Any]], Mapping[str, Any] | None] = lambda annotation: None,
     *,

@@ -40,6 +40,12 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
+def host_name() -> str:
+    """This machine's host name, which becomes part of file names; the kernel takes any text, and none."""
+    name = socket.gethostname().encode("utf-8", "replace").decode()  # not every locale can read it
+    return name.replace("/", "-").lstrip(".") or "localhost"
+
+
 @functools.cache
 def machine() -> str:
     """This machine or container, as it runs now: its host name, and what no other of that name has.
@@ -50,12 +56,12 @@ def machine() -> str:
     parts = []
     with contextlib.suppress(OSError):
         parts = [Path("/proc/sys/kernel/random/boot_id").read_text("ascii"), os.readlink("/proc/self/ns/pid")]
-    return f"{socket.gethostname()}-{hashlib.sha256(''.join(parts).encode()).hexdigest()[:8]}"
+    return f"{host_name()}-{hashlib.sha256(''.join(parts).encode()).hexdigest()[:8]}"
 
 
 def is_here(machine_name: str) -> bool:
     """Whether processes of a machine can be looked up here; earlier releases said a host name alone."""
-    return machine_name in (machine(), socket.gethostname())
+    return machine_name in (machine(), host_name())
 
 
 def identity(pid: int) -> str | None:

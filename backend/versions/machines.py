@@ -5,7 +5,6 @@ that one machine publishes is then missing on the others.
 """
 
 import secrets
-import socket
 import time
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ from sqlalchemy import Connection, delete, select
 
 from backend.database.engine import Database, insert_into
 from backend.database.tables import MACHINES
+from backend.system.processes import host_name
 from backend.versions.store import Store
 
 NOTES = "premask-machines"  # folder in the store
@@ -49,7 +49,7 @@ def meet(database: Database, store: Store, name: str | None = None) -> None:
         StoreError: the store cannot be written to.
         DatabaseError: the database cannot be used.
     """
-    name, nonce, now = name or socket.gethostname(), secrets.token_hex(8), time.time()
+    name, nonce, now = name or host_name(), secrets.token_hex(8), time.time()
     mine = select(MACHINES).where(MACHINES.c.name == name)
     before = database.read(lambda connection: connection.execute(mine).one_or_none())
     if before is not None and now - before.seen < YOUNG_SECONDS and store.noted(f"{NOTES}/{name}") == before.nonce:
@@ -71,7 +71,7 @@ def meet(database: Database, store: Store, name: str | None = None) -> None:
 
 def met(database: Database, store: Store, name: str | None = None) -> Meeting:
     """The other machines as this one sees them; arguments and errors as for `meet`."""
-    name = name or socket.gethostname()
+    name = name or host_name()
     query = select(MACHINES.c.name, MACHINES.c.nonce)
     known = {row.name: row.nonce for row in database.read(lambda connection: connection.execute(query).all())}
     there = {note.rpartition("/")[2]: store.noted(note) for note in store.notes(NOTES)}

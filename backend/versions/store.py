@@ -41,6 +41,7 @@ INCOMING = ".incoming-"
 NONCE = re.compile(r"\.[0-9a-f]{12}")  # ends the place of a version
 LOCK_SECONDS = 600.0  # that one process waits for another that fetches the same version
 STALE_SECONDS = 86_400.0  # after which what a process fetched half is removed
+RESTORE = "restore it from a copy, or promote another version"
 GIGABYTE = 1 << 30
 S3 = ("s3", "s3a")
 S3_OPTIONS = {"config_kwargs": {"connect_timeout": 5, "read_timeout": 30, "retries": {"max_attempts": 4}}}
@@ -212,10 +213,16 @@ class Store:
             file: what it must be; None takes it as it is.
 
         Raises:
-            StoreError: it is not there, or is another.
+            StoreError: it is missing, or is another.
         """
         with self._saying(f"{place}/{name} cannot be read"):
-            found: bytes = self._fs.cat_file(self._at(place, name))
+            try:
+                found: bytes = self._fs.cat_file(self._at(place, name))
+            except FileNotFoundError as error:
+                if self.identity() is None:
+                    missing = f"the store of versions {self.name} is not there: it has no {IDENTITY}"
+                    raise StoreError(missing, "mount it, or restore it from a copy") from error
+                raise StoreError(f"{self._at(place, name)} is missing", RESTORE) from error
         if file is not None and hashlib.sha256(found).hexdigest() != file.sha256:
             raise self._damaged(place, name)
         return found
@@ -341,8 +348,7 @@ class Store:
         ]
 
     def _damaged(self, place: str, name: str) -> StoreError:
-        remedy = "restore it from a copy, or promote another version"
-        return StoreError(f"{self._at(place, name)} is damaged: its checksum is not the published one", remedy)
+        return StoreError(f"{self._at(place, name)} is damaged: its checksum is not the published one", RESTORE)
 
     def _remedy(self) -> str:
         if self.folder is not None:

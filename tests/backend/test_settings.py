@@ -1,9 +1,13 @@
+import errno
+import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from backend.errors import SettingsError
-from backend.settings import Settings, _misspelt, _variable
+from backend.settings import PARTS, Settings, _misspelt, _variable
 from models.starter import STARTERS
 
 
@@ -106,6 +110,41 @@ def test_a_folder_that_is_a_file_is_no_data_folder(tmp_path: Path):
     (tmp_path / "file").touch()
     with pytest.raises(SettingsError, match="PREMASK_DATA_DIR"):
         Settings.from_environ({"PREMASK_DATA_DIR": str(tmp_path / "file")})
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_of_the_data_folder_that_is_another_users_is_named(part, monkeypatch):
+    """Root ran a command there: what fails then is a training, hours later."""
+    folder = Path(tempfile.mkdtemp(prefix="premask-", dir="/tmp"))
+    try:
+        folder.chmod(0o777)
+        (folder / part).touch(mode=0o600)
+        Settings.from_environ({"PREMASK_DATA_DIR": str(folder)})
+        monkeypatch.setattr(os, "getuid", lambda: 65534)
+        before = os.geteuid()
+        os.seteuid(65534)
+        try:
+            with pytest.raises(SettingsError) as error:
+                Settings.from_environ({"PREMASK_DATA_DIR": str(folder)})
+        finally:
+            os.seteuid(before)
+        said = f"user id 65534 cannot write there (Permission denied: {part}); run `chown -R 65534 {folder}` or choose"
+        assert said in str(error.value)
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    ("number", "says"), [(errno.EROFS, "mount it so that it can be written to or"), (errno.ENOSPC, "make room or")]
+)
+def test_a_data_folder_that_nobody_can_write_to_has_another_remedy_than_chown(tmp_path, monkeypatch, number, says):
+    def fail(**options):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", fail)
+    with pytest.raises(SettingsError, match=rf"{os.strerror(number)}\); {says}"):
+        Settings.from_environ({"PREMASK_DATA_DIR": str(tmp_path)})
 
 
 def test_a_database_that_is_no_postgresql_is_refused_without_its_password():

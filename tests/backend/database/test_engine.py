@@ -20,6 +20,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import Connection, create_engine, insert, select, text, update
+from sqlalchemy.exc import OperationalError
 
 from backend.database import engine
 from backend.database.engine import Database
@@ -28,7 +29,7 @@ from backend.database.leases import Leases
 from backend.database.migrations import config
 from backend.database.tables import LEASES, METADATA, NOTES, REQUESTED, REVISION, SHARES, VERSION_TABLE
 from backend.diagnosis import checks
-from backend.errors import DatabaseError
+from backend.errors import DatabaseError, DiskFull
 from tests.backend import postgresql
 from tests.backend.conftest import BOTH_STORAGES
 
@@ -280,6 +281,26 @@ def test_a_file_that_others_own_is_said_to_be_read_only() -> None:
     finally:
         folder.chmod(0o755)
         shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    ("place", "kind", "error"),
+    [
+        ("file", DiskFull, sqlite3.OperationalError("database or disk is full")),
+        ("server", DatabaseError, psycopg.errors.DiskFull("could not extend file: No space left on device")),
+    ],
+)
+def test_a_database_whose_disk_is_full_asks_for_room(
+    place: str, kind: type[DatabaseError], error: Exception, records: Database, postgresql_url: str
+) -> None:
+    """Of a file it is a job's own fault, perhaps; a PostgreSQL's is waited for."""
+
+    def work(_: Connection) -> None:
+        raise OperationalError("insert", {}, error)
+
+    with pytest.raises(DatabaseError, match=f"{error}; make room on its disk") as caught:
+        (records if place == "file" else Database.postgresql(postgresql_url)).change(work)
+    assert type(caught.value) is kind
 
 
 def test_a_postgresql_that_cannot_be_used_is_said_in_a_sentence_without_its_password(

@@ -1,8 +1,10 @@
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 from pydantic import SecretStr
 
 from backend.database.vault import KEY_FILE, Vault
+from backend.errors import DatabaseError
 
 
 def test_processes_that_start_together_make_one_key(tmp_path):
@@ -22,3 +24,15 @@ def test_keys_for_other_purposes_are_the_same_wherever_the_secret_is(tmp_path):
     kept = Vault(tmp_path / "one").key_for("forms")
     assert kept == Vault(tmp_path / "one").key_for("forms")
     assert kept not in (Vault(tmp_path / "other").key_for("forms"), shared[0].key_for("forms"))
+
+
+@pytest.mark.parametrize(
+    ("key", "says"),
+    [(b"", "it has 0 characters, and 16 is the least"), (b"short", "5 characters"), (b"\xff" * 43, "ascii")],
+)
+def test_a_key_that_is_none_is_refused_and_stays(tmp_path, key, says):
+    """An empty file would be a key that everybody knows."""
+    (tmp_path / KEY_FILE).write_bytes(key)
+    with pytest.raises(DatabaseError, match=rf"secret-key cannot be used: .*{says}.*; restore it from a copy"):
+        Vault(tmp_path).check()
+    assert (tmp_path / KEY_FILE).read_bytes() == key

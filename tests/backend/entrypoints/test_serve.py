@@ -247,6 +247,45 @@ def test_a_server_that_ends_by_itself_ends_the_worker_too(environ, tmp_path):
     assert identity(int(note.read_text() or 1)) is None
 
 
+def test_a_server_that_is_killed_is_said_to_be(environ):
+    killed = (sys.executable, "-c", "import os; os.kill(os.getpid(), 9)")
+    supervisor = Supervisor(Settings.from_environ(environ), environ, killed, None)
+    with pytest.raises(ServeError, match=r"the server: killed by signal 9 \(SIGKILL; out of memory\?\)"):
+        supervisor.run()
+
+
+def test_a_server_whose_output_nobody_takes_serves_all_the_same(environ):
+    """A disk that is full of logs must not keep it from starting."""
+    with open("/dev/full", "wb") as full:
+        serve = subprocess.Popen([*PREMASK, "serve", "--no-worker"], env=environ, cwd=ROOT, stdout=full)
+    try:
+        url = f"http://127.0.0.1:{environ['PREMASK_PORT']}/health"
+        eventually(lambda: answers(url), 60)
+        with pytest.raises(subprocess.TimeoutExpired):  # it tells at its next look that it serves
+            serve.wait(3)
+        assert answers(url)
+    finally:
+        serve.terminate()
+        serve.wait(60)
+
+
+def test_what_the_server_has_started_ends_with_it(environ, tmp_path):
+    """Such as the conversion of a version that it has met for the first time: it would go on in a stopped folder."""
+    note = tmp_path / "child"
+    child = f"import subprocess, sys; c = subprocess.Popen({list(SLEEP)!r}); open({str(note)!r}, 'w').write(str(c.pid))"
+    supervisor = Supervisor(Settings.from_environ(environ), environ, (sys.executable, "-c", child + SMALL_SERVER), None)
+    supervisor.run(lambda server, worker: supervisor.stop())
+    assert note.read_text()
+    eventually(lambda: identity(int(note.read_text())) is None)
+
+
+def answers(url: str) -> bool:
+    try:
+        return requests.get(url, timeout=5).status_code == 200
+    except requests.RequestException:
+        return False
+
+
 def test_a_worker_that_keeps_dying_is_started_again_after_longer_and_longer_pauses(environ, tmp_path, monkeypatch):
     monkeypatch.setattr(supervisor_module, "FIRST_PAUSE", 0.3)
     note = tmp_path / "starts"

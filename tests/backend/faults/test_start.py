@@ -1,5 +1,6 @@
 """What cannot be used is one sentence at the start, with what to do, and nothing goes on half."""
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from backend.entrypoints import worker, wsgi
+from backend.entrypoints.supervisor import CONFIG
 from backend.errors import BackendError, ServeError
 from backend.settings import Settings
 from backend.wiring import assemble, assemble_core
@@ -41,8 +43,10 @@ FAULTS = [
     ("records.sqlite", corrupt, "records.sqlite cannot be carried over.*move it away"),
     ("premask.sqlite", folder, "premask.sqlite cannot be used: .*check the disk"),
     ("records.sqlite", folder, "records.sqlite cannot be carried over: .*unable to open"),
-    ("queue.sqlite", folder, "cannot"),
+    ("queue.sqlite", folder, "the queue .*queue.sqlite cannot be used: unable to open database file; run `chown"),
     ("models", file, "the store of versions .*models: cannot be .*chown"),
+    ("secret-key", folder, "the key in .*secret-key cannot be used: Is a directory; check the disk and who may read"),
+    ("secret-key", Path.touch, "the key in .*secret-key cannot be used: it has 0 characters.*; restore it"),
     ("credentials.json", folder, "credentials.json cannot be used.*PREMASK_DATA_DIR"),
 ]
 
@@ -54,6 +58,26 @@ def test_a_part_of_the_data_folder_that_cannot_be_used_is_named(tmp_path, name, 
         assemble(Settings.from_environ({"PREMASK_DATA_DIR": str(tmp_path)}))
     assert "\n" not in str(error.value)
     assert error.value.remedy
+
+
+def test_a_machine_without_a_temporary_folder_does_not_start(tmp_path, monkeypatch):
+    """All requests above 64 KB would be dropped without an answer, and /ready would say that all is well."""
+
+    def nowhere():
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr("tempfile.gettempdir", nowhere)
+    with pytest.raises(ServeError, match=r"cannot start: No usable temporary directory .*; let this user .*TMPDIR"):
+        assemble(Settings.from_environ({"PREMASK_DATA_DIR": str(tmp_path)}))
+
+
+@pytest.mark.parametrize("usable", [True, False])
+def test_heartbeats_go_where_they_can_be_written(tmp_path, monkeypatch, usable):
+    """A container's /dev/shm may be read-only; gunicorn ended with a traceback."""
+    monkeypatch.setattr("backend.system.logs.configure_logging", lambda *settings: None)
+    monkeypatch.setattr("os.access", lambda path, mode, **options: usable or path != "/dev/shm")
+    monkeypatch.setenv("PREMASK_DATA_DIR", str(tmp_path))
+    assert runpy.run_path(str(CONFIG))["worker_tmp_dir"] == ("/dev/shm" if usable else None)
 
 
 def test_what_was_tried_out_at_the_start_can_be_used_afterwards(tmp_path):

@@ -3,6 +3,8 @@
 import copy
 import time
 
+import pytest
+
 from backend.database.engine import Database
 from backend.database.jobs import JobStore
 from backend.database.leases import Leases
@@ -31,7 +33,7 @@ def test_a_project_that_was_deleted_is_named_and_its_job_fails(store, runner_tha
 def test_a_project_that_is_deleted_while_its_images_are_fetched_loses_the_training_and_no_version(
     store, runner_that, registry, project, label_studio
 ):
-    """What was fetched before is not enough to learn from, and the reason says what is missing."""
+    """It is not trained on what was fetched before."""
 
     def delete(*_):
         label_studio.projects.clear()
@@ -39,8 +41,39 @@ def test_a_project_that_is_deleted_while_its_images_are_fetched_loses_the_traini
 
     job = run(store, runner_that("promote", learned=delete), project)
     assert job.state == "failed"
-    assert "0 accepted tasks to learn from" in job.reason
+    assert f"/api/projects/{project}/: not found" in job.reason
     assert registry.versions(project) == []
+
+
+@pytest.mark.parametrize(
+    ("faults", "says"),
+    [
+        ([("png", 503, "refused"), ("projects/{}/", 503, "refused")], "HTTP 503"),
+        ([("png", 401, "refused"), ("projects/{}/", 401, "refused")], "refused the legacy token"),
+    ],
+)
+def test_a_label_studio_that_goes_while_its_images_are_fetched_loses_the_training(
+    store, runner_that, registry, project, label_studio, faults, says
+):
+    """The version would have learnt four of five tasks, and nobody had known why."""
+
+    def go(*_):
+        label_studio.faults = [(path.format(project), status, how) for path, status, how in faults]
+
+    job = run(store, runner_that("promote", learned=go), project)
+    assert (job.state, registry.versions(project)) == ("failed", [])
+    assert says in job.reason
+
+
+@pytest.mark.parametrize(("status", "used"), [(503, 5), (429, 5), (404, 4)])
+def test_an_image_that_does_not_come_at_once_is_asked_for_again_unless_it_is_not_there(
+    store, runner_that, project, label_studio, status, used
+):
+    def go(*_):
+        label_studio.faults = [("png", status, "refused")]
+
+    job = run(store, runner_that("promote", learned=go), project)
+    assert (job.state, job.report["used"]) == ("done", used)
 
 
 def test_a_label_that_came_after_the_config_was_read_is_left_out_and_counted(

@@ -96,7 +96,7 @@ def test_a_training_that_fills_the_disk_fails_with_the_reason_makes_room_and_lea
     Runner(store, leases, {"training": trainer}, tmp_path / "work").run(job.id, "host/1:1")
     after = store.get(job.id)
     assert after.state == "failed"
-    assert re.search("No space left on device: .*make room|disk is full; check the disk", after.reason)
+    assert re.search("No space left on device: .*make room|disk is full; make room", after.reason)
     assert not (tmp_path / "work" / job.id).exists()
     assert registry.current(project).version == served
     assert shutil.disk_usage(tmp_path).free > 256 << 10

@@ -257,6 +257,15 @@ def test_label_studio_is_asked_again_while_it_restarts(run, label_studio, leases
     assert any("asked again in 2 s" in entry[1] for entry in said if isinstance(entry, tuple))
 
 
+def test_label_studio_whose_database_restarts_is_asked_again(run, label_studio, leases, project, tasks):
+    """It answers 500 then, which at its first look would end the job of a night."""
+    run._patience = 600.0
+    label_studio.faults = [("/api/tasks", 500, "refused"), (f"/api/projects/{project}/", 520, "refused")]
+    leases.request(project, [ALL])
+    assert run.run().predicted == 5
+    assert versions(label_studio) == once(tasks)
+
+
 def test_a_label_studio_that_stays_away_is_given_up_with_a_reason_and_the_next_run_goes_on(
     run, label_studio, leases, project, tasks
 ):

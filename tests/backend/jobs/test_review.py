@@ -88,6 +88,11 @@ def test_a_project_without_versions_is_judged_by_the_starter(review, reviews, pr
     assert (doubt.version, doubt.learnt, doubt.sentence) == (read_card(starter).name, False, "5 images")
 
 
+def test_an_image_that_does_not_come_at_once_is_looked_at_all_the_same(review, project, label_studio):
+    label_studio.faults = [("png", 503, "refused")]
+    assert review(project).message.startswith("5 accepted images were looked at")
+
+
 def test_what_the_served_version_has_learnt_is_judged_by_the_starter(
     review, reviews, project, registry, starter, tmp_path, label_studio
 ):

@@ -28,6 +28,23 @@ def test_a_process_that_ended_is_not_alive_even_before_it_is_reaped():
     assert identity(process.pid) is None
 
 
+@pytest.mark.parametrize(
+    ("called", "name"),
+    [
+        ("node-3.example", "node-3.example"),
+        ("Büro PC", "Büro PC"),
+        ("", "localhost"),
+        ("..", "localhost"),
+        ("rack/3", "rack-3"),
+        ("B\udcfcro", "B?ro"),
+    ],
+)
+def test_whatever_a_machine_is_called_its_name_fits_into_a_files(tmp_path, monkeypatch, called, name):
+    monkeypatch.setattr(socket, "gethostname", lambda: called)
+    assert processes.host_name() == name
+    (tmp_path / name).touch()
+
+
 def test_exits_are_told_in_words():
     assert describe_exit(3) == "ended with exit code 3"
     assert describe_exit(-signal.SIGKILL) == "killed by signal 9 (SIGKILL; out of memory?)"

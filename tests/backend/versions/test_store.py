@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -63,6 +64,7 @@ def test_looking_at_it_leaves_nothing(versions_store):
 
 @BOTH_STORES
 def test_what_is_not_there_is_told(versions_store, checkpoint):
+    versions_store.identify("0123456789abcdef")
     files = versions_store.put(checkpoint, PLACE)
     with pytest.raises(StoreError, match=r"card.json"):
         versions_store.read("project-3/p3-r009.0123456789ab", "card.json")
@@ -82,6 +84,19 @@ def test_a_card_in_the_folder_that_is_not_the_published_one_is_refused(versions_
     card.write_text(card.read_text().replace("Lumen", "Lumina"))
     with pytest.raises(StoreError, match=r"card\.json is damaged: its checksum"):
         versions_store.fetch(PLACE, files)
+
+
+def test_a_version_whose_folder_was_removed_is_told_from_a_store_that_is_not_mounted(tmp_path, checkpoint):
+    """Neither has to do with room or rights."""
+    here = Store(tmp_path / "models")
+    here.identify("0123456789abcdef")
+    files = here.put(checkpoint, PLACE)
+    shutil.rmtree(tmp_path / "models" / PLACE)
+    with pytest.raises(StoreError, match=r"card\.json is missing; restore it from a copy, or promote"):
+        here.fetch(PLACE, files)
+    shutil.rmtree(tmp_path / "models")
+    with pytest.raises(StoreError, match=r"models is not there: it has no premask-store-id; mount it"):
+        here.fetch(PLACE, files)
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path):

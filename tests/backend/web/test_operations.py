@@ -207,6 +207,11 @@ def test_the_model_is_loaded_or_will_be_or_cannot_be(serving, starter, registry,
     serving.resolve("4", ["Lumen"]).model()
     damaged = checks.model(serving, starter)
     assert (damaged.state, version in damaged.found) == (DOUBTFUL, True)
+    (starter / "damaged").touch()
+    alone = Serving(registry, starter, loader, inference)
+    alone.resolve("3", ["Lumen"]).model()
+    nothing = checks.model(alone, starter)  # it would answer nothing, and a load balancer would go on asking it
+    assert (nothing.state, "in memory: none" in nothing.found) == (BROKEN, True)
     assert "none yet" in checks.model(Serving(registry, None, loader, inference), None).found
 
 
