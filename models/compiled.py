@@ -12,6 +12,7 @@ import logging
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 6  # of what is kept; counts up when the conversion changes, or what it may be computed by
 PARTS = ("classifier", "refiner", "wall_reader")  # the last where the unrolled wall has a reader of its own
+PARTIAL, STALE_SECONDS = ".partial-", 3600.0  # of what is being written, and after which nobody writes it any more
 INT8 = "-int8"  # after the name of a part whose convolutions are in 8-bit integers
 
 
@@ -71,14 +73,17 @@ def _keep(folder: Path, made: Mapping[str, Any]) -> None:
     openvino = import_module("openvino")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".partial-") as partial:
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=PARTIAL) as partial:
             whole = Path(partial) / folder.name
             for name, model in made.items():
                 openvino.save_model(model, whole / f"{name}.xml", compress_to_fp16=False)
             if not folder.exists():  # else another process was first
                 whole.rename(folder)
-        for other in folder.parent.iterdir():  # of earlier weights or an earlier OpenVINO
-            if other != folder and not other.name.startswith("."):
+        for (
+            other
+        ) in folder.parent.iterdir():  # of earlier weights or an earlier OpenVINO, or of a process that was killed
+            left = other.name.startswith(PARTIAL) and time.time() - other.stat().st_mtime > STALE_SECONDS
+            if other != folder and (left or not other.name.startswith(".")):
                 shutil.rmtree(other, ignore_errors=True)
     except (OSError, RuntimeError) as error:
         logger.info("converted networks cannot be kept in %s (%s): each start converts them again", folder, error)

@@ -1,5 +1,6 @@
 """The main path: images -> classifier and activation maps -> trimaps -> refiner -> masks."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -34,6 +35,8 @@ from models.wall import STRIP_MARGIN, WallView, both_maps, both_present, find_wa
 if TYPE_CHECKING:
     from models.classifier import Classifier
     from models.fba_net import FBANet
+
+logger = logging.getLogger(__name__)
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
 SURE = 0.9  # presence by the whole frame from which on a smaller one is not asked
@@ -203,7 +206,7 @@ class Pipeline:
             runtime: "auto" for the faster one, or its name.
             kept: folder for what is made of this checkpoint; one in it if None.
             afterwards: None waits for what takes seconds, because it was not made before. Else it is made while
-                PyTorch computes, and this is called when PyTorch is not needed any more.
+                PyTorch computes, and this is called when no process will need PyTorch any more.
 
         Raises:
             CheckpointError: PyTorch is needed, and the weights cannot be loaded.
@@ -224,8 +227,13 @@ class Pipeline:
 
         def make(afterwards: Callable[[], None]) -> None:
             prepare_apart(choice, threads)
-            adopt()
-            if not self._needs_pytorch:
+            try:
+                adopt()
+            except CheckpointError as error:
+                logger.warning("%s stays with PyTorch: %s", self.name, error)
+                return
+            # What a full disk did not keep would be made again by the next process, and by the one after it.
+            if not self._needs_pytorch and choice.is_made():
                 afterwards()
 
         if choice.is_made() or afterwards is None:

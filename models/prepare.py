@@ -8,6 +8,7 @@ import argparse
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -51,8 +52,9 @@ def prepare_apart(choice: RuntimeChoice, threads: int) -> None:
         os.setpriority(os.PRIO_PROCESS, process.pid, NICENESS)
         printed, said = process.communicate()
     if process.returncode:
-        last = (printed.strip() or said.strip()).splitlines()[-1:]
-        logger.warning("converting the networks of %s failed: %s", choice.directory, "".join(last))
+        last = "".join((printed.strip() or said.strip()).splitlines()[-1:])
+        why = last if process.returncode > 0 else f"it was ended by {signal.Signals(-process.returncode).name}"
+        logger.warning("converting the networks of %s failed: %s", choice.directory, why)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -50,8 +50,6 @@ HEALTH_WRITE_SECONDS = 0.05  # such an answer fits into the kernel's buffer, unl
 LINGER_SECONDS = 2.0  # in which the other side may close a connection after the answer
 SWEEP_SECONDS = 0.5
 QUIET_SECONDS = 1.0  # without a request, after which a process may be replaced; pages and monitors ask every two
-# That a process stays which has replaced another: what a full disk does not keep, each would make anew and be replaced.
-STAY_SECONDS = 300.0
 # The network's thread asks for the interpreter after each of its some 600 layers, and waits so long for it whenever
 # another thread is busy; Python's own 5 ms make a pass under load some three times as long.
 SWITCH_SECONDS = 0.0005
@@ -265,7 +263,6 @@ class BufferedWorker(ThreadWorker):  # type: ignore[misc]
         self._waiting: set[Connection] = set()
         self._held = 0  # bytes of all requests, until they are answered
         self._swept = self._answered = 0.0
-        self._stays_until = time.monotonic() + (STAY_SECONDS if self.age > 1 else 0.0)
         self._health = ThreadPoolExecutor(2, "health")
         self._state = ThreadPoolExecutor(2, "state")
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -300,7 +297,7 @@ class BufferedWorker(ThreadWorker):  # type: ignore[misc]
         self._swept = now
         if self.nr_conns > len(self._waiting):
             self._answered = now  # a reload would give what is being answered half a minute
-        if HEAVY.is_set() and self.alive and now >= max(self._answered + QUIET_SECONDS, self._stays_until):
+        if HEAVY.is_set() and self.alive and now >= self._answered + QUIET_SECONDS:
             HEAVY.clear()
             logger.info("a fresh process takes over, without what this one has loaded and needs no more")
             os.kill(self.ppid, signal.SIGHUP)

@@ -418,7 +418,7 @@ class Serving:
                 "restore that folder, or promote another version",
                 candidate.version,
                 candidate.directory,
-                error,
+                error.cause if isinstance(error, CheckpointError) else error,
                 exc_info=not isinstance(error, CheckpointError),
             )
             return None

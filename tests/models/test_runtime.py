@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -310,6 +311,46 @@ def test_requests_are_answered_by_pytorch_until_the_networks_are_converted(check
     np.testing.assert_allclose(np.stack(loaded.maps(images)[1]), np.stack(expected), atol=0.02)
     embedding = loaded.embed(images[0])
     assert loaded.prompt(embedding, Prompt((Click(64, 64, True),), ()), "a").mask.shape == (128, 128)
+
+
+def in_background(checkpoint, afterwards):
+    """A model whose networks were converted in the background."""
+    loaded = load_model(checkpoint, runtime="openvino", afterwards=afterwards)
+    for thread in [thread for thread in threading.enumerate() if thread.name == "runtime-v1"]:
+        thread.join(240)
+    return loaded
+
+
+def test_what_a_full_disk_did_not_keep_replaces_no_process(checkpoint, monkeypatch):
+    """The next one would make it again, and be replaced again, without end."""
+    monkeypatch.setattr("models.pipeline.prepare_apart", lambda *_: None)
+    monkeypatch.setattr(compiled, "_keep", lambda *_: None)
+    assert by_openvino(in_background(checkpoint, lambda: pytest.fail("not kept")))
+
+
+def test_a_checkpoint_that_is_removed_while_it_is_converted_stays_with_pytorch(checkpoint, monkeypatch, caplog):
+    monkeypatch.setattr("models.pipeline.prepare_apart", lambda *_: shutil.rmtree(checkpoint))
+    loaded = in_background(checkpoint, lambda: pytest.fail("not converted"))
+    assert loaded.networks.name == "PyTorch"
+    assert "v1 stays with PyTorch: " in caplog.text
+
+
+def test_a_conversion_that_was_killed_is_told_by_its_signal(checkpoint, monkeypatch, caplog):
+    """Its last line would be of something that went well."""
+    killed = 'import os; print(\'{"stage": "done"}\', flush=True); os.kill(os.getpid(), 9)'
+    monkeypatch.setattr(prepare, "COMMAND", (sys.executable, "-c", killed))
+    in_background(checkpoint, lambda: None)
+    assert "failed: it was ended by SIGKILL" in caplog.text
+
+
+def test_what_a_killed_conversion_left_is_removed_when_nobody_writes_it_any_more(checkpoint):
+    young, old = (checkpoint / "runtime" / f".partial-{name}" for name in ("young", "old"))
+    for folder in (young, old):
+        folder.mkdir(parents=True)
+    os.utime(old, (0, 0))
+    load_model(checkpoint, runtime="openvino")
+    assert young.is_dir()
+    assert not old.exists()
 
 
 def test_what_is_made_already_is_used_at_once(checkpoint, monkeypatch, capsys):
