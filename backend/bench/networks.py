@@ -42,7 +42,7 @@ def batch(setting: Setting) -> Case:
         setting.tick,
     )
     per_image = {side: divided(measured, many) for side, measured in times.items()}
-    return Case(f"whole pipeline by {pipeline.runtime}, per image: do larger batches pay?", per_image)
+    return Case("as served, per image: do larger batches pay?", per_image)
 
 
 class _Explained(nn.Module):
