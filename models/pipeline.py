@@ -391,7 +391,7 @@ class Pipeline:
         on_frame, on_wall = seen.presence, np.full_like(seen.presence, np.nan)
         if self.config.wall is not None:
             self._read_walls(images, on_wall, cut, self.config.wall)
-        presence = self._together(on_frame, on_wall)
+        presence = self._by_both(on_frame, on_wall)
         side = presence_side(size, self.config.presence_scale)
         if side is None or not self._in_logits(methods):
             return presence, cut
@@ -399,7 +399,7 @@ class Pipeline:
         if rows := [row for row in range(len(images)) if asked[row].any()]:
             judged = judge(self.networks.classifier, [squares[row][0] for row in rows], side)
             on_frame[rows] = np.where(asked[rows], judged, on_frame[rows])
-            presence = self._together(on_frame, on_wall)
+            presence = self._by_both(on_frame, on_wall)
         return presence, cut
 
     def _is_open(self, presence: NDArray[np.float32], maps: Sequence[NDArray[np.float32]]) -> NDArray[np.bool_]:
@@ -408,7 +408,7 @@ class Pipeline:
         reached = [[cam.max() >= cut for cam, cut in zip(cams, cuts, strict=True)] for cams in maps]
         return np.asarray(reached) & (presence < SURE)
 
-    def _together(self, on_frame: NDArray[np.float32], on_wall: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _by_both(self, on_frame: NDArray[np.float32], on_wall: NDArray[np.float32]) -> NDArray[np.float32]:
         """Presence, shape (B, C), by the frame's pass and, where it is not NaN, the wall's."""
         if self.config.wall is None:
             return on_frame
